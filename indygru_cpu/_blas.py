@@ -1,0 +1,93 @@
+"""Opens a private copy of OpenBLAS with one thread and hands its two products to `_core`.
+
+Importing `scipy_openblas32` would load the same library for the whole process and start its threads; a SciPy imported
+later would then bind its own calls to it. So the package is found but not executed, and its library is opened for us
+alone, with OPENBLAS_NUM_THREADS=1 set for just that moment: no thread starts, and nobody else sees it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from indygru_cpu import _core
+
+#: Where a distribution keeps another cblas, and what its names begin with if it is not one of PREFIXES.
+PATH_VARIABLE = "INDYGRU_CPU_BLAS"
+PREFIX_VARIABLE = "INDYGRU_CPU_BLAS_PREFIX"
+PREFIXES = ("scipy_", "")
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _find() -> str:
+    if path := os.environ.get(PATH_VARIABLE):
+        return path
+    spec = importlib.util.find_spec("scipy_openblas32")
+    if spec is None or spec.origin is None:
+        raise ImportError(f"indygru_cpu needs the package scipy-openblas32, or {PATH_VARIABLE}=/path/to/libcblas.so")
+    libraries = sorted(Path(spec.origin).parent.glob("lib/*scipy_openblas*"))
+    libraries = [path for path in libraries if path.suffix in (".so", ".dylib", ".dll")]
+    if not libraries:
+        raise ImportError(f"indygru_cpu: no library in {Path(spec.origin).parent / 'lib'}: reinstall scipy-openblas32")
+    return str(libraries[0])
+
+
+class Blas:
+    """The opened library: its path, the prefix of its names, and what it says of itself."""
+
+    def __init__(self) -> None:
+        self.path = _find()
+        try:
+            with _environment("OPENBLAS_NUM_THREADS", "1"):
+                self._library = ctypes.CDLL(self.path, mode=getattr(ctypes, "RTLD_LOCAL", 0))
+        except OSError as error:
+            raise ImportError(f"indygru_cpu: cannot open the BLAS library {self.path}: {error}") from error
+        given = os.environ.get(PREFIX_VARIABLE)
+        prefixes = PREFIXES if given is None else (given,)
+        found = [prefix for prefix in prefixes if hasattr(self._library, f"{prefix}cblas_sgemm")]
+        if not found:
+            names = " or ".join(f"{prefix}cblas_sgemm" for prefix in prefixes)
+            raise ImportError(f"indygru_cpu: {self.path} has no {names}; set {PREFIX_VARIABLE} to its prefix")
+        self.prefix = found[0]
+        _core.use_blas(self._address("cblas_sgemm"), self._address("cblas_dgemm"))
+
+    def _address(self, name: str) -> int:
+        function = getattr(self._library, self.prefix + name)
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+    @property
+    def version(self) -> str:
+        """The configuration string of an OpenBLAS; of another library, just "unknown"."""
+        try:
+            function = getattr(self._library, self.prefix + "openblas_get_config")
+        except AttributeError:
+            return "unknown"
+        function.restype = ctypes.c_char_p
+        return str(function().decode().strip())
+
+    @property
+    def threads(self) -> int | None:
+        """Threads that the library uses for one product: 1, or None if it does not say."""
+        try:
+            return int(getattr(self._library, self.prefix + "openblas_get_num_threads")())
+        except AttributeError:
+            return None
+
+
+blas = Blas()

@@ -1,0 +1,66 @@
+# csrc/indygru_kernels.h for Cython; shapes and IN/OUT are told there.
+from libc.stddef cimport ptrdiff_t
+
+cdef extern from "indygru_kernels.h" nogil:
+    enum: INDYGRU_N_TIERS, INDYGRU_MAX_TILE_UNITS
+    ctypedef int activation_t "enum indygru_activation"
+    ctypedef int direction_t "enum indygru_direction"
+    direction_t INDYGRU_GATHER, INDYGRU_SCATTER
+    ctypedef struct indygru_run:
+        ptrdiff_t first_step, n_steps, n_rows
+        const ptrdiff_t *lengths
+    ctypedef struct indygru_tile:
+        indygru_run run
+        ptrdiff_t n_units
+        activation_t activation
+        const void *u
+        const void *b
+        ptrdiff_t plane
+        void *gates
+        void *h
+        ptrdiff_t h_row
+        void *y
+        ptrdiff_t y_step, y_row
+        const void *h_first
+        ptrdiff_t h_first_row
+        const void *dy
+        ptrdiff_t dy_step, dy_row
+        void *dh
+        ptrdiff_t dh_row
+        void *dgates
+        ptrdiff_t dgates_line, dgates_plane
+        void *du
+        void *db
+    ctypedef struct indygru_projection:
+        ptrdiff_t n_rows, n_inputs, n_columns
+        const void *x
+        ptrdiff_t x_row
+        const void *w
+        ptrdiff_t w_row, w_panel
+        int padded
+        void *out
+        ptrdiff_t out_row
+    ctypedef struct indygru_packing:
+        ptrdiff_t n_inputs, n_units
+        const void *w
+        ptrdiff_t w_row, w_plane, width
+        void *out
+    ctypedef struct indygru_ops:
+        ptrdiff_t itemsize, panel
+        void (*forward_tile)(const indygru_tile *) noexcept nogil
+        void (*backward_tile)(const indygru_tile *) noexcept nogil
+        void (*project)(const indygru_projection *) noexcept nogil
+        void (*pack)(const indygru_packing *) noexcept nogil
+        void (*activate)(activation_t, ptrdiff_t, const void *, void *) noexcept nogil
+    ctypedef struct indygru_tier:
+        const char *name
+        indygru_ops ops[2]
+    const char *const indygru_tier_names[INDYGRU_N_TIERS]
+    const indygru_tier *indygru_get_tier(int i)
+    ptrdiff_t indygru_count_lines(const indygru_run *run)
+    void indygru_copy_lines(const indygru_run *run, direction_t direction, size_t width, char *array, ptrdiff_t step,
+                            ptrdiff_t row, char *lines)
+    unsigned long long indygru_flush_enter()
+    void indygru_flush_leave(unsigned long long saved)
+    int indygru_watch_forks()
+    int indygru_is_forked()

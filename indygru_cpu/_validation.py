@@ -1,0 +1,144 @@
+"""Every check of an argument and every error text. Nothing here changes or computes anything.
+
+An array comes out as one that the kernels can read: native byte order, aligned, last axis contiguous. What is not so
+already is copied; nothing is ever converted to another dtype.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+#: In the order of `enum indygru_activation`.
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+#: cblas takes 32-bit sizes.
+MOST_COLUMNS = 2**31 - 1
+
+
+def activation_index(activation: object) -> int:
+    """Place of an activation's name among ACTIVATIONS."""
+    try:
+        return ACTIVATIONS.index(activation)  # type: ignore[arg-type]
+    except ValueError:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}") from None
+
+
+def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
+    """float32 or float64, from anything NumPy takes for a dtype."""
+    try:
+        found = np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        found = None
+    if value is None or found not in DTYPES:
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+    return found
+
+
+def integer(value: object, name: str, least: int) -> int:
+    """An int of at least `least`."""
+    try:
+        found = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if found < least:
+        raise ValueError(f"{name}: expected at least {least}, got {found}")
+    return found
+
+
+def num_threads(value: int | None) -> int | None:
+    """None or a positive int."""
+    return None if value is None else integer(value, "num_threads", 1)
+
+
+def _is_readable(array: Array) -> bool:
+    size = array.itemsize
+    return (
+        array.flags.aligned
+        and array.dtype.isnative
+        and (array.shape[-1] <= 1 or array.strides[-1] == size)
+        and all(stride % size == 0 for stride in array.strides)
+    )
+
+
+def _shape_text(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+
+
+def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
+    fits = len(found) == len(expected) and all(
+        isinstance(want, str) or want == have for want, have in zip(expected, found, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(found)}")
+
+
+def array(name: str, value: object, shape: tuple[int | str, ...], like: tuple[str, np.dtype[Any]] | None) -> Array:
+    """An array of a shape (a str stands for any size) and of the dtype that argument `like` has, ready to be read."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
+    found = np.asarray(value)
+    native = found.dtype.newbyteorder("=")
+    if native not in DTYPES:
+        raise TypeError(
+            f"{name}: expected an array of float32 or float64, got {found.dtype}: cast it with .astype(np.float32)"
+        )
+    if like is not None and native != like[1]:
+        raise TypeError(
+            f"{name} has dtype {native}, but {like[0]} has {like[1]}: dtypes are never mixed; "
+            f"cast one of them, such as {name}.astype(np.{like[1]})"
+        )
+    _check_shape(name, found.shape, shape)
+    if _is_readable(found):
+        return found
+    return np.array(found, dtype=native, order="C")
+
+
+def contiguous(name: str, value: object, shape: tuple[int | str, ...], like: tuple[str, np.dtype[Any]] | None) -> Array:
+    """The same, C-contiguous: for weights."""
+    found = array(name, value, shape, like)
+    if max(found.shape, default=0) > MOST_COLUMNS:
+        raise ValueError(f"{name}: expected sizes up to {MOST_COLUMNS}, got shape {found.shape}")
+    return np.ascontiguousarray(found)
+
+
+def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> Array:
+    """An array that the kernels can write: exact dtype and shape, and no byte shared with an input."""
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
+        got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
+    _check_shape(name, value.shape, shape)
+    if not value.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    if not _is_readable(value) or any(stride == 0 and n > 1 for stride, n in zip(value.strides, value.shape, strict=True)):
+        raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {value.strides}")
+    for other_name, other in inputs.items():
+        if overlaps(value, other):
+            raise ValueError(f"{name} shares memory with {other_name}: give it memory of its own")
+    return value
+
+
+def overlaps(a: Array, b: Array) -> bool:
+    """Whether two arrays share a byte; taken for true when that is too hard to tell."""
+    try:
+        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
+    """Valid steps of each row: integers from 0 to T."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+    _check_shape(name, found.shape, (n_batch,))
+    wrong = np.flatnonzero((found < 0) | (found > n_steps))
+    if len(wrong):
+        raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {found[wrong[0]]} for row {wrong[0]}")
+    return np.ascontiguousarray(found, dtype=np.intp)

@@ -1,0 +1,106 @@
+/* sigmoid, the six activations and their derivatives, on one number; loops over units inline and vectorise them.
+ *
+ * Every FMA is written out and the compiler may not contract others, so a number gets the same bits in a vector, in
+ * a loop's scalar tail, and on every tier that has FMA. Comparisons are written so that NaN falls through. */
+
+/* Two independent selects: nested ones are merged by the compiler into nine instructions where these take four. */
+INLINE REAL NAME(clamp)(REAL x, REAL low, REAL high)
+{
+    REAL raised = x < low ? low : x;
+    return x > high ? high : raised;
+}
+
+/* exp(x) = scale * (1 + m) and expm1(x) = scale * m + (scale - 1), with scale = 2^n and m = expm1(x - n log 2).
+ * x from EXP_LOW (where scale becomes 0) to EXP_HIGH (where it becomes infinite). */
+typedef struct {
+    REAL scale, m;
+} NAME(exp_parts);
+
+INLINE NAME(exp_parts) NAME(split_exp)(REAL x)
+{
+    /* Adding 1.5 * 2^mantissa rounds to an integer and leaves it, biased, in the low bits. */
+    REAL rounder = (REAL)1.5 * ((BITS)1 << MANTISSA_BITS) + EXPONENT_BIAS;
+    union {
+        REAL value;
+        BITS bits;
+    } scale = {.value = FMA(x, (REAL)1.44269504088896340736, rounder)};
+    REAL n = scale.value - rounder;
+    scale.bits <<= MANTISSA_BITS;
+    REAL r = FMA(n, -LOG2_LOW, FMA(n, -LOG2_HIGH, x));
+    static const REAL coefficients[] = {EXPM1_COEFFICIENTS};
+    enum { LAST = sizeof coefficients / sizeof *coefficients - 1 };
+    REAL q = coefficients[LAST];
+    UNROLL(16)
+    for (int k = LAST - 1; k >= 0; k--)
+        q = FMA(q, r, coefficients[k]);
+    return (NAME(exp_parts)){scale.value, FMA(r * r, q, r)};
+}
+
+INLINE REAL NAME(sigmoid)(REAL x)
+{
+    NAME(exp_parts) e = NAME(split_exp)(-NAME(clamp)(x, -EXP_HIGH, -EXP_LOW));
+    return 1 / FMA(e.scale, 1 + e.m, (REAL)1);
+}
+
+/* For x up to EXP_HIGH - 1. */
+INLINE REAL NAME(expm1_unclamped)(REAL x)
+{
+    NAME(exp_parts) e = NAME(split_exp)(x);
+    return FMA(e.scale, e.m, e.scale - 1);
+}
+
+INLINE REAL NAME(tanh)(REAL x)
+{
+    REAL e = NAME(expm1_unclamped)(-2 * NAME(clamp)(x, -TANH_LIMIT, TANH_LIMIT));
+    return -e / (2 + e);
+}
+
+/* `activation` is a constant wherever these are inlined, so that the switch costs nothing. */
+INLINE REAL NAME(activate_one)(enum indygru_activation activation, REAL x)
+{
+    switch (activation) {
+    case INDYGRU_TANH: return NAME(tanh)(x);
+    case INDYGRU_RELU: return x < 0 ? 0 : x;
+    case INDYGRU_SIGMOID: return NAME(sigmoid)(x);
+    case INDYGRU_ELU: return x < 0 ? NAME(expm1_unclamped)(NAME(clamp)(x, EXP_LOW, 0)) : x;
+    case INDYGRU_SOFTSIGN: return x / (1 + ABS(x));
+    default: return x;
+    }
+}
+
+/* The derivative, from the activation's output c. */
+INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
+{
+    switch (activation) {
+    case INDYGRU_TANH: return FMA(-c, c, (REAL)1);
+    case INDYGRU_RELU: return c > 0 ? 1 : 0;
+    case INDYGRU_SIGMOID: return c * (1 - c);
+    case INDYGRU_ELU: return c < 0 ? c + 1 : 1;
+    case INDYGRU_SOFTSIGN: return (1 - ABS(c)) * (1 - ABS(c));
+    default: return 1;
+    }
+}
+
+/* Expands to one call per activation, each with a constant first argument. */
+#define FOR_ACTIVATION(activation, call, ...)                             \
+    switch (activation) {                                                 \
+    case INDYGRU_TANH: call(INDYGRU_TANH, __VA_ARGS__); break;            \
+    case INDYGRU_RELU: call(INDYGRU_RELU, __VA_ARGS__); break;            \
+    case INDYGRU_SIGMOID: call(INDYGRU_SIGMOID, __VA_ARGS__); break;      \
+    case INDYGRU_ELU: call(INDYGRU_ELU, __VA_ARGS__); break;              \
+    case INDYGRU_SOFTSIGN: call(INDYGRU_SOFTSIGN, __VA_ARGS__); break;    \
+    default: call(INDYGRU_IDENTITY, __VA_ARGS__);                         \
+    }
+
+INLINE void NAME(activate_all)(enum indygru_activation activation, ptrdiff_t n, const REAL *restrict x,
+                               REAL *restrict out)
+{
+    SIMD
+    for (ptrdiff_t j = 0; j < n; j++)
+        out[j] = NAME(activate_one)(activation, x[j]);
+}
+
+static void NAME(activate)(enum indygru_activation activation, ptrdiff_t n, const void *x, void *out)
+{
+    FOR_ACTIVATION(activation, NAME(activate_all), n, x, out)
+}

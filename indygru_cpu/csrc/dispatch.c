@@ -1,0 +1,78 @@
+/* Which tiers this machine can run, denormals, and forks: what a call has to ask of its surroundings. */
+#include "indygru_kernels.h"
+
+#include <stdint.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+
+extern const indygru_tier indygru_tier_baseline, indygru_tier_x86_v3, indygru_tier_x86_v4;
+
+const char *const indygru_tier_names[INDYGRU_N_TIERS] = {"baseline", "x86_v3", "x86_v4"};
+
+/* __builtin_cpu_supports looks at XCR0 too: a wide register that the operating system does not save is no register. */
+const indygru_tier *indygru_get_tier(int i)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    int v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+    int v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+             __builtin_cpu_supports("bmi2");
+    int v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl");
+    const indygru_tier *tiers[] = {v2 ? &indygru_tier_baseline : NULL, v3 ? &indygru_tier_x86_v3 : NULL,
+                                   v4 ? &indygru_tier_x86_v4 : NULL};
+#else
+    const indygru_tier *tiers[] = {&indygru_tier_baseline, NULL, NULL};
+#endif
+    return i < 0 || i >= INDYGRU_N_TIERS ? NULL : tiers[i];
+}
+
+#if defined(__x86_64__)
+#define FLUSH 0x8040u /* MXCSR: flush results to zero, take denormal operands as zero */
+static unsigned long long get_state(void) { return _mm_getcsr(); }
+static void set_state(unsigned long long state) { _mm_setcsr((unsigned)state); }
+#elif defined(__aarch64__)
+#define FLUSH (1u << 24) /* FPCR.FZ */
+static unsigned long long get_state(void)
+{
+    unsigned long long state;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+    return state;
+}
+static void set_state(unsigned long long state) { __asm__ volatile("msr fpcr, %0" : : "r"(state)); }
+#else
+#define FLUSH 0u
+static unsigned long long get_state(void) { return 0; }
+static void set_state(unsigned long long state) { (void)state; }
+#endif
+
+unsigned long long indygru_flush_enter(void)
+{
+    unsigned long long saved = get_state();
+    set_state(saved | FLUSH);
+    return saved;
+}
+
+void indygru_flush_leave(unsigned long long saved)
+{
+    set_state(saved);
+}
+
+static volatile int forked;
+
+#if defined(_WIN32)
+int indygru_watch_forks(void) { return 0; }
+#else
+static void in_child(void) { forked = 1; }
+int indygru_watch_forks(void) { return pthread_atfork(NULL, NULL, in_child); }
+#endif
+
+int indygru_is_forked(void)
+{
+    return forked;
+}

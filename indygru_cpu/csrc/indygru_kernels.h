@@ -1,0 +1,128 @@
+/* The contract between the kernels and whoever calls them (`_core.pyx`, or a C driver).
+ *
+ * A kernel takes one job: sizes, pointers, strides. It allocates nothing, starts no thread and cannot fail.
+ * Pointers are `void *` so that one job serves both dtypes: the kernel taken from `ops[dtype]` says what they point to.
+ * Strides count elements, the last axis is always contiguous, and no OUT array overlaps another array of the same job.
+ * Planes 0, 1, 2 are r, z, candidate, everywhere.
+ */
+#ifndef INDYGRU_KERNELS_H
+#define INDYGRU_KERNELS_H
+
+#include <stddef.h>
+
+enum indygru_dtype { INDYGRU_F32, INDYGRU_F64, INDYGRU_N_DTYPES };
+
+enum indygru_activation {
+    INDYGRU_TANH,
+    INDYGRU_RELU,
+    INDYGRU_SIGMOID,
+    INDYGRU_IDENTITY,
+    INDYGRU_ELU,
+    INDYGRU_SOFTSIGN,
+    INDYGRU_N_ACTIVATIONS
+};
+
+/* The widest tile: lets kernels keep a tile's per-unit sums on the stack. */
+#define INDYGRU_MAX_TILE_UNITS 64
+
+/* A run of n_steps time steps, from first_step on, of n_rows sequences.
+ *
+ * Its lines are its valid (step, row) pairs, step by step, row by row: a row whose length is over has none. Projection
+ * and gates are stored by lines, so that padding costs neither memory nor time. */
+typedef struct {
+    ptrdiff_t first_step, n_steps, n_rows;
+    const ptrdiff_t *lengths; /* (n_rows)                IN   valid steps of each sequence; NULL: all */
+} indygru_run;
+
+static inline int indygru_is_valid(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+{
+    return !run->lengths || run->first_step + step < run->lengths[row];
+}
+
+/* One tile (run.n_rows x n_units) over a run. */
+typedef struct {
+    indygru_run run;
+    ptrdiff_t n_units;
+    enum indygru_activation activation;
+    const void *u;            /* (3, n_units)            IN   recurrent weights */
+    const void *b;            /* (3, n_units)            IN   biases */
+    ptrdiff_t plane;          /* from one plane of u and b to the next */
+    void *gates;              /* (lines, 3, n_units)     forward: IN projection, OUT r, z, c; backward: IN r, z, c */
+    /* forward */
+    void *h;                  /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
+    ptrdiff_t h_row;
+    void *y;                  /* (n_steps, n_rows, n_units) forward: OUT, +0 past a length, or NULL; backward: IN */
+    ptrdiff_t y_step, y_row;
+    /* backward */
+    const void *h_first;      /* (n_rows, n_units)       IN   the state before the first step */
+    ptrdiff_t h_first_row;
+    const void *dy;           /* (n_steps, n_rows, n_units) IN */
+    ptrdiff_t dy_step, dy_row;
+    void *dh;                 /* (n_rows, n_units)       IN gradient of the last state, OUT of h_first */
+    ptrdiff_t dh_row;
+    void *dgates;             /* (lines, 3, n_units)     OUT  gradients of the pre-activations */
+    ptrdiff_t dgates_line, dgates_plane;
+    void *du, *db;            /* (3, n_units), `plane`   IN/OUT gradients of u and b, added to */
+} indygru_tile;
+
+/* out[i, j] = sum over k of x[i, k] w[k, j], each one chain of multiply-adds over k in order.
+ *
+ * w is read in panels of `ops.panel` columns: w[k, j] lies at w[(j / panel) * w_panel + k * w_row + j % panel].
+ * Weights as they lie have w_panel = panel and w_row = their row stride; packed ones w_panel = n_inputs * panel and
+ * w_row = panel, and the last panel is padded. */
+typedef struct {
+    ptrdiff_t n_rows, n_inputs, n_columns;
+    const void *x;            /* (n_rows, n_inputs)      IN */
+    ptrdiff_t x_row;
+    const void *w;            /* (n_inputs, n_columns)   IN */
+    ptrdiff_t w_row, w_panel;
+    int padded;               /* whether the last panel of w is readable in full */
+    void *out;                /* (n_rows, n_columns)     OUT */
+    ptrdiff_t out_row;
+} indygru_projection;
+
+/* Packs a tile's columns (of each of the three planes) as one matrix of 3 * n_units columns. */
+typedef struct {
+    ptrdiff_t n_inputs, n_units;
+    const void *w;            /* (n_inputs, 3, n_units)  IN */
+    ptrdiff_t w_row, w_plane;
+    ptrdiff_t width;          /* columns in a panel; 3 * n_units gives a plain row-major matrix */
+    void *out;                /* (panels, n_inputs, width) OUT, padded with zeros */
+} indygru_packing;
+
+typedef struct {
+    ptrdiff_t itemsize;
+    ptrdiff_t panel;                                    /* columns the micro-kernel handles at once */
+    void (*forward_tile)(const indygru_tile *tile);
+    void (*backward_tile)(const indygru_tile *tile);
+    void (*project)(const indygru_projection *job);
+    void (*pack)(const indygru_packing *job);
+    void (*activate)(enum indygru_activation activation, ptrdiff_t n, const void *x, void *out); /* (n) IN, (n) OUT */
+} indygru_ops;
+
+typedef struct {
+    const char *name;
+    indygru_ops ops[INDYGRU_N_DTYPES];
+} indygru_tier;
+
+ptrdiff_t indygru_count_lines(const indygru_run *run);
+
+/* Copies array (n_steps, n_rows, width) to lines (lines, width), contiguous, or back; sizes and strides in bytes. */
+enum indygru_direction { INDYGRU_GATHER, INDYGRU_SCATTER };
+void indygru_copy_lines(const indygru_run *run, enum indygru_direction direction, size_t width, char *array,
+                        ptrdiff_t step, ptrdiff_t row, char *lines);
+
+/* The i-th tier, slowest first, or NULL when this build, CPU or operating system has no such tier. */
+#define INDYGRU_N_TIERS 3
+const indygru_tier *indygru_get_tier(int i);
+extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
+
+/* Denormals are flushed to zero between enter and leave, in the calling thread only; leave restores its state. */
+unsigned long long indygru_flush_enter(void);
+void indygru_flush_leave(unsigned long long saved);
+
+/* Whether this process is a fork's child. OpenMP runtimes do not survive fork, so a child must stay serial. */
+int indygru_watch_forks(void); /* once; 0 on success */
+int indygru_is_forked(void);
+
+#endif

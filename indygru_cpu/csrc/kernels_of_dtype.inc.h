@@ -1,0 +1,20 @@
+/* The four kernels for the dtype that kernel_body.inc.h has just described. */
+#include "activations.inc.h"
+#include "forward_tile.inc.h"
+#include "backward_tile.inc.h"
+#include "projection.inc.h"
+
+#undef SUFFIX
+#undef REAL
+#undef BITS
+#undef MANTISSA_BITS
+#undef EXPONENT_BIAS
+#undef FUSED
+#undef ABS
+#undef LOG2_HIGH
+#undef LOG2_LOW
+#undef EXP_LOW
+#undef EXP_HIGH
+#undef TANH_LIMIT
+#undef EXPM1_COEFFICIENTS
+#undef FOR_ACTIVATION

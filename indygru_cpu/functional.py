@@ -1,0 +1,352 @@
+"""The layer on plain arrays: checks, allocates, and makes one call into `_core`.
+
+Time-major arrays of one dtype, float32 or float64, with T steps, B rows, D inputs and N units. The gate order is
+r, z, candidate, in planes of N columns: ``kernel`` is (D, 3N), ``recurrent_kernel`` and ``bias`` are (3N,).
+
+References
+----------
+The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14)::
+
+    r = sigmoid(x W_r + u_r * h + b_r)
+    z = sigmoid(x W_z + u_z * h + b_z)
+    c = act(x W_c + u_c * (r * h) + b_c)
+    h' = z * h + (1 - z) * c
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+
+import indygru_cpu._blas  # noqa: F401  (opens BLAS for _core)
+from indygru_cpu import _core, _threads
+from indygru_cpu import _validation as check
+
+Array = np.ndarray[Any, Any]
+
+_FUSED = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_FORWARD, _BACKWARD, _STEP = (
+    {dtype: function[name] for dtype, name in _FUSED.items()}
+    for function in (_core.forward, _core.backward, _core.step)
+)
+
+
+class Gradients(NamedTuple):
+    """Gradients of a scalar, each shaped like the argument of `forward` that it is named after."""
+
+    x: Array
+    h0: Array
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array
+
+
+class Weights(NamedTuple):
+    """The checked weights of a call: kernel (D, 3N), recurrent_kernel (3N,), bias (3N,)."""
+
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array
+
+    @classmethod
+    def checked(cls, kernel: object, recurrent_kernel: object, bias: object) -> Weights:
+        w = check.contiguous("kernel", kernel, ("D", "3N"), None)
+        if w.shape[1] % 3:
+            raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {w.shape[1]}")
+        like, columns = ("kernel", w.dtype), (w.shape[1],)
+        u = check.contiguous("recurrent_kernel", recurrent_kernel, columns, like)
+        b = np.zeros(columns, w.dtype) if bias is None else check.contiguous("bias", bias, columns, like)
+        return cls(w, u, b)
+
+    @property
+    def like(self) -> tuple[str, np.dtype[Any]]:
+        return "kernel", self.kernel.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """The checked arguments of `forward`."""
+
+    x: Array
+    h0: Array
+    weights: Weights
+    lengths: Array | None
+    activation: int
+    reproducible: bool
+
+    @classmethod
+    def checked(
+        cls, x: object, h0: object, weights: Weights, lengths: object, activation: str, reproducible: bool
+    ) -> Call:
+        n_inputs, n_units = weights.kernel.shape[0], weights.kernel.shape[1] // 3
+        x = check.array("x", x, ("T", "B", n_inputs), weights.like)
+        n_steps, n_batch, _ = x.shape
+        if h0 is None:
+            h0 = np.zeros((n_batch, n_units), x.dtype)
+        h0 = check.array("h0", h0, (n_batch, n_units), weights.like)
+        if lengths is not None:
+            lengths = check.lengths("lengths", lengths, n_steps, n_batch)
+        return cls(x, h0, weights, lengths, check.activation_index(activation), bool(reproducible))
+
+    @property
+    def y_shape(self) -> tuple[int, int, int]:
+        return (self.x.shape[0], *self.h0.shape)  # type: ignore[return-value]
+
+    @property
+    def tape_size(self) -> int:
+        """Numbers on the tape: r, z and candidate of every valid step."""
+        n_steps, n_batch, n_units = self.y_shape
+        return 3 * n_units * (n_steps * n_batch if self.lengths is None else int(self.lengths.sum()))
+
+    def threads(self, num_threads: int | None, passes: int) -> int:
+        """Threads for so many times the work of a forward pass; gates and candidate cost some 30 inputs' worth."""
+        n_steps, n_batch, n_units = self.y_shape
+        work = passes * n_steps * n_batch * 3 * n_units * (self.x.shape[2] + 30)
+        return _threads.count(check.num_threads(num_threads), work)
+
+    def checked_out(self, out: object) -> Array:
+        if out is None:
+            return np.empty(self.y_shape, self.x.dtype)
+        return check.out("out", out, self.y_shape, self.x.dtype, {"x": self.x, "h0": self.h0, **self.weights._asdict()})
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What `backward` needs of a call of `forward`. It refers to that call's arrays: leave them as they are until then.
+
+    Attributes
+    ----------
+    call : Call
+        The arguments of the call.
+    y : array, (T, B, N)
+        All states.
+    gates : array or None
+        r, z and candidate of every valid step, in blocks as the kernels store them; None with ``recompute=True``.
+    """
+
+    call: Call
+    y: Array
+    gates: Array | None
+
+
+@overload
+def forward(
+    x: object, h0: object, kernel: object, recurrent_kernel: object, bias: object, *, activation: str = ...,
+    lengths: object = ..., out: Array | None = ..., tape: Literal[False] = ..., recompute: bool = ...,
+    num_threads: int | None = ..., reproducible: bool = ...,
+) -> tuple[Array, Array]: ...  # fmt: skip
+@overload
+def forward(
+    x: object, h0: object, kernel: object, recurrent_kernel: object, bias: object, *, activation: str = ...,
+    lengths: object = ..., out: Array | None = ..., tape: Literal[True], recompute: bool = ...,
+    num_threads: int | None = ..., reproducible: bool = ...,
+) -> tuple[Array, Array, Tape]: ...  # fmt: skip
+def forward(
+    x: object,
+    h0: object,
+    kernel: object,
+    recurrent_kernel: object,
+    bias: object,
+    *,
+    activation: str = "tanh",
+    lengths: object = None,
+    out: Array | None = None,
+    tape: bool = False,
+    recompute: bool = False,
+    num_threads: int | None = None,
+    reproducible: bool = False,
+) -> tuple[Array, Array] | tuple[Array, Array, Tape]:
+    """Run the layer over whole sequences.
+
+    Parameters
+    ----------
+    x : array, (T, B, D)
+        Inputs. Any strides; without a copy where the last axis is contiguous. Never modified.
+    h0 : array, (B, N), or None
+        State before the first step; None is zeros.
+    kernel, recurrent_kernel : arrays, (D, 3N) and (3N,)
+        Weights of the inputs and of the state.
+    bias : array, (3N,), or None
+        None is zeros.
+    activation : str
+        Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+    lengths : integers, (B,), optional
+        Valid steps of each row, from 0 to T. Past them nothing is computed: y is +0, the state stays as it is.
+    out : array, (T, B, N), optional
+        Where y goes. It may share no memory with another argument.
+    tape : bool
+        Whether to keep what `backward` needs.
+    recompute : bool
+        Keep only y on the tape (N numbers a step instead of 4 N), and compute the gates anew in `backward`.
+    num_threads : int, optional
+        Threads of this call. Results have the same bits for any number.
+    reproducible : bool
+        Make the bits of a row depend on that row alone, not on the others in its batch. Slower for large batches.
+
+    Returns
+    -------
+    y : array, (T, B, N)
+        All states. Read-only if it is on a tape and not given as `out`.
+    h_n : array, (B, N)
+        State after each row's last valid step.
+    tape : Tape
+        Only with ``tape=True``.
+
+    Raises
+    ------
+    TypeError
+        A dtype other than float32 and float64, or a mixture.
+    ValueError
+        A shape, a length, an activation that does not fit; an `out` that overlaps an input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from indygru_cpu import functional
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((9, 4, 3))
+    >>> kernel, recurrent_kernel, bias = (rng.uniform(-1, 1, shape) for shape in [(3, 15), 15, 15])
+    >>> y, h_n = functional.forward(x, None, kernel, recurrent_kernel, bias)
+    >>> y.shape, h_n.shape, bool((y[-1] == h_n).all())
+    ((9, 4, 5), (4, 5), True)
+    """
+    call = Call.checked(x, h0, Weights.checked(kernel, recurrent_kernel, bias), lengths, activation, reproducible)
+    threads = call.threads(num_threads, passes=1)
+    y = call.checked_out(out)
+    h_n = np.array(call.h0, order="C")
+    if call.x.shape[0] == 1 and lengths is None and not tape:
+        _STEP[y.dtype](call.x, h_n, *call.weights, call.activation)
+        y[0] = h_n
+        return y, h_n
+    gates = np.empty(call.tape_size, y.dtype) if tape and not recompute else None
+    _FORWARD[y.dtype](
+        call.x, h_n, *call.weights, y, gates, call.lengths, call.activation, threads, call.reproducible
+    )
+    if not tape:
+        return y, h_n
+    shown = y.view()
+    shown.flags.writeable = out is not None
+    return shown, h_n, Tape(call, y, gates)
+
+
+def backward(
+    tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None
+) -> Gradients:
+    """Gradients of ``sum(y * dy) + sum(h_n * dh_n)`` with respect to every argument of `forward`.
+
+    Parameters
+    ----------
+    tape : Tape
+        From ``forward(..., tape=True)``. It can be used again.
+    dy : array, (T, B, N), or None
+        Gradient of a scalar with respect to y; None is zeros. What it says of steps past a row's length is ignored.
+    dh_n : array, (B, N), or None
+        The same with respect to h_n.
+    num_threads : int, optional
+        Threads of this call. Results have the same bits for any number.
+
+    Returns
+    -------
+    Gradients
+        x (T, B, D), h0 (B, N), kernel (D, 3N), recurrent_kernel (3N,), bias (3N,). Past a row's length x's is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A gradient of another dtype or shape than what it belongs to.
+
+    Notes
+    -----
+    ``csrc/README.md`` derives the formulas.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from indygru_cpu import functional
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((9, 4, 3))
+    >>> kernel, recurrent_kernel, bias = (rng.uniform(-1, 1, shape) for shape in [(3, 15), 15, 15])
+    >>> y, h_n, tape = functional.forward(x, None, kernel, recurrent_kernel, bias, tape=True)
+    >>> grads = functional.backward(tape, dy=2 * y)  # of the sum of squares
+    >>> [grad.shape for grad in grads]
+    [(9, 4, 3), (4, 5), (3, 15), (15,), (15,)]
+    """
+    if not isinstance(tape, Tape):
+        raise TypeError(f"tape: expected what forward(..., tape=True) returned, got {type(tape).__name__}")
+    call, like = tape.call, ("y", tape.y.dtype)
+    if dy is None:
+        dy = np.broadcast_to(np.zeros(call.y_shape[2], like[1]), call.y_shape)
+    dy = check.array("dy", dy, call.y_shape, like)
+    dh = np.zeros(call.y_shape[1:], like[1])
+    if dh_n is not None:
+        dh += check.array("dh_n", dh_n, call.y_shape[1:], like)
+    dx = np.zeros_like(call.x, subok=False)
+    weights = [np.zeros_like(weight) for weight in call.weights]
+    _BACKWARD[like[1]](
+        call.x, call.h0, *call.weights, tape.y, tape.gates, call.lengths, call.activation,
+        call.threads(num_threads, passes=3), call.reproducible, dy, dh, dx, *weights,
+    )  # fmt: skip
+    return Gradients(dx, dh, *weights)
+
+
+def step(
+    x_t: object,
+    h: object,
+    kernel: object,
+    recurrent_kernel: object,
+    bias: object,
+    *,
+    activation: str = "tanh",
+    out: Array | None = None,
+) -> Array:
+    """One time step, for streams: no thread is used, and with `out` nothing is allocated.
+
+    Parameters
+    ----------
+    x_t : array, (B, D)
+        Inputs of the step.
+    h : array, (B, N)
+        State before it.
+    kernel, recurrent_kernel, bias, activation
+        As in `forward`.
+    out : array, (B, N), optional
+        Where the new state goes; it may be `h` itself.
+
+    Returns
+    -------
+    array, (B, N)
+        The new state, which is also the layer's output. A row's bits depend on that row alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from indygru_cpu import functional
+    >>> rng = np.random.default_rng(0)
+    >>> kernel, recurrent_kernel, bias = (rng.uniform(-1, 1, shape) for shape in [(3, 15), 15, 15])
+    >>> h = np.zeros((1, 5))
+    >>> for x_t in rng.standard_normal((9, 1, 3)):
+    ...     h = functional.step(x_t, h, kernel, recurrent_kernel, bias, out=h)
+    >>> h.shape
+    (1, 5)
+    """
+    weights = Weights.checked(kernel, recurrent_kernel, bias)
+    n_inputs, n_units = weights.kernel.shape[0], weights.kernel.shape[1] // 3
+    x = check.array("x_t", x_t, ("B", n_inputs), weights.like)
+    state = check.array("h", h, (x.shape[0], n_units), weights.like)
+    index = check.activation_index(activation)
+    if out is None:
+        out = np.array(state, order="C")
+    else:
+        others = {"x_t": x, **weights._asdict()} if out is h else {"x_t": x, "h": state, **weights._asdict()}
+        check.out("out", out, state.shape, state.dtype, others)
+        if out is not h:
+            out[...] = state
+    _STEP[out.dtype](x[None], out, *weights, index)
+    return out
