@@ -14,7 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 # -ffp-contract=off: the kernels write out every FMA, so that a number has the same bits wherever it is computed.
 # No fast-math in any form and no -march=native: see CONTRIBUTING.md.
-CFLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd"]
+CFLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd", "-fno-tree-loop-distribute-patterns"]
 
 OPENMP_PROBE = """
 #include <omp.h>

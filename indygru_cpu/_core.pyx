@@ -36,12 +36,13 @@ cdef enum: ROW_MAJOR = 101, PLAIN = 111, TRANSPOSED = 112  # cblas.h
 
 # Measured on Zen 3; `benchmarks/` has the sweeps.
 cdef enum:
-    TILES_WANTED = 16         # enough for balance; more would pack weights and gather lines more often
+    TILES_WANTED = 8         # enough for balance; more would pack weights and gather lines more often
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
-    GATES_BYTES = 192 * 1024  # of one chunk: what lies in L2 between projection and recurrence
+    GATES_BYTES = 128 * 1024  # of one chunk: what lies in L2 between projection and recurrence
     LEAST_LINES_PACKED = 24   # from here on packing the weights costs less than it saves
-    LEAST_LINES_BLAS = 256
-    STEP_ROWS = 12            # two blocks of the micro-kernel: bounds the stack that `step` takes
+    LEAST_LINES_BLAS = 250000000
+    STEP_ROWS = 12            # two blocks of the micro-kernel
+    STEP_SCRATCH = (4 * STEP_ROWS + 1) * 128 + STEP_ROWS + 32  # doubles: gates, states, addresses, alignment
     BACKWARD_LINES = 1024     # of one chunk of backward, where the products want long sums
     PRODUCT_ROWS = 256
     PRODUCT_COLUMNS = 384
@@ -73,7 +74,7 @@ cdef struct Plan:
     char *u
     char *b
     char *tape                                   # one block of (lines, 3, units) a tile; NULL: gates live in scratch
-    ptrdiff_t gates_bytes, weights_bytes, lines_bytes, state_bytes  # of one thread's scratch
+    ptrdiff_t gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes  # of one thread's scratch
     Array dy, dh, dx
     char *dkernel
     char *du                                     # (row tiles, 3N)
@@ -86,10 +87,12 @@ cdef struct Plan:
 cdef struct Tile:
     indygru_tile job
     ptrdiff_t row, unit
+    # of the scratch
     char *gates
     char *weights
-    char *lines
-    char *state
+    const void **lines  # addresses of the run's inputs
+    char *matrix        # those inputs as one matrix, for BLAS
+    char *state         # rows of h, then one row for a y that nobody wants
 
 
 cdef inline Array array_of(const void *data, ptrdiff_t step, ptrdiff_t row) noexcept nogil:
@@ -122,7 +125,7 @@ cdef void lay_grid(Plan *p) noexcept nogil:
     """Tiles and chunks. Of shapes alone, never of threads: so results have the same bits on any number of them."""
     cdef ptrdiff_t wanted_rows
     p.tile_units = INDYGRU_MAX_TILE_UNITS
-    while p.tile_units > LEAST_TILE_UNITS and p.n_batch * p.n_units < 4 * p.tile_units:
+    while p.tile_units > LEAST_TILE_UNITS and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
         p.tile_units //= 2
     p.unit_tiles = ceil_div(p.n_units, p.tile_units)
     p.tile_units = ceil_div(ceil_div(p.n_units, max(1, p.unit_tiles)), LEAST_TILE_UNITS) * LEAST_TILE_UNITS
@@ -145,13 +148,14 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
 cdef void measure_scratch(Plan *p) noexcept nogil:
     cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.tile_rows, columns = 3 * p.tile_units
     p.gates_bytes = aligned(lines * columns * p.itemsize)
-    p.weights_bytes = aligned((columns + p.ops.panel) * p.n_inputs * p.itemsize)
-    p.lines_bytes = aligned(lines * p.n_inputs * p.itemsize)
-    p.state_bytes = aligned(p.tile_rows * p.tile_units * p.itemsize)
+    p.weights_bytes = aligned((columns + p.ops.panel) * p.n_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
+    p.lines_bytes = aligned(lines * sizeof(void *))
+    p.matrix_bytes = aligned(lines * p.n_inputs * p.itemsize) if p.engine == BLAS else 0
+    p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
 
 
 cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
-    return p.gates_bytes + p.weights_bytes + p.lines_bytes + p.state_bytes
+    return p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
 
 
 cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
@@ -183,8 +187,9 @@ cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nog
     tile.job.plane = p.n_units
     tile.gates = scratch
     tile.weights = tile.gates + p.gates_bytes
-    tile.lines = tile.weights + p.weights_bytes
-    tile.state = tile.lines + p.lines_bytes
+    tile.lines = <const void **> (tile.weights + p.weights_bytes)
+    tile.matrix = <char *> tile.lines + p.lines_bytes
+    tile.state = tile.matrix + p.matrix_bytes
     return tile
 
 
@@ -198,16 +203,18 @@ cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, pt
     elif run.n_steps > 1 and array.step != run.n_rows * array.row:
         return False
     found.row = stride // p.itemsize if lines > 1 else p.n_inputs
-    return lines <= 1 or p.engine == AS_THEY_LIE or p.n_inputs <= found.row <= INT_MAX
+    return p.n_inputs <= found.row <= INT_MAX
 
 
-cdef Lines take_lines(const Plan *p, const indygru_run *run, ptrdiff_t row, char *scratch) noexcept nogil:
-    """The inputs of a run as a matrix: where they lie, or gathered."""
+cdef Lines take_matrix(const Plan *p, const Tile *tile, ptrdiff_t lines) noexcept nogil:
+    """The inputs of the tile's run as a matrix: where they lie, or gathered."""
+    cdef ptrdiff_t i, width = p.n_inputs * p.itemsize
     cdef Lines found
-    found.data = cell(&p.x, run.first_step, row, 0)
-    if not in_place(p, &p.x, run, indygru_count_lines(run), &found):
-        indygru_copy_lines(run, INDYGRU_GATHER, p.n_inputs * p.itemsize, found.data, p.x.step, p.x.row, scratch)
-        found = Lines(scratch, p.n_inputs)
+    found.data = cell(&p.x, tile.job.run.first_step, tile.row, 0)
+    if not in_place(p, &p.x, &tile.job.run, lines, &found):
+        for i in range(lines):
+            memcpy(tile.matrix + i * width, tile.lines[i], width)
+        found = Lines(tile.matrix, p.n_inputs)
     return found
 
 
@@ -225,13 +232,13 @@ cdef Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
 cdef void project(const Plan *p, const Tile *tile, Lines weights, void *gates) noexcept nogil:
     """Inputs of the tile's run times its columns of the kernel: the gates before bias, recurrence and activation."""
     cdef indygru_projection job
-    cdef const indygru_run *run = &tile.job.run
-    cdef ptrdiff_t lines = indygru_count_lines(run), units = tile.job.n_units, plane
-    cdef Lines x = take_lines(p, run, tile.row, tile.lines)
+    cdef ptrdiff_t lines = indygru_count_lines(&tile.job.run), units = tile.job.n_units, plane
+    indygru_find_lines(&tile.job.run, cell(&p.x, tile.job.run.first_step, tile.row, 0), p.x.step, p.x.row, tile.lines)
     if p.engine == BLAS:
-        gemm(p, PLAIN, PLAIN, lines, 3 * units, p.n_inputs, x, weights, 0, Lines(<char *> gates, 3 * units))
+        gemm(p, PLAIN, PLAIN, lines, 3 * units, p.n_inputs, take_matrix(p, tile, lines), weights, 0,
+             Lines(<char *> gates, 3 * units))
         return
-    job = indygru_projection(lines, p.n_inputs, 3 * units, x.data, x.row, weights.data, weights.row,
+    job = indygru_projection(lines, p.n_inputs, 3 * units, tile.lines, weights.data, weights.row,
                              p.n_inputs * p.ops.panel, True, gates, 3 * units)
     if p.engine == PANELS:
         p.ops.project(&job)
@@ -251,6 +258,10 @@ cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nog
     return p.tape + 3 * p.itemsize * (before * p.n_units + own * tile.unit + past * tile.job.n_units)
 
 
+cdef char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:
+    return tile.state + p.tile_rows * p.tile_units * p.itemsize
+
+
 cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     cdef Tile tile = place_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
@@ -258,12 +269,13 @@ cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept n
     cdef unsigned long long state = indygru_flush_enter()
     cdef Lines weights = take_weights(p, &tile)
     job.h, job.h_row = cell(&p.h, 0, tile.row, columns), p.h.row // p.itemsize
-    job.y_step, job.y_row = p.y.step // p.itemsize, p.y.row // p.itemsize
+    job.y, job.y_step, job.y_row = unwanted_y(p, &tile), 0, 0
+    if p.y.data is not NULL:
+        job.y_step, job.y_row = p.y.step // p.itemsize, p.y.row // p.itemsize
     for i in range(ceil_div(p.n_steps, p.chunk)):
         first = i * p.chunk
         job.run.first_step, job.run.n_steps = first, min(p.chunk, p.n_steps - first)
         job.gates = tile.gates if p.tape is NULL else tape_of(p, &tile, first)
-        job.y = NULL
         if p.y.data is not NULL:
             job.y = cell(&p.y, first, tile.row, columns)
         project(p, &tile, weights, job.gates)
@@ -275,7 +287,8 @@ cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     """Gates of the tile's run from inputs and states: the forward pass again, its y thrown away."""
     cdef indygru_tile job = tile.job
     cdef ptrdiff_t row, width = job.n_units * p.itemsize
-    job.h, job.h_row, job.y = tile.state, job.n_units, NULL
+    job.h, job.h_row = tile.state, job.n_units
+    job.y, job.y_step, job.y_row = unwanted_y(p, tile), 0, 0
     for row in range(job.run.n_rows):
         memcpy(tile.state + row * width, state_before(p, tile, row), width)
     project(p, tile, take_weights(p, tile), job.gates)
@@ -313,13 +326,19 @@ cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff
     indygru_flush_leave(state)
 
 
-cdef void copy_chunk(const Plan *p, direction_t direction, const Array *array, char *lines, ptrdiff_t first,
-                     ptrdiff_t steps, ptrdiff_t row_tile) noexcept nogil:
-    cdef Tile tile = place_tile(p, row_tile * p.unit_tiles, NULL)
-    cdef ptrdiff_t width = p.n_inputs * p.itemsize
+cdef void copy_chunk(const Plan *p, bint gather, const Array *array, char *matrix, ptrdiff_t first, ptrdiff_t steps,
+                     ptrdiff_t row_tile, char *scratch) noexcept nogil:
+    """One row tile's lines of a chunk between an array and a matrix of all lines."""
+    cdef Tile tile = place_tile(p, row_tile * p.unit_tiles, scratch)
+    cdef ptrdiff_t i, width = p.n_inputs * p.itemsize
+    cdef char *lines = matrix + count_lines(p, 0, tile.row, first, steps) * width
     tile.job.run.first_step, tile.job.run.n_steps = first, steps
-    indygru_copy_lines(&tile.job.run, direction, width, cell(array, first, tile.row, 0), array.step, array.row,
-                       lines + count_lines(p, 0, tile.row, first, steps) * width)
+    indygru_find_lines(&tile.job.run, cell(array, first, tile.row, 0), array.step, array.row, tile.lines)
+    for i in range(indygru_count_lines(&tile.job.run)):
+        if gather:
+            memcpy(lines + i * width, tile.lines[i], width)
+        else:
+            memcpy(<char *> tile.lines[i], lines + i * width, width)
 
 
 cdef void multiply(const Plan *p, Lines x, Lines dx, ptrdiff_t lines, ptrdiff_t index) noexcept nogil:
@@ -360,7 +379,7 @@ cdef void backward_chunk(const Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_
                     schedule="dynamic", chunksize=1):
         backward_tile(p, first, steps, i, scratch + threadid() * bytes)
         if not x_lies and i % p.unit_tiles == 0:
-            copy_chunk(p, INDYGRU_GATHER, &p.x, p.x_lines, first, steps, i // p.unit_tiles)
+            copy_chunk(p, True, &p.x, p.x_lines, first, steps, i // p.unit_tiles, scratch + threadid() * bytes)
     if lines == 0 or p.n_inputs == 0:
         return
     for i in prange(ceil_div(3 * p.n_units, PRODUCT_COLUMNS) * ceil_div(p.n_inputs, PRODUCT_ROWS)
@@ -369,7 +388,7 @@ cdef void backward_chunk(const Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_
         multiply(p, x, dx, lines, i)
     if not dx_lies:
         for i in prange(p.row_tiles, num_threads=n_threads, use_threads_if=n_threads > 1):
-            copy_chunk(p, INDYGRU_SCATTER, &p.dx, p.dx_lines, first, steps, i)
+            copy_chunk(p, False, &p.dx, p.dx_lines, first, steps, i, scratch + threadid() * bytes)
 
 
 cdef Plan plan_of(const real[:, :, :] x, const real[:, :] kernel, const real[:] recurrent_kernel, const real[:] bias,
@@ -413,15 +432,16 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
          const real[:] bias, int activation):
     """x (1, B, D) IN; h (B, N) IN/OUT. Allocates nothing and enters no parallel region."""
     cdef Plan p = plan_of(x, kernel, recurrent_kernel, bias, activation, True)
-    cdef double gates[3 * STEP_ROWS * INDYGRU_MAX_TILE_UNITS]
+    cdef double scratch[STEP_SCRATCH]
     cdef ptrdiff_t i
     p.engine = AS_THEY_LIE
     p.h = array_of(&h[0, 0], 0, h.strides[0])
     p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
-    p.gates_bytes = p.weights_bytes = p.lines_bytes = p.state_bytes = 0
+    p.chunk = 1
+    measure_scratch(&p)
     with nogil:
         for i in range(p.row_tiles * p.unit_tiles):
-            forward_tile(&p, i, <char *> gates)
+            forward_tile(&p, i, <char *> scratch)
 
 
 def backward(const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel, const real[:] recurrent_kernel,

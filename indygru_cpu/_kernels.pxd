@@ -4,8 +4,6 @@ from libc.stddef cimport ptrdiff_t
 cdef extern from "indygru_kernels.h" nogil:
     enum: INDYGRU_N_TIERS, INDYGRU_MAX_TILE_UNITS
     ctypedef int activation_t "enum indygru_activation"
-    ctypedef int direction_t "enum indygru_direction"
-    direction_t INDYGRU_GATHER, INDYGRU_SCATTER
     ctypedef struct indygru_run:
         ptrdiff_t first_step, n_steps, n_rows
         const ptrdiff_t *lengths
@@ -33,8 +31,7 @@ cdef extern from "indygru_kernels.h" nogil:
         void *db
     ctypedef struct indygru_projection:
         ptrdiff_t n_rows, n_inputs, n_columns
-        const void *x
-        ptrdiff_t x_row
+        const void *const *x
         const void *w
         ptrdiff_t w_row, w_panel
         int padded
@@ -58,8 +55,7 @@ cdef extern from "indygru_kernels.h" nogil:
     const char *const indygru_tier_names[INDYGRU_N_TIERS]
     const indygru_tier *indygru_get_tier(int i)
     ptrdiff_t indygru_count_lines(const indygru_run *run)
-    void indygru_copy_lines(const indygru_run *run, direction_t direction, size_t width, char *array, ptrdiff_t step,
-                            ptrdiff_t row, char *lines)
+    void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row, const void **lines)
     unsigned long long indygru_flush_enter()
     void indygru_flush_leave(unsigned long long saved)
     int indygru_watch_forks()

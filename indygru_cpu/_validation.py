@@ -58,33 +58,38 @@ def num_threads(value: int | None) -> int | None:
 
 
 def _is_readable(array: Array) -> bool:
+    flags = array.flags
+    if not (flags.aligned and array.dtype.isnative):
+        return False
+    if flags.c_contiguous:
+        return True
     size = array.itemsize
-    return (
-        array.flags.aligned
-        and array.dtype.isnative
-        and (array.shape[-1] <= 1 or array.strides[-1] == size)
-        and all(stride % size == 0 for stride in array.strides)
-    )
+    return (array.shape[-1] <= 1 or array.strides[-1] == size) and not any(s % size for s in array.strides)
 
 
-def _shape_text(shape: tuple[int | str, ...]) -> str:
+Shape = tuple["int | str", ...]  # a str stands for any size
+
+
+def _text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
-def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
-    fits = len(found) == len(expected) and all(
-        isinstance(want, str) or want == have for want, have in zip(expected, found, strict=True)
-    )
+def _check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
+    fits = len(found) == len(expected)
+    if fits:
+        for have, want in zip(found, expected):  # noqa: B905  (a plain loop: this is on the way of every step)
+            if have != want and not isinstance(want, str):
+                fits = False
     if not fits:
-        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(found)}")
+        raise ValueError(f"{name}: expected shape {_text(expected)}, got {_text(found)}")
 
 
-def array(name: str, value: object, shape: tuple[int | str, ...], like: tuple[str, np.dtype[Any]] | None) -> Array:
-    """An array of a shape (a str stands for any size) and of the dtype that argument `like` has, ready to be read."""
+def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
+    """An array of a shape and of the dtype that argument `like` has, ready to be read."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
-    found = np.asarray(value)
-    native = found.dtype.newbyteorder("=")
+    found = value if type(value) is np.ndarray else np.asarray(value)
+    native = found.dtype if found.dtype.isnative else found.dtype.newbyteorder("=")
     if native not in DTYPES:
         raise TypeError(
             f"{name}: expected an array of float32 or float64, got {found.dtype}: cast it with .astype(np.float32)"
@@ -95,17 +100,15 @@ def array(name: str, value: object, shape: tuple[int | str, ...], like: tuple[st
             f"cast one of them, such as {name}.astype(np.{like[1]})"
         )
     _check_shape(name, found.shape, shape)
-    if _is_readable(found):
-        return found
-    return np.array(found, dtype=native, order="C")
+    return found if _is_readable(found) else np.array(found, dtype=native, order="C")
 
 
-def contiguous(name: str, value: object, shape: tuple[int | str, ...], like: tuple[str, np.dtype[Any]] | None) -> Array:
+def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """The same, C-contiguous: for weights."""
     found = array(name, value, shape, like)
-    if max(found.shape, default=0) > MOST_COLUMNS:
+    if max(found.shape) > MOST_COLUMNS:
         raise ValueError(f"{name}: expected sizes up to {MOST_COLUMNS}, got shape {found.shape}")
-    return np.ascontiguousarray(found)
+    return found if found.flags.c_contiguous else np.ascontiguousarray(found)
 
 
 def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> Array:
@@ -116,7 +119,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     _check_shape(name, value.shape, shape)
     if not value.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if not _is_readable(value) or any(stride == 0 and n > 1 for stride, n in zip(value.strides, value.shape, strict=True)):
+    if not _is_readable(value) or _repeats(value):
         raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {value.strides}")
     for other_name, other in inputs.items():
         if overlaps(value, other):
@@ -124,10 +127,17 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     return value
 
 
+def _repeats(array: Array) -> bool:
+    """Whether elements share memory, as in a broadcast array."""
+    return not array.flags.c_contiguous and any(
+        stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True)
+    )
+
+
 def overlaps(a: Array, b: Array) -> bool:
     """Whether two arrays share a byte; taken for true when that is too hard to tell."""
     try:
-        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=100_000)
+        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=100_000))
     except np.exceptions.TooHardError:
         return True
 

@@ -23,7 +23,7 @@ enum indygru_activation {
 };
 
 /* The widest tile: lets kernels keep a tile's per-unit sums on the stack. */
-#define INDYGRU_MAX_TILE_UNITS 64
+#define INDYGRU_MAX_TILE_UNITS 128
 
 /* A run of n_steps time steps, from first_step on, of n_rows sequences.
  *
@@ -51,7 +51,7 @@ typedef struct {
     /* forward */
     void *h;                  /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
     ptrdiff_t h_row;
-    void *y;                  /* (n_steps, n_rows, n_units) forward: OUT, +0 past a length, or NULL; backward: IN */
+    void *y;                  /* (n_steps, n_rows, n_units) forward: OUT, +0 past a length; backward: IN */
     ptrdiff_t y_step, y_row;
     /* backward */
     const void *h_first;      /* (n_rows, n_units)       IN   the state before the first step */
@@ -72,8 +72,7 @@ typedef struct {
  * w_row = panel, and the last panel is padded. */
 typedef struct {
     ptrdiff_t n_rows, n_inputs, n_columns;
-    const void *x;            /* (n_rows, n_inputs)      IN */
-    ptrdiff_t x_row;
+    const void *const *x;     /* (n_rows) of (n_inputs)  IN   where each row lies */
     const void *w;            /* (n_inputs, n_columns)   IN */
     ptrdiff_t w_row, w_panel;
     int padded;               /* whether the last panel of w is readable in full */
@@ -107,10 +106,8 @@ typedef struct {
 
 ptrdiff_t indygru_count_lines(const indygru_run *run);
 
-/* Copies array (n_steps, n_rows, width) to lines (lines, width), contiguous, or back; sizes and strides in bytes. */
-enum indygru_direction { INDYGRU_GATHER, INDYGRU_SCATTER };
-void indygru_copy_lines(const indygru_run *run, enum indygru_direction direction, size_t width, char *array,
-                        ptrdiff_t step, ptrdiff_t row, char *lines);
+/* Addresses of a run's lines in an array (n_steps, n_rows, any width); strides in bytes. */
+void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row, const void **lines);
 
 /* The i-th tier, slowest first, or NULL when this build, CPU or operating system has no such tier. */
 #define INDYGRU_N_TIERS 3

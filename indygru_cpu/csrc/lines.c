@@ -1,7 +1,5 @@
-/* The lines of a run: which (step, row) pairs are valid, and the way of their data in and out. */
+/* The lines of a run: which (step, row) pairs are valid, and where they lie. */
 #include "indygru_kernels.h"
-
-#include <string.h>
 
 ptrdiff_t indygru_count_lines(const indygru_run *run)
 {
@@ -15,15 +13,10 @@ ptrdiff_t indygru_count_lines(const indygru_run *run)
     return lines;
 }
 
-void indygru_copy_lines(const indygru_run *run, enum indygru_direction direction, size_t width, char *array,
-                        ptrdiff_t step, ptrdiff_t row, char *lines)
+void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row, const void **lines)
 {
     for (ptrdiff_t t = 0; t < run->n_steps; t++)
-        for (ptrdiff_t b = 0; b < run->n_rows; b++) {
-            if (!indygru_is_valid(run, t, b))
-                continue;
-            char *cell = array + t * step + b * row;
-            memcpy(direction == INDYGRU_GATHER ? lines : cell, direction == INDYGRU_GATHER ? cell : lines, width);
-            lines += width;
-        }
+        for (ptrdiff_t b = 0; b < run->n_rows; b++)
+            if (indygru_is_valid(run, t, b))
+                *lines++ = array + t * step + b * row;
 }

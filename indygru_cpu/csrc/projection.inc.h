@@ -5,39 +5,46 @@ enum {
     NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors a row: with six rows, 12 of 16 registers add up */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    NAME(RUN) = 256 /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for all blocks of rows */
+    NAME(RUN) = 256, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
+    NAME(GROUP) = 48    /* rows at once: a run of theirs (48 KB of float32) stays in L2 for all panels */
 };
 
-/* rows x panels of out (+)= x w over n_inputs; `rows` and `panels` are constants where this is inlined. */
-INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, ptrdiff_t first, ptrdiff_t n_inputs,
-                        const REAL *restrict x, const REAL *restrict w, ptrdiff_t w_row, REAL *restrict out,
-                        ptrdiff_t out_row)
+/* rows x panels of out (+)= x w over inputs first to last; `rows` and `panels` are constants where this is inlined, and
+ * every loop over them unrolled, so that the sums live in registers. */
+INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, const void *const *x, ptrdiff_t first,
+                        ptrdiff_t last, const REAL *restrict w, ptrdiff_t w_row, REAL *restrict out, ptrdiff_t out_row)
 {
     enum { PANEL = NAME(PANEL) };
     REAL sums[NAME(BLOCK_ROWS)][NAME(BLOCK_PANELS) * PANEL];
-    for (int i = 0; i < rows; i++)
+    UNROLL(6)
+    for (int i = 0; i < rows; i++) {
+        SIMD
         for (int j = 0; j < panels * PANEL; j++)
             sums[i][j] = first ? out[i * out_row + j] : 0;
-    for (ptrdiff_t k = 0; k < n_inputs; k++) {
+    }
+    for (ptrdiff_t k = first; k < last; k++, w += w_row) {
         UNROLL(6)
         for (int i = 0; i < rows; i++) {
-            REAL input = x[i * job->x_row + k];
-            UNROLL(6)
+            REAL input = ((const REAL *)x[i])[k];
+            UNROLL(4)
             for (int p = 0; p < panels; p++) {
-                const REAL *restrict column = w + p * job->w_panel + k * w_row;
+                const REAL *restrict column = w + p * job->w_panel;
                 SIMD
                 for (int j = 0; j < PANEL; j++)
                     sums[i][p * PANEL + j] = FMA(input, column[j], sums[i][p * PANEL + j]);
             }
         }
     }
-    for (int i = 0; i < rows; i++)
+    UNROLL(6)
+    for (int i = 0; i < rows; i++) {
+        SIMD
         for (int j = 0; j < panels * PANEL; j++)
             out[i * out_row + j] = sums[i][j];
+    }
 }
 
 typedef struct {
-    ptrdiff_t first, n_inputs; /* the run of inputs */
+    ptrdiff_t first, last;     /* the run of inputs */
     ptrdiff_t row, column;     /* the block's first row and column */
     int rows, panels;
 } NAME(place);
@@ -45,9 +52,9 @@ typedef struct {
 static void NAME(block_of)(const NAME(place) *at, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
                            REAL *out, ptrdiff_t out_row)
 {
-    const REAL *x = (const REAL *)job->x + at->row * job->x_row + at->first;
+    const void *const *x = job->x + at->row;
 #define BLOCK(rows, panels) \
-    NAME(block)(rows, panels, job, at->first, at->n_inputs, x, w, w_row, out, out_row); break
+    NAME(block)(rows, panels, job, x, at->first, at->last, w, w_row, out, out_row); break
     switch (at->rows * 10 + at->panels) {
     case 11: BLOCK(1, 1);
     case 14: BLOCK(1, 4);
@@ -70,7 +77,7 @@ static void NAME(edge_block)(const NAME(place) *at, const indygru_projection *jo
     ptrdiff_t columns = job->n_columns - at->column, w_row = job->w_row;
     if (!job->padded) {
         memset(weights, 0, sizeof weights);
-        for (ptrdiff_t k = 0; k < at->n_inputs; k++)
+        for (ptrdiff_t k = 0; k < at->last - at->first; k++)
             memcpy(weights + k * PANEL, w + k * w_row, columns * sizeof *w);
         w = weights;
         w_row = PANEL;
@@ -104,32 +111,34 @@ static void NAME(project_rows)(NAME(place) at, ptrdiff_t end, const indygru_proj
 
 static void NAME(project)(const indygru_projection *job)
 {
-    ptrdiff_t rest = job->n_rows % NAME(BLOCK_ROWS), blocked = job->n_rows - rest;
     NAME(place) at = {0};
     do {
-        ptrdiff_t left = job->n_inputs - at.first;
-        at.n_inputs = left < NAME(RUN) ? left : NAME(RUN);
-        at.row = 0;
-        at.rows = NAME(BLOCK_ROWS);
-        NAME(project_rows)(at, blocked, job);
-        at.row = blocked;
-        at.rows = (int)rest;
-        if (rest)
-            NAME(project_rows)(at, job->n_rows, job);
-        at.first += NAME(RUN);
+        at.last = job->n_inputs - at.first < NAME(RUN) ? job->n_inputs : at.first + NAME(RUN);
+        for (ptrdiff_t row = 0; row < job->n_rows; row += NAME(GROUP)) {
+            ptrdiff_t rows = job->n_rows - row < NAME(GROUP) ? job->n_rows - row : NAME(GROUP);
+            at.row = row;
+            at.rows = NAME(BLOCK_ROWS);
+            NAME(project_rows)(at, row + rows - rows % NAME(BLOCK_ROWS), job);
+            at.row = row + rows - rows % NAME(BLOCK_ROWS);
+            at.rows = rows % NAME(BLOCK_ROWS);
+            if (at.rows)
+                NAME(project_rows)(at, row + rows, job);
+        }
+        at.first = at.last;
     } while (at.first < job->n_inputs);
 }
 
 static void NAME(pack)(const indygru_packing *job)
 {
-    ptrdiff_t n = job->n_units;
-    for (ptrdiff_t column = 0; column < 3 * n; column += job->width)
-        for (ptrdiff_t k = 0; k < job->n_inputs; k++) {
-            REAL *out = (REAL *)job->out + column * job->n_inputs + k * job->width;
-            const REAL *w = (const REAL *)job->w + k * job->w_row;
-            for (ptrdiff_t j = 0; j < job->width; j++) {
-                ptrdiff_t plane = (column + j) / n;
-                out[j] = plane < 3 ? w[plane * job->w_plane + (column + j) % n] : 0;
-            }
+    ptrdiff_t n = job->n_units, width = job->width, run;
+    for (ptrdiff_t column = 0; column < 3 * n; column += width)
+        for (ptrdiff_t j = 0; j < width; j += run) { /* runs of columns in one plane, or past the last */
+            ptrdiff_t plane = (column + j) / n, unit = (column + j) % n;
+            const REAL *w = (const REAL *)job->w + plane * job->w_plane + unit;
+            REAL *out = (REAL *)job->out + column * job->n_inputs + j;
+            run = plane < 3 && n - unit < width - j ? n - unit : width - j;
+            for (ptrdiff_t k = 0; k < job->n_inputs; k++)
+                for (ptrdiff_t i = 0; i < run; i++)
+                    out[k * width + i] = plane < 3 ? w[k * job->w_row + i] : 0;
         }
 }
