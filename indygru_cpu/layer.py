@@ -1,0 +1,305 @@
+"""IndyGRU: the sequence layer, in the words of torch.nn.GRU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from indygru_cpu import _validation as check
+from indygru_cpu import functional
+
+Array = np.ndarray[Any, Any]
+
+
+class Gradients(NamedTuple):
+    """Gradients of a scalar: shaped like x, like h0, and like the parameters under their names."""
+
+    x: Array
+    h0: Array
+    parameters: dict[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTape:
+    """What `IndyGRU.backward` needs of a call of `IndyGRU.forward`; it refers to that call's arrays."""
+
+    owner: IndyGRU
+    inner: functional.Tape
+    batched: bool
+    num_threads: int | None
+
+
+class IndyGRU:
+    """A GRU whose recurrent weights are vectors: each unit sees its input and its own past only.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and N.
+    num_layers, dropout, bidirectional
+        Only 1, 0.0 and False so far; others raise NotImplementedError.
+    bias : bool
+        Whether there is a bias.
+    batch_first : bool
+        Whether x and y are (B, T, ...) instead of (T, B, ...). No copy is made for it.
+    activation : str
+        Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+    dtype : dtype
+        float32 or float64, of weights, inputs and outputs alike.
+    seed : int, sequence, Generator or None
+        For `numpy.random.default_rng`, which draws the initial weights.
+    num_threads : int, optional
+        Threads of a call that does not say; None chooses by the machine. Results never depend on it.
+    reproducible : bool
+        Make the bits of a row depend on that row alone, not on the others in its batch.
+
+    Attributes
+    ----------
+    parameters : mapping of str to array
+        The live arrays ``kernel_l0`` (D, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,), gate order r, z,
+        candidate. Writing into them changes the layer at once.
+
+    Notes
+    -----
+    The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14), and so are the initial values:
+    kernels Glorot uniform (of gates with fans D and 2N, of the candidate with D and N), recurrent vectors uniform on
+    [-1, 1), biases 1 for the gates and 0 for the candidate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from indygru_cpu import IndyGRU
+    >>> layer = IndyGRU(3, 5, seed=0)
+    >>> x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)  # (T, B, D)
+    >>> y, h_n = layer(x)
+    >>> y.shape, h_n.shape
+    ((9, 4, 5), (1, 4, 5))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        activation: str = "tanh",
+        dtype: Any = np.float32,
+        *,
+        seed: Any = None,
+        num_threads: int | None = None,
+        reproducible: bool = False,
+    ) -> None:
+        for name, value, only in (
+            ("num_layers", num_layers, 1),
+            ("dropout", dropout, 0.0),
+            ("bidirectional", bidirectional, False),
+        ):
+            if value != only:
+                raise NotImplementedError(f"{name}={value!r}: only {only!r} is implemented so far")
+        self.input_size = check.integer(input_size, "input_size", 1)
+        self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
+        self.bias, self.batch_first, self.reproducible = bool(bias), bool(batch_first), bool(reproducible)
+        check.activation_index(activation)
+        self.activation = activation
+        self.dtype = check.dtype(dtype)
+        self.num_threads = check.num_threads(num_threads)
+        self._arrays = self._initial_arrays(np.random.default_rng(seed))
+
+    def _initial_arrays(self, rng: np.random.Generator) -> dict[str, Array]:
+        d, n = self.input_size, self.hidden_size
+
+        def uniform(limit: float, *shape: int) -> Array:
+            return (2 * rng.random(shape, self.dtype.type) - 1) * self.dtype.type(limit)
+
+        gates, candidate = uniform(np.sqrt(6 / (d + 2 * n)), d, 2 * n), uniform(np.sqrt(6 / (d + n)), d, n)
+        arrays = {"kernel_l0": np.hstack([gates, candidate]), "recurrent_kernel_l0": uniform(1, 3 * n)}
+        if self.bias:
+            arrays["bias_l0"] = np.repeat(np.array([1, 1, 0], self.dtype), n)
+        return arrays
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        return MappingProxyType(self._arrays)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters."""
+        return {name: array.copy() for name, array in self._arrays.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy values into the parameters. Every name, shape and dtype is checked first; an error changes nothing.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array
+            The names of `parameters`, no more and no fewer, with their shapes and dtype.
+
+        Raises
+        ------
+        ValueError
+            Missing or unknown names, or a shape that does not fit.
+        TypeError
+            Another dtype than the layer's.
+
+        Examples
+        --------
+        >>> from indygru_cpu import IndyGRU
+        >>> a, b = IndyGRU(3, 5, seed=0), IndyGRU(3, 5, seed=1)
+        >>> b.load_state_dict(a.state_dict())
+        >>> bool((a.parameters["kernel_l0"] == b.parameters["kernel_l0"]).all())
+        True
+        """
+        missing, unknown = self._arrays.keys() - state_dict.keys(), state_dict.keys() - self._arrays.keys()
+        if missing or unknown:
+            raise ValueError(f"state_dict: missing {sorted(missing)}, unknown {sorted(unknown)}")
+        checked = {
+            name: check.array(name, state_dict[name], array.shape, ("the layer", self.dtype))
+            for name, array in self._arrays.items()
+        }
+        copies = {name: np.array(value) for name, value in checked.items()}
+        for name, value in copies.items():
+            self._arrays[name][...] = value
+
+    def _weights(self) -> tuple[Array, Array, Array | None]:
+        arrays = self._arrays
+        return arrays["kernel_l0"], arrays["recurrent_kernel_l0"], arrays.get("bias_l0")
+
+    def _time_major(self, array: Array, batched: bool) -> Array:
+        """A view of a user's array (any layout) as (T, B, width), or the other way round."""
+        if not batched:
+            return array[:, None]
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def _checked_x(self, x: object) -> tuple[Array, bool]:
+        found = np.asarray(x) if not isinstance(x, np.ma.MaskedArray) else x
+        batched = found.ndim != 2
+        shape = ("T", self.input_size)
+        if batched:
+            shape = ("B", *shape) if self.batch_first else ("T", "B", self.input_size)
+        return check.array("x", found, shape, ("the layer", self.dtype)), batched
+
+    def _run(self, x: object, h0: object, lengths: object, num_threads: int | None, **options: bool) -> tuple[Any, ...]:
+        array, batched = self._checked_x(x)
+        inputs = self._time_major(array, batched)
+        n_steps, n_batch, _ = inputs.shape
+        if h0 is not None:
+            shape = (1, n_batch, self.hidden_size) if batched else (1, self.hidden_size)
+            h0 = check.array("h0", h0, shape, ("the layer", self.dtype)).reshape(n_batch, self.hidden_size)
+        if lengths is not None and not batched:
+            lengths = np.reshape(lengths, 1)  # type: ignore[call-overload]
+        y = np.empty((*array.shape[:-1], self.hidden_size), self.dtype)
+        results = functional.forward(
+            inputs, h0, *self._weights(), activation=self.activation, lengths=lengths,
+            out=self._time_major(y, batched), num_threads=self._threads(num_threads), reproducible=self.reproducible,
+            **options,
+        )  # fmt: skip
+        h_n = results[1] if not batched else results[1][None]
+        return (y, h_n, batched, *results[2:])
+
+    def _threads(self, num_threads: int | None) -> int | None:
+        return self.num_threads if num_threads is None else num_threads
+
+    def __call__(
+        self, x: object, h0: object = None, *, lengths: object = None, num_threads: int | None = None
+    ) -> tuple[Array, Array]:
+        """Inference: y and h_n, as `forward`, keeping nothing else."""
+        y, h_n, _ = self._run(x, h0, lengths, num_threads)
+        return y, h_n
+
+    def forward(
+        self,
+        x: object,
+        h0: object = None,
+        *,
+        lengths: object = None,
+        recompute: bool = False,
+        num_threads: int | None = None,
+    ) -> tuple[Array, Array, LayerTape]:
+        """Run the layer and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : array, (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched
+            Inputs of the layer's dtype.
+        h0 : array, (1, B, N), or (1, N) unbatched, or None
+            State before the first step; None is zeros.
+        lengths : integers, (B,), optional
+            Valid steps of each row, from 0 to T. Past them y is 0 and the state stays as it is.
+        recompute : bool
+            Keep only y for `backward` and compute the gates anew there: a quarter of the memory.
+        num_threads : int, optional
+            Threads of this call and its backward pass.
+
+        Returns
+        -------
+        y : array, (T, B, N), or (B, T, N), or (T, N)
+            All states, read-only, because the tape needs them: copy before you change them.
+        h_n : array, (1, B, N), or (1, N)
+            State after each row's last valid step.
+        tape : LayerTape
+            For `backward`. It refers to x and to the parameters: run `backward` before you change them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A dtype, shape or length that does not fit, named with what was expected.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU
+        >>> layer = IndyGRU(3, 5, seed=0)
+        >>> x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)
+        >>> y, h_n, tape = layer.forward(x)
+        >>> grads = layer.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
+        >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of descent
+        """
+        y, h_n, batched, inner = self._run(x, h0, lengths, num_threads, tape=True, recompute=recompute)
+        y.flags.writeable = False
+        return y, h_n, LayerTape(self, inner, batched, self._threads(num_threads))
+
+    def backward(self, tape: LayerTape, dy: object = None, dh_n: object = None) -> Gradients:
+        """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``.
+
+        Parameters
+        ----------
+        tape : LayerTape
+            From this layer's `forward`; it can be used again.
+        dy, dh_n : arrays shaped like y and h_n, or None
+            Gradients of a scalar with respect to y and h_n; None is zeros.
+
+        Returns
+        -------
+        Gradients
+            ``x`` and ``h0``, shaped like them, and ``parameters``, a dict under the parameters' names.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A tape of another layer, a gradient of another dtype or shape.
+        """
+        if not isinstance(tape, LayerTape) or tape.owner is not self:
+            raise TypeError("tape: expected what this layer's forward returned")
+        _, n_batch, n_units = tape.inner.call.y_shape
+        like = ("the layer", self.dtype)
+        if dy is not None:
+            y_shape = self._time_major(tape.inner.y, tape.batched).shape if tape.batched else tape.inner.y[:, 0].shape
+            dy = self._time_major(check.array("dy", dy, y_shape, like), tape.batched)
+        if dh_n is not None:
+            shape = (1, n_batch, n_units) if tape.batched else (1, n_units)
+            dh_n = check.array("dh_n", dh_n, shape, like).reshape(n_batch, n_units)
+        found = functional.backward(tape.inner, dy, dh_n, num_threads=tape.num_threads)
+        dx = self._time_major(found.x, tape.batched) if tape.batched else found.x[:, 0]
+        dh0 = found.h0[None] if tape.batched else found.h0
+        parameters = dict(zip(("kernel_l0", "recurrent_kernel_l0", "bias_l0"), found[2:], strict=True))
+        return Gradients(dx, dh0, {name: parameters[name] for name in self._arrays})
+
+    def __repr__(self) -> str:
+        options = [f"{name}={getattr(self, name)!r}" for name, default in (("bias", True), ("batch_first", False), ("activation", "tanh"), ("reproducible", False)) if getattr(self, name) != default]
+        return f"IndyGRU({', '.join([str(self.input_size), str(self.hidden_size), *options, f'dtype={self.dtype}'])})"
