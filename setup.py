@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -61,13 +62,21 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+def blas_headers() -> Path:
+    """Return the folder of cblas.h: found without executing the package, which would load its library."""
+    spec = importlib.util.find_spec("scipy_openblas32")
+    if spec is None or spec.origin is None:
+        raise SystemExit("indygru_cpu: building needs the package scipy-openblas32 (its cblas.h)")
+    return Path(spec.origin).parent / "include"
+
+
 kernels = sorted(str(path) for path in Path("indygru_cpu/csrc").glob("*.c"))
 headers = sorted(str(path) for path in Path("indygru_cpu/csrc").glob("*.h"))
 extension = Extension(
     "indygru_cpu._core",
     ["indygru_cpu/_core.pyx", *kernels],
-    depends=[*headers, "indygru_cpu/_kernels.pxd"],
-    include_dirs=["indygru_cpu/csrc"],
+    depends=[*headers, *map(str, Path("indygru_cpu").glob("_*.px[id]"))],
+    include_dirs=["indygru_cpu/csrc", str(blas_headers())],
 )
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
 setup(ext_modules=cythonize([extension], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildExt})

@@ -1,0 +1,184 @@
+# Part of _core.pyx: how a call is laid out in tiles, chunks and scratch, before any arithmetic.
+
+# Measured on Zen 3 (CONTRIBUTING.md has the figures).
+cdef enum:
+    TILES_WANTED = 8          # enough for balance; more would pack the weights more often
+    LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
+    GATES_BYTES = 128 * 1024  # of one chunk: what lies in L2 between projection and recurrence
+    LEAST_LINES_PACKED = 24   # from here on packing the weights costs less than it saves
+    LEAST_LINES_BLAS = 250000000
+
+cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
+
+
+# One array (steps, rows, width), contiguous along width. Strides in bytes.
+cdef struct Array:
+    char *data
+    ptrdiff_t step, row
+
+# A matrix (lines, width); stride in elements, as kernels and BLAS want it.
+cdef struct Lines:
+    char *data
+    ptrdiff_t row
+
+cdef struct Plan:
+    const indygru_ops *ops
+    ptrdiff_t itemsize, n_steps, n_batch, n_inputs, n_units
+    ptrdiff_t tile_rows, tile_units, row_tiles, unit_tiles, chunk
+    Engine engine
+    activation_t activation
+    const ptrdiff_t *lengths
+    Array x, y, h0, h
+    Lines kernel
+    char *u
+    char *b
+    char *tape                                   # one block of (lines, 3, units) a tile; NULL: gates live in scratch
+    ptrdiff_t gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes  # of one thread's scratch
+    Array dy, dh, dx
+    char *dkernel
+    char *du                                     # (row tiles, 3N)
+    char *db
+    char *dgates                                 # (lines of a chunk, 3N)
+    char *x_lines                                # (lines of a chunk, D)
+    char *dx_lines
+
+# A tile's place, its job, and the columns of the kernel that belong to it.
+cdef struct Tile:
+    indygru_tile job
+    ptrdiff_t row, unit
+    # of the scratch
+    char *gates
+    char *weights
+    const void **lines  # addresses of the run's inputs
+    char *matrix        # those inputs as one matrix, for BLAS
+    char *state         # rows of h, then one row for a y that nobody wants
+
+
+cdef inline char *cell(const Array *array, ptrdiff_t step, ptrdiff_t row, ptrdiff_t column_bytes) noexcept nogil:
+    return array.data + step * array.step + row * array.row + column_bytes
+
+
+cdef inline ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline ptrdiff_t aligned(ptrdiff_t size) noexcept nogil:
+    return ceil_div(size, 64) * 64
+
+
+cdef void lay_grid(Plan *p) noexcept nogil:
+    """Tiles and chunks. Of shapes alone, never of threads: so results have the same bits on any number of them."""
+    cdef ptrdiff_t wanted_rows
+    p.tile_units = INDYGRU_MAX_TILE_UNITS
+    while p.tile_units > LEAST_TILE_UNITS and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
+        p.tile_units //= 2
+    p.unit_tiles = ceil_div(p.n_units, p.tile_units)
+    p.tile_units = ceil_div(ceil_div(p.n_units, max(1, p.unit_tiles)), LEAST_TILE_UNITS) * LEAST_TILE_UNITS
+    wanted_rows = TILES_WANTED // max(1, p.unit_tiles)
+    p.tile_rows = max(1, ceil_div(p.n_batch, max(1, wanted_rows)))
+    p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
+    p.chunk = max(1, GATES_BYTES // max(1, 3 * p.tile_units * p.itemsize) // p.tile_rows)
+
+
+cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
+    cdef ptrdiff_t lines = p.n_steps * p.tile_rows
+    if lines < LEAST_LINES_PACKED:
+        p.engine = AS_THEY_LIE
+    elif reproducible or min(lines, p.chunk * p.tile_rows) < LEAST_LINES_BLAS:
+        p.engine = PANELS
+    else:
+        p.engine = BLAS
+
+
+cdef void measure_scratch(Plan *p) noexcept nogil:
+    cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.tile_rows, columns = 3 * p.tile_units
+    p.gates_bytes = aligned(lines * columns * p.itemsize)
+    p.weights_bytes = aligned((columns + p.ops.panel) * p.n_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
+    p.lines_bytes = aligned(lines * sizeof(void *))
+    p.matrix_bytes = aligned(lines * p.n_inputs * p.itemsize) if p.engine == BLAS else 0
+    p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
+
+
+cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
+    return p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
+
+
+cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
+    cdef indygru_run run
+    run.first_step, run.n_steps, run.n_rows = 0, p.n_steps, n_rows
+    run.lengths = NULL
+    if p.lengths is not NULL:
+        run.lengths = p.lengths + row
+    return run
+
+
+cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
+    cdef indygru_run run = run_of(p, row, n_rows)
+    run.first_step, run.n_steps = first, steps
+    return indygru_count_lines(&run)
+
+
+cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    cdef Tile tile
+    cdef ptrdiff_t columns
+    tile.row = index // p.unit_tiles * p.tile_rows
+    tile.unit = index % p.unit_tiles * p.tile_units
+    columns = tile.unit * p.itemsize
+    tile.job.run = run_of(p, tile.row, min(p.tile_rows, p.n_batch - tile.row))
+    tile.job.n_units = min(p.tile_units, p.n_units - tile.unit)
+    tile.job.activation = p.activation
+    tile.job.u = p.u + columns
+    tile.job.b = p.b + columns
+    tile.job.plane = p.n_units
+    tile.gates = scratch
+    tile.weights = tile.gates + p.gates_bytes
+    tile.lines = <const void **> (tile.weights + p.weights_bytes)
+    tile.matrix = <char *> tile.lines + p.lines_bytes
+    tile.state = tile.matrix + p.matrix_bytes
+    return tile
+
+
+cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, ptrdiff_t lines, Lines *found) noexcept nogil:
+    """Whether a run's lines lie in the array as one matrix with a stride that BLAS takes; its first row is given."""
+    cdef ptrdiff_t stride = array.row
+    if lines != run.n_steps * run.n_rows:
+        return False
+    if run.n_rows == 1:
+        stride = array.step
+    elif run.n_steps > 1 and array.step != run.n_rows * array.row:
+        return False
+    found.row = stride // p.itemsize if lines > 1 else p.n_inputs
+    return p.n_inputs <= found.row <= INT_MAX
+
+
+cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nogil:
+    """A tile's gates from a step on. The tape is one block of (lines, 3, units) a tile."""
+    cdef ptrdiff_t before = count_lines(p, 0, tile.row, 0, p.n_steps)
+    cdef ptrdiff_t own = count_lines(p, tile.row, tile.job.run.n_rows, 0, p.n_steps)
+    cdef ptrdiff_t past = count_lines(p, tile.row, tile.job.run.n_rows, 0, step)
+    return p.tape + 3 * p.itemsize * (before * p.n_units + own * tile.unit + past * tile.job.n_units)
+
+
+cdef char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:
+    return tile.state + p.tile_rows * p.tile_units * p.itemsize
+
+
+cdef char *state_before(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:
+    cdef ptrdiff_t first = tile.job.run.first_step
+    return cell(&p.y if first else &p.h0, first - 1 if first else 0, tile.row + row, tile.unit * p.itemsize)
+
+
+cdef char *allocate(ptrdiff_t size) except NULL:
+    """Aligned to a cache line; the distance to malloc's own block lies just below."""
+    cdef char *block = <char *> malloc(size + 128)
+    if block is NULL:
+        raise MemoryError(f"indygru_cpu: no memory for {size} bytes of scratch")
+    cdef char *start = block + 64 + (64 - (<uintptr_t> block) % 64)
+    cdef char **below = <char **> start - 1
+    below[0] = block
+    return start
+
+
+cdef void release(char *start) noexcept:
+    cdef char **below = <char **> start - 1
+    free(below[0])

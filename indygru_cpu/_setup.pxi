@@ -1,0 +1,78 @@
+# Part of _core.pyx: what is settled once, at import: the tier, and the addresses of BLAS.
+import os
+
+cdef extern from *:
+    """
+    #include "cblas.h"
+    typedef __typeof__(&scipy_cblas_sgemm) sgemm_t;
+    typedef __typeof__(&scipy_cblas_dgemm) dgemm_t;
+    #ifdef _OPENMP
+    #include <omp.h>
+    #else
+    static int omp_get_max_threads(void) { return 0; }
+    #endif
+    """
+    ctypedef int order_t "CBLAS_ORDER"
+    ctypedef int transpose_t "CBLAS_TRANSPOSE"
+    order_t CblasRowMajor
+    transpose_t CblasNoTrans, CblasTrans
+    ctypedef void (*sgemm_t)(order_t, transpose_t, transpose_t, int, int, int, float, const float *, int, const float *,
+                             int, float, float *, int) noexcept nogil
+    ctypedef void (*dgemm_t)(order_t, transpose_t, transpose_t, int, int, int, double, const double *, int,
+                             const double *, int, double, double *, int) noexcept nogil
+    int omp_get_max_threads() nogil
+
+cdef const indygru_tier *tier = NULL
+cdef sgemm_t sgemm = NULL
+cdef dgemm_t dgemm = NULL
+
+
+def activate(const real[:] x, real[:] out, int activation):
+    """x (n,) IN, out (n,) OUT: the activation alone, for the tests of its accuracy."""
+    if x.shape[0]:
+        tier.ops[real is double].activate(<activation_t> activation, x.shape[0], &x[0], &out[0])
+
+
+def tiers():
+    """Names of the tiers that this machine can run, slowest first."""
+    return tuple(indygru_tier_names[i].decode() for i in range(INDYGRU_N_TIERS) if indygru_get_tier(i) is not NULL)
+
+
+def tier_in_use():
+    return tier.name.decode()
+
+
+def use_tier(name):
+    """Switch to a tier; an unknown or impossible one is an ImportError and changes nothing."""
+    global tier
+    names = tiers()
+    if name not in names:
+        known = [indygru_tier_names[i].decode() for i in range(INDYGRU_N_TIERS)]
+        what = "this CPU or operating system cannot run it" if name in known else "there is no such tier"
+        raise ImportError(f"INDYGRU_CPU_TIER={name!r}: {what}; choose one of {', '.join(names)}")
+    for i in range(INDYGRU_N_TIERS):
+        if indygru_tier_names[i].decode() == name:
+            tier = indygru_get_tier(i)
+
+
+def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address):
+    """Take the addresses of cblas_sgemm and cblas_dgemm."""
+    global sgemm, dgemm
+    sgemm, dgemm = <sgemm_t> sgemm_address, <dgemm_t> dgemm_address
+
+
+def openmp_threads():
+    """OpenMP's own maximum for the calling thread; 0 in a serial build."""
+    return omp_get_max_threads()
+
+
+def is_forked():
+    return bool(indygru_is_forked())
+
+
+if not tiers():
+    raise ImportError("indygru_cpu needs a CPU with SSE4.2 (x86-64-v2)")
+*_, fastest = tiers()
+use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
+if indygru_watch_forks():
+    raise ImportError("indygru_cpu could not register its fork handler")
