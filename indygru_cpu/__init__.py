@@ -12,7 +12,21 @@ except ModuleNotFoundError as error:
         "'pip install .' in the folder above it and then leave that folder, or 'pip install -e .' to use it in place."
     ) from None
 
-from indygru_cpu import functional
+from indygru_cpu import functional, initializers
+from indygru_cpu._dynamic_rnn import dynamic_rnn
+from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
+from indygru_cpu.cell import IndyGRUCell
 from indygru_cpu.layer import IndyGRU
 
-__all__ = ["IndyGRU", "__version__", "functional"]
+__all__ = [
+    "AUTO_REUSE",
+    "IndyGRU",
+    "IndyGRUCell",
+    "__version__",
+    "dynamic_rnn",
+    "functional",
+    "get_variable_scope",
+    "initializers",
+    "reset_default_scope",
+    "variable_scope",
+]

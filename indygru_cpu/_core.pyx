@@ -193,7 +193,7 @@ cdef void backward_chunk(const Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_
         backward_tile(p, first, steps, i, scratch + threadid() * bytes)
         if not x_lies and i % p.unit_tiles == 0:
             copy_chunk(p, True, &p.x, p.x_lines, first, steps, i // p.unit_tiles, scratch + threadid() * bytes)
-    if lines == 0 or p.n_inputs == 0:
+    if lines == 0 or p.n_inputs == 0 or p.n_units == 0:
         return
     for i in prange(ceil_div(3 * p.n_units, PRODUCT_COLUMNS) * ceil_div(p.n_inputs, PRODUCT_ROWS)
                     + ceil_div(lines, PRODUCT_ROWS) * ceil_div(p.n_inputs, PRODUCT_COLUMNS),

@@ -34,7 +34,7 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
         found = np.dtype(value)  # type: ignore[call-overload]
     except TypeError:
         found = None
-    if value is None or found not in DTYPES:
+    if value is None or found is None or found not in DTYPES:
         raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
     return found
 

@@ -1,0 +1,168 @@
+"""The checks of the TensorFlow face: errors of the original's types (those of graph mode), in its words.
+
+What it has no words for goes through `_validation`.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from typing import Any
+
+import numpy as np
+
+from indygru_cpu import _validation
+
+Array = np.ndarray[Any, Any]
+
+
+def dtype(name: str, value: object) -> np.dtype[Any]:
+    """Return float32 or float64, from a name, a NumPy type or TensorFlow's. `float` is float32, as there."""
+    value = getattr(value, "as_numpy_dtype", value)
+    if value is float or (isinstance(value, str) and value == "float"):
+        value = np.float32
+    return _validation.dtype(value, name)
+
+
+def dimension(name: str, value: object, times: int = 1) -> int:
+    """Return a size, from anything equal to an integer. An error shows it `times` over, as the original."""
+    try:
+        size = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        if not isinstance(value, numbers.Real):
+            raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+        if not float(value).is_integer():
+            raise ValueError(f"{name}: Ambiguous dimension: {value}") from None
+        size = int(float(value))
+    if size < 0:
+        raise ValueError(f"{name}: Dimension {times * size} must be >= 0")
+    return size
+
+
+def num_units(value: object) -> int:
+    """Return the width of a cell, which the constructor has not checked."""
+    if isinstance(value, str):
+        raise ValueError(f"num_units: expected an integer, got the text {value!r}")
+    return dimension("num_units", value, times=2)  # the doubled width of the gates comes first
+
+
+def depth(input_shape: Any) -> int:
+    """Return element 1 of a shape, whatever its length."""
+    if input_shape[1] is None:
+        raise ValueError(f"Expected inputs.shape[-1] to be known, saw shape: {input_shape}")
+    return dimension("input_shape", input_shape[1])
+
+
+def batch_shape(batch_size: Any) -> tuple[int, ...]:
+    """Return the shape that one size or a tuple of them stands for."""
+    if batch_size is None:
+        raise ValueError("batch_size: expected an integer, got None")
+    sizes = batch_size if isinstance(batch_size, tuple | list) else (batch_size,)
+    return tuple(dimension("batch_size", size) for size in sizes)
+
+
+def inputs(value: object, least_rank: int = 0) -> Array:
+    """Return an array of float32 or float64 that the kernels can read."""
+    if isinstance(value, list | tuple):
+        raise ValueError("inputs: expected one array, got a list: use numpy.asarray(inputs, dtype)")
+    array = np.asarray(value)
+    if array.dtype.kind in "bc":
+        raise ValueError(f"inputs: expected float32 or float64, got {array.dtype}")
+    if array.dtype.newbyteorder("=") not in _validation.DTYPES:
+        raise TypeError(f"inputs: expected float32 or float64, got {array.dtype}")
+    if array.ndim < least_rank:
+        raise ValueError(f"inputs: Shape {array.shape} must have rank at least {least_rank}")
+    return _validation.array("inputs", value, array.shape, None)
+
+
+def rank(layer: str, shape: tuple[int, ...]) -> None:
+    """Check the shape of one step's inputs."""
+    if len(shape) != 2:
+        raise ValueError(
+            f"Input 0 of layer {layer} is incompatible with the layer: expected ndim=2, "
+            f"found ndim={len(shape)}. Full shape received: {list(shape)}"
+        )
+
+
+def same_dtype(name: str, found: np.dtype[Any], other: str, expected: np.dtype[Any]) -> None:
+    """Check that dtypes are not mixed."""
+    if found.newbyteorder("=") != expected:
+        raise TypeError(
+            f"Input {name!r} has type {found} that does not match type {expected} of argument {other!r}."
+        )
+
+
+def state(name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array of the inputs' dtype; nested lists take it."""
+    if value is None:
+        raise ValueError(f"{name}: expected an array, got None")
+    if isinstance(value, list | tuple):
+        value = np.array(value, dtype)
+    same_dtype(name, np.asarray(value).dtype, "inputs", dtype)
+    return _validation.array(name, value, shape, None)
+
+
+def same_batch(n_inputs: int, n_states: int) -> None:
+    """Check the rows of inputs and state in a single step."""
+    if n_inputs != n_states and 1 not in (n_inputs, n_states):
+        raise ValueError(f"state: expected {n_inputs} rows, as many as inputs, or 1, got {n_states}")
+
+
+def same_depth(found: int, built: int) -> None:
+    """Check the input features of a cell that is built already."""
+    if found != built:
+        raise ValueError(
+            f"inputs: expected {built} features in the last axis, as when the cell was built, got {found}"
+        )
+
+
+def agrees(what: str, found: object, name: str, given: object) -> None:
+    """Check what is given besides inputs, unless it is None."""
+    if given is not None and given != found:
+        raise ValueError(
+            f"{what} from input tensor is different from the input param. "
+            f"Input tensor {what.split()[0]}: {found}, {name}: {given}"
+        )
+
+
+def like_rnn_cell(cell: object) -> None:
+    """Say in the original's words what is missing."""
+    wanted = {
+        "'output_size' property is missing": hasattr(cell, "output_size"),
+        "'state_size' property is missing": hasattr(cell, "state_size"),
+        "either 'zero_state' or 'get_initial_state' method is required": hasattr(cell, "zero_state")
+        or hasattr(cell, "get_initial_state"),
+        "is not callable": callable(cell),
+    }
+    missing = [text for text, there in wanted.items() if not there]
+    if missing:
+        raise TypeError(f"The argument 'cell' ({cell!r}) is not an RNNCell: {', '.join(missing)}.")
+
+
+def weight(name: str, value: object, like: Array) -> Array:
+    """Return new values for a variable."""
+    array = np.array(value, like.dtype) if isinstance(value, list | tuple) else np.asarray(value)
+    if array.shape != like.shape:
+        raise ValueError(
+            f"{name}: Layer weight shape {like.shape} not compatible with provided weight shape {array.shape}"
+        )
+    same_dtype(name, array.dtype, "variable", like.dtype)
+    return array
+
+
+def sequence_length(value: object, n_steps: int, n_batch: int) -> Array:
+    """Return integers from 0 to T. As in the original any number is taken, cut down and limited to them."""
+    found = np.asarray(value)
+    if found.ndim != 1:
+        raise ValueError(
+            f"sequence_length must be a vector of length batch_size, but saw shape: {found.shape}"
+        )
+    if len(found) != n_batch:
+        raise ValueError(f"sequence_length: expected {n_batch} numbers, one for each row, got {len(found)}")
+    if found.dtype.kind not in "biuf" and found.size:
+        raise TypeError(f"sequence_length: expected integers, got {found.dtype}")
+    # float64 holds every integer up to T, and limits those that no integer type of ours would hold.
+    limited = np.clip(found.astype(np.float64), 0, n_steps)
+    if np.isnan(limited).any():
+        raise ValueError("sequence_length: expected integers, got NaN")
+    return limited.astype(np.intp)

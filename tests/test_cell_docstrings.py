@@ -1,0 +1,43 @@
+"""Every public name of the TensorFlow face has a docstring, and its examples run."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+
+import pytest
+
+from indygru_cpu import (
+    _cell_run,
+    _dynamic_rnn,
+    _rnn_cell,
+    _scopes,
+    _tf_layer,
+    _variables,
+    cell,
+    initializers,
+    reset_default_scope,
+    tensorflow,
+)
+
+MODULES = [_cell_run, _dynamic_rnn, _rnn_cell, _scopes, _tf_layer, _variables, cell, initializers, tensorflow]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_examples(module):
+    reset_default_scope(seed=5)
+    results = doctest.testmod(module, verbose=False)
+    assert not results.failed
+    assert results.attempted > 0
+
+
+@pytest.mark.parametrize("module", set(MODULES) - {_variables}, ids=lambda module: module.__name__)
+def test_public_names_are_documented(module):
+    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    for value in own:
+        if callable(value) and not value.__name__.startswith("_"):
+            assert inspect.getdoc(value), value
+        if inspect.isclass(value):
+            for name, member in vars(value).items():
+                if not name.startswith("_") and (callable(member) or isinstance(member, property)):
+                    assert inspect.getdoc(member), (value, name)

@@ -1,0 +1,356 @@
+"""The section "Sequences" of the observed contract: dynamic_rnn."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from indygru_cpu import IndyGRUCell, dynamic_rnn, functional, reset_default_scope, variable_scope
+
+B, T, D, N = 8, 9, 5, 7
+
+
+@pytest.fixture(autouse=True)
+def rng():
+    reset_default_scope(seed=11)
+    return np.random.default_rng(5)
+
+
+@pytest.fixture
+def case(rng):
+    """Return a cell, inputs, lengths and an initial state."""
+    cell = IndyGRUCell(N, "relu", dtype="float64")
+    cell.build((None, D))
+    cell.set_weights([rng.normal(size=v.shape) for v in cell.variables])
+    lengths = np.array([9, 0, 1, 5, 3, 8, 9, 2])
+    return cell, rng.normal(size=(B, T, D)), lengths, rng.normal(size=(B, N))
+
+
+def gradients(cell, x, lengths, h, G, Gh):
+    *_, tape = dynamic_rnn(cell, x, lengths, h, tape=True)
+    return tape.backward(G, Gh)
+
+
+# --- layout ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_layouts_give_the_same_bits(dtype, rng):
+    cell = IndyGRUCell(N)
+    x, h = rng.normal(size=(B, T, D)).astype(dtype), rng.normal(size=(B, N)).astype(dtype)
+    batch_major, last = dynamic_rnn(cell, x, initial_state=h)
+    time_major, same = dynamic_rnn(cell, x.swapaxes(0, 1), initial_state=h, time_major=True)
+    np.testing.assert_array_equal(batch_major, time_major.swapaxes(0, 1))
+    np.testing.assert_array_equal(last, same)
+    assert batch_major.shape == (B, T, N)
+    assert batch_major.flags.c_contiguous
+    assert time_major.flags.c_contiguous
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_the_kernels_get_the_arrays_themselves(time_major, case, monkeypatch):
+    cell, x, lengths, h = case
+    calls = []
+
+    def forward(*args, **kwargs):
+        calls.append((args, kwargs))
+        return real(*args, **kwargs)
+
+    real = functional.forward
+    monkeypatch.setattr(functional, "forward", forward)
+    x = np.ascontiguousarray(x.swapaxes(0, 1)) if time_major else x
+    outputs, _ = dynamic_rnn(cell, x, lengths, h, time_major=time_major)
+    ((args, kwargs),) = calls  # one call, not one for each step
+    assert np.shares_memory(args[0], x)
+    assert np.shares_memory(kwargs["out"], outputs)
+    assert args[2:5] == cell._variables.fused
+
+
+def test_steps_of_the_cell_give_the_same_numbers(case):
+    cell, x, _, h = case
+    outputs, final_state = dynamic_rnn(cell, x, initial_state=h)
+    for t in range(T):
+        output, h = cell(x[:, t], h)
+        np.testing.assert_allclose(output, outputs[:, t], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(h, final_state, rtol=0, atol=1e-12)
+
+
+# --- initial state and dtype -------------------------------------------------------------------------------
+
+
+def test_no_initial_state_is_zeros(case):
+    cell, x, lengths, _ = case
+    left_out = dynamic_rnn(cell, x, lengths, dtype="float64")
+    given = dynamic_rnn(cell, x, lengths, np.zeros((B, N)))
+    for a, b in zip(left_out, given, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_neither_initial_state_nor_dtype(case):
+    cell, x, *_ = case
+    with pytest.raises(ValueError, match=r"If there is no initial_state, you must give a dtype\."):
+        dynamic_rnn(cell, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"initial_state": (B, N + 1)}, ValueError, r"initial_state: expected shape \(8, 7\), got \(8, 8\)"),
+        ({"initial_state": (B + 1, N)}, ValueError, r"initial_state: .* got \(9, 7\)"),
+        ({"initial_state": (1, N)}, ValueError, r"initial_state: .* got \(1, 7\)"),
+        ({"initial_state": (N,)}, ValueError, r"initial_state: .* got \(7,\)"),
+        ({"initial_state": (B, N), "dtype": "float32"}, TypeError, "'dtype' has type float32 .* float64"),
+        ({"dtype": "float32"}, TypeError, "'dtype' has type float32 .* float64"),
+        ({"dtype": "foo"}, TypeError, "dtype: expected float32 or float64, got 'foo'"),
+        ({"dtype": "int32"}, TypeError, "dtype: expected float32 or float64, got 'int32'"),
+    ],
+)
+@pytest.mark.parametrize("sequence_length", [None, [3] * B])
+def test_initial_states_and_dtypes_that_do_not_fit(arguments, error, message, sequence_length, rng):
+    cell = IndyGRUCell(N)
+    arguments = dict(arguments)
+    if "initial_state" in arguments:
+        arguments["initial_state"] = rng.normal(size=arguments["initial_state"])
+    with pytest.raises(error, match=message):
+        dynamic_rnn(cell, rng.normal(size=(B, T, D)), sequence_length, **arguments)
+    assert not cell.built
+
+
+def test_inputs_and_initial_state_of_different_dtypes(case):
+    cell, x, lengths, h = case
+    with pytest.raises(TypeError, match="'initial_state' has type float32 that does not match type float64"):
+        dynamic_rnn(cell, x, lengths, h.astype("float32"))
+    with pytest.raises(TypeError, match=r"'inputs' has type float32 that does not match .* 'cell'"):
+        dynamic_rnn(cell, x.astype("float32"), lengths, h.astype("float32"))
+
+
+def test_a_dtype_that_agrees_and_a_nested_list(case):
+    cell, x, lengths, h = case
+    expected = dynamic_rnn(cell, x, lengths, h)
+    for state, dtype in ((h, np.float64), (h.tolist(), None)):
+        for a, b in zip(dynamic_rnn(cell, x, lengths, state, dtype), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# --- lengths -----------------------------------------------------------------------------------------------
+
+
+def test_past_a_rows_length(case):
+    cell, x, lengths, h = case
+    outputs, final_state = dynamic_rnn(cell, x, lengths, h)
+    full, _ = dynamic_rnn(cell, x, initial_state=h)
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(outputs[row, :length], full[row, :length])
+        assert not outputs[row, length:].any()
+        assert not np.signbit(outputs[row, length:]).any()
+        np.testing.assert_array_equal(final_state[row], full[row, length - 1] if length else h[row])
+
+
+def test_all_lengths_0(case):
+    cell, x, _, h = case
+    outputs, final_state = dynamic_rnn(cell, x, [0] * B, h)
+    assert not outputs.any()
+    np.testing.assert_array_equal(final_state, h)
+
+
+def test_longest_length_below_the_steps(case):
+    cell, x, lengths, h = case
+    short, last = dynamic_rnn(cell, x[:, :6], np.minimum(lengths, 6), h)
+    long, same = dynamic_rnn(cell, x, np.minimum(lengths, 6), h)
+    np.testing.assert_array_equal(long[:, :6], short)
+    assert not long[:, 6:].any()
+    np.testing.assert_array_equal(last, same)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [9, 0, 1, 5, 3, 8, 9, 2],
+        (9, 0, 1, 5, 3, 8, 9, 2),
+        np.array([10, -1, 1, 5, 3, 8, 300, 2]),
+        np.array([127, -128, 1, 5, 3, 8, 9, 2], np.int8),
+        np.array([2**64 - 1, 0, 1, 5, 3, 8, 9, 2], np.uint64),
+        np.array([2**62, -(2**62), 1, 5, 3, 8, 9, 2]),
+        np.array([9.9, -0.5, 1.7, 5.0, 3.999, 8.25, np.inf, 2]),
+        np.array([9, 0, 1, 5, 3, 8, 9, 2], ">i4"),
+        np.array([9, 0, 1, 5, 3, 8, 9, 2], np.float16),
+    ],
+)
+def test_lengths_of_any_number_type_are_limited(given, case):
+    cell, x, lengths, h = case
+    for a, b in zip(dynamic_rnn(cell, x, given, h), dynamic_rnn(cell, x, lengths, h), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_booleans_count_as_0_and_1(case):
+    cell, x, _, h = case
+    flags = np.array([True, False] * 4)
+    for a, b in zip(dynamic_rnn(cell, x, flags, h), dynamic_rnn(cell, x, flags.astype(int), h), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "message"),
+    [
+        (np.full((B, 1), 3), ValueError, "must be a vector of length batch_size, but saw shape: (8, 1)"),
+        (3, ValueError, "sequence_length must be a vector of length batch_size, but saw shape: ()"),
+        ([3] * (B + 1), ValueError, "sequence_length: expected 8 numbers, one for each row, got 9"),
+        ([3] * (B - 1), ValueError, "sequence_length: expected 8 numbers, one for each row, got 7"),
+        (["3"] * B, TypeError, "sequence_length: expected integers"),
+        ([3 + 0j] * B, TypeError, "sequence_length: expected integers"),
+        ([3.0] * 7 + [np.nan], ValueError, "sequence_length: expected integers, got NaN"),
+    ],
+)
+def test_lengths_that_are_none(lengths, error, message, case):
+    cell, x, _, h = case
+    with pytest.raises(error, match=re.escape(message)):
+        dynamic_rnn(cell, x, lengths, h)
+
+
+# --- gradients with lengths --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["relu", (np.arctan, lambda c: np.cos(c) ** 2)])
+@pytest.mark.parametrize("rubbish", [-3e5, np.nan, np.inf])
+def test_padding_changes_no_output_and_no_gradient(rubbish, activation, case, rng):
+    cell, x, lengths, h = case
+    cell._activation = activation
+    G, Gh = rng.normal(size=(B, T, N)), rng.normal(size=(B, N))
+    expected = gradients(cell, x, lengths, h, G, Gh)
+    outputs, final_state = dynamic_rnn(cell, x, lengths, h)
+    padding = np.arange(T) >= lengths[:, None]
+    x[padding] = rubbish
+    G[padding] = rubbish
+    for a, b in zip(dynamic_rnn(cell, x, lengths, h), (outputs, final_state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    found = gradients(cell, x, lengths, h, G, Gh)
+    assert not found["inputs"][padding].any()
+    for name, gradient in expected.items():
+        np.testing.assert_array_equal(found[name], gradient, err_msg=name)
+
+
+def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
+    cell, x, lengths, h = case
+    Gh = rng.normal(size=(B, N))
+    direct = gradients(cell, x, lengths, h, None, Gh)
+    G = np.zeros((B, T, N))
+    valid = lengths > 0
+    G[valid, lengths[valid] - 1] = Gh[valid]
+    moved = gradients(cell, x, lengths, h, G, None)
+    np.testing.assert_array_equal(direct["initial_state"][~valid], Gh[~valid])
+    assert not moved["initial_state"][~valid].any()
+    np.testing.assert_allclose(direct["initial_state"][valid], moved["initial_state"][valid], atol=1e-12)
+    for name in set(direct) - {"initial_state"}:
+        np.testing.assert_allclose(direct[name], moved[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+# --- sizes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_no_steps(time_major, case):
+    cell, x, _, h = case
+    x = x[:, :0].swapaxes(0, 1) if time_major else x[:, :0]
+    outputs, final_state, tape = dynamic_rnn(cell, x, initial_state=h, time_major=time_major, tape=True)
+    assert outputs.shape == ((0, B, N) if time_major else (B, 0, N))
+    np.testing.assert_array_equal(final_state, h)
+    grads = tape.backward(None, h)
+    np.testing.assert_array_equal(grads["initial_state"], h)
+    assert not grads["gates/kernel_w"].any()
+
+
+def test_no_rows(case):
+    cell, x, *_ = case
+    outputs, final_state = dynamic_rnn(cell, x[:0], [], dtype="float64")
+    assert (outputs.shape, final_state.shape) == ((0, T, N), (0, N))
+
+
+@pytest.mark.parametrize(("shape", "message"), [
+    ((), "rank at least 3"), ((T,), "rank at least 3"), ((B, T), "rank at least 3"),
+    ((B, T, 3, D), r"layer enc .* expected ndim=2, found ndim=3. Full shape received: \[8, 3, 5\]"),
+])  # fmt: skip
+def test_wrong_rank_of_inputs(shape, message, rng):
+    with pytest.raises(ValueError, match=message):
+        dynamic_rnn(IndyGRUCell(N, name="enc"), rng.normal(size=shape), dtype="float64")
+
+
+def test_another_depth_and_another_dtype_of_inputs(case):
+    cell, x, lengths, h = case
+    with pytest.raises(ValueError, match=r"inputs: expected 5 features .* got 4"):
+        dynamic_rnn(cell, x[:, :, :4], lengths, h)
+    with pytest.raises(ValueError, match="inputs: expected one array, got a list"):
+        dynamic_rnn(cell, x.tolist(), lengths, h)
+    with pytest.raises(TypeError, match="inputs: expected float32 or float64, got int64"):
+        dynamic_rnn(cell, x.astype("int64"), lengths, h)
+
+
+# --- cells and scopes --------------------------------------------------------------------------------------
+
+
+class ForeignCell:
+    """Has what the original asks for, but is none that the kernels know."""
+
+    output_size = state_size = N
+
+    def zero_state(self, batch_size, dtype):
+        raise NotImplementedError
+
+    def __call__(self, inputs, state):
+        raise NotImplementedError
+
+
+def test_cells_that_are_none(case):
+    _, x, *_ = case
+    message = (
+        "The argument 'cell' (3) is not an RNNCell: 'output_size' property is missing, "
+        "'state_size' property is missing, either 'zero_state' or 'get_initial_state' method is required, "
+        "is not callable."
+    )
+    with pytest.raises(TypeError) as caught:
+        dynamic_rnn(3, x, dtype="float64")
+    assert str(caught.value) == message
+    with pytest.raises(TypeError, match="IndyGRUCell only"):
+        dynamic_rnn(ForeignCell(), x, dtype="float64")
+
+
+def test_default_scope_is_rnn(rng):
+    x = rng.normal(size=(B, T, D))
+    cell, other = IndyGRUCell(N), IndyGRUCell(N)
+    dynamic_rnn(cell, x, dtype="float64")
+    assert cell.variables[0].name == "rnn/indy_gru_cell/gates/kernel_w:0"
+    with pytest.raises(
+        ValueError, match=r"Variable rnn/indy_gru_cell/gates/kernel_w already exists, disallowed\."
+    ):
+        dynamic_rnn(other, x, dtype="float64")
+    assert not other.built
+    dynamic_rnn(other, x, dtype="float64", scope="second")
+    assert other.scope_name == "second/indy_gru_cell"
+    with variable_scope("encoder"):
+        dynamic_rnn(third := IndyGRUCell(N, name="gru"), x, dtype="float64")
+    assert third.scope_name == "encoder/rnn/gru"
+
+
+def test_scope_objects_and_the_same_cell_again(rng):
+    x = rng.normal(size=(B, T, D))
+    with variable_scope("bidirectional") as scope:
+        pass
+    cell = IndyGRUCell(N)
+    first, _ = dynamic_rnn(cell, x, dtype="float64", scope=scope)
+    assert cell.scope_name == "bidirectional/indy_gru_cell"
+    again, _ = dynamic_rnn(cell, x, dtype="float64")
+    np.testing.assert_array_equal(first, again)
+    with pytest.raises(TypeError, match="string or VariableScope"):
+        dynamic_rnn(cell, x, dtype="float64", scope=3)
+    with pytest.raises(ValueError, match="'x y' is not a valid scope name"):
+        dynamic_rnn(cell, x, dtype="float64", scope="x y")
+
+
+def test_arguments_that_mean_nothing_here(case):
+    cell, x, lengths, h = case
+    expected, _ = dynamic_rnn(cell, x, lengths, h)
+    found, _ = dynamic_rnn(cell, x, lengths, h, parallel_iterations=32, swap_memory=True)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(TypeError, match="unroll"):
+        dynamic_rnn(cell, x, lengths, h, unroll=True)
