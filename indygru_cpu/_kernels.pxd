@@ -43,7 +43,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t w_row, w_plane, width
         void *out
     ctypedef struct indygru_ops:
-        ptrdiff_t itemsize, panel
+        ptrdiff_t itemsize, panel, blas_inputs
         void (*forward_tile)(const indygru_tile *) noexcept nogil
         void (*backward_tile)(const indygru_tile *) noexcept nogil
         void (*project)(const indygru_projection *) noexcept nogil

@@ -5,8 +5,9 @@ cdef enum:
     TILES_WANTED = 8          # enough for balance; more would pack the weights more often
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
     GATES_BYTES = 128 * 1024  # of one chunk: what lies in L2 between projection and recurrence
+    BLAS_BYTES = 384 * 1024   # the same for BLAS, which wants more rows at once
     LEAST_LINES_PACKED = 24   # from here on packing the weights costs less than it saves
-    LEAST_LINES_BLAS = 250000000
+    LEAST_LINES_BLAS = 256
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
 
@@ -67,7 +68,7 @@ cdef inline ptrdiff_t aligned(ptrdiff_t size) noexcept nogil:
 
 
 cdef void lay_grid(Plan *p) noexcept nogil:
-    """Tiles and chunks. Of shapes alone, never of threads: so results have the same bits on any number of them."""
+    """Tiles. Of shapes alone, never of threads: so results have the same bits on any number of them."""
     cdef ptrdiff_t wanted_rows
     p.tile_units = INDYGRU_MAX_TILE_UNITS
     while p.tile_units > LEAST_TILE_UNITS and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
@@ -77,17 +78,19 @@ cdef void lay_grid(Plan *p) noexcept nogil:
     wanted_rows = TILES_WANTED // max(1, p.unit_tiles)
     p.tile_rows = max(1, ceil_div(p.n_batch, max(1, wanted_rows)))
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
-    p.chunk = max(1, GATES_BYTES // max(1, 3 * p.tile_units * p.itemsize) // p.tile_rows)
 
 
 cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
+    """What multiplies the inputs by the kernel, and how many steps at once."""
     cdef ptrdiff_t lines = p.n_steps * p.tile_rows
     if lines < LEAST_LINES_PACKED:
         p.engine = AS_THEY_LIE
-    elif reproducible or min(lines, p.chunk * p.tile_rows) < LEAST_LINES_BLAS:
+    elif reproducible or lines < LEAST_LINES_BLAS or p.n_inputs < p.ops.blas_inputs:
         p.engine = PANELS
     else:
         p.engine = BLAS
+    p.chunk = (BLAS_BYTES if p.engine == BLAS else GATES_BYTES) // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
+    p.chunk = max(1, p.chunk)
 
 
 cdef void measure_scratch(Plan *p) noexcept nogil:

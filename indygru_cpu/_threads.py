@@ -58,11 +58,11 @@ def default() -> Choice:
     if _core.is_forked():
         return Choice(1, "child of a fork")
     limits = [Choice(openmp, "OpenMP's maximum"), Choice(MOST_THREADS, "the library's bound")]
-    if "OMP_NUM_THREADS" not in os.environ:
+    if openmp > 1 and "OMP_NUM_THREADS" not in os.environ:
         limits.append(Choice(affinity(), "processors of this process"))
         if quota := cgroup_quota():
             limits.append(Choice(max(1, ceil(quota)), "cgroup quota"))
-    return min(limits, key=lambda limit: limit.count)
+    return min(limits)
 
 
 def count(num_threads: int | None, work: float) -> int:

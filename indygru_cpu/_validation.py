@@ -58,8 +58,7 @@ def num_threads(value: int | None) -> int | None:
 
 
 def _is_readable(array: Array) -> bool:
-    flags = array.flags
-    if not (flags.aligned and array.dtype.isnative):
+    if not array.dtype.isnative or not (flags := array.flags).aligned:
         return False
     if flags.c_contiguous:
         return True
@@ -84,21 +83,32 @@ def _check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
         raise ValueError(f"{name}: expected shape {_text(expected)}, got {_text(found)}")
 
 
-def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
-    """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
-    found = value if type(value) is np.ndarray else np.asarray(value)
-    native = found.dtype if found.dtype.isnative else found.dtype.newbyteorder("=")
+def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | None) -> np.dtype[Any]:
+    """The dtype in native byte order, if it is one of ours and the one that argument `like` has."""
+    native = found if found.isnative else found.newbyteorder("=")
     if native not in DTYPES:
         raise TypeError(
-            f"{name}: expected an array of float32 or float64, got {found.dtype}: cast it with .astype(np.float32)"
+            f"{name}: expected an array of float32 or float64, got {found}: cast it with .astype(np.float32)"
         )
     if like is not None and native != like[1]:
         raise TypeError(
             f"{name} has dtype {native}, but {like[0]} has {like[1]}: dtypes are never mixed; "
             f"cast one of them, such as {name}.astype(np.{like[1]})"
         )
+    return native
+
+
+def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
+    """An array of a shape and of the dtype that argument `like` has, ready to be read."""
+    if type(value) is np.ndarray:
+        found = value
+    elif isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
+    else:
+        found = np.asarray(value)
+    native = found.dtype
+    if like is None or native is not like[1]:
+        native = _native(name, native, like)
     _check_shape(name, found.shape, shape)
     return found if _is_readable(found) else np.array(found, dtype=native, order="C")
 
@@ -106,7 +116,7 @@ def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]
 def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """The same, C-contiguous: for weights."""
     found = array(name, value, shape, like)
-    if max(found.shape) > MOST_COLUMNS:
+    if found.shape[-1] > MOST_COLUMNS or found.shape[0] > MOST_COLUMNS:
         raise ValueError(f"{name}: expected sizes up to {MOST_COLUMNS}, got shape {found.shape}")
     return found if found.flags.c_contiguous else np.ascontiguousarray(found)
 

@@ -92,6 +92,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t itemsize;
     ptrdiff_t panel;                                    /* columns the micro-kernel handles at once */
+    ptrdiff_t blas_inputs;                              /* inputs from which BLAS is as fast for many rows (measured) */
     void (*forward_tile)(const indygru_tile *tile);
     void (*backward_tile)(const indygru_tile *tile);
     void (*project)(const indygru_projection *job);

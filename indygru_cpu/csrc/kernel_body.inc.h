@@ -1,5 +1,5 @@
 /* All kernels for both dtypes, for the instruction set that the including file has opened.
- * That file defines TIER (the suffix), VECTOR_BYTES and HAS_FMA, and includes nothing else inside its target region. */
+ * That file defines TIER (the suffix), VECTOR_BYTES, HAS_FMA and BLAS_INPUTS, and includes nothing else inside its target region. */
 
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
@@ -57,7 +57,7 @@
 
 #define OPS(suffix, type)                                                                                          \
     {                                                                                                              \
-        sizeof(type), PANEL_##suffix, forward_tile_##suffix, backward_tile_##suffix, project_##suffix, pack_##suffix, \
+        sizeof(type), PANEL_##suffix, BLAS_INPUTS, forward_tile_##suffix, backward_tile_##suffix, project_##suffix, pack_##suffix, \
             activate_##suffix                                                                                      \
     }
 #define STRING(x) #x

@@ -3,6 +3,7 @@
 
 #define TIER baseline
 #define VECTOR_BYTES 16
+#define BLAS_INPUTS 16
 #if !defined(__x86_64__)
 #define HAS_FMA (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
 #include "kernel_body.inc.h"

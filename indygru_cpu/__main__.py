@@ -1,0 +1,73 @@
+"""The command line: ``indygru-cpu demo`` and ``indygru-cpu info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from indygru_cpu import __version__, _demo, _info
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="indygru-cpu", description="The IndyGRU layer on CPUs.")
+    parser.add_argument("--version", action="version", version=f"indygru_cpu {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    text = "train a speaker classifier on real speech, in seconds"
+    demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".")
+    defaults = _demo.Settings()
+    for option, least, meaning in (
+        ("hidden-size", 1, "units of the IndyGRU"),
+        ("iterations", 1, "most iterations of L-BFGS"),
+        ("seed", 0, "of the initial weights"),
+        ("threads", 1, "threads of the layer"),
+    ):
+        default = getattr(defaults, option.replace("-", "_"))
+        demo.add_argument(
+            f"--{option}", type=_at_least(least), default=default, metavar="INT", help=f"{meaning} (default {default})"
+        )
+    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw loss and accuracy over the iterations")
+    demo.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained weights")
+
+    text = "show the build, and what it uses on this machine"
+    info = commands.add_parser("info", help=text, description=text.capitalize() + ".")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the result is the exit code: 0, 1 with a message on stderr, or 2 for a wrong argument."""
+    options = vars(_parser().parse_args(argv))
+    if options.pop("command") == "info":
+        found = _info.info()
+        print(json.dumps(found, indent=2) if options["json"] else _info.as_text(found))
+        return 0
+    try:
+        _demo.run(_demo.Settings(**options))
+    except _demo.DemoError as error:
+        print(f"indygru-cpu demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nindygru-cpu demo: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
