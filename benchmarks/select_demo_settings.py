@@ -18,10 +18,10 @@ from tqdm import tqdm
 from indygru_cpu._demo_model import SpeakerModel, cross_entropy, standardised, train
 from indygru_cpu.datasets import JapaneseVowels, Utterances, japanese_vowels
 
-WIDTHS = (32, 64, 128, 256)
-PENALTIES = (1e-5, 1e-4, 1e-3)
-ITERATIONS = (10, 15, 25, 50)
-SEEDS = (0, 1)
+WIDTHS = (32, 64, 128)
+PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3)
+ITERATIONS = (25, 50, 100)
+SEEDS = (0, 1, 2)
 
 
 class Score(NamedTuple):

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 #: Test accuracy of the paper that came with the data (see datasets.py).
 PAPER = 0.941
 #: Times that each side of the comparison with NumPy runs.
-ROUNDS = 9
+ROUNDS = 5
 
 
 class DemoError(Exception):

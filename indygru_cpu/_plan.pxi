@@ -6,7 +6,7 @@ cdef enum:
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
     GATES_BYTES = 128 * 1024  # of one chunk: what lies in L2 between projection and recurrence
     BLAS_BYTES = 384 * 1024   # the same for BLAS, which wants more rows at once
-    LEAST_LINES_PACKED = 24   # from here on packing the weights costs less than it saves
+    LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
     LEAST_LINES_BLAS = 256
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS

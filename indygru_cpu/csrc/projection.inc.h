@@ -128,17 +128,29 @@ static void NAME(project)(const indygru_projection *job)
     } while (at.first < job->n_inputs);
 }
 
+/* n columns of w into a panel, from column `at` on; w NULL gives zeros. */
+INLINE void NAME(pack_columns)(const indygru_packing *job, const REAL *w, ptrdiff_t n, REAL *panel, ptrdiff_t at)
+{
+    for (ptrdiff_t k = 0; k < job->n_inputs; k++) {
+        SIMD
+        for (ptrdiff_t i = 0; i < n; i++)
+            panel[k * job->width + at + i] = w ? w[k * job->w_row + i] : 0;
+    }
+}
+
 static void NAME(pack)(const indygru_packing *job)
 {
+    enum { PANEL = NAME(PANEL) };
     ptrdiff_t n = job->n_units, width = job->width, run;
     for (ptrdiff_t column = 0; column < 3 * n; column += width)
-        for (ptrdiff_t j = 0; j < width; j += run) { /* runs of columns in one plane, or past the last */
-            ptrdiff_t plane = (column + j) / n, unit = (column + j) % n;
-            const REAL *w = (const REAL *)job->w + plane * job->w_plane + unit;
-            REAL *out = (REAL *)job->out + column * job->n_inputs + j;
-            run = plane < 3 && n - unit < width - j ? n - unit : width - j;
-            for (ptrdiff_t k = 0; k < job->n_inputs; k++)
-                for (ptrdiff_t i = 0; i < run; i++)
-                    out[k * width + i] = plane < 3 ? w[k * job->w_row + i] : 0;
+        for (ptrdiff_t at = 0; at < width; at += run) { /* runs of columns in one plane, or past the last */
+            ptrdiff_t plane = (column + at) / n, unit = (column + at) % n;
+            const REAL *w = plane < 3 ? (const REAL *)job->w + plane * job->w_plane + unit : NULL;
+            REAL *panel = (REAL *)job->out + column * job->n_inputs;
+            run = w && n - unit < width - at ? n - unit : width - at;
+            if (w && run == PANEL) /* the common case, with a constant for the compiler */
+                NAME(pack_columns)(job, w, PANEL, panel, at);
+            else
+                NAME(pack_columns)(job, w, run, panel, at);
         }
 }
