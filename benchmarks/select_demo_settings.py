@@ -1,9 +1,9 @@
 """Choose the demo's width, penalty and iterations by cross-validation on the training utterances alone.
 
-Run ``python benchmarks/select_demo_settings.py``; it prints the table in CONTRIBUTING.md. Five folds, stratified by
-speaker; each is scored by a model of the other four, which also give the mean and deviation of the standardisation.
-The lowest cross-entropy of the held-out utterances wins. It is the finer measure: the accuracy differs by a few
-utterances only. The test utterances are never read.
+Run ``python benchmarks/select_demo_settings.py`` (four minutes); it prints the table in CONTRIBUTING.md.
+Five folds, stratified by speaker; each is scored by a model of the other four, which also give the mean and
+deviation of the standardisation. The lowest cross-entropy of the held-out utterances wins: the accuracies
+differ by a few utterances only. The test utterances are never used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Score(NamedTuple):
 
 
 def folds(part: Utterances, n_folds: int, seed: int) -> Iterator[JapaneseVowels]:
-    """The utterances, split into those to train on and those held out, with the same share of every speaker."""
+    """Split the utterances into those to train on and those held out, each speaker alike."""
     shuffled = np.random.default_rng(seed).permutation(len(part.speakers))
     by_speaker = shuffled[np.argsort(part.speakers[shuffled], kind="stable")]
     for fold in range(n_folds):
@@ -76,6 +76,7 @@ def scores(part: Utterances) -> list[Score]:
 
 
 if __name__ == "__main__":
-    print("| hidden_size | penalty | iterations | held-out cross-entropy | held-out accuracy |\n|---|---|---|---|---|")
-    for s in scores(japanese_vowels().train):
-        print(f"| {s.hidden_size} | {s.penalty:g} | {s.iterations} | {s.cross_entropy:.4f} | {s.accuracy:.2%} |")
+    print("| hidden_size | penalty | iterations | held-out cross-entropy | held-out accuracy |")
+    print("|---|---|---|---|---|")
+    for size, penalty, iterations, loss, accuracy in scores(japanese_vowels().train):
+        print(f"| {size} | {penalty:g} | {iterations} | {loss:.4f} | {accuracy:.2%} |")

@@ -39,10 +39,9 @@ def _parser() -> argparse.ArgumentParser:
         ("threads", 1, "threads of the layer"),
     ):
         default = getattr(defaults, option.replace("-", "_"))
-        demo.add_argument(
-            f"--{option}", type=_at_least(least), default=default, metavar="INT", help=f"{meaning} (default {default})"
-        )
-    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw loss and accuracy over the iterations")
+        text = f"{meaning} (default {default})"
+        demo.add_argument(f"--{option}", type=_at_least(least), default=default, metavar="INT", help=text)
+    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw loss and accuracy")
     demo.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained weights")
 
     text = "show the build, and what it uses on this machine"
@@ -52,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the result is the exit code: 0, 1 with a message on stderr, or 2 for a wrong argument."""
+    """Run a command and return its exit code. A wrong argument raises SystemExit(2), as argparse does."""
     options = vars(_parser().parse_args(argv))
     if options.pop("command") == "info":
         found = _info.info()

@@ -1,4 +1,4 @@
-"""The demo's model: IndyGRU, mean of the valid states, softmax readout; its loss, its gradient and its training."""
+"""The demo's model: IndyGRU, mean of the valid states, softmax readout; loss, gradient and training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 
 def standardised(data: JapaneseVowels, dtype: Any) -> tuple[JapaneseVowels, dict[str, Array]]:
-    """The data with mean 0 and standard deviation 1 over the training frames, and those two vectors."""
+    """Give every input mean 0 and deviation 1 over the training frames; return data and those vectors."""
     frames = data.train.x[data.train.valid].astype(dtype)
     mean, std = frames.mean(axis=0), frames.std(axis=0)
 
@@ -25,12 +25,14 @@ def standardised(data: JapaneseVowels, dtype: Any) -> tuple[JapaneseVowels, dict
 
 
 class SpeakerModel:
-    """Who speaks: an IndyGRU, the mean of its states, and a linear readout that gives a logit for each speaker.
+    """Who speaks: an IndyGRU, the mean of its states, and a linear readout with a logit for each speaker.
 
-    It computes in the dtype that it is given; the demo takes float64, which is also what SciPy's optimiser works in.
+    `sizes` are those of inputs, units and speakers.
     """
 
-    def __init__(self, sizes: tuple[int, int, int], *, dtype: Any, seed: int, num_threads: int | None = None) -> None:
+    def __init__(
+        self, sizes: tuple[int, int, int], *, dtype: Any, seed: int, num_threads: int | None = None
+    ) -> None:
         n_inputs, n_units, n_speakers = sizes
         rng = np.random.default_rng(seed)
         self.layer = IndyGRU(n_inputs, n_units, dtype=dtype, seed=rng, num_threads=num_threads)
@@ -58,7 +60,8 @@ class SpeakerModel:
 
     def readout(self, mean_state: Array) -> Array:
         """(B, N) -> logits (B, speakers)."""
-        return mean_state @ self.readout_kernel + self.readout_bias
+        logits: Array = mean_state @ self.readout_kernel + self.readout_bias
+        return logits
 
     def logits(self, part: Utterances) -> Array:
         """Logits of whole utterances, (B, speakers)."""
@@ -70,7 +73,7 @@ class SpeakerModel:
         return float((self.logits(part).argmax(axis=1) == part.speakers).mean())
 
     def loss_and_gradient(self, part: Utterances, penalty: float) -> tuple[float, Array]:
-        """Mean cross-entropy + penalty / 2 * sum of the squared weights (not biases); its gradient, as `vector`."""
+        """Mean cross-entropy + penalty / 2 * squares of all weights but biases; its gradient, as `vector`."""
         y, _, tape = self.layer.forward(part.x, lengths=part.lengths)
         frames = part.lengths[:, None].astype(y.dtype)
         mean_state = y.sum(axis=0) / frames
@@ -105,7 +108,7 @@ def train(
     after_each: Callable[[float], None],
 ) -> None:
     """Full-batch L-BFGS. `after_each` gets the loss after an iteration, with the model as it is then."""
-    from scipy.optimize import OptimizeResult, minimize
+    from scipy.optimize import OptimizeResult, minimize  # type: ignore[import-untyped]
 
     def value_and_gradient(vector: Array) -> tuple[float, Array]:
         model.vector = vector

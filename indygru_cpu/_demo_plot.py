@@ -25,7 +25,7 @@ def check_format(path: Path) -> None:
 
 
 def draw(progress: Sequence[Progress], paper: float, path: Path) -> None:
-    """Write the picture; `paper` is the accuracy to compare with. No window and no global state of matplotlib."""
+    """Write the picture, with `paper` as the accuracy to compare with; no window, no state of pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -36,9 +36,11 @@ def draw(progress: Sequence[Progress], paper: float, path: Path) -> None:
     iterations = range(1, len(progress) + 1)
     losses.semilogy(iterations, [each.loss for each in progress], color="tab:blue")
     losses.set_title("Loss: cross-entropy and penalty", loc="left")
-    accuracies.plot(iterations, [each.train for each in progress], color="tab:blue", label="training utterances")
-    accuracies.plot(iterations, [each.test for each in progress], color="tab:orange", label="test utterances")
-    accuracies.axhline(paper, color="0.5", linestyle="--", linewidth=1, label=f"test, paper of 1999: {paper:.1%}")
+    for part, color in (("train", "tab:blue"), ("test", "tab:orange")):
+        shares = [getattr(each, part) for each in progress]
+        accuracies.plot(iterations, shares, color=color, label=f"{part} utterances")
+    label = f"test, paper of 1999: {paper:.1%}"
+    accuracies.axhline(paper, color="0.5", linestyle="--", linewidth=1, label=label)
     accuracies.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     accuracies.set_title(f"Accuracy: {progress[-1].test:.1%} of the test utterances", loc="left")
     accuracies.legend(loc="lower right", frameon=False)

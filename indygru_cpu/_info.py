@@ -12,8 +12,8 @@ from indygru_cpu._blas import blas
 
 #: Shown where a build has no OpenMP, because nothing else would tell: results are the same, only slower.
 SERIAL = (
-    "WARNING: built without OpenMP, so every call runs on one thread. Install again with a compiler that has OpenMP; "
-    "INDYGRU_CPU_OPENMP=1 makes the build fail if there is none."
+    "WARNING: built without OpenMP, so every call runs on one thread. Install again with a compiler that has "
+    "OpenMP; INDYGRU_CPU_OPENMP=1 makes the build fail if there is none."
 )
 
 
@@ -33,7 +33,7 @@ def info() -> dict[str, Any]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for people."""
+    """Lay the same out for people."""
     tier, openmp, threads, blas_ = found["tier"], found["openmp"], found["threads"], found["blas"]
     lines = {
         "indygru_cpu": found["version"],

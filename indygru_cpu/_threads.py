@@ -51,18 +51,18 @@ def affinity() -> int:
 
 
 def default() -> Choice:
-    """The number of threads of a call that asks for none."""
+    """The number of threads of a call that asks for none, and the reason."""
     openmp: int = _core.openmp_threads()
     if not openmp:
         return Choice(1, "built without OpenMP")
     if _core.is_forked():
         return Choice(1, "child of a fork")
-    limits = [Choice(openmp, "OpenMP's maximum"), Choice(MOST_THREADS, "the library's bound")]
+    limits = [(openmp, "OpenMP's maximum"), (MOST_THREADS, "the library's bound")]
     if openmp > 1 and "OMP_NUM_THREADS" not in os.environ:
-        limits.append(Choice(affinity(), "processors of this process"))
+        limits.append((affinity(), "processors of this process"))
         if quota := cgroup_quota():
-            limits.append(Choice(max(1, ceil(quota)), "cgroup quota"))
-    return min(limits)
+            limits.append((max(1, ceil(quota)), "cgroup quota"))
+    return Choice(*min(limits))
 
 
 def count(num_threads: int | None, work: float) -> int:

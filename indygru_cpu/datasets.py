@@ -29,11 +29,11 @@ class Utterances(NamedTuple):
 
     @property
     def valid(self) -> Array:
-        """(T, B) bool: True where there is a frame, False where there is padding; ``x[valid]`` is all frames."""
+        """(T, B) bool: whether there is a frame, not padding; ``x[valid]`` is all frames."""
         return np.arange(len(self.x))[:, None] < self.lengths
 
     def select(self, rows: Array) -> Utterances:
-        """Some of the utterances, by index or mask of the batch axis, as NumPy takes them; T stays."""
+        """Take some of the utterances, by index or mask of the batch axis; T stays."""
         return Utterances(self.x[:, rows], self.lengths[rows], self.speakers[rows])
 
 
@@ -56,12 +56,13 @@ def japanese_vowels() -> JapaneseVowels:
 
     Notes
     -----
-    Source: UCI Machine Learning Repository, "Japanese Vowels", https://doi.org/10.24432/C5NS47. Licence: CC BY 4.0.
+    Source: UCI Machine Learning Repository, "Japanese Vowels", https://doi.org/10.24432/C5NS47.
+    Licence: CC BY 4.0.
 
     References
     ----------
-    M. Kudo, J. Toyama, M. Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions", Pattern
-    Recognition Letters 20(11-13), 1999. Their test accuracy is 94.1 %.
+    M. Kudo, J. Toyama, M. Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions",
+    Pattern Recognition Letters 20(11-13), 1999. Their test accuracy is 94.1 %.
 
     Examples
     --------
@@ -71,13 +72,15 @@ def japanese_vowels() -> JapaneseVowels:
     >>> train.x.shape, test.x.shape, train.x.dtype
     ((26, 270, 12), (29, 370, 12), dtype('float32'))
     >>> y, h_n = IndyGRU(12, 5, seed=0)(train.x, lengths=train.lengths)
-    >>> (y.sum(axis=0) / train.lengths[:, None]).shape  # the mean state of each utterance: past its end y is 0
+    >>> (y.sum(axis=0) / train.lengths[:, None]).shape  # mean states: past the end of an utterance y is 0
     (270, 5)
     """
     with files("indygru_cpu").joinpath("data/japanese_vowels.npz").open("rb") as file:
         stored = dict(np.load(file, allow_pickle=False))
-    return JapaneseVowels(*(_padded(*(stored[f"{part}_{key}"] for key in ("values", "lengths", "speakers")))
-                            for part in JapaneseVowels._fields))  # fmt: skip
+    keys = ("values", "lengths", "speakers")
+    return JapaneseVowels(
+        *(_padded(*(stored[f"{part}_{key}"] for key in keys)) for part in JapaneseVowels._fields)
+    )
 
 
 def _padded(values: Array, lengths: Array, speakers: Array) -> Utterances:

@@ -65,8 +65,7 @@ class Weights(NamedTuple):
         return "kernel", self.kernel.dtype
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """The checked arguments of `forward`."""
 
     x: Array
