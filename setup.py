@@ -8,15 +8,30 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # -ffp-contract=off: the kernels write out every FMA, so that a number has the same bits wherever it is computed.
-# No fast-math in any form and no -march=native: see CONTRIBUTING.md.
-CFLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd", "-fno-tree-loop-distribute-patterns"]
-
+# -fno-tree-loop-distribute-patterns: copies of a few vectors stay vectors instead of becoming memcpy.
+# No fast-math in any form and no -march=native: CONTRIBUTING.md says why.
+CFLAGS = [
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-fno-tree-loop-distribute-patterns",
+    "-fopenmp-simd",
+]
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+}
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void)
@@ -27,38 +42,50 @@ int main(void)
     return n == 2 && omp_get_max_threads() > 0 ? 0 : 1;
 }
 """
+SERIAL_WARNING = """
+********************************************************************************
+indygru_cpu: building WITHOUT OpenMP: every call will run on one thread
+********************************************************************************
+"""
 
 
-def openmp_works(compiler) -> bool:
+def openmp_works(compiler: Any) -> bool:
     """Compile, link and run a parallel region of two threads."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.c")
+        source, program = Path(folder, "probe.c"), Path(folder, "probe")
         source.write_text(OPENMP_PROBE)
         try:
-            objects = compiler.compile([str(source)], output_dir="/" if os.name == "posix" else folder, extra_postargs=["-fopenmp"])
-            program = str(Path(folder, "probe"))
-            compiler.link_executable(objects, program, extra_postargs=["-fopenmp"])
-            return subprocess.run([program], timeout=60).returncode == 0
-        except Exception as error:  # any failure of a foreign compiler means: not here
+            objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp"])
+            compiler.link_executable(objects, str(program), extra_postargs=["-fopenmp"])
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+            return subprocess.run([program], timeout=60, env=environment).returncode == 0
+        except Exception as error:  # whatever a compiler fails with: there is no OpenMP here
             print(f"indygru_cpu: OpenMP probe: {error}", file=sys.stderr)
             return False
 
 
+def wants_openmp(compiler: Any) -> bool:
+    """Decide by INDYGRU_CPU_OPENMP and the probe."""
+    wish = os.environ.get("INDYGRU_CPU_OPENMP", "auto")
+    if wish not in ("0", "1", "auto"):
+        raise SystemExit(f"INDYGRU_CPU_OPENMP={wish!r}: expected 0, 1 or auto")
+    works = wish != "0" and openmp_works(compiler)
+    if wish == "1" and not works:
+        raise SystemExit("INDYGRU_CPU_OPENMP=1, but this compiler cannot build and run an OpenMP program")
+    return works
+
+
 class BuildExt(build_ext):
-    """Decides about OpenMP when the compiler is known."""
+    """Chooses the flags when the compiler is known."""
 
     def build_extensions(self) -> None:
-        wish = os.environ.get("INDYGRU_CPU_OPENMP", "auto")
-        if wish not in ("0", "1", "auto"):
-            raise SystemExit(f"INDYGRU_CPU_OPENMP={wish!r}: expected 0, 1 or auto")
-        openmp = wish != "0" and openmp_works(self.compiler)
-        if wish == "1" and not openmp:
-            raise SystemExit("INDYGRU_CPU_OPENMP=1, but this compiler cannot build and run an OpenMP program")
+        """Build with OpenMP or, loudly, without."""
+        openmp = ["-fopenmp"] if wants_openmp(self.compiler) else []
         if not openmp:
-            print("*" * 80, "indygru_cpu: building WITHOUT OpenMP: everything will run on one thread", "*" * 80, sep="\n", file=sys.stderr)
+            print(SERIAL_WARNING, file=sys.stderr)
         for extension in self.extensions:
-            extension.extra_compile_args = CFLAGS + ["-fopenmp"] * openmp
-            extension.extra_link_args = ["-fopenmp"] * openmp
+            extension.extra_compile_args = CFLAGS + openmp
+            extension.extra_link_args = openmp
         super().build_extensions()
 
 
@@ -70,13 +97,15 @@ def blas_headers() -> Path:
     return Path(spec.origin).parent / "include"
 
 
-kernels = sorted(str(path) for path in Path("indygru_cpu/csrc").glob("*.c"))
-headers = sorted(str(path) for path in Path("indygru_cpu/csrc").glob("*.h"))
-extension = Extension(
+def files(pattern: str) -> list[str]:
+    """Return the files of the package that match, in a fixed order."""
+    return sorted(path.as_posix() for path in Path("indygru_cpu").glob(pattern))
+
+
+core = Extension(
     "indygru_cpu._core",
-    ["indygru_cpu/_core.pyx", *kernels],
-    depends=[*headers, *map(str, Path("indygru_cpu").glob("_*.px[id]"))],
+    ["indygru_cpu/_core.pyx", *files("csrc/*.c")],
+    depends=[*files("csrc/*.h"), *files("_*.px[di]")],
     include_dirs=["indygru_cpu/csrc", str(blas_headers())],
 )
-DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
-setup(ext_modules=cythonize([extension], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildExt})
+setup(ext_modules=cythonize([core], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildExt})

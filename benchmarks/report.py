@@ -44,7 +44,8 @@ def row(kind: str, name: str, threads: int, rounds: int) -> str:
     to_matmul = statistics.median(a / b for a, b in zip(ours, matmul, strict=True))
     to_reference = statistics.median(b / a for a, b in zip(ours, reference, strict=True))
     shape = {**cases.SHAPES, **cases.STEP_SHAPES}[name]
-    cells = [KINDS[kind], name, str(shape), time_text(statistics.median(ours)), f"{to_matmul:.2f}", f"{to_reference:.1f}"]
+    ours_text = time_text(statistics.median(ours))
+    cells = [KINDS[kind], name, str(shape), ours_text, f"{to_matmul:.2f}", f"{to_reference:.1f}"]
     return f"| {' | '.join(cells)} |"
 
 

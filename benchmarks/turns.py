@@ -52,9 +52,7 @@ def take_turns(
     """Seconds of each contestant in each round; a turn repeats the work until it lasts about `least` seconds."""
     with ExitStack() as stack:
         players = {player: stack.enter_context(Contestant(player, threads)) for player in contestants}
-        repeats = {
-            player: max(1, round(least / process.turn(kind, name, 1))) for player, process in players.items()
-        }
+        repeats = {player: max(1, round(least / process.turn(kind, name, 1))) for player, process in players.items()}
         times: dict[str, list[float]] = {player: [] for player in players}
         for _ in range(rounds):
             for player, process in players.items():

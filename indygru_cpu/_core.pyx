@@ -26,8 +26,8 @@ include "_setup.pxi"
 include "_plan.pxi"
 
 
-cdef void gemm(const Plan *p, transpose_t trans_a, transpose_t trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, Lines a, Lines b,
-               double beta, Lines c) noexcept nogil:
+cdef void gemm(const Plan *p, transpose_t trans_a, transpose_t trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+               Lines a, Lines b, double beta, Lines c) noexcept nogil:
     if p.itemsize == sizeof(float):
         sgemm(CblasRowMajor, trans_a, trans_b, <int> m, <int> n, <int> k, 1, <float *> a.data, <int> a.row,
               <float *> b.data, <int> b.row, <float> beta, <float *> c.data, <int> c.row)
@@ -162,15 +162,15 @@ cdef void multiply(const Plan *p, Lines x, Lines dx, ptrdiff_t lines, ptrdiff_t 
     cdef unsigned long long state = indygru_flush_enter()
     if index < sums:
         row, column = index // across * PRODUCT_ROWS, index % across * PRODUCT_COLUMNS
-        gemm(p, CblasTrans, CblasNoTrans, min(PRODUCT_ROWS, p.n_inputs - row), min(PRODUCT_COLUMNS, columns - column), lines,
-             Lines(x.data + row * size, x.row), Lines(p.dgates + column * size, columns), 1,
+        gemm(p, CblasTrans, CblasNoTrans, min(PRODUCT_ROWS, p.n_inputs - row), min(PRODUCT_COLUMNS, columns - column),
+             lines, Lines(x.data + row * size, x.row), Lines(p.dgates + column * size, columns), 1,
              Lines(p.dkernel + (row * columns + column) * size, columns))
     else:
         across = ceil_div(p.n_inputs, PRODUCT_COLUMNS)
         row, column = (index - sums) // across * PRODUCT_ROWS, (index - sums) % across * PRODUCT_COLUMNS
-        gemm(p, CblasNoTrans, CblasTrans, min(PRODUCT_ROWS, lines - row), min(PRODUCT_COLUMNS, p.n_inputs - column), columns,
-             Lines(p.dgates + row * columns * size, columns), Lines(p.kernel.data + column * p.kernel.row * size,
-                                                                    p.kernel.row), 0,
+        gemm(p, CblasNoTrans, CblasTrans, min(PRODUCT_ROWS, lines - row), min(PRODUCT_COLUMNS, p.n_inputs - column),
+             columns, Lines(p.dgates + row * columns * size, columns),
+             Lines(p.kernel.data + column * p.kernel.row * size, p.kernel.row), 0,
              Lines(dx.data + (row * dx.row + column) * size, dx.row))
     indygru_flush_leave(state)
 
@@ -277,7 +277,8 @@ def backward(const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel
     p.chunk = max(1, BACKWARD_LINES // max(1, p.n_batch))
     measure_scratch(&p)
     cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.n_batch, bytes = scratch_bytes(&p), i, first
-    cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize), inputs = aligned(lines * p.n_inputs * p.itemsize)
+    cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
+    cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
     cdef ptrdiff_t columns = 3 * p.n_units, sums = aligned(p.row_tiles * columns * p.itemsize), j
     cdef char *scratch = allocate(n_threads * bytes + gradients + 2 * inputs + 2 * sums)
     p.dgates = scratch + n_threads * bytes

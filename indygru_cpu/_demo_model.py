@@ -30,9 +30,7 @@ class SpeakerModel:
     `sizes` are those of inputs, units and speakers.
     """
 
-    def __init__(
-        self, sizes: tuple[int, int, int], *, dtype: Any, seed: int, num_threads: int | None = None
-    ) -> None:
+    def __init__(self, sizes: tuple[int, int, int], *, dtype: Any, seed: int, num_threads: int | None = None) -> None:
         n_inputs, n_units, n_speakers = sizes
         rng = np.random.default_rng(seed)
         self.layer = IndyGRU(n_inputs, n_units, dtype=dtype, seed=rng, num_threads=num_threads)

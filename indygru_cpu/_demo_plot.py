@@ -36,9 +36,9 @@ def draw(progress: Sequence[Progress], paper: float, path: Path) -> None:
     iterations = range(1, len(progress) + 1)
     losses.semilogy(iterations, [each.loss for each in progress], color="tab:blue")
     losses.set_title("Loss: cross-entropy and penalty", loc="left")
-    for part, color in (("train", "tab:blue"), ("test", "tab:orange")):
-        shares = [getattr(each, part) for each in progress]
-        accuracies.plot(iterations, shares, color=color, label=f"{part} utterances")
+    train, test = [each.train for each in progress], [each.test for each in progress]
+    accuracies.plot(iterations, train, color="tab:blue", label="training utterances")
+    accuracies.plot(iterations, test, color="tab:orange", label="test utterances")
     label = f"test, paper of 1999: {paper:.1%}"
     accuracies.axhline(paper, color="0.5", linestyle="--", linewidth=1, label=label)
     accuracies.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

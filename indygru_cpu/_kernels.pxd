@@ -55,7 +55,8 @@ cdef extern from "indygru_kernels.h" nogil:
     const char *const indygru_tier_names[INDYGRU_N_TIERS]
     const indygru_tier *indygru_get_tier(int i)
     ptrdiff_t indygru_count_lines(const indygru_run *run)
-    void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row, const void **lines)
+    void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row,
+                            const void **lines)
     unsigned long long indygru_flush_enter()
     void indygru_flush_leave(unsigned long long saved)
     int indygru_watch_forks()

@@ -115,7 +115,8 @@ cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept
     return run
 
 
-cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
+cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
+                           ptrdiff_t steps) noexcept nogil:
     cdef indygru_run run = run_of(p, row, n_rows)
     run.first_step, run.n_steps = first, steps
     return indygru_count_lines(&run)
@@ -141,7 +142,8 @@ cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nog
     return tile
 
 
-cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, ptrdiff_t lines, Lines *found) noexcept nogil:
+cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, ptrdiff_t lines,
+                   Lines *found) noexcept nogil:
     """Whether a run's lines lie in the array as one matrix with a stride that BLAS takes; its first row is given."""
     cdef ptrdiff_t stride = array.row
     if lines != run.n_steps * run.n_rows:

@@ -8,10 +8,10 @@ fork; a small job stays serial, because a parallel region would cost more than i
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
 
 from indygru_cpu import _core
 
@@ -21,7 +21,8 @@ LEAST_WORK = 1_000_000
 MOST_THREADS = 64
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """A number of threads and what decided it."""
 
     count: int

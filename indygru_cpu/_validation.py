@@ -23,13 +23,14 @@ MOST_COLUMNS = 2**31 - 1
 def activation_index(activation: object) -> int:
     """Place of an activation's name among ACTIVATIONS."""
     try:
-        return ACTIVATIONS.index(activation)  # type: ignore[arg-type]
+        return ACTIVATIONS.index(activation)  # type: ignore[arg-type,unused-ignore]
     except ValueError:
         raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}") from None
 
 
 def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     """float32 or float64, from anything NumPy takes for a dtype."""
+    found: np.dtype[Any] | None
     try:
         found = np.dtype(value)  # type: ignore[call-overload]
     except TypeError:
@@ -147,7 +148,7 @@ def _repeats(array: Array) -> bool:
 def overlaps(a: Array, b: Array) -> bool:
     """Whether two arrays share a byte; taken for true when that is too hard to tell."""
     try:
-        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=100_000))
+        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -78,9 +78,7 @@ def japanese_vowels() -> JapaneseVowels:
     with files("indygru_cpu").joinpath("data/japanese_vowels.npz").open("rb") as file:
         stored = dict(np.load(file, allow_pickle=False))
     keys = ("values", "lengths", "speakers")
-    return JapaneseVowels(
-        *(_padded(*(stored[f"{part}_{key}"] for key in keys)) for part in JapaneseVowels._fields)
-    )
+    return JapaneseVowels(*(_padded(*(stored[f"{part}_{key}"] for key in keys)) for part in JapaneseVowels._fields))
 
 
 def _padded(values: Array, lengths: Array, speakers: Array) -> Utterances:

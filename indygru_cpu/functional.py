@@ -52,6 +52,7 @@ class Weights(NamedTuple):
 
     @classmethod
     def checked(cls, kernel: object, recurrent_kernel: object, bias: object) -> Weights:
+        """The three, C-contiguous, of one dtype and of shapes that fit each other."""
         w = check.contiguous("kernel", kernel, ("D", "3N"), None)
         if w.shape[1] % 3:
             raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {w.shape[1]}")
@@ -62,6 +63,7 @@ class Weights(NamedTuple):
 
     @property
     def like(self) -> tuple[str, np.dtype[Any]]:
+        """The dtype that everything else must have, and whose it is."""
         return "kernel", self.kernel.dtype
 
 
@@ -79,6 +81,7 @@ class Call(NamedTuple):
     def checked(
         cls, x: object, h0: object, weights: Weights, lengths: object, activation: str, reproducible: bool
     ) -> Call:
+        """The arguments, of the weights' dtype and of shapes that fit each other; no state is a state of zeros."""
         n_inputs, n_units = weights.kernel.shape[0], weights.kernel.shape[1] // 3
         x = check.array("x", x, ("T", "B", n_inputs), weights.like)
         n_steps, n_batch, _ = x.shape
@@ -91,7 +94,8 @@ class Call(NamedTuple):
 
     @property
     def y_shape(self) -> tuple[int, int, int]:
-        return (self.x.shape[0], *self.h0.shape)  # type: ignore[return-value]
+        """(T, B, N)."""
+        return self.x.shape[0], self.h0.shape[0], self.h0.shape[1]
 
     @property
     def tape_size(self) -> int:
@@ -106,6 +110,7 @@ class Call(NamedTuple):
         return _threads.count(check.num_threads(num_threads), work)
 
     def checked_out(self, out: object) -> Array:
+        """The array to write y into: `out`, or a new one."""
         if out is None:
             return np.empty(self.y_shape, self.x.dtype)
         return check.out("out", out, self.y_shape, self.x.dtype, {"x": self.x, "h0": self.h0, **self.weights._asdict()})
@@ -142,6 +147,12 @@ def forward(
     lengths: object = ..., out: Array | None = ..., tape: Literal[True], recompute: bool = ...,
     num_threads: int | None = ..., reproducible: bool = ...,
 ) -> tuple[Array, Array, Tape]: ...  # fmt: skip
+@overload
+def forward(
+    x: object, h0: object, kernel: object, recurrent_kernel: object, bias: object, *, activation: str = ...,
+    lengths: object = ..., out: Array | None = ..., tape: bool, recompute: bool = ...,
+    num_threads: int | None = ..., reproducible: bool = ...,
+) -> tuple[Any, ...]: ...  # fmt: skip
 def forward(
     x: object,
     h0: object,
@@ -220,9 +231,7 @@ def forward(
         y[0] = h_n
         return y, h_n
     gates = np.empty(call.tape_size, y.dtype) if tape and not recompute else None
-    _FORWARD[y.dtype](
-        call.x, h_n, *call.weights, y, gates, call.lengths, call.activation, threads, call.reproducible
-    )
+    _FORWARD[y.dtype](call.x, h_n, *call.weights, y, gates, call.lengths, call.activation, threads, call.reproducible)
     if not tape:
         return y, h_n
     shown = y.view()
@@ -230,9 +239,7 @@ def forward(
     return shown, h_n, Tape(call, y, gates)
 
 
-def backward(
-    tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None
-) -> Gradients:
+def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None) -> Gradients:
     """Gradients of ``sum(y * dy) + sum(h_n * dh_n)`` with respect to every argument of `forward`.
 
     Parameters

@@ -116,7 +116,8 @@ class IndyGRU:
         d, n = self.input_size, self.hidden_size
 
         def uniform(limit: float, *shape: int) -> Array:
-            return (2 * rng.random(shape, self.dtype.type) - 1) * self.dtype.type(limit)
+            drawn: Array = (2 * rng.random(shape, self.dtype.type) - 1) * self.dtype.type(limit)
+            return drawn
 
         gates, candidate = uniform(np.sqrt(6 / (d + 2 * n)), d, 2 * n), uniform(np.sqrt(6 / (d + n)), d, n)
         arrays = {"kernel_l0": np.hstack([gates, candidate]), "recurrent_kernel_l0": uniform(1, 3 * n)}
@@ -126,6 +127,7 @@ class IndyGRU:
 
     @property
     def parameters(self) -> Mapping[str, Array]:
+        """The live arrays by name: a read-only mapping of writable arrays."""
         return MappingProxyType(self._arrays)
 
     def state_dict(self) -> dict[str, Array]:
@@ -171,39 +173,51 @@ class IndyGRU:
         return arrays["kernel_l0"], arrays["recurrent_kernel_l0"], arrays.get("bias_l0")
 
     def _time_major(self, array: Array, batched: bool) -> Array:
-        """A view of a user's array (any layout) as (T, B, width), or the other way round."""
+        """A view of a user's array as (T, B, width)."""
         if not batched:
             return array[:, None]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _checked_x(self, x: object) -> tuple[Array, bool]:
-        found = np.asarray(x) if not isinstance(x, np.ma.MaskedArray) else x
-        batched = found.ndim != 2
-        shape = ("T", self.input_size)
-        if batched:
-            shape = ("B", *shape) if self.batch_first else ("T", "B", self.input_size)
-        return check.array("x", found, shape, ("the layer", self.dtype)), batched
+    def _as_given(self, array: Array, batched: bool) -> Array:
+        """The other way round: a view of a (T, B, width) array as the user lays out his."""
+        if not batched:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _run(self, x: object, h0: object, lengths: object, num_threads: int | None, **options: bool) -> tuple[Any, ...]:
-        array, batched = self._checked_x(x)
-        inputs = self._time_major(array, batched)
-        n_steps, n_batch, _ = inputs.shape
-        if h0 is not None:
-            shape = (1, n_batch, self.hidden_size) if batched else (1, self.hidden_size)
-            h0 = check.array("h0", h0, shape, ("the layer", self.dtype)).reshape(n_batch, self.hidden_size)
+    def _checked_x(self, x: object) -> tuple[Array, bool]:
+        batched = np.ndim(x) != 2  # type: ignore[arg-type]
+        sizes = ("T",) if not batched else ("B", "T") if self.batch_first else ("T", "B")
+        return check.array("x", x, (*sizes, self.input_size), ("the layer", self.dtype)), batched
+
+    def _checked_state(self, name: str, state: object, n_batch: int, batched: bool) -> Array | None:
+        """A state, (1, B, N) or unbatched (1, N), as (B, N)."""
+        if state is None:
+            return None
+        shape = (1, n_batch, self.hidden_size) if batched else (1, self.hidden_size)
+        return check.array(name, state, shape, ("the layer", self.dtype)).reshape(n_batch, self.hidden_size)
+
+    def _run(
+        self,
+        x: object,
+        h0: object,
+        lengths: object,
+        num_threads: int | None,
+        tape: bool = False,
+        recompute: bool = False,
+    ) -> tuple[Array, Array, LayerTape | None]:
+        given, batched = self._checked_x(x)
+        inputs = self._time_major(given, batched)
+        state = self._checked_state("h0", h0, inputs.shape[1], batched)
         if lengths is not None and not batched:
             lengths = np.reshape(lengths, 1)  # type: ignore[call-overload]
-        y = np.empty((*array.shape[:-1], self.hidden_size), self.dtype)
-        results = functional.forward(
-            inputs, h0, *self._weights(), activation=self.activation, lengths=lengths,
-            out=self._time_major(y, batched), num_threads=self._threads(num_threads), reproducible=self.reproducible,
-            **options,
+        threads = self.num_threads if num_threads is None else num_threads
+        y = np.empty((*given.shape[:-1], self.hidden_size), self.dtype)
+        _, h_n, *inner = functional.forward(
+            inputs, state, *self._weights(), activation=self.activation, lengths=lengths,
+            out=self._time_major(y, batched), tape=tape, recompute=recompute, num_threads=threads,
+            reproducible=self.reproducible,
         )  # fmt: skip
-        h_n = results[1] if not batched else results[1][None]
-        return (y, h_n, batched, *results[2:])
-
-    def _threads(self, num_threads: int | None) -> int | None:
-        return self.num_threads if num_threads is None else num_threads
+        return y, h_n[None] if batched else h_n, LayerTape(self, inner[0], batched, threads) if inner else None
 
     def __call__(
         self, x: object, h0: object = None, *, lengths: object = None, num_threads: int | None = None
@@ -260,9 +274,10 @@ class IndyGRU:
         >>> grads = layer.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
         >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of descent
         """
-        y, h_n, batched, inner = self._run(x, h0, lengths, num_threads, tape=True, recompute=recompute)
+        y, h_n, tape = self._run(x, h0, lengths, num_threads, tape=True, recompute=recompute)
+        assert tape is not None
         y.flags.writeable = False
-        return y, h_n, LayerTape(self, inner, batched, self._threads(num_threads))
+        return y, h_n, tape
 
     def backward(self, tape: LayerTape, dy: object = None, dh_n: object = None) -> Gradients:
         """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``.
@@ -286,20 +301,20 @@ class IndyGRU:
         """
         if not isinstance(tape, LayerTape) or tape.owner is not self:
             raise TypeError("tape: expected what this layer's forward returned")
-        _, n_batch, n_units = tape.inner.call.y_shape
-        like = ("the layer", self.dtype)
+        y_given = self._as_given(tape.inner.y, tape.batched)
         if dy is not None:
-            y_shape = self._time_major(tape.inner.y, tape.batched).shape if tape.batched else tape.inner.y[:, 0].shape
-            dy = self._time_major(check.array("dy", dy, y_shape, like), tape.batched)
-        if dh_n is not None:
-            shape = (1, n_batch, n_units) if tape.batched else (1, n_units)
-            dh_n = check.array("dh_n", dh_n, shape, like).reshape(n_batch, n_units)
-        found = functional.backward(tape.inner, dy, dh_n, num_threads=tape.num_threads)
-        dx = self._time_major(found.x, tape.batched) if tape.batched else found.x[:, 0]
-        dh0 = found.h0[None] if tape.batched else found.h0
-        parameters = dict(zip(("kernel_l0", "recurrent_kernel_l0", "bias_l0"), found[2:], strict=True))
-        return Gradients(dx, dh0, {name: parameters[name] for name in self._arrays})
+            dy = self._time_major(check.array("dy", dy, y_given.shape, ("the layer", self.dtype)), tape.batched)
+        dh = self._checked_state("dh_n", dh_n, tape.inner.y.shape[1], tape.batched)
+        found = functional.backward(tape.inner, dy, dh, num_threads=tape.num_threads)
+        by_name = dict(zip(("kernel_l0", "recurrent_kernel_l0", "bias_l0"), found[2:], strict=True))
+        return Gradients(
+            self._as_given(found.x, tape.batched),
+            found.h0[None] if tape.batched else found.h0,
+            {name: by_name[name] for name in self._arrays},
+        )
 
     def __repr__(self) -> str:
-        options = [f"{name}={getattr(self, name)!r}" for name, default in (("bias", True), ("batch_first", False), ("activation", "tanh"), ("reproducible", False)) if getattr(self, name) != default]
-        return f"IndyGRU({', '.join([str(self.input_size), str(self.hidden_size), *options, f'dtype={self.dtype}'])})"
+        defaults = {"bias": True, "batch_first": False, "activation": "tanh", "reproducible": False}
+        given = {name: getattr(self, name) for name in defaults}
+        options = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+        return f"IndyGRU({', '.join([f'{self.input_size}, {self.hidden_size}', *options, f'dtype={self.dtype}'])})"

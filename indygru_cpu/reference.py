@@ -20,7 +20,8 @@ Array = np.ndarray[Any, Any]
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), in a form that cannot overflow."""
     e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
+    y: Array = np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
+    return y
 
 
 #: A function, and its derivative as a function of its output.
@@ -68,7 +69,7 @@ def forward(
     activation: str | Activation = "tanh",
     lengths: Array | None = None,
 ) -> tuple[Array, Array, Tape]:
-    """x (T, B, D), h0 (B, N) -> all states y (T, B, N), zero past a row's length; last states (B, N); tape."""
+    """From x (T, B, D) and h0 (B, N), all states y (T, B, N), zero past a row's length; last states (B, N); tape."""
     act = ACTIVATIONS[activation] if isinstance(activation, str) else activation
     lengths = np.full(x.shape[1], len(x)) if lengths is None else lengths
     rows = [np.flatnonzero(t < lengths) for t in range(lengths.max(initial=0))]

@@ -82,14 +82,14 @@ INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
 }
 
 /* Expands to one call per activation, each with a constant first argument. */
-#define FOR_ACTIVATION(activation, call, ...)                             \
-    switch (activation) {                                                 \
-    case INDYGRU_TANH: call(INDYGRU_TANH, __VA_ARGS__); break;            \
-    case INDYGRU_RELU: call(INDYGRU_RELU, __VA_ARGS__); break;            \
-    case INDYGRU_SIGMOID: call(INDYGRU_SIGMOID, __VA_ARGS__); break;      \
-    case INDYGRU_ELU: call(INDYGRU_ELU, __VA_ARGS__); break;              \
-    case INDYGRU_SOFTSIGN: call(INDYGRU_SOFTSIGN, __VA_ARGS__); break;    \
-    default: call(INDYGRU_IDENTITY, __VA_ARGS__);                         \
+#define FOR_ACTIVATION(activation, call, ...)                                                                          \
+    switch (activation) {                                                                                              \
+    case INDYGRU_TANH: call(INDYGRU_TANH, __VA_ARGS__); break;                                                         \
+    case INDYGRU_RELU: call(INDYGRU_RELU, __VA_ARGS__); break;                                                         \
+    case INDYGRU_SIGMOID: call(INDYGRU_SIGMOID, __VA_ARGS__); break;                                                   \
+    case INDYGRU_ELU: call(INDYGRU_ELU, __VA_ARGS__); break;                                                           \
+    case INDYGRU_SOFTSIGN: call(INDYGRU_SOFTSIGN, __VA_ARGS__); break;                                                 \
+    default: call(INDYGRU_IDENTITY, __VA_ARGS__);                                                                      \
     }
 
 INLINE void NAME(activate_all)(enum indygru_activation activation, ptrdiff_t n, const REAL *restrict x,

@@ -58,10 +58,7 @@ unsigned long long indygru_flush_enter(void)
     return saved;
 }
 
-void indygru_flush_leave(unsigned long long saved)
-{
-    set_state(saved);
-}
+void indygru_flush_leave(unsigned long long saved) { set_state(saved); }
 
 static volatile int forked;
 
@@ -72,7 +69,4 @@ static void in_child(void) { forked = 1; }
 int indygru_watch_forks(void) { return pthread_atfork(NULL, NULL, in_child); }
 #endif
 
-int indygru_is_forked(void)
-{
-    return forked;
-}
+int indygru_is_forked(void) { return forked; }

@@ -13,9 +13,9 @@ INLINE void NAME(gates_row)(ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u
     }
 }
 
-/* The same shapes; h (n) IN/OUT, y (n) OUT: candidate and new state for one row. A loop of its own, as r -> c -> h is one chain
- * of some 180 cycles: two short stages over all units keep more of it in flight than one long one (2.2 against
- * 2.5 ns per unit-step). */
+/* The same shapes; h (n) IN/OUT, y (n) OUT: candidate and new state for one row. A loop of its own, as r -> c -> h is
+ * one chain of some 180 cycles: two short stages over all units keep more of it in flight than one long one (2.2
+ * against 2.5 ns per unit-step). */
 INLINE void NAME(candidate_row)(enum indygru_activation activation, ptrdiff_t n, const REAL *restrict u,
                                 const REAL *restrict b, REAL *restrict gates, REAL *restrict h, REAL *restrict y)
 {

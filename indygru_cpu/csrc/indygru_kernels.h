@@ -44,25 +44,25 @@ typedef struct {
     indygru_run run;
     ptrdiff_t n_units;
     enum indygru_activation activation;
-    const void *u;            /* (3, n_units)            IN   recurrent weights */
-    const void *b;            /* (3, n_units)            IN   biases */
-    ptrdiff_t plane;          /* from one plane of u and b to the next */
-    void *gates;              /* (lines, 3, n_units)     forward: IN projection, OUT r, z, c; backward: IN r, z, c */
+    const void *u;   /* (3, n_units)            IN   recurrent weights */
+    const void *b;   /* (3, n_units)            IN   biases */
+    ptrdiff_t plane; /* from one plane of u and b to the next */
+    void *gates;     /* (lines, 3, n_units)     forward: IN projection, OUT r, z, c; backward: IN r, z, c */
     /* forward */
-    void *h;                  /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
+    void *h; /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
     ptrdiff_t h_row;
-    void *y;                  /* (n_steps, n_rows, n_units) forward: OUT, +0 past a length; backward: IN */
+    void *y; /* (n_steps, n_rows, n_units) forward: OUT, +0 past a length; backward: IN */
     ptrdiff_t y_step, y_row;
     /* backward */
-    const void *h_first;      /* (n_rows, n_units)       IN   the state before the first step */
+    const void *h_first; /* (n_rows, n_units)       IN   the state before the first step */
     ptrdiff_t h_first_row;
-    const void *dy;           /* (n_steps, n_rows, n_units) IN */
+    const void *dy; /* (n_steps, n_rows, n_units) IN */
     ptrdiff_t dy_step, dy_row;
-    void *dh;                 /* (n_rows, n_units)       IN gradient of the last state, OUT of h_first */
+    void *dh; /* (n_rows, n_units)       IN gradient of the last state, OUT of h_first */
     ptrdiff_t dh_row;
-    void *dgates;             /* (lines, 3, n_units)     OUT  gradients of the pre-activations */
+    void *dgates; /* (lines, 3, n_units)     OUT  gradients of the pre-activations */
     ptrdiff_t dgates_line, dgates_plane;
-    void *du, *db;            /* (3, n_units), `plane`   IN/OUT gradients of u and b, added to */
+    void *du, *db; /* (3, n_units), `plane`   IN/OUT gradients of u and b, added to */
 } indygru_tile;
 
 /* out[i, j] = sum over k of x[i, k] w[k, j], each one chain of multiply-adds over k in order.
@@ -72,27 +72,27 @@ typedef struct {
  * w_row = panel, and the last panel is padded. */
 typedef struct {
     ptrdiff_t n_rows, n_inputs, n_columns;
-    const void *const *x;     /* (n_rows) of (n_inputs)  IN   where each row lies */
-    const void *w;            /* (n_inputs, n_columns)   IN */
+    const void *const *x; /* (n_rows) of (n_inputs)  IN   where each row lies */
+    const void *w;        /* (n_inputs, n_columns)   IN */
     ptrdiff_t w_row, w_panel;
-    int padded;               /* whether the last panel of w is readable in full */
-    void *out;                /* (n_rows, n_columns)     OUT */
+    int padded; /* whether the last panel of w is readable in full */
+    void *out;  /* (n_rows, n_columns)     OUT */
     ptrdiff_t out_row;
 } indygru_projection;
 
 /* Packs a tile's columns (of each of the three planes) as one matrix of 3 * n_units columns. */
 typedef struct {
     ptrdiff_t n_inputs, n_units;
-    const void *w;            /* (n_inputs, 3, n_units)  IN */
+    const void *w; /* (n_inputs, 3, n_units)  IN */
     ptrdiff_t w_row, w_plane;
-    ptrdiff_t width;          /* columns in a panel; 3 * n_units gives a plain row-major matrix */
-    void *out;                /* (panels, n_inputs, width) OUT, padded with zeros */
+    ptrdiff_t width; /* columns in a panel; 3 * n_units gives a plain row-major matrix */
+    void *out;       /* (panels, n_inputs, width) OUT, padded with zeros */
 } indygru_packing;
 
 typedef struct {
     ptrdiff_t itemsize;
-    ptrdiff_t panel;                                    /* columns the micro-kernel handles at once */
-    ptrdiff_t blas_inputs;                              /* inputs from which BLAS is as fast for many rows (measured) */
+    ptrdiff_t panel;       /* columns the micro-kernel handles at once */
+    ptrdiff_t blas_inputs; /* inputs from which BLAS is as fast for many rows (measured) */
     void (*forward_tile)(const indygru_tile *tile);
     void (*backward_tile)(const indygru_tile *tile);
     void (*project)(const indygru_projection *job);

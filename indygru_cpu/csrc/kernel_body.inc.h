@@ -1,5 +1,6 @@
 /* All kernels for both dtypes, for the instruction set that the including file has opened.
- * That file defines TIER (the suffix), VECTOR_BYTES, HAS_FMA and BLAS_INPUTS, and includes nothing else inside its target region. */
+ * That file defines TIER (the suffix), VECTOR_BYTES, HAS_FMA and BLAS_INPUTS, and includes nothing else inside its
+ * target region. */
 
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
@@ -32,7 +33,7 @@
 #define EXP_HIGH 88.9f
 #define TANH_LIMIT 10.0f /* tanh is 1 from here on */
 /* expm1(x) = x + x^2 p(x) on |x| <= log(2) / 2; minimax (Remez) p, error below 1.4e-8 |x| */
-#define EXPM1_COEFFICIENTS \
+#define EXPM1_COEFFICIENTS                                                                                             \
     0x1.000000350a3aep-1f, 0x1.5554af8405127p-3f, 0x1.5554870fd9374p-5f, 0x1.1227e33ca1882p-7f, 0x1.6d98e3e4f1d53p-10f
 #include "kernels_of_dtype.inc.h"
 
@@ -49,17 +50,15 @@
 #define EXP_HIGH 709.9
 #define TANH_LIMIT 20.0
 /* error below 1.8e-17 |x| */
-#define EXPM1_COEFFICIENTS                                                                                        \
-    0x1.0000000000005p-1, 0x1.555555555555cp-3, 0x1.5555555552139p-5, 0x1.111111110e707p-7, 0x1.6c16c17f29655p-10, \
-        0x1.a01a01b5c7696p-13, 0x1.a019a6a94e5f9p-16, 0x1.71ddea2a36de3p-19, 0x1.28a28cccb98fep-22,                \
+#define EXPM1_COEFFICIENTS                                                                                             \
+    0x1.0000000000005p-1, 0x1.555555555555cp-3, 0x1.5555555552139p-5, 0x1.111111110e707p-7, 0x1.6c16c17f29655p-10,     \
+        0x1.a01a01b5c7696p-13, 0x1.a019a6a94e5f9p-16, 0x1.71ddea2a36de3p-19, 0x1.28a28cccb98fep-22,                    \
         0x1.af7672b5185dep-26
 #include "kernels_of_dtype.inc.h"
 
-#define OPS(suffix, type)                                                                                          \
-    {                                                                                                              \
-        sizeof(type), PANEL_##suffix, BLAS_INPUTS, forward_tile_##suffix, backward_tile_##suffix, project_##suffix, pack_##suffix, \
-            activate_##suffix                                                                                      \
-    }
+#define OPS(suffix, type)                                                                                              \
+    {sizeof(type),           PANEL_##suffix,   BLAS_INPUTS,   forward_tile_##suffix,                                   \
+     backward_tile_##suffix, project_##suffix, pack_##suffix, activate_##suffix}
 #define STRING(x) #x
 #define TIER_NAME(tier) STRING(tier)
 const indygru_tier PASTE(indygru_tier, TIER) = {TIER_NAME(TIER), {OPS(f32, float), OPS(f64, double)}};

@@ -6,7 +6,7 @@ enum {
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
     NAME(RUN) = 256, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
-    NAME(GROUP) = 48    /* rows at once: a run of theirs (48 KB of float32) stays in L2 for all panels */
+    NAME(GROUP) = 48 /* rows at once: a run of theirs (48 KB of float32) stays in L2 for all panels */
 };
 
 /* rows x panels of out (+)= x w over inputs first to last; `rows` and `panels` are constants where this is inlined, and
@@ -44,17 +44,18 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
 }
 
 typedef struct {
-    ptrdiff_t first, last;     /* the run of inputs */
-    ptrdiff_t row, column;     /* the block's first row and column */
+    ptrdiff_t first, last; /* the run of inputs */
+    ptrdiff_t row, column; /* the block's first row and column */
     int rows, panels;
 } NAME(place);
 
-static void NAME(block_of)(const NAME(place) *at, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
+static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
                            REAL *out, ptrdiff_t out_row)
 {
     const void *const *x = job->x + at->row;
-#define BLOCK(rows, panels) \
-    NAME(block)(rows, panels, job, x, at->first, at->last, w, w_row, out, out_row); break
+#define BLOCK(rows, panels)                                                                                            \
+    NAME(block)(rows, panels, job, x, at->first, at->last, w, w_row, out, out_row);                                    \
+    break
     switch (at->rows * 10 + at->panels) {
     case 11: BLOCK(1, 1);
     case 14: BLOCK(1, 4);
@@ -70,7 +71,7 @@ static void NAME(block_of)(const NAME(place) *at, const indygru_projection *job,
 }
 
 /* The last columns, fewer than a panel: the same block, from padded copies of the weights and of the sums so far. */
-static void NAME(edge_block)(const NAME(place) *at, const indygru_projection *job, const REAL *w, REAL *out)
+static void NAME(edge_block)(const NAME(place) * at, const indygru_projection *job, const REAL *w, REAL *out)
 {
     enum { PANEL = NAME(PANEL) };
     REAL weights[NAME(RUN) * PANEL], sums[NAME(BLOCK_ROWS) * PANEL] = {0};

@@ -1,0 +1,48 @@
+"""Makes `helpers` importable and keeps every BLAS of the test process on one thread."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# The products here are small, and two pools of threads on few processors would only wait for each other.
+# OpenBLAS reads this once, when NumPy loads it; helpers.run_python keeps it from subprocesses.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+# This folder is on no path (--import-mode=importlib). The clone's root must stay so: its package is unbuilt.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import helpers
+import hypothesis
+import pytest
+
+from indygru_cpu import _core
+
+# Seeded, as every test here; no deadline, because the machines of continuous integration are busy.
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("seeded")
+
+
+@pytest.fixture(params=_core.tiers())
+def tier(request):
+    """Each tier that this machine can run, in turn; the one chosen at import is restored."""
+    before = _core.tier_in_use()
+    _core.use_tier(request.param)
+    yield request.param
+    _core.use_tier(before)
+
+
+@pytest.fixture(params=helpers.DTYPES, ids=lambda dtype: dtype.__name__)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """`helpers.run_python`, away from the clone's root."""
+
+    def run(code, *arguments, **environment):
+        return helpers.run_python(code, *arguments, folder=tmp_path, **environment)
+
+    return run

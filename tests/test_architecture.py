@@ -1,0 +1,124 @@
+"""Who may call whom: downwards only, and each speciality in one place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+
+import helpers
+import pytest
+
+PACKAGE = helpers.ROOT / "indygru_cpu"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+CSRC = sorted((PACKAGE / "csrc").glob("*.[ch]"))
+CYTHON = [path for ending in ("pyx", "pxi", "pxd") for path in sorted(PACKAGE.glob(f"*.{ending}"))]
+#: The command line and the main job sit on top and may use everything.
+TOP = ["__main__", "__init__", "_info", *[name for name in MODULES if name.startswith("_demo")]]
+
+
+def imported(module):
+    """Modules of the package that a module imports, in whatever form and place."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = "indygru_cpu." * bool(node.level) + (node.module or "")
+            start = start.rstrip(".")
+            names = [start, *[f"{start}.{alias.name}" for alias in node.names]]
+        else:
+            continue
+        for name in names:
+            head, _, rest = name.partition(".")
+            if head == "indygru_cpu" and rest:
+                found.add(rest.split(".")[0])
+    return found & {*MODULES, "_core"}
+
+
+GRAPH = {module: imported(module) for module in MODULES}
+
+
+def test_the_graph_is_seen():
+    """The parser above finds the imports that are known."""
+    assert {"_core", "_threads", "_validation", "_blas"} <= GRAPH["functional"]
+    assert "functional" in GRAPH["layer"]
+    assert "layer" in GRAPH["__init__"]
+
+
+def test_no_circle():
+    order = list(TopologicalSorter(GRAPH).static_order())
+    assert order.index("_core") < order.index("functional") < order.index("layer")
+
+
+#: What each of the lower rooms may import at most.
+ALLOWED = {
+    "_version": set(),
+    "_validation": set(),
+    "reference": set(),
+    "_threads": {"_core"},
+    "_blas": {"_core"},
+    "functional": {"_validation", "_threads", "_blas", "_core"},
+    "layer": {"functional", "_validation"},
+}
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_downwards_only(module):
+    assert GRAPH[module] <= ALLOWED[module]
+
+
+#: Who may import what is not everybody's: the extension, its helpers, and the NumPy twin.
+USERS = {
+    "_core": ["functional", "_threads", "_blas"],
+    "_blas": ["functional"],
+    "_threads": ["functional"],
+    "reference": ["_custom_activation", "_cell_run"],
+    "layer": [],
+    "cell": ["_dynamic_rnn", "tensorflow"],
+}
+
+
+@pytest.mark.parametrize("module", USERS)
+def test_users(module):
+    assert {user for user, uses in GRAPH.items() if module in uses} <= {*USERS[module], *TOP}
+
+
+def test_kernels_know_neither_python_nor_openmp():
+    """No header of theirs, and of other headers only a handful of C's own."""
+    assert len(CSRC) > 8
+    for path in CSRC:
+        text = path.read_text()
+        headers = set(re.findall(r"#\s*include\s*<(.+?)>", text))
+        assert headers <= {"stddef.h", "stdint.h", "string.h", "xmmintrin.h", "pthread.h"}, path.name
+        assert not re.search(r"\b(Py[A-Z_]\w*|npy_\w+|omp_\w+)\b", text), path.name
+        assert not re.search(r"#\s*pragma\s+omp\s+(?!simd)", text), path.name
+
+
+@pytest.mark.parametrize("path", CSRC, ids=lambda path: path.name)
+def test_kernels_allocate_nothing(path):
+    assert not re.search(r"\b(malloc|calloc|realloc|alloca|free|printf|abort|exit)\s*\(", path.read_text())
+
+
+def code_of(path):
+    """Without comments and docstrings."""
+    return re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.S)
+
+
+def test_threads_and_blas_live_in_the_core_alone():
+    users = {path.name for path in CYTHON if re.search(r"\b(prange|[sd]gemm)\b", code_of(path))}
+    included = set(re.findall(r'^include "(.+?)"', (PACKAGE / "_core.pyx").read_text(), re.M))
+    assert "_core.pyx" in users
+    assert users <= {"_core.pyx"} | included
+    assert [path.name for path in PACKAGE.glob("*.pyx")] == ["_core.pyx"]
+    assert not re.search(r"\bprange\b", "".join(code_of(PACKAGE / name) for name in included))
+
+
+def test_each_tier_is_a_few_lines_around_one_body():
+    files = [path for path in CSRC if path.name.startswith("kernels_") and path.suffix == ".c"]
+    assert len(files) == 3
+    for path in files:
+        text = path.read_text()
+        assert text.count("\n") < 40
+        assert '#include "kernel_body.inc.h"' in text
+        assert not re.search(r"\b(for|while)\b", text)

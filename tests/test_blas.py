@@ -1,0 +1,168 @@
+"""The private BLAS: one thread, seen by nobody else, and replaceable."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from indygru_cpu import _blas, _core
+
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
+
+#: Prints a digest of numbers that went through both products of backward, and where BLAS came from.
+USE = """
+    import hashlib
+    import numpy as np
+    from indygru_cpu import IndyGRU, _blas
+    digest = hashlib.sha256()
+    for dtype in (np.float32, np.float64):
+        layer = IndyGRU(9, 17, dtype=dtype, seed=5)
+        y, _, tape = layer.forward(np.random.default_rng(5).standard_normal((33, 8, 9)).astype(dtype))
+        grads = layer.backward(tape, y)
+        digest.update(grads.x.tobytes() + grads.parameters["kernel_l0"].tobytes())
+    print(digest.hexdigest(), _blas.blas.path, repr(_blas.blas.prefix), sep="|")
+"""
+
+
+def test_ours_has_one_thread():
+    assert _blas.blas.threads == 1
+    assert "OpenBLAS" in _blas.blas.version
+
+
+@pytest.mark.parametrize("threads", [None, "3"])
+def test_the_environment_is_restored(run_python, threads):
+    """For Python and for C: the variable is set for one moment only."""
+    code = """
+        import ctypes, os
+        before = dict(os.environ)
+        import indygru_cpu
+        assert dict(os.environ) == before
+        getenv = ctypes.CDLL(None).getenv
+        getenv.restype = ctypes.c_char_p
+        print(indygru_cpu._blas.blas.threads, getenv(b"OPENBLAS_NUM_THREADS"))
+    """
+    environment = {} if threads is None else {"OPENBLAS_NUM_THREADS": threads}
+    assert run_python(code, **environment) == f"1 {threads and threads.encode()}"
+
+
+def test_the_package_is_found_but_not_imported(run_python):
+    """Its import would load the library for the whole process."""
+    code = """
+        import sys
+        import indygru_cpu
+        print([name for name in sys.modules if name.startswith("scipy_openblas")])
+    """
+    assert run_python(code) == "[]"
+
+
+@needs_proc
+def test_its_names_are_visible_to_nobody_else(run_python):
+    """Not in the global scope of the process, where a library opened later would bind its calls to them."""
+    code = """
+        import ctypes
+        import indygru_cpu
+        process = ctypes.CDLL(None)
+        library = ctypes.CDLL(indygru_cpu._blas.blas.path)
+        print([hasattr(library, name) and not hasattr(process, name)
+               for name in ("scipy_cblas_sgemm", "scipy_dgemm_", "scipy_openblas_set_num_threads")])
+    """
+    assert run_python(code) == "[True, True, True]"
+
+
+SCIPY_THREADS = """
+    import ctypes, re
+    {imports}
+    import numpy as np
+    import scipy.linalg
+    scipy.linalg.blas.dgemm(1.0, np.full((300, 300), 0.5), np.full((300, 300), 0.25))
+    lines = open("/proc/self/maps")
+    paths = {{line.split()[-1] for line in lines if re.search("scipy.libs/.*openblas", line)}}
+    assert len(paths) == 1, paths
+    print(ctypes.CDLL(paths.pop()).scipy_openblas_get_num_threads())
+    {after}
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("wanted", [None, "2"])
+def test_scipy_keeps_its_threads(run_python, wanted):
+    """Imported before us, after us, and without us: its BLAS has the same number of threads; ours has one."""
+    pytest.importorskip("scipy")
+    ours = "import indygru_cpu; assert indygru_cpu._blas.blas.threads == 1"
+    environment = {} if wanted is None else {"OPENBLAS_NUM_THREADS": wanted}
+
+    def threads(imports="", after=""):
+        return run_python(SCIPY_THREADS.format(imports=imports, after=after), **environment)
+
+    alone = threads()
+    assert threads(imports=ours) == alone
+    assert threads(imports=f"import scipy.linalg; {ours}") == alone
+    assert threads(after=f"{ours}; from indygru_cpu import functional") == alone
+    if wanted:
+        assert alone == wanted
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the library under another name, with what it needs beside it."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(Path(_blas.blas.path).parent, folder)
+    library = folder / Path(_blas.blas.path).name
+    return library.rename(folder / f"libother{library.suffix}")
+
+
+def test_another_library(run_python, copied):
+    digest, _, _ = run_python(USE).split("|")
+    other = run_python(USE, INDYGRU_CPU_BLAS=str(copied))
+    assert other.split("|") == [digest, str(copied), "'scipy_'"]
+    given = run_python(USE, INDYGRU_CPU_BLAS=str(copied), INDYGRU_CPU_BLAS_PREFIX="scipy_")
+    assert given.split("|") == [digest, str(copied), "'scipy_'"]
+
+
+def import_error(run_python, **environment):
+    text = run_python("import indygru_cpu", status=1, **environment)
+    assert text.splitlines()[-1].startswith("ImportError: ")
+    return text.splitlines()[-1]
+
+
+def test_a_missing_library(run_python, tmp_path):
+    path = str(tmp_path / "libnowhere.so")
+    assert path in import_error(run_python, INDYGRU_CPU_BLAS=path)
+
+
+def test_a_file_that_is_no_library(run_python, tmp_path):
+    path = tmp_path / "libtext.so"
+    path.write_text("no library")
+    assert str(path) in import_error(run_python, INDYGRU_CPU_BLAS=str(path))
+
+
+def test_a_library_without_blas(run_python):
+    error = import_error(run_python, INDYGRU_CPU_BLAS=_core.__file__)
+    assert _core.__file__ in error
+    assert "scipy_cblas_sgemm or cblas_sgemm" in error
+    assert "INDYGRU_CPU_BLAS_PREFIX" in error
+
+
+def test_a_wrong_prefix(run_python):
+    error = import_error(run_python, INDYGRU_CPU_BLAS_PREFIX="mine_")
+    assert _blas.blas.path in error
+    assert "mine_cblas_sgemm" in error
+
+
+def test_no_blas_at_all(run_python):
+    """Without the package: an error that names it and the way around it."""
+    code = 'import sys; sys.modules["scipy_openblas32"] = None; import indygru_cpu'
+    error = run_python(code, status=1).splitlines()[-1]
+    assert error.startswith("ImportError: ")
+    assert "scipy-openblas32" in error
+    assert "INDYGRU_CPU_BLAS" in error
+
+
+def test_the_addresses_are_those_of_the_library():
+    """`version` and `threads` speak of the library whose products are used."""
+    library = ctypes.CDLL(_blas.blas.path)
+    assert library.scipy_openblas_get_num_threads() == 1

@@ -1,0 +1,107 @@
+"""The command line: info, and what it says of wrong arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import indygru_cpu
+from indygru_cpu import _core, _info, _threads
+from indygru_cpu.__main__ import main
+from indygru_cpu._blas import blas
+
+
+def test_info_json(capsys):
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    threads = _threads.default()
+    assert found == {
+        "version": indygru_cpu.__version__,
+        "tier": {"in_use": _core.tier_in_use(), "available": list(_core.tiers())},
+        "openmp": {"built_in": _core.openmp_threads() > 0, "maximum": _core.openmp_threads()},
+        "threads": {"count": threads.count, "reason": threads.reason},
+        "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    assert Path(found["blas"]["path"]).exists()
+
+
+def test_info_text_says_what_json_says(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    found = _info.info()
+    threads = found["threads"]
+    for expected in (
+        found["version"],
+        found["tier"]["in_use"],
+        ", ".join(found["tier"]["available"]),
+        f"{threads['count']} (decided by: {threads['reason']})",
+        found["blas"]["version"],
+        found["blas"]["path"],
+        found["numpy"],
+        found["python"],
+    ):
+        assert expected in text
+
+
+def test_info_is_loud_about_a_serial_build(capsys, monkeypatch):
+    monkeypatch.setattr(_core, "openmp_threads", lambda: 0)
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("WARNING: built without OpenMP")
+    assert "INDYGRU_CPU_OPENMP=1" in text
+    assert "1 (decided by: built without OpenMP)" in text
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["openmp"] == {"built_in": False, "maximum": 0}
+
+
+def test_info_without_the_warning_where_there_is_openmp(monkeypatch):
+    monkeypatch.setattr(_core, "openmp_threads", lambda: 3)
+    text = _info.as_text(_info.info())
+    assert "WARNING" not in text
+    assert "at most 3 threads" in text
+
+
+def test_python_m_follows_the_environment(tmp_path):
+    package = str(Path(indygru_cpu.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package, "INDYGRU_CPU_TIER": "baseline"}
+    command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["tier"]["in_use"] == "baseline"
+    assert not done.stderr
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"indygru_cpu {indygru_cpu.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["COMMAND"]),
+        (["dance"], ["'dance'", "demo"]),
+        (["info", "--plot", "a.png"], ["--plot"]),
+        (["demo", "--hidden-size", "0"], ["--hidden-size", "at least 1", "'0'"]),
+        (["demo", "--iterations", "many"], ["--iterations", "at least 1", "'many'"]),
+        (["demo", "--seed", "-1"], ["--seed", "at least 0", "'-1'"]),
+        (["demo", "--threads", "1.5"], ["--threads", "at least 1", "'1.5'"]),
+    ],
+)
+def test_wrong_arguments_are_named(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert all(word in captured.err for word in words), captured.err

@@ -1,0 +1,244 @@
+"""The number of threads: what decides it, and that it never shows in a result."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import helpers
+import numpy as np
+import pytest
+
+from indygru_cpu import IndyGRU, _core, _threads, functional
+
+needs_openmp = pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+
+#: (T, B, D, N), all above the least work: one row of many units, many rows of few, blocks of both, wide
+#: input, several chunks.
+LARGE = [(60, 1, 9, 260), (30, 131, 7, 9), (33, 17, 40, 65), (9, 8, 400, 40), (400, 5, 3, 33)]
+
+
+def work(shape):
+    n_steps, n_batch, n_inputs, n_units = shape
+    return n_steps * n_batch * 3 * n_units * (n_inputs + 30)
+
+
+@pytest.mark.parametrize("shape", LARGE)
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"reproducible": True}], ids=str)
+def test_same_bits_on_any_number_of_threads(dtype, shape, ragged, options):
+    assert work(shape) > _threads.LEAST_WORK
+    case = helpers.random_case(shape, dtype, "tanh", ragged)
+    expected = case.run(num_threads=1, **options)
+    for num_threads in (2, 3, 8, None):
+        helpers.assert_same_bits(case.run(num_threads=num_threads, **options), expected)
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_same_bits_again(shape):
+    """No race: the same call many times over."""
+    case = helpers.random_case(shape, np.float32, "softsign", ragged=True)
+    expected = case.run(num_threads=4)
+    for _ in range(5):
+        helpers.assert_same_bits(case.run(num_threads=4), expected)
+
+
+def test_same_bits_from_several_python_threads(dtype):
+    cases = [helpers.random_case(shape, dtype, ragged=True) for shape in LARGE]
+    expected = [case.run() for case in cases]
+    with ThreadPoolExecutor(6) as pool:
+        for index, found in enumerate(pool.map(lambda i: cases[i % 5].run(num_threads=1 + i % 3), range(30))):
+            helpers.assert_same_bits(found, expected[index % 5])
+
+
+def test_the_interpreter_runs_on_meanwhile():
+    """The GIL is free during forward and during backward: another Python thread keeps ticking."""
+    case = helpers.random_case((2000, 8, 40, 65), np.float64)
+    _, _, tape = functional.forward(*case.arguments, tape=True)
+    for call in (
+        lambda: case.forward(num_threads=1),
+        lambda: functional.backward(tape, case.dy, num_threads=1),
+    ):
+        done, ticks = threading.Event(), 0
+        thread = threading.Thread(target=lambda call=call, done=done: (call(), done.set()))
+        start = time.monotonic()
+        thread.start()
+        while not done.is_set():
+            time.sleep(0.002)
+            ticks += 1
+        seconds = time.monotonic() - start
+        thread.join()
+        assert ticks * 0.002 > 0.1 * seconds
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "50000 100000\n"}, 0.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "400000 100000\n", "cpu/cpu.cfs_quota_us": "1\n", "cpu/cpu.cfs_period_us": "1\n"}, 4.0),
+        ({"cpu.max": ""}, None),
+        ({}, None),
+    ],
+)
+def test_cgroup_quota(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _threads.cgroup_quota(str(tmp_path)) == expected
+
+
+@needs_openmp
+@pytest.mark.parametrize(
+    ("quota", "processors", "openmp", "expected"),
+    [(1.5, 9, 9, 2), (0.5, 9, 9, 1), (None, 3, 9, 3), (None, 9, 4, 4), (None, 500, 500, 64), (7.0, 7, 7, 7)],
+)
+def test_default_is_the_smallest_limit(monkeypatch, quota, processors, openmp, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(_threads, "cgroup_quota", lambda: quota)
+    monkeypatch.setattr(_threads, "affinity", lambda: processors)
+    monkeypatch.setattr(_threads._core, "openmp_threads", lambda: openmp)
+    assert _threads.default().count == expected
+    assert _threads.default().reason
+    monkeypatch.setenv("OMP_NUM_THREADS", str(openmp))
+    assert _threads.default().count == min(openmp, _threads.MOST_THREADS)
+
+
+@needs_openmp
+def test_count():
+    assert _threads.count(None, _threads.LEAST_WORK - 1) == 1
+    assert _threads.count(8, _threads.LEAST_WORK - 1) == 1
+    assert _threads.count(None, _threads.LEAST_WORK) == _threads.default().count
+    assert _threads.count(8, _threads.LEAST_WORK) == 8
+    assert _threads.count(10_000, 1e12) == _threads.MOST_THREADS
+
+
+def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
+    monkeypatch.setattr(_threads._core, "is_forked", lambda: True)
+    assert _threads.count(8, 1e12) == _threads.default().count == 1
+    monkeypatch.setattr(_threads._core, "openmp_threads", lambda: 0)
+    assert _threads.count(8, 1e12) == 1
+    assert "OpenMP" in _threads.default().reason
+
+
+@needs_openmp
+def test_omp_num_threads(run_python):
+    code = "from indygru_cpu import _threads; print(_threads.default().count)"
+    assert run_python(code, OMP_NUM_THREADS="1") == "1"
+    assert run_python(code, OMP_NUM_THREADS="5") == "5"
+
+
+@needs_openmp
+@needs_affinity
+def test_affinity(run_python):
+    code = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from indygru_cpu import _threads
+        print(_threads.affinity(), _threads.default().count)
+    """
+    assert run_python(code) == "1 1"
+
+
+RUN = """
+    import os, sys
+    import numpy as np
+
+    def tasks():
+        return len(os.listdir("/proc/self/task"))
+
+    def layer_and_x():
+        from indygru_cpu import IndyGRU
+        return IndyGRU(9, 70, seed=5), np.random.default_rng(5).standard_normal((40, 33, 9), np.float32)
+
+    def everything(**options):
+        layer, x = layer_and_x()
+        y, h_n, tape = layer.forward(x, **options)
+        grads = layer.backward(tape, dy=y)
+        return b"".join(a.tobytes() for a in (y, h_n, grads.x, grads.h0, *grads.parameters.values()))
+"""
+
+
+def with_run(code):
+    """A script that has the functions of RUN."""
+    return textwrap.dedent(RUN) + textwrap.dedent(code)
+
+
+@needs_proc
+def test_no_thread_before_it_is_needed(run_python):
+    """Neither import, nor a serial call, nor a step of any size starts one; nor does backward's BLAS."""
+    code = """
+        before = tasks()
+        import indygru_cpu
+        print(tasks() - before)
+        everything(num_threads=1)
+        layer, x = layer_and_x()
+        layer(x[:1], num_threads=8)
+        big = np.ones((200, 300), np.float32)
+        indygru_cpu.functional.step(big, big, np.ones((300, 900), np.float32), np.ones(900, np.float32), None)
+        print(tasks() - before)
+    """
+    assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1").split() == ["0", "0"]
+
+
+@needs_proc
+@needs_openmp
+@pytest.mark.parametrize("num_threads", [2, 3])
+def test_threads_that_were_asked_for_are_used(run_python, num_threads):
+    code = f"""
+        before = tasks()
+        everything(num_threads={num_threads})
+        print(tasks() - before)
+    """
+    assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1") == str(num_threads - 1)
+
+
+@needs_fork
+@pytest.mark.parametrize("first", [1, 2], ids=["serial parent", "parallel parent"])
+def test_fork(run_python, first):
+    """The child computes the same bits, serially, whatever the parent did; the parent goes on as before."""
+    code = f"""
+        from indygru_cpu import _threads
+        expected = everything(num_threads={first})
+        child = os.fork()
+        if not child:
+            serial = _threads.default().count == 1 and _threads.count(4, 1e12) == 1
+            os._exit(0 if serial and everything(num_threads=4) == expected == everything() else 3)
+        assert os.waitpid(child, 0)[1] == 0
+        print(everything(num_threads=2) == expected, _threads.count(2, 1e12))
+    """
+    assert run_python(with_run(code)) == f"True {2 if _core.openmp_threads() else 1}"
+
+
+def test_wrong_numbers_are_refused():
+    case = helpers.random_case((3, 2, 4, 5), np.float32)
+    _, _, tape = functional.forward(*case.arguments, tape=True)
+    layer = IndyGRU(4, 5)
+    calls = [
+        lambda n: functional.forward(*case.arguments, num_threads=n),
+        lambda n: functional.backward(tape, num_threads=n),
+        lambda n: layer(case.x, num_threads=n),
+        lambda n: layer.forward(case.x, num_threads=n),
+        lambda n: IndyGRU(4, 5, num_threads=n),
+    ]
+    wrongs = [
+        (0, ValueError, "at least 1, got 0"),
+        (-2, ValueError, "at least 1, got -2"),
+        (1.5, TypeError, r"an integer, got 1\.5"),
+        ("2", TypeError, "an integer, got '2'"),
+        (True, TypeError, "an integer, got True"),
+    ]
+    for call in calls:
+        for wrong, kind, text in wrongs:
+            with pytest.raises(kind, match=f"num_threads: expected {text}"):
+                call(wrong)
