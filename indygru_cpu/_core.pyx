@@ -18,7 +18,7 @@ ctypedef cython.floating real
 cdef enum:
     STEP_ROWS = 12            # two blocks of the micro-kernel
     STEP_SCRATCH = (4 * STEP_ROWS + 1) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
-    BACKWARD_LINES = 1024     # of one chunk of backward, where the products want long sums
+    BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
     PRODUCT_ROWS = 256        # of one block of a product, and columns
     PRODUCT_COLUMNS = 384
 
@@ -274,7 +274,7 @@ def backward(const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel
         p.tape = <char *> &tape[0]
     if lengths is not None:
         p.lengths = <const ptrdiff_t *> &lengths[0]
-    p.chunk = max(1, BACKWARD_LINES // max(1, p.n_batch))
+    p.chunk = max(1, BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize * p.n_batch))
     measure_scratch(&p)
     cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.n_batch, bytes = scratch_bytes(&p), i, first
     cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)

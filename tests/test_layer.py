@@ -274,6 +274,18 @@ def test_wrong_calls(arguments, kind, text):
             call(**({"x": inputs()} | arguments))
 
 
+@pytest.mark.parametrize("wrong", [[1, 2], [10], [-1], [[5, 5]]])
+def test_wrong_lengths_unbatched(wrong):
+    with pytest.raises(ValueError, match="lengths: expected"):
+        make()(inputs(shape=(T, D)), lengths=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, [1], "kernel_l0"])
+def test_a_state_dict_is_a_mapping(wrong):
+    with pytest.raises(TypeError, match="state_dict: expected a "):
+        make().load_state_dict(wrong)
+
+
 def test_wrong_gradients():
     layer = make(batch_first=True)
     y, h_n, tape = layer.forward(inputs(shape=(B, T, D)))

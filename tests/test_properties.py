@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import helpers
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +119,22 @@ def test_padding_is_never_read(case, options):
     helpers.assert_same_bits(found["h0"][empty], case.dh_n[empty])
     for row in np.flatnonzero(~empty):
         helpers.assert_same_bits(found["h_n"][row], found["y"][case.lengths[row] - 1, row])
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_rows_and_padding_are_apart_in_blas_too(dtype, poison):
+    """At a size where BLAS multiplies several rows at once: what is in one of them stays there."""
+    case = helpers.random_case((140, 17, 260, 9), dtype, ragged=True)
+    clean, poisoned = case.run(), case.copy()
+    poisoned.x[np.arange(140)[:, None] >= case.lengths] = poison
+    helpers.assert_same_bits(poisoned.run(), clean)
+    row = int(case.lengths.argmax())
+    poisoned.x[3, row, 5] = poison
+    found, others = poisoned.run(), np.arange(17) != row
+    for name in ("y", "x"):
+        helpers.assert_same_bits(found[name][:, others], clean[name][:, others])
+    helpers.assert_same_bits(found["h0"][others], clean["h0"][others])
+    assert not helpers.same_bits(found["y"][:, row], clean["y"][:, row])
 
 
 def places(data, shape):

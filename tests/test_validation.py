@@ -219,6 +219,13 @@ def test_lists_are_arrays_of_float64():
         forward(replace(case.astype(np.float32), x=case.x.tolist()))
 
 
+def test_ragged_lists_are_refused():
+    """NumPy's own words do not say which argument it was."""
+    case = helpers.random_case((2, 2, 3, 5), np.float64)
+    with pytest.raises((TypeError, ValueError), match=r"\bx\b.*expected"):
+        forward(replace(case, x=[[[0.5, 0.25, 0.125]], [[0.5, 0.25]]]))
+
+
 def out_for(case, **changes):
     return np.full(case.dy.shape, 0.375, **({"dtype": np.float32} | changes))
 

@@ -36,11 +36,22 @@ INLINE void NAME(sum_row)(ptrdiff_t n, ptrdiff_t dgates_plane, const REAL *restr
     }
 }
 
+/* Adds sums (3, n) of lines to a job's (3, n_units), and clears them. */
+static void NAME(add_sums)(const indygru_tile *tile, REAL *restrict sums, REAL *restrict total)
+{
+    ptrdiff_t n = tile->n_units;
+    for (int gate = 0; gate < 3; gate++)
+        for (ptrdiff_t j = 0; j < n; j++) {
+            total[gate * tile->plane + j] += sums[gate * n + j];
+            sums[gate * n + j] = 0;
+        }
+}
+
 static void NAME(backward_tile)(const indygru_tile *tile)
 {
+    enum { SUMMED = 512 }; /* lines: rounding errors grow with these plus the number of sums, not with their product */
     const indygru_run *run = &tile->run;
     ptrdiff_t n = tile->n_units, line = indygru_count_lines(run);
-    /* Sums of a job first, then added to those of the jobs before: rounding errors grow with either count alone. */
     REAL du[3 * INDYGRU_MAX_TILE_UNITS] = {0}, db[3 * INDYGRU_MAX_TILE_UNITS] = {0};
     for (ptrdiff_t step = run->n_steps - 1; step >= 0; step--)
         for (ptrdiff_t row = run->n_rows - 1; row >= 0; row--) {
@@ -55,10 +66,9 @@ static void NAME(backward_tile)(const indygru_tile *tile)
             REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
             FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile, gates, h, dy, dh, dgates)
             NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
-        }
-    for (int gate = 0; gate < 3; gate++)
-        for (ptrdiff_t j = 0; j < n; j++) {
-            ((REAL *)tile->du)[gate * tile->plane + j] += du[gate * n + j];
-            ((REAL *)tile->db)[gate * tile->plane + j] += db[gate * n + j];
+            if (line % SUMMED == 0) {
+                NAME(add_sums)(tile, du, tile->du);
+                NAME(add_sums)(tile, db, tile->db);
+            }
         }
 }
