@@ -3,7 +3,7 @@
 from indygru_cpu._version import __version__
 
 try:
-    from indygru_cpu import _core as _core
+    import indygru_cpu._core  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "indygru_cpu._core":
         raise

@@ -261,8 +261,8 @@ def backward(const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel
              const real[:] bias, const real[:, :, :] y, real[:] tape, const Py_ssize_t[:] lengths, int activation,
              int n_threads, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
              real[:, :] dkernel, real[:] du, real[:] db):
-    """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D), dkernel (D, 3N), du, db (3N,):
-    zeros IN, gradients OUT."""
+    """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
+    dkernel (D, 3N), du, db (3N,): zeros IN, gradients OUT."""
     cdef Plan p = plan_of(x, kernel, recurrent_kernel, bias, activation, reproducible)
     p.h0 = Array(<char *> &h0[0, 0], 0, h0.strides[0])
     p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])

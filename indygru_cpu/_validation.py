@@ -99,6 +99,13 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
     return native
 
 
+def _as_array(name: str, value: object) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, got what NumPy cannot make one of: {error}") from None
+
+
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
     if type(value) is np.ndarray:
@@ -106,7 +113,7 @@ def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]
     elif isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     else:
-        found = np.asarray(value)
+        found = _as_array(name, value)
     native = found.dtype
     if like is None or native is not like[1]:
         native = _native(name, native, like)
@@ -130,7 +137,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     _check_shape(name, value.shape, shape)
     if not value.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if not _is_readable(value) or _repeats(value):
+    if not _is_readable(value) or _overlaps_itself(value):
         raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {value.strides}")
     for other_name, other in inputs.items():
         if overlaps(value, other):
@@ -138,11 +145,16 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     return value
 
 
-def _repeats(array: Array) -> bool:
-    """Whether elements share memory, as in a broadcast array."""
-    return not array.flags.c_contiguous and any(
-        stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True)
-    )
+def _overlaps_itself(array: Array) -> bool:
+    """Whether elements may share memory, as in a broadcast array or in overlapping windows."""
+    if array.flags.c_contiguous:
+        return False
+    reach = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1 and stride < reach:
+            return True
+        reach += (size - 1) * stride
+    return False
 
 
 def overlaps(a: Array, b: Array) -> bool:
@@ -155,11 +167,11 @@ def overlaps(a: Array, b: Array) -> bool:
 
 def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
     """Valid steps of each row: integers from 0 to T."""
-    found = np.asarray(value)
-    if found.dtype.kind not in "iu":
+    found = _as_array(name, value)
+    if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got {found.dtype}")
     _check_shape(name, found.shape, (n_batch,))
     wrong = np.flatnonzero((found < 0) | (found > n_steps))
     if len(wrong):
         raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {found[wrong[0]]} for row {wrong[0]}")
-    return np.ascontiguousarray(found, dtype=np.intp)
+    return np.array(found, dtype=np.intp)  # a copy: the kernels rely on what was checked

@@ -15,7 +15,9 @@ The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14)::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -43,6 +45,11 @@ class Gradients(NamedTuple):
     bias: Array
 
 
+@lru_cache(maxsize=16)
+def _no_bias(columns: int, dtype: np.dtype[Any]) -> Array:
+    return np.zeros(columns, dtype)
+
+
 class Weights(NamedTuple):
     """The checked weights of a call: kernel (D, 3N), recurrent_kernel (3N,), bias (3N,)."""
 
@@ -58,7 +65,7 @@ class Weights(NamedTuple):
             raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {w.shape[1]}")
         like, columns = ("kernel", w.dtype), (w.shape[1],)
         u = check.contiguous("recurrent_kernel", recurrent_kernel, columns, like)
-        b = np.zeros(columns, w.dtype) if bias is None else check.contiguous("bias", bias, columns, like)
+        b = _no_bias(columns[0], w.dtype) if bias is None else check.contiguous("bias", bias, columns, like)
         return cls(w, u, b)
 
     @property
@@ -239,6 +246,14 @@ def forward(
     return shown, h_n, Tape(call, y, gates)
 
 
+def _laid_out_like(x: Array, is_all_written: bool) -> Array:
+    """Room for dx, (T, B, D), time-major or batch-major as x is; zeros where the kernels do not write all of it."""
+    make: Callable[..., Array] = np.empty if is_all_written else np.zeros
+    if abs(x.strides[0]) >= abs(x.strides[1]):
+        return make(x.shape, x.dtype)
+    return make((x.shape[1], x.shape[0], x.shape[2]), x.dtype).swapaxes(0, 1)
+
+
 def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None) -> Gradients:
     """Gradients of ``sum(y * dy) + sum(h_n * dh_n)`` with respect to every argument of `forward`.
 
@@ -288,7 +303,7 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     dh = np.zeros(call.y_shape[1:], like[1])
     if dh_n is not None:
         dh += check.array("dh_n", dh_n, call.y_shape[1:], like)
-    dx = np.zeros_like(call.x, subok=False)
+    dx = _laid_out_like(call.x, is_all_written=call.lengths is None and call.y_shape[2] > 0)
     weights = [np.zeros_like(weight) for weight in call.weights]
     _BACKWARD[like[1]](
         call.x, call.h0, *call.weights, tape.y, tape.gates, call.lengths, call.activation,

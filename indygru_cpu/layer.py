@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from indygru_cpu import _validation as check
 from indygru_cpu import functional
+from indygru_cpu._parameters import Parameters
 
 Array = np.ndarray[Any, Any]
 
@@ -110,7 +110,7 @@ class IndyGRU:
         self.activation = activation
         self.dtype = check.dtype(dtype)
         self.num_threads = check.num_threads(num_threads)
-        self._arrays = self._initial_arrays(np.random.default_rng(seed))
+        self._parameters = Parameters(self._initial_arrays(np.random.default_rng(seed)))
 
     def _initial_arrays(self, rng: np.random.Generator) -> dict[str, Array]:
         d, n = self.input_size, self.hidden_size
@@ -126,13 +126,13 @@ class IndyGRU:
         return arrays
 
     @property
-    def parameters(self) -> Mapping[str, Array]:
-        """The live arrays by name: a read-only mapping of writable arrays."""
-        return MappingProxyType(self._arrays)
+    def parameters(self) -> Parameters:
+        """The live arrays by name."""
+        return self._parameters
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters."""
-        return {name: array.copy() for name, array in self._arrays.items()}
+        return {name: array.copy() for name, array in self._parameters.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy values into the parameters. Every name, shape and dtype is checked first; an error changes nothing.
@@ -157,19 +157,16 @@ class IndyGRU:
         >>> bool((a.parameters["kernel_l0"] == b.parameters["kernel_l0"]).all())
         True
         """
-        missing, unknown = self._arrays.keys() - state_dict.keys(), state_dict.keys() - self._arrays.keys()
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
+        names = self._parameters.keys()
+        missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
         if missing or unknown:
-            raise ValueError(f"state_dict: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        checked = {
-            name: check.array(name, state_dict[name], array.shape, ("the layer", self.dtype))
-            for name, array in self._arrays.items()
-        }
-        copies = {name: np.array(value) for name, value in checked.items()}
-        for name, value in copies.items():
-            self._arrays[name][...] = value
+            raise ValueError(f"state_dict: missing {missing}, unknown {unknown}")
+        self._parameters.update(state_dict)
 
     def _weights(self) -> tuple[Array, Array, Array | None]:
-        arrays = self._arrays
+        arrays = self._parameters
         return arrays["kernel_l0"], arrays["recurrent_kernel_l0"], arrays.get("bias_l0")
 
     def _time_major(self, array: Array, batched: bool) -> Array:
@@ -209,7 +206,8 @@ class IndyGRU:
         inputs = self._time_major(given, batched)
         state = self._checked_state("h0", h0, inputs.shape[1], batched)
         if lengths is not None and not batched:
-            lengths = np.reshape(lengths, 1)  # type: ignore[call-overload]
+            lengths = np.asarray(lengths)
+            lengths = lengths[None] if lengths.ndim == 0 else lengths
         threads = self.num_threads if num_threads is None else num_threads
         y = np.empty((*given.shape[:-1], self.hidden_size), self.dtype)
         _, h_n, *inner = functional.forward(
@@ -310,7 +308,7 @@ class IndyGRU:
         return Gradients(
             self._as_given(found.x, tape.batched),
             found.h0[None] if tape.batched else found.h0,
-            {name: by_name[name] for name in self._arrays},
+            {name: by_name[name] for name in self._parameters},
         )
 
     def __repr__(self) -> str:

@@ -59,7 +59,8 @@ ALLOWED = {
     "_threads": {"_core"},
     "_blas": {"_core"},
     "functional": {"_validation", "_threads", "_blas", "_core"},
-    "layer": {"functional", "_validation"},
+    "_parameters": {"_validation"},
+    "layer": {"functional", "_parameters", "_validation"},
 }
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import helpers
 import pytest
 
 from indygru_cpu import _blas, _core
@@ -31,6 +32,15 @@ USE = """
 def test_ours_has_one_thread():
     assert _blas.blas.threads == 1
     assert "OpenBLAS" in _blas.blas.version
+
+
+@pytest.mark.parametrize("shape", helpers.THROUGH_BLAS)
+def test_large_calls_go_through_it(tier, dtype, shape):
+    """Seen from the last bits, which are not the micro-kernel's. Other tests count on these sizes for BLAS."""
+    case = helpers.random_case(shape, dtype)
+    by_blas, by_kernel = case.forward()["y"], case.forward(reproducible=True)["y"]
+    assert not helpers.same_bits(by_blas, by_kernel)
+    assert helpers.scaled_error(by_blas, by_kernel) <= helpers.bound("y", dtype)
 
 
 @pytest.mark.parametrize("threads", [None, "3"])

@@ -13,7 +13,7 @@ import pytest
 from indygru_cpu import _core, functional
 
 #: (T, B, D, N): around lanes (7, 8, 9, 17, 33), tiles (130, 257 units), runs of inputs and blocks of products (256,
-#: 384), long enough for several chunks, and at last large enough for BLAS.
+#: 384), long enough for several chunks (of backward: the 4000), and at last large enough for BLAS.
 SHAPES = [
     (1, 1, 1, 1),
     (2, 1, 9, 7),
@@ -30,8 +30,8 @@ SHAPES = [
     (9, 30, 400, 7),
     (40, 8, 270, 135),
     (6, 2, 515, 257),
-    (150, 9, 260, 120),
-    (300, 1, 257, 140),
+    (90, 7, 4000, 9),
+    *helpers.THROUGH_BLAS[:2],
     (2, 260, 33, 16),
 ]
 
@@ -88,7 +88,7 @@ def test_sizes(tier, shape, dtype, activation, ragged, recompute, reproducible, 
 @pytest.mark.parametrize("layout", ["time-major", "batch-major"])
 def test_whole_batches_through_blas(tier, dtype, ragged, layout):
     """So many units that a tile has all rows, and BLAS reads them where they lie unless padding is left out."""
-    case, expected = case_and_expected((90, 3, 256, 910), dtype, "tanh", ragged)
+    case, expected = case_and_expected(helpers.THROUGH_BLAS[3], dtype, "tanh", ragged)
     helpers.assert_close(in_layout(case, layout).run(recompute=ragged), expected, dtype)
 
 
@@ -130,9 +130,9 @@ def test_size_zero(tier, dtype, empty, recompute):
 
 
 STRIDES = {
-    "reversed": lambda signal: np.lib.stride_tricks.sliding_window_view(signal, 260)[::-1][:300],
-    "overlapping windows": lambda signal: np.lib.stride_tricks.sliding_window_view(signal, 260)[:300],
-    "one step all the time": lambda signal: np.broadcast_to(signal[:260], (300, 260)),
+    "reversed": lambda signal: np.lib.stride_tricks.sliding_window_view(signal, 770)[::-1][:300],
+    "overlapping windows": lambda signal: np.lib.stride_tricks.sliding_window_view(signal, 770)[:300],
+    "one step all the time": lambda signal: np.broadcast_to(signal[:770], (300, 770)),
 }
 
 
@@ -140,8 +140,8 @@ STRIDES = {
 @pytest.mark.parametrize("n_batch", [1, 3])
 def test_strides_that_blas_does_not_take(tier, dtype, name, n_batch):
     """Lines of inputs that overlap, go backwards or are all the same, at a size where BLAS reads lines."""
-    case = helpers.random_case((300, n_batch, 260, 9), dtype)
-    lines = STRIDES[name](np.random.default_rng(3).standard_normal(700).astype(dtype))
+    case = helpers.random_case((300, n_batch, 770, 9), dtype)
+    lines = STRIDES[name](np.random.default_rng(3).standard_normal(1100).astype(dtype))
     x = np.broadcast_to(lines[:, None], case.x.shape)
     helpers.assert_same_bits(
         replace(case, x=x).run(reproducible=True), replace(case, x=x.copy()).run(reproducible=True)

@@ -21,8 +21,16 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 
 #: (T, B, D, N), all above the least work: one row of many units, many rows of few, blocks of both, wide input,
-#: several chunks, BLAS.
-LARGE = [(60, 1, 9, 260), (30, 131, 7, 9), (33, 17, 40, 65), (9, 8, 400, 40), (400, 5, 3, 33), (300, 3, 260, 40)]
+#: several chunks, also of backward, BLAS.
+LARGE = [
+    (60, 1, 9, 260),
+    (30, 131, 7, 9),
+    (33, 17, 40, 65),
+    (9, 8, 400, 40),
+    (400, 5, 3, 33),
+    (90, 7, 4000, 9),
+    helpers.THROUGH_BLAS[4],
+]
 
 
 def work(shape):
@@ -54,8 +62,8 @@ def test_same_bits_from_several_python_threads(dtype):
     cases = [helpers.random_case(shape, dtype, ragged=True) for shape in LARGE]
     expected = [case.run() for case in cases]
     with ThreadPoolExecutor(6) as pool:
-        for i, found in enumerate(pool.map(lambda i: cases[i % 6].run(num_threads=1 + i % 4), range(36))):
-            helpers.assert_same_bits(found, expected[i % 6])
+        for i, found in enumerate(pool.map(lambda i: cases[i % 7].run(num_threads=1 + i % 4), range(35))):
+            helpers.assert_same_bits(found, expected[i % 7])
 
 
 def test_the_interpreter_runs_on_meanwhile():

@@ -52,7 +52,7 @@ INLINE REAL NAME(expm1_unclamped)(REAL x)
 INLINE REAL NAME(tanh)(REAL x)
 {
     REAL e = NAME(expm1_unclamped)(-2 * NAME(clamp)(x, -TANH_LIMIT, TANH_LIMIT));
-    return -e / (2 + e);
+    return COPYSIGN(e / (2 + e), x); /* for -0 */
 }
 
 /* `activation` is a constant wherever these are inlined, so that the switch costs nothing. */

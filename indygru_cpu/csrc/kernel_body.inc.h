@@ -27,6 +27,7 @@
 #define EXPONENT_BIAS 127
 #define FUSED __builtin_fmaf
 #define ABS __builtin_fabsf
+#define COPYSIGN __builtin_copysignf
 #define LOG2_HIGH 0x1.63p-1f /* few bits, so that n * LOG2_HIGH is exact */
 #define LOG2_LOW -0x1.bd0106p-13f
 #define EXP_LOW -88.0f
@@ -44,6 +45,7 @@
 #define EXPONENT_BIAS 1023
 #define FUSED __builtin_fma
 #define ABS __builtin_fabs
+#define COPYSIGN __builtin_copysign
 #define LOG2_HIGH 0x1.62e42feep-1
 #define LOG2_LOW 0x1.a39ef35793c76p-33
 #define EXP_LOW -709.0

@@ -11,6 +11,7 @@
 #undef EXPONENT_BIAS
 #undef FUSED
 #undef ABS
+#undef COPYSIGN
 #undef LOG2_HIGH
 #undef LOG2_LOW
 #undef EXP_LOW
