@@ -87,9 +87,7 @@ def rank(layer: str, shape: tuple[int, ...]) -> None:
 def same_dtype(name: str, found: np.dtype[Any], other: str, expected: np.dtype[Any]) -> None:
     """Check that dtypes are not mixed."""
     if found.newbyteorder("=") != expected:
-        raise TypeError(
-            f"Input {name!r} has type {found} that does not match type {expected} of argument {other!r}."
-        )
+        raise TypeError(f"Input {name!r} has type {found} that does not match type {expected} of argument {other!r}.")
 
 
 def state(name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any]) -> Array:
@@ -111,9 +109,7 @@ def same_batch(n_inputs: int, n_states: int) -> None:
 def same_depth(found: int, built: int) -> None:
     """Check the input features of a cell that is built already."""
     if found != built:
-        raise ValueError(
-            f"inputs: expected {built} features in the last axis, as when the cell was built, got {found}"
-        )
+        raise ValueError(f"inputs: expected {built} features in the last axis, as when the cell was built, got {found}")
 
 
 def agrees(what: str, found: object, name: str, given: object) -> None:
@@ -154,9 +150,7 @@ def sequence_length(value: object, n_steps: int, n_batch: int) -> Array:
     """Return integers from 0 to T. As in the original any number is taken, cut down and limited to them."""
     found = np.asarray(value)
     if found.ndim != 1:
-        raise ValueError(
-            f"sequence_length must be a vector of length batch_size, but saw shape: {found.shape}"
-        )
+        raise ValueError(f"sequence_length must be a vector of length batch_size, but saw shape: {found.shape}")
     if len(found) != n_batch:
         raise ValueError(f"sequence_length: expected {n_batch} numbers, one for each row, got {len(found)}")
     if found.dtype.kind not in "biuf" and found.size:

@@ -95,9 +95,7 @@ class CellTape:
         ((3, 7, 5), (3, 4), (5, 8))
         """
         dy = self._upstream(f"d_{self.layout.output}", d_outputs, self.outputs.shape)
-        dh = self._upstream(
-            f"d_{self.layout.state}", d_final_state, self.layout.to_steps(self.outputs).shape[1:]
-        )
+        dh = self._upstream(f"d_{self.layout.state}", d_final_state, self.layout.to_steps(self.outputs).shape[1:])
         grads = self.engine.backward(self.tape, None if dy is None else self.layout.to_steps(dy), dh)
         return {
             **named_views(grads.kernel, grads.recurrent_kernel, grads.bias),

@@ -108,9 +108,7 @@ def read_tensors(prefix: str | os.PathLike[str], names: Iterable[str]) -> dict[s
     for name in names:
         if name not in entries:
             similar = get_close_matches(str(name), entries) or list(entries)[:3]
-            raise CheckpointError(
-                f"{prefix}: no tensor {name!r} among {len(entries)}, but for example {similar}"
-            )
+            raise CheckpointError(f"{prefix}: no tensor {name!r} among {len(entries)}, but for example {similar}")
         with located(f"{prefix}: tensor {name!r}"):
             tensors[name] = _read_tensor(prefix, entries[name], num_shards)
     return tensors
@@ -129,9 +127,7 @@ def _read_bundle(prefix: str) -> tuple[dict[str, TensorEntry], int]:
 
 def _check_extents(prefix: str, entries: Mapping[str, TensorEntry], num_shards: int) -> None:
     """Check that tensors lie in their files, and apart: all together then take no more than the files."""
-    stored = [
-        (entry.shard, entry.offset, entry.size, name) for name, entry in entries.items() if not entry.sliced
-    ]
+    stored = [(entry.shard, entry.offset, entry.size, name) for name, entry in entries.items() if not entry.sliced]
     lengths: dict[int, int] = {}
     for shard, offset, size, name in stored:
         path = data_path(prefix, shard, num_shards)
@@ -164,9 +160,7 @@ def _read_tensor(prefix: str, entry: TensorEntry, num_shards: int) -> np.ndarray
             raise CheckpointError(f"cut off: there are no {where}")
     computed = masked_crc32c(stored)
     if computed != entry.crc:
-        raise CheckpointError(
-            f"wrong CRC-32C of {where}: stored {entry.crc:#010x}, computed {computed:#010x}"
-        )
+        raise CheckpointError(f"wrong CRC-32C of {where}: stored {entry.crc:#010x}, computed {computed:#010x}")
     try:
         return array.astype(entry.dtype, copy=False).reshape(entry.shape)
     except ValueError as error:  # more dimensions than NumPy has, or an empty array too long for it

@@ -171,9 +171,7 @@ class _Block:
         return len(self._body) + 4 * (len(self._restarts) + 1)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._body) + struct.pack(
-            f"<{len(self._restarts) + 1}I", *self._restarts, len(self._restarts)
-        )
+        return bytes(self._body) + struct.pack(f"<{len(self._restarts) + 1}I", *self._restarts, len(self._restarts))
 
 
 def write_table(entries: Iterable[tuple[bytes, bytes]], block_size: int = _BLOCK_SIZE) -> bytes:

@@ -80,9 +80,7 @@ class RNNCell(Layer):
         if inputs is not None:
             array = check.inputs(inputs, least_rank=1)
             check.agrees("batch size", len(array), "batch_size", batch_size)
-            check.agrees(
-                "dtype", array.dtype, "dtype", None if dtype is None else check.dtype("dtype", dtype)
-            )
+            check.agrees("dtype", array.dtype, "dtype", None if dtype is None else check.dtype("dtype", dtype))
             batch_size, dtype = len(array), array.dtype
         if batch_size is None or dtype is None:
             raise ValueError(

@@ -112,17 +112,13 @@ class CellVariables:
         self.scope = scope
         self.kernel, self.recurrent_kernel, self.bias = kernel, recurrent_kernel, bias
         self.named = named_views(kernel, recurrent_kernel, bias)
-        self.variables = tuple(
-            Variable(f"{full_name(scope, name)}:0", view) for name, view in self.named.items()
-        )
+        self.variables = tuple(Variable(f"{full_name(scope, name)}:0", view) for name, view in self.named.items())
 
     @classmethod
     def empty(cls, scope: str, depth: int, num_units: int, dtype: np.dtype[Any]) -> CellVariables:
         """Make arrays whose values are still to be written."""
         columns = 3 * num_units
-        return cls(
-            scope, np.empty((depth, columns), dtype), np.empty(columns, dtype), np.empty(columns, dtype)
-        )
+        return cls(scope, np.empty((depth, columns), dtype), np.empty(columns, dtype), np.empty(columns, dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copied one by one, the views would no longer be views of the copied arrays.

@@ -116,9 +116,7 @@ class IndyGRUCell(RNNCell):
         """
         self._build(check.depth(input_shape), np.dtype(np.float32) if self._dtype is None else self._dtype)
 
-    def _build(
-        self, depth: int, dtype: np.dtype[Any], scope: str | VariableScope | None = None
-    ) -> CellVariables:
+    def _build(self, depth: int, dtype: np.dtype[Any], scope: str | VariableScope | None = None) -> CellVariables:
         return self._ensure_built((depth, check.num_units(self._num_units), dtype), scope)
 
     def _initialize(self, variables: CellVariables, scope_initializer: object) -> None:
@@ -130,9 +128,7 @@ class IndyGRUCell(RNNCell):
         for (name, variable), maker in zip(variables.named.items(), makers, strict=True):
             initializers.initialize(variable, name, initializers.get(maker))
 
-    def __call__(
-        self, inputs: object, state: object, scope: str | VariableScope | None = None
-    ) -> tuple[Array, Array]:
+    def __call__(self, inputs: object, state: object, scope: str | VariableScope | None = None) -> tuple[Array, Array]:
         """Run one step.
 
         Parameters
@@ -201,9 +197,7 @@ class IndyGRUCell(RNNCell):
             raise TypeError(f"tape: expected what cell.forward returned, got {type(tape).__name__}")
         return tape.backward(d_output, d_state)
 
-    def _step(
-        self, inputs: object, state: object, scope: str | VariableScope | None, tape: bool
-    ) -> tuple[Array, Any]:
+    def _step(self, inputs: object, state: object, scope: str | VariableScope | None, tape: bool) -> tuple[Array, Any]:
         x = self._checked_inputs(inputs, ONE_STEP)
         h = check.state("state", state, ("B", check.num_units(self._num_units)), x.dtype)
         check.same_batch(len(x), len(h))

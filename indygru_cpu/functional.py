@@ -251,7 +251,8 @@ def _laid_out_like(x: Array, is_all_written: bool) -> Array:
     make: Callable[..., Array] = np.empty if is_all_written else np.zeros
     if abs(x.strides[0]) >= abs(x.strides[1]):
         return make(x.shape, x.dtype)
-    return make((x.shape[1], x.shape[0], x.shape[2]), x.dtype).swapaxes(0, 1)
+    batch_major: Array = make((x.shape[1], x.shape[0], x.shape[2]), x.dtype)
+    return np.transpose(batch_major, (1, 0, 2))
 
 
 def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None) -> Gradients:

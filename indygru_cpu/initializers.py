@@ -96,9 +96,7 @@ class Identity(Initializer):
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         if len(shape) != 2:
-            raise ValueError(
-                f"Identity matrix initializer can only be used for 2D matrices, not for shape {shape}."
-            )
+            raise ValueError(f"Identity matrix initializer can only be used for 2D matrices, not for shape {shape}.")
         return self.gain * np.eye(*shape, dtype=dtype)
 
 
@@ -143,9 +141,7 @@ class Orthogonal(Initializer):
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         if len(shape) < 2:
-            raise ValueError(
-                f"The tensor to initialize must be at least two-dimensional, not of shape {shape}"
-            )
+            raise ValueError(f"The tensor to initialize must be at least two-dimensional, not of shape {shape}")
         sizes = math.prod(shape[:-1]), shape[-1]
         q, r = np.linalg.qr(generator.standard_normal((max(sizes), min(sizes))))
         q *= np.sign(np.diag(r))  # makes the distribution uniform, see F. Mezzadri, arXiv:math-ph/0609050
@@ -262,6 +258,4 @@ def get(identifier: object) -> Callable[[Shape, Any], Any]:
 
 def initialize(variable: Array, name: str, initializer: Callable[[Shape, Any], Any]) -> None:
     """Write initial values; they must have the variable's shape and dtype."""
-    variable[...] = check.weight(
-        f"initializer of {name}", initializer(variable.shape, variable.dtype), variable
-    )
+    variable[...] = check.weight(f"initializer of {name}", initializer(variable.shape, variable.dtype), variable)

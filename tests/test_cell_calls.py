@@ -55,9 +55,7 @@ def test_building_twice():
     before = cell.variables
     cell.build((None, 5))
     assert cell.variables == before
-    with pytest.raises(
-        ValueError, match=r"indy_gru_cell/gates/kernel_w, .* shape \(9, 14\) .* shape \(5, 14\)"
-    ):
+    with pytest.raises(ValueError, match=r"indy_gru_cell/gates/kernel_w, .* shape \(9, 14\) .* shape \(5, 14\)"):
         cell.build((None, 9))
     assert cell.variables == before
 
@@ -179,9 +177,7 @@ def test_another_depth_later(rng):
 # --- dtypes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("inputs", "state"), [("float32", "float64"), ("float64", "float32"), ("float64", "int64")]
-)
+@pytest.mark.parametrize(("inputs", "state"), [("float32", "float64"), ("float64", "float32"), ("float64", "int64")])
 def test_inputs_and_state_of_different_dtypes(inputs, state, rng):
     x, h = arrays(rng, (3, 5), (3, 7))
     message = f"Input 'state' has type {state} that does not match type {inputs} of argument 'inputs'"
@@ -197,9 +193,7 @@ def test_inputs_and_cell_of_different_dtypes(by, rng):
         cell.build((None, 5))
     if by == "call":
         cell(x.astype(float), h.astype(float))
-    with pytest.raises(
-        TypeError, match=r"'inputs' has type float32 that does not match type float64 .* 'cell'"
-    ):
+    with pytest.raises(TypeError, match=r"'inputs' has type float32 that does not match type float64 .* 'cell'"):
         cell(x, h)
 
 
@@ -289,9 +283,7 @@ def test_zero_state_needs_both_arguments():
         IndyGRUCell(7).zero_state(3)
 
 
-@pytest.mark.parametrize(
-    "given", [{}, {"batch_size": 3}, {"dtype": "float64"}, {"batch_size": 3, "dtype": np.float64}]
-)
+@pytest.mark.parametrize("given", [{}, {"batch_size": 3}, {"dtype": "float64"}, {"batch_size": 3, "dtype": np.float64}])
 @pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 9, 5)])
 def test_initial_state_of_inputs(given, shape, rng):
     state = IndyGRUCell(7).get_initial_state(rng.normal(size=shape), **given)
@@ -314,14 +306,12 @@ def test_initial_state_without_inputs():
         (
             {"batch_size": 2},
             ValueError,
-            "batch size from input tensor is different from the input param. "
-            "Input tensor batch: 3, batch_size: 2",
+            "batch size from input tensor is different from the input param. Input tensor batch: 3, batch_size: 2",
         ),
         (
             {"dtype": "float32"},
             ValueError,
-            "dtype from input tensor is different from the input param. "
-            "Input tensor dtype: float64, dtype: float32",
+            "dtype from input tensor is different from the input param. Input tensor dtype: float64, dtype: float32",
         ),
         ({"dtype": "foo"}, TypeError, "dtype"),
     ],

@@ -104,9 +104,7 @@ def test_num_units_is_checked_when_building(num_units, error, message, rng):
     assert not cell.built
 
 
-@pytest.mark.parametrize(
-    ("num_units", "n"), [(3.0, 3), (True, 1), (np.int8(100), 100), (np.float32(9), 9), (0, 0)]
-)
+@pytest.mark.parametrize(("num_units", "n"), [(3.0, 3), (True, 1), (np.int8(100), 100), (np.float32(9), 9), (0, 0)])
 def test_numbers_equal_to_an_integer_are_taken(num_units, n, rng):
     cell = IndyGRUCell(num_units)
     output, _ = cell(rng.normal(size=(7, 5)), rng.normal(size=(7, n)))
@@ -209,9 +207,7 @@ def test_bias_initializer_serves_both_biases():
     assert np.abs(cell.named_variables["gates/kernel_w"]).max() < 1
 
 
-@pytest.mark.parametrize(
-    "initializer", ["ones", "Ones", initializers.Ones, initializers.Ones(), initializers.ones]
-)
+@pytest.mark.parametrize("initializer", ["ones", "Ones", initializers.Ones, initializers.Ones(), initializers.ones])
 def test_initializers_by_name_class_and_instance(initializer):
     cell = built(7, kernel_initializer=initializer, bias_initializer=initializer)
     assert all((cell.named_variables[name] == 1).all() for name in NAMES if not name.endswith("_u"))

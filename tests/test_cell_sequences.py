@@ -320,9 +320,7 @@ def test_default_scope_is_rnn(rng):
     cell, other = IndyGRUCell(N), IndyGRUCell(N)
     dynamic_rnn(cell, x, dtype="float64")
     assert cell.variables[0].name == "rnn/indy_gru_cell/gates/kernel_w:0"
-    with pytest.raises(
-        ValueError, match=r"Variable rnn/indy_gru_cell/gates/kernel_w already exists, disallowed\."
-    ):
+    with pytest.raises(ValueError, match=r"Variable rnn/indy_gru_cell/gates/kernel_w already exists, disallowed\."):
         dynamic_rnn(other, x, dtype="float64")
     assert not other.built
     dynamic_rnn(other, x, dtype="float64", scope="second")

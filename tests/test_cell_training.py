@@ -175,9 +175,7 @@ def test_step_gradients_that_do_not_fit(d_output, d_state, error, message, rng):
     cell = random_cell(rng)
     *_, tape = cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
     d_output = None if d_output is None else rng.normal(size=d_output)
-    d_state = (
-        rng.normal(size=(B, N)).astype("f4") if d_state == "float32" else d_state and rng.normal(size=d_state)
-    )
+    d_state = rng.normal(size=(B, N)).astype("f4") if d_state == "float32" else d_state and rng.normal(size=d_state)
     with pytest.raises(error, match=message):
         cell.backward(tape, d_output, d_state)
 
@@ -230,9 +228,7 @@ def test_a_function_is_never_called_for_the_padding(rng):
     assert seen == [5, 4, 3, 2]
 
 
-@pytest.mark.parametrize(
-    "run", [lambda c, x, h: c(x, h), lambda c, x, h: dynamic_rnn(c, x[:, None], initial_state=h)]
-)
+@pytest.mark.parametrize("run", [lambda c, x, h: c(x, h), lambda c, x, h: dynamic_rnn(c, x[:, None], initial_state=h)])
 @pytest.mark.parametrize(
     ("activation", "error", "message"),
     [
@@ -261,9 +257,7 @@ def test_gradients_need_a_derivative(activation, rng):
 def test_derivatives_that_do_not_fit(rng):
     cell = random_cell(rng, (np.arctan, lambda c: np.float64(1)))
     *_, tape = cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
-    with pytest.raises(
-        ValueError, match=r"derivative of activation: expected a result of shape \(8, 7\), got \(\)"
-    ):
+    with pytest.raises(ValueError, match=r"derivative of activation: expected a result of shape \(8, 7\), got \(\)"):
         cell.backward(tape, rng.normal(size=(B, N)))
 
 

@@ -172,9 +172,7 @@ def test_layouts_and_byte_orders_are_normalised(tmp_path):
         "ünï": base[1, 1],
     }
     write_checkpoint(tmp_path / "a", tensors)
-    assert_same(
-        read_tensors(tmp_path / "a", tensors), {k: np.array(v, np.float64) for k, v in tensors.items()}
-    )
+    assert_same(read_tensors(tmp_path / "a", tensors), {k: np.array(v, np.float64) for k, v in tensors.items()})
 
 
 def test_names_are_read_in_the_order_given(tmp_path):
@@ -204,9 +202,7 @@ def test_several_data_files(tmp_path):
 
 
 def test_an_index_of_several_blocks(tmp_path):
-    tensors = {
-        f"{number * 7919 % 500:03d}/{'long' * 170}": sample("int32", (1,), number) for number in range(500)
-    }
+    tensors = {f"{number * 7919 % 500:03d}/{'long' * 170}": sample("int32", (1,), number) for number in range(500)}
     write_checkpoint(tmp_path / "a", tensors)
     assert index_file(tmp_path / "a").stat().st_size > 1.2 * 262144
     assert_same(read_tensors(tmp_path / "a", tensors), tensors)
@@ -258,9 +254,7 @@ def test_masked_crc32c():
 def test_varints_and_messages():
     """Examples of protobuf's encoding documentation."""
     assert (varint(150), read_varint(b"..\x96\x01", 2)) == (b"\x96\x01", (150, 4))
-    fields = Message(
-        b"\x08\x07\x08\x96\x01" + b"\x10" + b"\xfe" + b"\xff" * 8 + b"\x01" + b"\x1a\x01a\x1a\x02bc"
-    )
+    fields = Message(b"\x08\x07\x08\x96\x01" + b"\x10" + b"\xfe" + b"\xff" * 8 + b"\x01" + b"\x1a\x01a\x1a\x02bc")
     assert (fields.integer(1), fields.integer(2), fields.integer(9)) == (150, -2, 0)
     assert (fields.parts(3), fields.parts(1), fields.fixed32(1)) == ([b"a", b"bc"], [], 0)
     assert Message(b"\x35\x01\x02\0\0\x39" + b"7" * 8).fixed32(6) == 513
@@ -293,13 +287,7 @@ def test_one_unreadable_tensor_does_not_hide_the_others(odd, words, tmp_path):
 
 def test_what_newer_writers_add_is_ignored(tmp_path):
     """As protobuf does: a later TensorFlow may add fields, as long as it says that we can read the rest."""
-    unknown = (
-        varint_field(99, 8)
-        + message_field(98, b"new")
-        + varint(97 << 3 | 1)
-        + bytes(8)
-        + fixed32_field(96, 7)
-    )
+    unknown = varint_field(99, 8) + message_field(98, b"new") + varint(97 << 3 | 1) + bytes(8) + fixed32_field(96, 7)
     newer = varint_field(1, 1) + message_field(3, varint_field(1, 9) + varint_field(2, 1)) + unknown
     forge(tmp_path / "a", {b"t": record(shape=(1,) * 253 + (7,), extra=unknown)}, header=newer)
     assert read_index(tmp_path / "a")["t"].shape == (1,) * 253 + (7,)
@@ -436,9 +424,7 @@ BAD_TABLES = {
     "same block twice": (
         raw_table(
             seal(BLOCK),
-            index=block_bytes(
-                entry_bytes(0, b"x", b"\0" + varint(len(BLOCK))), entry_bytes(0, b"y", b"\0\0")
-            ),
+            index=block_bytes(entry_bytes(0, b"x", b"\0" + varint(len(BLOCK))), entry_bytes(0, b"y", b"\0\0")),
         ),
         "block at byte 0 overlaps the one before",
     ),
@@ -492,9 +478,7 @@ def test_every_flipped_byte_of_an_index(copied):
     intact = index_file(copied).read_bytes()
     golden = read_index(copied)
     accepted = set()
-    for position, mask in zip(
-        range(len(intact)), np.random.default_rng(1).integers(1, 256, len(intact)), strict=True
-    ):
+    for position, mask in zip(range(len(intact)), np.random.default_rng(1).integers(1, 256, len(intact)), strict=True):
         flipped = bytearray(intact)
         flipped[position] ^= mask
         entries = outcome(copied, flipped)
@@ -583,9 +567,7 @@ def test_flipped_bytes_of_a_data_file(copied):
             flipped = bytearray(intact)
             flipped[position] ^= 1 << position % 8
             data_file(copied).write_bytes(flipped)
-            with pytest.raises(
-                CheckpointError, match=rf"tensor '{name}': wrong CRC-32C of {entry.size} bytes"
-            ):
+            with pytest.raises(CheckpointError, match=rf"tensor '{name}': wrong CRC-32C of {entry.size} bytes"):
                 read_tensors(copied, [name])
             positions.append(position)
     assert len(positions) >= len(intact) // 7
@@ -611,9 +593,7 @@ def test_claims_allocate_nothing(tmp_path):
         b"near": record(dtype=6, shape=(1 << 60,), size=1 << 60),
         b"wide": record(dtype=2, shape=(1 << 31, 1 << 29), size=28),
     }
-    body = block_bytes(
-        KEYS[0], entry_bytes(0, b"t" * 4000), *[entry_bytes(4000 + n, b"t") for n in range(4000)]
-    )
+    body = block_bytes(KEYS[0], entry_bytes(0, b"t" * 4000), *[entry_bytes(4000 + n, b"t") for n in range(4000)])
     bomb = raw_table(seal(body))
     tracemalloc.start()
     try:
@@ -648,21 +628,15 @@ def test_reading_and_writing_copy_nothing(tmp_path):
 
 def test_a_wrong_prefix_is_put_right():
     for file in (index_file(PREFIXES[1]), data_file(PREFIXES[1])):
-        with pytest.raises(
-            FileNotFoundError, match=r"no file '.*\.index'; the prefix is the part.*model.ckpt-25'$"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; the prefix is the part.*model.ckpt-25'$"):
             read_index(file)
     for place in (PREFIXES[1].parent, PREFIXES[1].with_name("none.index")):
-        with pytest.raises(
-            FileNotFoundError, match=r"no file '.*\.index'; prefixes of checkpoints.*ckpt-25'$"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; prefixes of checkpoints.*ckpt-25'$"):
             read_index(place)
 
 
 def test_a_missing_checkpoint_is_a_file_not_found(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no file '.*none\.index'; prefixes of checkpoints in .*: none"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no file '.*none\.index'; prefixes of checkpoints in .*: none"):
         read_tensors(tmp_path / "none", ["t"])
 
 

@@ -167,15 +167,11 @@ def test_variance_scaling(name, scale, fan, distribution):
     variance = scale / fan
     assert abs(values.mean()) < 5 * math.sqrt(variance / values.size)
     assert abs(values.var() / variance - 1) < 5 * math.sqrt(2 / values.size)
-    limit = (
-        math.sqrt(3 * variance) if distribution == "uniform" else 2 * math.sqrt(variance) / 0.8796256610342398
-    )
+    limit = math.sqrt(3 * variance) if distribution == "uniform" else 2 * math.sqrt(variance) / 0.8796256610342398
     assert 0.99 * limit < np.abs(values).max() <= limit
 
 
-@pytest.mark.parametrize(
-    ("shape", "fan_in", "fan_out"), [((), 1, 1), ((90,), 90, 90), ((3, 5, 8, 40), 120, 600)]
-)
+@pytest.mark.parametrize(("shape", "fan_in", "fan_out"), [((), 1, 1), ((90,), 90, 90), ((3, 5, 8, 40), 120, 600)])
 def test_fans_of_other_ranks(shape, fan_in, fan_out):
     def limit(name):
         values = [make(name, seed=seed)(shape, "float64") for seed in range(40)]

@@ -18,10 +18,7 @@ PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 CHECKPOINT = Path(__file__).parent / "data" / "golden" / "checkpoint"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-SECTIONS = {
-    title: BLOCK.findall(text)
-    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
-}
+SECTIONS = {title: BLOCK.findall(text) for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)}
 PAIRS = {title: blocks for title, blocks in SECTIONS.items() if blocks}
 (ARRAYS,) = BLOCK.findall(PAGE.split("\n## ")[0])
 

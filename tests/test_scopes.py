@@ -25,9 +25,7 @@ from indygru_cpu import (
 X = np.random.default_rng(3).normal(size=(3, 5))
 H = np.random.default_rng(4).normal(size=(3, 7))
 EXISTS = r"Variable {}/gates/kernel_w already exists, disallowed\. Did you mean to set reuse=True or reuse=tf"
-MISSING = (
-    r"Variable {}/gates/kernel_w does not exist, or was not created with tf\.get_variable\(\)\. Did you mean"
-)
+MISSING = r"Variable {}/gates/kernel_w does not exist, or was not created with tf\.get_variable\(\)\. Did you mean"
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +57,7 @@ def test_order_and_names_of_variables():
     ]
     with variable_scope("model"):
         cell = used()
-    assert [variable.name for variable in cell.variables] == [
-        f"model/indy_gru_cell/{name}:0" for name in short
-    ]
+    assert [variable.name for variable in cell.variables] == [f"model/indy_gru_cell/{name}:0" for name in short]
     assert list(cell.named_variables) == short
 
 

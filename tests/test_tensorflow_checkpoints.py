@@ -122,13 +122,9 @@ def test_cells_without_a_scope(tmp_path, rng):
 
 
 def test_other_cells_are_no_indygru(tmp_path, rng):
-    gru = {
-        f"rnn/gru_cell/{name}": np.full(3, 0.5) for name in ("gates/kernel", "gates/bias", "candidate/kernel")
-    }
+    gru = {f"rnn/gru_cell/{name}": np.full(3, 0.5) for name in ("gates/kernel", "gates/bias", "candidate/kernel")}
     gru["rnn/mygates/kernel_w"] = gru["rnn/gru_cell/gates/bias"]
-    with pytest.raises(
-        CheckpointError, match=r"no IndyGRUCell in it, only \['rnn/gru_cell/candidate/kernel'"
-    ):
+    with pytest.raises(CheckpointError, match=r"no IndyGRUCell in it, only \['rnn/gru_cell/candidate/kernel'"):
         load_checkpoint(write(tmp_path, gru))
     assert load_checkpoint(write(tmp_path, gru, tensors(rng, "rnn/indy"))).scope_name == "rnn/indy"
 
@@ -141,9 +137,7 @@ def test_incomplete_cells(name, tmp_path, rng):
     stored = tensors(rng, "enc")
     del stored[f"enc/{name}"]
     prefix = write(tmp_path, stored, tensors(rng, "whole"))
-    with pytest.raises(
-        CheckpointError, match=rf"model.ckpt: the cell is incomplete: there is no \['enc/{name}'\]"
-    ):
+    with pytest.raises(CheckpointError, match=rf"model.ckpt: the cell is incomplete: there is no \['enc/{name}'\]"):
         load_checkpoint(prefix, "enc")
     assert load_checkpoint(prefix, "whole").built
 
@@ -175,9 +169,7 @@ def test_gates_of_an_odd_width(tmp_path, rng):
 def test_dtypes_that_contradict_each_other(name, dtype, tmp_path, rng):
     stored = tensors(rng, "enc")
     stored[f"enc/{name}"] = stored[f"enc/{name}"].astype(dtype)
-    with pytest.raises(
-        CheckpointError, match=r"tensor 'enc/.*': expected float.* got (float|int)\d+ of shape"
-    ):
+    with pytest.raises(CheckpointError, match=r"tensor 'enc/.*': expected float.* got (float|int)\d+ of shape"):
         load_checkpoint(write(tmp_path, stored))
 
 
@@ -223,9 +215,7 @@ def test_shared_variables_are_stored_once_and_different_ones_of_a_name_are_an_er
     save_checkpoint(tmp_path / "model.ckpt", (each for each in (cell, twin)))
     assert len(read_index(tmp_path / "model.ckpt")) == 6
     other = load_checkpoint(tmp_path / "model.ckpt")
-    with pytest.raises(
-        ValueError, match="cells: two of them have different variables named 'enc/gates/kernel_w'"
-    ):
+    with pytest.raises(ValueError, match="cells: two of them have different variables named 'enc/gates/kernel_w'"):
         save_checkpoint(tmp_path / "other.ckpt", [cell, other])
     assert not list(tmp_path.glob("other*"))
 
