@@ -48,3 +48,17 @@ class Parameters(Mapping[str, Array]):
             checked[name] = found if found is target else found.copy()  # a value may be a view of another target
         for name, value in checked.items():
             self._arrays[name][...] = value
+
+
+def initial_parameters(d: int, n: int, bias: bool, dtype: np.dtype[Any], rng: np.random.Generator) -> Parameters:
+    """Weights of D inputs and N units as TensorFlow's cell draws them."""
+
+    def uniform(limit: float, *shape: int) -> Array:
+        drawn: Array = (2 * rng.random(shape, dtype.type) - 1) * dtype.type(limit)
+        return drawn
+
+    gates, candidate = uniform(np.sqrt(6 / (d + 2 * n)), d, 2 * n), uniform(np.sqrt(6 / (d + n)), d, n)
+    arrays = {"kernel_l0": np.hstack([gates, candidate]), "recurrent_kernel_l0": uniform(1, 3 * n)}
+    if bias:
+        arrays["bias_l0"] = np.repeat(np.array([1, 1, 0], dtype), n)
+    return Parameters(arrays)

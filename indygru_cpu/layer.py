@@ -10,7 +10,7 @@ import numpy as np
 
 from indygru_cpu import _validation as check
 from indygru_cpu import functional
-from indygru_cpu._parameters import Parameters
+from indygru_cpu._parameters import Parameters, initial_parameters
 
 Array = np.ndarray[Any, Any]
 
@@ -110,20 +110,9 @@ class IndyGRU:
         self.activation = activation
         self.dtype = check.dtype(dtype)
         self.num_threads = check.num_threads(num_threads)
-        self._parameters = Parameters(self._initial_arrays(np.random.default_rng(seed)))
-
-    def _initial_arrays(self, rng: np.random.Generator) -> dict[str, Array]:
-        d, n = self.input_size, self.hidden_size
-
-        def uniform(limit: float, *shape: int) -> Array:
-            drawn: Array = (2 * rng.random(shape, self.dtype.type) - 1) * self.dtype.type(limit)
-            return drawn
-
-        gates, candidate = uniform(np.sqrt(6 / (d + 2 * n)), d, 2 * n), uniform(np.sqrt(6 / (d + n)), d, n)
-        arrays = {"kernel_l0": np.hstack([gates, candidate]), "recurrent_kernel_l0": uniform(1, 3 * n)}
-        if self.bias:
-            arrays["bias_l0"] = np.repeat(np.array([1, 1, 0], self.dtype), n)
-        return arrays
+        self._parameters = initial_parameters(
+            self.input_size, self.hidden_size, self.bias, self.dtype, np.random.default_rng(seed)
+        )
 
     @property
     def parameters(self) -> Parameters:
