@@ -1,8 +1,9 @@
 """How many threads a call uses, and why.
 
 Asked for (`num_threads=`), else OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process
-may use, and its cgroup's share of processor time. A child made by fork stays serial, because OpenMP does not survive
-fork; a small job stays serial, because a parallel region would cost more than it brings.
+may use, and its cgroup's share of processor time (both as they were when first asked). A child made by fork stays
+serial, because OpenMP does not survive fork; a small job stays serial, because a parallel region would cost more than
+it brings.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ class Choice:
     reason: str
 
 
-@cache
 def cgroup_quota(root: str = "/sys/fs/cgroup") -> float | None:
     """Processors that the cgroup grants (version 2, then 1), or None without a limit."""
     try:
@@ -51,6 +51,17 @@ def affinity() -> int:
         return os.cpu_count() or 1
 
 
+@cache
+def _machine() -> Choice:
+    """What the machine grants. Asked once: it costs more than a small call's arithmetic."""
+    limits = [(MOST_THREADS, "the library's bound")]
+    if "OMP_NUM_THREADS" not in os.environ:
+        limits.append((affinity(), "processors of this process"))
+        if quota := cgroup_quota():
+            limits.append((max(1, ceil(quota)), "cgroup quota"))
+    return Choice(*min(limits))
+
+
 def default() -> Choice:
     """The number of threads of a call that asks for none, and the reason."""
     openmp: int = _core.openmp_threads()
@@ -58,12 +69,7 @@ def default() -> Choice:
         return Choice(1, "built without OpenMP")
     if _core.is_forked():
         return Choice(1, "child of a fork")
-    limits = [(openmp, "OpenMP's maximum"), (MOST_THREADS, "the library's bound")]
-    if openmp > 1 and "OMP_NUM_THREADS" not in os.environ:
-        limits.append((affinity(), "processors of this process"))
-        if quota := cgroup_quota():
-            limits.append((max(1, ceil(quota)), "cgroup quota"))
-    return Choice(*min(limits))
+    return Choice(openmp, "OpenMP's maximum") if openmp <= _machine().count else _machine()
 
 
 def count(num_threads: int | None, work: float) -> int:

@@ -76,10 +76,8 @@ def _text(shape: Shape) -> str:
 
 def _check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
     fits = len(found) == len(expected)
-    if fits:
-        for have, want in zip(found, expected):  # noqa: B905  (a plain loop: this is on the way of every step)
-            if have != want and not isinstance(want, str):
-                fits = False
+    for have, want in zip(found, expected):  # noqa: B905  (the lengths were compared; strict= costs on every step)
+        fits = fits and (have == want or isinstance(want, str))
     if not fits:
         raise ValueError(f"{name}: expected shape {_text(expected)}, got {_text(found)}")
 
@@ -100,6 +98,8 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
 
 
 def _as_array(name: str, value: object) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -108,16 +108,12 @@ def _as_array(name: str, value: object) -> Array:
 
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    if type(value) is np.ndarray:
-        found = value
-    elif isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
-    else:
-        found = _as_array(name, value)
+    found = value if type(value) is np.ndarray else _as_array(name, value)
     native = found.dtype
     if like is None or native is not like[1]:
         native = _native(name, native, like)
-    _check_shape(name, found.shape, shape)
+    if found.shape != shape:
+        _check_shape(name, found.shape, shape)
     return found if _is_readable(found) else np.array(found, dtype=native, order="C")
 
 

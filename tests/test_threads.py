@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import textwrap
@@ -116,9 +117,11 @@ def test_default_is_the_smallest_limit(monkeypatch, quota, processors, openmp, e
     monkeypatch.setattr(_threads, "cgroup_quota", lambda: quota)
     monkeypatch.setattr(_threads, "affinity", lambda: processors)
     monkeypatch.setattr(_threads._core, "openmp_threads", lambda: openmp)
+    monkeypatch.setattr(_threads, "_machine", functools.cache(_threads._machine.__wrapped__))  # not asked yet
     assert _threads.default().count == expected
     assert _threads.default().reason
     monkeypatch.setenv("OMP_NUM_THREADS", str(openmp))
+    _threads._machine.cache_clear()
     assert _threads.default().count == min(openmp, _threads.MOST_THREADS)
 
 
