@@ -89,10 +89,13 @@ SCIPY_THREADS = """
     import numpy as np
     import scipy.linalg
     scipy.linalg.blas.dgemm(1.0, np.full((300, 300), 0.5), np.full((300, 300), 0.25))
-    lines = open("/proc/self/maps")
+    with open("/proc/self/maps") as file:
+        lines = file.readlines()
     paths = {{line.split()[-1] for line in lines if re.search("scipy.libs/.*openblas", line)}}
     assert len(paths) == 1, paths
-    print(ctypes.CDLL(paths.pop()).scipy_openblas_get_num_threads())
+    library = ctypes.CDLL(paths.pop())
+    name = "openblas_get_num_threads"  # older ones have no prefix
+    print(getattr(library, "scipy_" + name if hasattr(library, "scipy_" + name) else name)())
     {after}
 """
 
