@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 # -ffp-contract=off: the kernels write out every FMA, so that a number has the same bits wherever it is computed.
 # -fno-tree-loop-distribute-patterns: copies of a few vectors stay vectors instead of becoming memcpy.
-# No fast-math in any form and no -march=native: CONTRIBUTING.md says why.
+# fast-math in any form and -march=native are forbidden: CONTRIBUTING.md says why.
 CFLAGS = [
     "-O3",
     "-fno-math-errno",
