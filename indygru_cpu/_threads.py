@@ -2,8 +2,8 @@
 
 Asked for (`num_threads=`), else OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process
 may use, and its cgroup's share of processor time (both as they were when first asked). A child made by fork stays
-serial, because OpenMP does not survive fork; a small job stays serial, because a parallel region would cost more than
-it brings.
+serial, because OpenMP does not survive fork; a small job stays serial, because a parallel region would save it
+microseconds, and costs milliseconds where another program holds a core.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from indygru_cpu import _core
 
-#: Multiply-adds below which a parallel region costs more than it saves (measured; see CONTRIBUTING.md).
+#: Multiply-adds below which a parallel region saves microseconds only (CONTRIBUTING.md has the figures).
 LEAST_WORK = 1_000_000
 #: OpenBLAS has a fixed number of work buffers; this many threads in a call stay far below it.
 MOST_THREADS = 64
