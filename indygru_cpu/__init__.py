@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
 from indygru_cpu import functional, initializers
 from indygru_cpu._dynamic_rnn import dynamic_rnn
 from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
+from indygru_cpu._weights import WeightsError
 from indygru_cpu.cell import IndyGRUCell
 from indygru_cpu.layer import IndyGRU
 
@@ -22,6 +23,7 @@ __all__ = [
     "AUTO_REUSE",
     "IndyGRU",
     "IndyGRUCell",
+    "WeightsError",
     "__version__",
     "dynamic_rnn",
     "functional",

@@ -9,6 +9,7 @@ import numpy as np
 
 from indygru_cpu import _threads
 from indygru_cpu import _validation as check
+from indygru_cpu._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
 
@@ -43,57 +44,60 @@ class Weights(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The checked arguments of `forward`."""
+    """The checked arguments of `forward`. x and all that is shaped like it, or like y, are as the user gave them."""
 
     x: Array
     h0: Array
     weights: Weights
-    lengths: Array | None
+    sequences: Sequences
+    groups: int
     activation: int
     reproducible: bool
 
     @classmethod
     def checked(
-        cls, x: object, h0: object, weights: Weights, lengths: object, activation: str, reproducible: bool
-    ) -> Call:
+        cls, x: object, h0: object, weights: Weights, *, lengths: object, offsets: object, reverse: bool, groups: int,
+        activation: str, reproducible: bool,
+    ) -> Call:  # fmt: skip
         """The arguments, of the weights' dtype and of shapes that fit each other; no state is a state of zeros."""
-        n_inputs, n_units = weights.kernel.shape[0], weights.kernel.shape[1] // 3
-        x = check.array("x", x, ("T", "B", n_inputs), weights.like)
-        n_steps, n_batch, _ = x.shape
-        if h0 is None:
-            h0 = np.zeros((n_batch, n_units), x.dtype)
-        h0 = check.array("h0", h0, (n_batch, n_units), weights.like)
-        if lengths is not None:
-            lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-        return cls(x, h0, weights, lengths, check.activation_index(activation), bool(reproducible))
+        n_units = weights.kernel.shape[1] // 3
+        groups = check.groups(groups, {"N": n_units})
+        n_inputs = weights.kernel.shape[0] * groups
+        sizes = ("T", "B") if offsets is None else ("sum of lengths",)
+        found = check.array("x", x, (*sizes, n_inputs), weights.like)
+        sequences = _sequences_of(found, lengths, offsets, bool(reverse))
+        state_shape = sequences.n_batch, n_units
+        state = np.zeros(state_shape, found.dtype) if h0 is None else check.array("h0", h0, state_shape, weights.like)
+        index = check.activation_index(activation)
+        return cls(found, state, weights, sequences, groups, index, bool(reproducible))
 
     @property
-    def y_shape(self) -> tuple[int, int, int]:
-        """(T, B, N)."""
-        return self.x.shape[0], self.h0.shape[0], self.h0.shape[1]
-
-    @property
-    def tape_size(self) -> int:
-        """Numbers on the tape: r, z and candidate of every valid step."""
-        n_steps, n_batch, n_units = self.y_shape
-        return 3 * n_units * (n_steps * n_batch if self.lengths is None else int(self.lengths.sum()))
+    def y_shape(self) -> tuple[int, ...]:
+        """(T, B, N), or of ragged values (sum of lengths, N)."""
+        return self.sequences.shape(self.h0.shape[1])
 
     def threads(self, num_threads: int | None, passes: int) -> int:
         """Threads for so many times the work of a forward pass; gates and candidate cost some 30 inputs' worth."""
-        n_steps, n_batch, n_units = self.y_shape
-        work = passes * n_steps * n_batch * 3 * n_units * (self.x.shape[2] + 30)
+        work = passes * self.sequences.n_lines * 3 * self.h0.shape[1] * (self.weights.kernel.shape[0] + 30)
         return _threads.count(check.num_threads(num_threads), work)
 
-    def checked_out(self, out: object) -> Array:
-        """The array to write y into: `out`, or a new one."""
-        if out is None:
-            return np.empty(self.y_shape, self.x.dtype)
-        return check.out("out", out, self.y_shape, self.x.dtype, {"x": self.x, "h0": self.h0, **self.weights._asdict()})
+    def checked_out(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Array]) -> Array:
+        """A user's array for results, of a shape, apart from the arguments and from `others`."""
+        inputs = {"x": self.x, "h0": self.h0, **self.weights._asdict(), **others}
+        return check.out(name, out, shape, self.x.dtype, inputs)
 
-    def new_dx(self) -> Array:
-        """Room for dx, (T, B, D), time-major or batch-major as x is; zeros where the kernels do not write all of it."""
-        is_all_written = self.lengths is None and self.y_shape[2] > 0
-        order = (0, 1, 2) if abs(self.x.strides[0]) >= abs(self.x.strides[1]) else (1, 0, 2)
-        shape = [self.x.shape[axis] for axis in order]
-        room = np.empty(shape, self.x.dtype) if is_all_written else np.zeros(shape, self.x.dtype)
-        return np.transpose(room, order)
+    def arguments(self) -> tuple[Any, ...]:
+        """What every function of `_core` takes between its arrays and its own."""
+        sequences = self.sequences
+        return sequences.lengths, sequences.origins, self.groups, self.activation
+
+
+def _sequences_of(x: Array, lengths: object, offsets: object, reverse: bool) -> Sequences:
+    if offsets is not None:
+        if lengths is not None:
+            raise ValueError("lengths: ragged values have their lengths in offsets; give one of the two")
+        return Sequences.ragged(check.offsets("offsets", offsets, len(x)), len(x), reverse)
+    n_steps, n_batch, _ = x.shape
+    if lengths is not None:
+        lengths = check.lengths("lengths", lengths, n_steps, n_batch)
+    return Sequences.padded(n_steps, n_batch, lengths, reverse)

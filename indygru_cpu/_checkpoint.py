@@ -2,7 +2,7 @@
 
 In the data files tensors are plain little-endian row-major bytes. `_checkpoint_index` knows where they lie,
 on top of `_checkpoint_table` (the file format of the index) and `_checkpoint_wire` (numbers, checksums);
-`_checkpoint_files` knows the names of the files and how to replace them.
+`_checkpoint_files` knows the names of the files, `_atomic` how to replace them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ._checkpoint_files import (
-    STATE_FILE,
-    data_path,
-    finish,
-    index_path,
-    suggest_prefix,
-    temporary,
-    update_state,
-)
+from ._atomic import finish, temporary
+from ._checkpoint_files import STATE_FILE, data_path, index_path, suggest_prefix, update_state
 from ._checkpoint_index import DTYPE_NUMBERS, PIECE_MARK, TensorEntry, decode_index, encode_index
 from ._checkpoint_wire import CheckpointError, located, masked_crc32c
 

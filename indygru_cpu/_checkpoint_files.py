@@ -1,14 +1,12 @@
-"""The files of a checkpoint: their names, how they are replaced, and the text file beside them."""
+"""The files of a checkpoint: their names, and the text file beside them."""
 
 from __future__ import annotations
 
 import os
 import re
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from ._atomic import replacing
 
 STATE_FILE = "checkpoint"
 _INDEX = ".index"
@@ -35,25 +33,6 @@ def suggest_prefix(prefix: str) -> str:
     return f"prefixes of checkpoints in {directory!r}: {', '.join(map(repr, found)) or 'none'}"
 
 
-@contextmanager
-def temporary(path: str) -> Iterator[BinaryIO]:
-    """Open a new file beside `path`; it is removed at the end unless it has been renamed."""
-    name = f"{path}.tempstate{secrets.token_hex(8)}"
-    try:
-        with open(name, "xb") as file:
-            yield file
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(name)
-
-
-def finish(file: BinaryIO) -> None:
-    """Close a file once its bytes are on disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
 def update_state(prefix: str) -> None:
     """Make `prefix` the latest of the checkpoints that the text file beside it lists."""
     directory, basename = os.path.split(prefix)
@@ -65,10 +44,8 @@ def update_state(prefix: str) -> None:
     latest = _quote(basename)
     earlier = [quoted for quoted in listed if quoted not in (latest, _quote(os.path.abspath(prefix)))]
     lines = [b"all_model_checkpoint_paths: " + quoted for quoted in [*earlier, latest]]
-    with temporary(path) as file:
+    with replacing(path) as file:
         file.write(b"\n".join([b"model_checkpoint_path: " + latest, *lines, b""]))
-        finish(file)
-        os.replace(file.name, path)
 
 
 def _quote(text: str) -> bytes:

@@ -7,6 +7,7 @@ cdef extern from "indygru_kernels.h" nogil:
     ctypedef struct indygru_run:
         ptrdiff_t first_step, n_steps, n_rows
         const ptrdiff_t *lengths
+        const ptrdiff_t *origins
     ctypedef struct indygru_tile:
         indygru_run run
         ptrdiff_t n_units
@@ -54,6 +55,7 @@ cdef extern from "indygru_kernels.h" nogil:
         indygru_ops ops[2]
     const char *const indygru_tier_names[INDYGRU_N_TIERS]
     const indygru_tier *indygru_get_tier(int i)
+    ptrdiff_t indygru_place(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
     ptrdiff_t indygru_count_lines(const indygru_run *run)
     void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row,
                             const void **lines)

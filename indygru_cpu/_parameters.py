@@ -50,15 +50,59 @@ class Parameters(Mapping[str, Array]):
             self._arrays[name][...] = value
 
 
-def initial_parameters(d: int, n: int, bias: bool, dtype: np.dtype[Any], rng: np.random.Generator) -> Parameters:
-    """Weights of D inputs and N units as TensorFlow's cell draws them."""
+def shapes(
+    input_size: int, hidden_size: int, num_layers: int, bias: bool, bidirectional: bool, groups: int
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a layer's parameters, in their order."""
+    found: dict[str, tuple[int, ...]] = {}
+    suffixes = ("", "_reverse") if bidirectional else ("",)
+    for layer in range(num_layers):
+        n_inputs = hidden_size * len(suffixes) if layer else input_size
+        for suffix in suffixes:
+            found[f"kernel_l{layer}{suffix}"] = (n_inputs // groups, 3 * hidden_size)
+            found[f"recurrent_kernel_l{layer}{suffix}"] = (3 * hidden_size,)
+            if bias:
+                found[f"bias_l{layer}{suffix}"] = (3 * hidden_size,)
+    return found
+
+
+def initial_parameters(
+    shapes: dict[str, tuple[int, ...]], groups: int, dtype: np.dtype[Any], rng: np.random.Generator
+) -> Parameters:
+    """Weights as TensorFlow's cell draws them: each group of inputs and units as a cell of its own."""
 
     def uniform(limit: float, *shape: int) -> Array:
         drawn: Array = (2 * rng.random(shape, dtype.type) - 1) * dtype.type(limit)
         return drawn
 
-    gates, candidate = uniform(np.sqrt(6 / (d + 2 * n)), d, 2 * n), uniform(np.sqrt(6 / (d + n)), d, n)
-    arrays = {"kernel_l0": np.hstack([gates, candidate]), "recurrent_kernel_l0": uniform(1, 3 * n)}
-    if bias:
-        arrays["bias_l0"] = np.repeat(np.array([1, 1, 0], dtype), n)
+    arrays = {}
+    for name, shape in shapes.items():
+        n = shape[-1] // 3
+        if name.startswith("kernel"):
+            d, n_group = shape[0], n // groups
+            gates, candidate = np.sqrt(6 / (d + 2 * n_group)), np.sqrt(6 / (d + n_group))
+            arrays[name] = np.hstack([uniform(gates, d, 2 * n), uniform(candidate, d, n)])
+        elif name.startswith("recurrent_kernel"):
+            arrays[name] = uniform(1, 3 * n)
+        else:
+            arrays[name] = np.repeat(np.array([1, 1, 0], dtype), n)
     return Parameters(arrays)
+
+
+def summary(parameters: Mapping[str, Array]) -> str:
+    """A table of the parameters, with multiply-adds of a step of one row."""
+    rows: list[tuple[str, ...]] = [("name", "shape", "parameters", "bytes", "multiply-adds")]
+    total = [0, 0, 0]
+    for name, array in parameters.items():
+        counts = [array.size, array.nbytes, 0 if name.startswith("bias") else array.size]
+        total = [a + b for a, b in zip(total, counts, strict=True)]
+        rows.append((name, str(array.shape), *map(str, counts)))
+    rows.append(("total", "", *map(str, total)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(_justified(row, widths)) for row in rows)
+
+
+def _justified(row: tuple[str, ...], widths: list[int]) -> Iterator[str]:
+    """Words to the left, numbers to the right."""
+    for column, (text, width) in enumerate(zip(row, widths, strict=True)):
+        yield text.ljust(width) if column < 2 else text.rjust(width)

@@ -3,11 +3,14 @@
 # Measured on Zen 3 (CONTRIBUTING.md has the figures).
 cdef enum:
     TILES_WANTED = 8          # enough for balance; more would pack the weights more often
+    MOST_TILE_ROWS = 96       # more would push a step's gates out of L2
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
     GATES_BYTES = 128 * 1024  # of one chunk: what lies in L2 between projection and recurrence
     BLAS_BYTES = 384 * 1024   # the same for BLAS, which wants more rows at once
     LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
     LEAST_LINES_BLAS = 256
+    SEGMENT_WORK = 1024 * 1024 * 1024  # multiply-adds between two looks at signals: some 20 ms of one core with AVX2
+    UNIT_WORK = 30            # of gates and candidate, in inputs' worth of multiply-adds
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
 
@@ -25,10 +28,14 @@ cdef struct Lines:
 cdef struct Plan:
     const indygru_ops *ops
     ptrdiff_t itemsize, n_steps, n_batch, n_inputs, n_units
+    ptrdiff_t n_groups, group_inputs, group_units, group_tiles  # blocks of the kernel, and unit tiles in each
     ptrdiff_t tile_rows, tile_units, row_tiles, unit_tiles, chunk
     Engine engine
     activation_t activation
     const ptrdiff_t *lengths
+    const ptrdiff_t *origins
+    bint clear_padding                           # whether y past a row's length is to be zeroed
+    char *packed                                 # all unit tiles' weights; NULL: each tile packs its own
     Array x, y, h0, h
     Lines kernel
     char *u
@@ -46,7 +53,8 @@ cdef struct Plan:
 # A tile's place, its job, and the columns of the kernel that belong to it.
 cdef struct Tile:
     indygru_tile job
-    ptrdiff_t row, unit
+    ptrdiff_t row, unit, column                  # column: which of the unit tiles
+    ptrdiff_t inputs                             # bytes before the group's inputs
     # of the scratch
     char *gates
     char *weights
@@ -73,11 +81,23 @@ cdef void lay_grid(Plan *p) noexcept nogil:
     p.tile_units = INDYGRU_MAX_TILE_UNITS
     while p.tile_units > LEAST_TILE_UNITS and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
         p.tile_units //= 2
-    p.unit_tiles = ceil_div(p.n_units, p.tile_units)
-    p.tile_units = ceil_div(ceil_div(p.n_units, max(1, p.unit_tiles)), LEAST_TILE_UNITS) * LEAST_TILE_UNITS
+    p.group_tiles = ceil_div(p.group_units, p.tile_units)
+    p.tile_units = ceil_div(ceil_div(p.group_units, max(1, p.group_tiles)), LEAST_TILE_UNITS) * LEAST_TILE_UNITS
+    p.unit_tiles = p.n_groups * p.group_tiles
     wanted_rows = TILES_WANTED // max(1, p.unit_tiles)
-    p.tile_rows = max(1, ceil_div(p.n_batch, max(1, wanted_rows)))
+    p.tile_rows = min(MOST_TILE_ROWS, max(1, ceil_div(p.n_batch, max(1, wanted_rows))))
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
+
+
+cdef void lay_step_grid(Plan *p, int n_threads) noexcept nogil:
+    """Tiles of a single step: as few as may be, unless threads share them."""
+    lay_grid(p)
+    if n_threads == 1:
+        p.tile_units = min(INDYGRU_MAX_TILE_UNITS, ceil_div(p.group_units, LEAST_TILE_UNITS) * LEAST_TILE_UNITS)
+        p.group_tiles = ceil_div(p.group_units, p.tile_units)
+        p.unit_tiles = p.n_groups * p.group_tiles
+        p.tile_rows = min(MOST_TILE_ROWS, p.n_batch)
+        p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
 cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
@@ -85,7 +105,7 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     cdef ptrdiff_t lines = p.n_steps * p.tile_rows
     if lines < LEAST_LINES_PACKED:
         p.engine = AS_THEY_LIE
-    elif reproducible or lines < LEAST_LINES_BLAS or p.n_inputs < p.ops.blas_inputs:
+    elif reproducible or lines < LEAST_LINES_BLAS or p.group_inputs < p.ops.blas_inputs:
         p.engine = PANELS
     else:
         p.engine = BLAS
@@ -96,9 +116,9 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
 cdef void measure_scratch(Plan *p) noexcept nogil:
     cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.tile_rows, columns = 3 * p.tile_units
     p.gates_bytes = aligned(lines * columns * p.itemsize)
-    p.weights_bytes = aligned((columns + p.ops.panel) * p.n_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
+    p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
     p.lines_bytes = aligned(lines * sizeof(void *))
-    p.matrix_bytes = aligned(lines * p.n_inputs * p.itemsize) if p.engine == BLAS else 0
+    p.matrix_bytes = aligned(lines * p.group_inputs * p.itemsize) if p.engine == BLAS else 0
     p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
 
 
@@ -109,10 +129,18 @@ cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
 cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
     cdef indygru_run run
     run.first_step, run.n_steps, run.n_rows = 0, p.n_steps, n_rows
-    run.lengths = NULL
+    run.lengths = run.origins = NULL
     if p.lengths is not NULL:
         run.lengths = p.lengths + row
+    if p.origins is not NULL:
+        run.origins = p.origins + row
     return run
+
+
+cdef ptrdiff_t segment_steps(const Plan *p) noexcept nogil:
+    """Steps between two returns to Python: whole chunks."""
+    cdef ptrdiff_t work = p.chunk * p.n_batch * 3 * p.n_units * (p.group_inputs + UNIT_WORK)
+    return p.chunk * max(1, SEGMENT_WORK // max(1, work))
 
 
 cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
@@ -124,12 +152,15 @@ cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdi
 
 cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     cdef Tile tile
-    cdef ptrdiff_t columns
+    cdef ptrdiff_t columns, group, unit
     tile.row = index // p.unit_tiles * p.tile_rows
-    tile.unit = index % p.unit_tiles * p.tile_units
+    tile.column = index % p.unit_tiles
+    group, unit = tile.column // p.group_tiles, tile.column % p.group_tiles * p.tile_units
+    tile.unit = group * p.group_units + unit
+    tile.inputs = group * p.group_inputs * p.itemsize
     columns = tile.unit * p.itemsize
     tile.job.run = run_of(p, tile.row, min(p.tile_rows, p.n_batch - tile.row))
-    tile.job.n_units = min(p.tile_units, p.n_units - tile.unit)
+    tile.job.n_units = min(p.tile_units, p.group_units - unit)
     tile.job.activation = p.activation
     tile.job.u = p.u + columns
     tile.job.b = p.b + columns
@@ -146,7 +177,7 @@ cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, pt
                    Lines *found) noexcept nogil:
     """Whether a run's lines lie in the array as one matrix with a stride that BLAS takes; its first row is given."""
     cdef ptrdiff_t stride = array.row
-    if lines != run.n_steps * run.n_rows:
+    if lines != run.n_steps * run.n_rows or run.origins is not NULL:
         return False
     if run.n_rows == 1:
         stride = array.step
@@ -170,7 +201,8 @@ cdef char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:
 
 cdef char *state_before(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:
     cdef ptrdiff_t first = tile.job.run.first_step
-    return cell(&p.y if first else &p.h0, first - 1 if first else 0, tile.row + row, tile.unit * p.itemsize)
+    return cell(&p.y if first else &p.h0, indygru_place(&tile.job.run, first - 1, row) if first else 0, tile.row + row,
+                tile.unit * p.itemsize)
 
 
 cdef char *allocate(ptrdiff_t size) except NULL:

@@ -53,6 +53,24 @@ def integer(value: object, name: str, least: int) -> int:
     return found
 
 
+def groups(value: object, sizes: dict[str, int]) -> int:
+    """How many blocks inputs and units split into; it divides the named sizes."""
+    found = integer(value, "groups", 1)
+    for name, size in sizes.items():
+        if size % found:
+            raise ValueError(f"groups: expected a divisor of {name} {size}, got {found}")
+    return found
+
+
+def fraction(value: object, name: str) -> float:
+    """A number from 0 up to, but not including, 1."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
+    return float(value)
+
+
 def num_threads(value: int | None) -> int | None:
     """None or a positive int."""
     return None if value is None else integer(value, "num_threads", 1)
@@ -171,3 +189,19 @@ def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
     if len(wrong):
         raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {found[wrong[0]]} for row {wrong[0]}")
     return np.array(found, dtype=np.intp)  # a copy: the kernels rely on what was checked
+
+
+def offsets(name: str, value: object, n_values: int) -> Array:
+    """Where each sequence begins in ragged values, and where the last one ends: B + 1 integers that never fall."""
+    found = _as_array(name, value)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"{name}: expected shape (B + 1,), got {_text(found.shape)}")
+    if found[0] < 0 or found[-1] > n_values:
+        raise ValueError(f"{name}: expected values from 0 to {n_values}, got {found[0]} to {found[-1]}")
+    falls = np.flatnonzero(found[1:] < found[:-1])
+    if len(falls):
+        row = falls[0]
+        raise ValueError(f"{name}: expected values that never fall, got {found[row]}, {found[row + 1]} for row {row}")
+    return np.array(found, dtype=np.intp)

@@ -1,7 +1,8 @@
 """The layer on plain arrays: checks, allocates, and makes one call into `_core`.
 
-Time-major arrays of one dtype, float32 or float64, with T steps, B rows, D inputs and N units. The gate order is
-r, z, candidate, in planes of N columns: ``kernel`` is (D, 3N), ``recurrent_kernel`` and ``bias`` are (3N,).
+Time-major arrays of one dtype, float32 or float64, with T steps, B rows, D inputs and N units, or, ragged, the S steps
+of all rows one after the other. The gate order is r, z, candidate, in planes of N columns: ``kernel`` is (D, 3N),
+``recurrent_kernel`` and ``bias`` are (3N,).
 
 References
 ----------
@@ -15,8 +16,9 @@ The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14)::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +54,7 @@ class Tape:
     ----------
     call : Call
         The arguments of the call.
-    y : array, (T, B, N)
+    y : array, (T, B, N) or (S, N)
         All states.
     gates : array or None
         r, z and candidate of every valid step, in blocks as the kernels store them; None with ``recompute=True``.
@@ -63,24 +65,6 @@ class Tape:
     gates: Array | None
 
 
-@overload
-def forward(
-    x: object, h0: object, kernel: object, recurrent_kernel: object, bias: object, *, activation: str = ...,
-    lengths: object = ..., out: Array | None = ..., tape: Literal[False] = ..., recompute: bool = ...,
-    num_threads: int | None = ..., reproducible: bool = ...,
-) -> tuple[Array, Array]: ...  # fmt: skip
-@overload
-def forward(
-    x: object, h0: object, kernel: object, recurrent_kernel: object, bias: object, *, activation: str = ...,
-    lengths: object = ..., out: Array | None = ..., tape: Literal[True], recompute: bool = ...,
-    num_threads: int | None = ..., reproducible: bool = ...,
-) -> tuple[Array, Array, Tape]: ...  # fmt: skip
-@overload
-def forward(
-    x: object, h0: object, kernel: object, recurrent_kernel: object, bias: object, *, activation: str = ...,
-    lengths: object = ..., out: Array | None = ..., tape: bool, recompute: bool = ...,
-    num_threads: int | None = ..., reproducible: bool = ...,
-) -> tuple[Any, ...]: ...  # fmt: skip
 def forward(
     x: object,
     h0: object,
@@ -90,21 +74,27 @@ def forward(
     *,
     activation: str = "tanh",
     lengths: object = None,
+    offsets: object = None,
+    reverse: bool = False,
+    groups: int = 1,
     out: Array | None = None,
+    h_out: Array | None = None,
+    return_sequences: bool = True,
     tape: bool = False,
     recompute: bool = False,
     num_threads: int | None = None,
     reproducible: bool = False,
-) -> tuple[Array, Array] | tuple[Array, Array, Tape]:
+    progress: Callable[[int], object] | None = None,
+) -> tuple[Any, ...]:
     """Run the layer over whole sequences.
 
     Parameters
     ----------
-    x : array, (T, B, D)
+    x : array, (T, B, D), or with `offsets` (S, D)
         Inputs. Any strides; without a copy where the last axis is contiguous. Never modified.
     h0 : array, (B, N), or None
         State before the first step; None is zeros.
-    kernel, recurrent_kernel : arrays, (D, 3N) and (3N,)
+    kernel, recurrent_kernel : arrays, (D / groups, 3N) and (3N,)
         Weights of the inputs and of the state.
     bias : array, (3N,), or None
         None is zeros.
@@ -112,8 +102,18 @@ def forward(
         Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
     lengths : integers, (B,), optional
         Valid steps of each row, from 0 to T. Past them nothing is computed: y is +0, the state stays as it is.
-    out : array, (T, B, N), optional
+    offsets : integers, (B + 1,), optional
+        Ragged input, without padding: row b has the steps ``x[offsets[b]:offsets[b + 1]]``. y is laid out like x.
+    reverse : bool
+        Run each row from its last valid step to its first. y[t] is still the state after step t was seen.
+    groups : int
+        Blocks that inputs and units split into: unit n sees only the inputs of its block.
+    out : array, shaped like y, optional
         Where y goes. It may share no memory with another argument.
+    h_out : array, (B, N), optional
+        Where h_n goes. It may be `h0` itself, but may share no memory otherwise.
+    return_sequences : bool
+        Without it y is None, and is never stored.
     tape : bool
         Whether to keep what `backward` needs.
     recompute : bool
@@ -122,10 +122,12 @@ def forward(
         Threads of this call. Results have the same bits for any number.
     reproducible : bool
         Make the bits of a row depend on that row alone, not on the others in its batch. Slower for large batches.
+    progress : callable, optional
+        Called with the number of steps done, every few hundredths of a second. What it raises ends the call.
 
     Returns
     -------
-    y : array, (T, B, N)
+    y : array, (T, B, N), or with `offsets` (S, N)
         All states. Read-only if it is on a tape and not given as `out`.
     h_n : array, (B, N)
         State after each row's last valid step.
@@ -150,21 +152,50 @@ def forward(
     >>> y.shape, h_n.shape, bool((y[-1] == h_n).all())
     ((9, 4, 5), (4, 5), True)
     """
-    call = Call.checked(x, h0, Weights.checked(kernel, recurrent_kernel, bias), lengths, activation, reproducible)
+    call = Call.checked(
+        x, h0, Weights.checked(kernel, recurrent_kernel, bias), lengths=lengths, offsets=offsets, reverse=reverse,
+        groups=groups, activation=activation, reproducible=reproducible,
+    )  # fmt: skip
+    if not return_sequences and (tape or out is not None):
+        raise ValueError("return_sequences: a tape and `out` need all states, got False")
+    y = _room_for_y(call, out) if return_sequences else None
+    h_n = _room_for_h(call, h_out, y)
     threads = call.threads(num_threads, passes=1)
-    y = call.checked_out(out)
-    h_n = np.array(call.h0, order="C")
-    if call.x.shape[0] == 1 and lengths is None and not tape:
-        _STEP[y.dtype](call.x, h_n, *call.weights, call.activation)
-        y[0] = h_n
+    sequences, dtype = call.sequences, h_n.dtype
+    if sequences.n_steps == 1 and sequences.lengths is None and not tape:
+        _STEP[dtype](call.x, h_n, *call.weights, call.groups, call.activation)
+        if y is not None:
+            y[0] = h_n
         return y, h_n
-    gates = np.empty(call.tape_size, y.dtype) if tape and not recompute else None
-    _FORWARD[y.dtype](call.x, h_n, *call.weights, y, gates, call.lengths, call.activation, threads, call.reproducible)
+    gates = np.empty(3 * h_n.shape[1] * sequences.n_lines, dtype) if tape and not recompute else None
+    lengths, origins, *options = call.arguments()
+    _FORWARD[dtype](
+        sequences.view(call.x), h_n, *call.weights, None if y is None else sequences.view(y), gates, lengths, origins,
+        lengths is not None and not sequences.is_ragged, *options, threads, call.reproducible, progress,
+    )  # fmt: skip
     if not tape:
         return y, h_n
+    assert y is not None
     shown = y.view()
     shown.flags.writeable = out is not None
     return shown, h_n, Tape(call, y, gates)
+
+
+def _room_for_y(call: Call, out: Array | None) -> Array:
+    y = np.empty(call.y_shape, call.x.dtype) if out is None else call.checked_out("out", out, call.y_shape, {})
+    call.sequences.clear_gaps(y)
+    return y
+
+
+def _room_for_h(call: Call, h_out: Array | None, y: Array | None) -> Array:
+    """Where the state lives during the call; it begins as h0."""
+    if h_out is None:
+        return np.array(call.h0, order="C")
+    others = {} if y is None else {"out": y}
+    if h_out is not call.h0:
+        call.checked_out("h_out", h_out, call.h0.shape, others)
+        h_out[...] = call.h0
+    return h_out
 
 
 def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None) -> Gradients:
@@ -174,7 +205,7 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     ----------
     tape : Tape
         From ``forward(..., tape=True)``. It can be used again.
-    dy : array, (T, B, N), or None
+    dy : array shaped like y, or None
         Gradient of a scalar with respect to y; None is zeros. What it says of steps past a row's length is ignored.
     dh_n : array, (B, N), or None
         The same with respect to h_n.
@@ -184,7 +215,7 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     Returns
     -------
     Gradients
-        x (T, B, D), h0 (B, N), kernel (D, 3N), recurrent_kernel (3N,), bias (3N,). Past a row's length x's is 0.
+        Each shaped like what it is named after. Past a row's length, and between ragged rows, x's is 0.
 
     Raises
     ------
@@ -210,17 +241,20 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     if not isinstance(tape, Tape):
         raise TypeError(f"tape: expected what forward(..., tape=True) returned, got {type(tape).__name__}")
     call, like = tape.call, ("y", tape.y.dtype)
+    sequences, n_units = call.sequences, call.h0.shape[1]
     if dy is None:
-        dy = np.broadcast_to(np.zeros(call.y_shape[2], like[1]), call.y_shape)
-    dy = check.array("dy", dy, call.y_shape, like)
-    dh = np.zeros(call.y_shape[1:], like[1])
+        dy = np.broadcast_to(np.zeros(n_units, like[1]), (sequences.n_steps, sequences.n_batch, n_units))
+    else:
+        dy = sequences.view(check.array("dy", dy, call.y_shape, like))
+    dh = np.zeros(call.h0.shape, like[1])
     if dh_n is not None:
-        dh += check.array("dh_n", dh_n, call.y_shape[1:], like)
-    dx = call.new_dx()
+        dh += check.array("dh_n", dh_n, call.h0.shape, like)
+    has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
+    dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
     weights = [np.zeros_like(weight) for weight in call.weights]
     _BACKWARD[like[1]](
-        call.x, call.h0, *call.weights, tape.y, tape.gates, call.lengths, call.activation,
-        call.threads(num_threads, passes=3), call.reproducible, dy, dh, dx, *weights,
+        sequences.view(call.x), call.h0, *call.weights, sequences.view(tape.y), tape.gates, *call.arguments(),
+        call.threads(num_threads, passes=3), call.reproducible, dy, dh, sequences.view(dx), *weights,
     )  # fmt: skip
     return Gradients(dx, dh, *weights)
 
@@ -232,6 +266,7 @@ def step(
     recurrent_kernel: object,
     bias: object,
     *,
+    groups: int = 1,
     activation: str = "tanh",
     out: Array | None = None,
 ) -> Array:
@@ -243,7 +278,7 @@ def step(
         Inputs of the step.
     h : array, (B, N)
         State before it.
-    kernel, recurrent_kernel, bias, activation
+    kernel, recurrent_kernel, bias, groups, activation
         As in `forward`.
     out : array, (B, N), optional
         Where the new state goes; it may be `h` itself.
@@ -271,8 +306,9 @@ def step(
     (1, 5)
     """
     weights = Weights.checked(kernel, recurrent_kernel, bias)
-    n_inputs, n_units = weights.kernel.shape[0], weights.kernel.shape[1] // 3
-    x = check.array("x_t", x_t, ("B", n_inputs), weights.like)
+    n_units = weights.kernel.shape[1] // 3
+    groups = check.groups(groups, {"N": n_units})
+    x = check.array("x_t", x_t, ("B", weights.kernel.shape[0] * groups), weights.like)
     state = check.array("h", h, (x.shape[0], n_units), weights.like)
     index = check.activation_index(activation)
     if out is None:
@@ -282,5 +318,5 @@ def step(
         check.out("out", out, state.shape, state.dtype, others)
         if out is not h:
             out[...] = state
-    _STEP[out.dtype](x[None], out, *weights, index)
+    _STEP[out.dtype](x[None], out, *weights, groups, index)
     return out

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from indygru_cpu import _validation as check
-from indygru_cpu import functional
-from indygru_cpu._parameters import Parameters, initial_parameters
+from indygru_cpu._forms import Form, Start
+from indygru_cpu._parameters import initial_parameters, shapes
+from indygru_cpu._progress import Progress
+from indygru_cpu._stack import Rows, Stack, Tape, backward, forward, infer
+from indygru_cpu._weighted import Weighted
+from indygru_cpu.stream import Stream
 
 Array = np.ndarray[Any, Any]
 
@@ -28,30 +31,40 @@ class LayerTape:
     """What `IndyGRU.backward` needs of a call of `IndyGRU.forward`; it refers to that call's arrays."""
 
     owner: IndyGRU
-    inner: functional.Tape
-    batched: bool
+    inner: Tape
+    form: Form
+    y_shape: tuple[int, ...]
+    h_shape: tuple[int, ...]
     num_threads: int | None
 
 
-class IndyGRU:
+class IndyGRU(Weighted):
     """A GRU whose recurrent weights are vectors: each unit sees its input and its own past only.
 
     Parameters
     ----------
     input_size, hidden_size : int
         D and N.
-    num_layers, dropout, bidirectional
-        Only 1, 0.0 and False so far; others raise NotImplementedError.
+    num_layers : int
+        Layers on top of each other, each taking the y of the one below.
     bias : bool
         Whether there is a bias.
     batch_first : bool
         Whether x and y are (B, T, ...) instead of (T, B, ...). No copy is made for it.
+    dropout : float
+        Probability with which `forward`, and only it, sets a number of an inner layer's y to 0; it divides the others
+        by the probability of staying.
+    bidirectional : bool
+        Whether each layer has a second direction, which runs each row from its last valid step to its first.
     activation : str
         Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
     dtype : dtype
         float32 or float64, of weights, inputs and outputs alike.
+    groups : int
+        Blocks that inputs and units split into: units of a block see the inputs of that block only, and kernels store
+        and multiply those alone. It divides `input_size` and `hidden_size`.
     seed : int, sequence, Generator or None
-        For `numpy.random.default_rng`, which draws the initial weights.
+        For `numpy.random.default_rng`, which draws the initial weights and what dropout drops.
     num_threads : int, optional
         Threads of a call that does not say; None chooses by the machine. Results never depend on it.
     reproducible : bool
@@ -60,8 +73,9 @@ class IndyGRU:
     Attributes
     ----------
     parameters : mapping of str to array
-        The live arrays ``kernel_l0`` (D, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,), gate order r, z,
-        candidate. Writing into them changes the layer at once.
+        The live arrays ``kernel_l0`` (D / groups, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,), gate order
+        r, z, candidate; with ``_reverse`` appended, those of the second direction; and so on with ``_l1``. Writing into
+        them changes the layer at once.
 
     Notes
     -----
@@ -92,126 +106,166 @@ class IndyGRU:
         activation: str = "tanh",
         dtype: Any = np.float32,
         *,
+        groups: int = 1,
         seed: Any = None,
         num_threads: int | None = None,
         reproducible: bool = False,
     ) -> None:
-        for name, value, only in (
-            ("num_layers", num_layers, 1),
-            ("dropout", dropout, 0.0),
-            ("bidirectional", bidirectional, False),
-        ):
-            if value != only:
-                raise NotImplementedError(f"{name}={value!r}: only {only!r} is implemented so far")
         self.input_size = check.integer(input_size, "input_size", 1)
         self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
+        self.num_layers = check.integer(num_layers, "num_layers", 1)
+        self.groups = check.groups(groups, {"input_size": self.input_size, "hidden_size": self.hidden_size})
+        self.dropout = check.fraction(dropout, "dropout")
         self.bias, self.batch_first, self.reproducible = bool(bias), bool(batch_first), bool(reproducible)
+        self.bidirectional = bool(bidirectional)
         check.activation_index(activation)
         self.activation = activation
         self.dtype = check.dtype(dtype)
         self.num_threads = check.num_threads(num_threads)
-        self._parameters = initial_parameters(
-            self.input_size, self.hidden_size, self.bias, self.dtype, np.random.default_rng(seed)
-        )
+        rng = np.random.default_rng(seed)
+        self._parameters = initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
+        self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
 
-    @property
-    def parameters(self) -> Parameters:
-        """The live arrays by name."""
-        return self._parameters
+    def _infer(
+        self, start: Start, out: Array | None, h_out: Array | None, wants_y: bool, num_threads: int | None,
+        progress: Any,
+    ) -> tuple[Any, Array]:  # fmt: skip
+        form = start.form
+        news = Progress(progress, start.n_steps)
+        stack = Stack.of(self, num_threads)
+        y = start.room("out", out, start.y_shape, {"h0": start.h0}) if wants_y else None
+        h_n = start.first_state(h_out, out)
+        y_inward = None if y is None else form.inward(y)
+        infer(stack, start.x, form.state_inward(h_n), y_inward, Rows(start.lengths, start.offsets), news)
+        return y, h_n
 
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters."""
-        return {name: array.copy() for name, array in self._parameters.items()}
+    def _train(
+        self, start: Start, recompute: bool, num_threads: int | None, progress: Any
+    ) -> tuple[Array, Array, LayerTape]:
+        form, stack = start.form, Stack.of(self, num_threads)
+        y, h_n = np.empty(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
+        h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
+        tape = forward(
+            stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),
+            Rows(start.lengths, start.offsets), Progress(progress, start.n_steps), recompute=recompute,
+            dropout=self.dropout, rng=self._rng,
+        )  # fmt: skip
+        y.flags.writeable = False
+        return y, h_n, LayerTape(self, tape, form, y.shape, h_n.shape, stack.options["num_threads"])
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy values into the parameters. Every name, shape and dtype is checked first; an error changes nothing.
+    def __call__(
+        self,
+        x: object,
+        h0: object = None,
+        *,
+        lengths: object = None,
+        out: Array | None = None,
+        h_out: Array | None = None,
+        num_threads: int | None = None,
+        progress: Any = None,
+    ) -> tuple[Array, Array]:
+        """Inference: y and h_n, as `forward` without dropout, keeping nothing else.
 
         Parameters
         ----------
-        state_dict : mapping of str to array
-            The names of `parameters`, no more and no fewer, with their shapes and dtype.
+        x, h0, lengths, num_threads, progress
+            As in `forward`.
+        out, h_out : arrays, shaped like y and h_n, optional
+            Where the results go. They may share no memory with arguments or with each other, but `h_out` may be `h0`.
 
-        Raises
-        ------
-        ValueError
-            Missing or unknown names, or a shape that does not fit.
-        TypeError
-            Another dtype than the layer's.
+        Returns
+        -------
+        y, h_n : arrays
+            As in `forward`; y may be written to.
 
         Examples
         --------
+        >>> import numpy as np
         >>> from indygru_cpu import IndyGRU
-        >>> a, b = IndyGRU(3, 5, seed=0), IndyGRU(3, 5, seed=1)
-        >>> b.load_state_dict(a.state_dict())
-        >>> bool((a.parameters["kernel_l0"] == b.parameters["kernel_l0"]).all())
-        True
+        >>> layer = IndyGRU(3, 5, num_layers=2, bidirectional=True, seed=0)
+        >>> x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)
+        >>> y, h_n = layer(x, lengths=[9, 0, 5, 1])
+        >>> y.shape, h_n.shape
+        ((9, 4, 10), (4, 4, 5))
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
-        names = self._parameters.keys()
-        missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
-        if missing or unknown:
-            raise ValueError(f"state_dict: missing {missing}, unknown {unknown}")
-        self._parameters.update(state_dict)
+        start = Start.checked(self, Form.of(x, self.batch_first), x, h0, lengths)
+        return self._infer(start, out, h_out, True, num_threads, progress)
 
-    def _weights(self) -> tuple[Array, Array, Array | None]:
-        arrays = self._parameters
-        return arrays["kernel_l0"], arrays["recurrent_kernel_l0"], arrays.get("bias_l0")
-
-    def _time_major(self, array: Array, batched: bool) -> Array:
-        """A view of a user's array as (T, B, width)."""
-        if not batched:
-            return array[:, None]
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def _as_given(self, array: Array, batched: bool) -> Array:
-        """The other way round: a view of a (T, B, width) array as the user lays out his."""
-        if not batched:
-            return array[:, 0]
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def _checked_x(self, x: object) -> tuple[Array, bool]:
-        batched = np.ndim(x) != 2  # type: ignore[arg-type]
-        sizes = ("T",) if not batched else ("B", "T") if self.batch_first else ("T", "B")
-        return check.array("x", x, (*sizes, self.input_size), ("the layer", self.dtype)), batched
-
-    def _checked_state(self, name: str, state: object, n_batch: int, batched: bool) -> Array | None:
-        """A state, (1, B, N) or unbatched (1, N), as (B, N)."""
-        if state is None:
-            return None
-        shape = (1, n_batch, self.hidden_size) if batched else (1, self.hidden_size)
-        return check.array(name, state, shape, ("the layer", self.dtype)).reshape(n_batch, self.hidden_size)
-
-    def _run(
+    def last(
         self,
         x: object,
-        h0: object,
-        lengths: object,
-        num_threads: int | None,
+        h0: object = None,
+        *,
+        lengths: object = None,
+        h_out: Array | None = None,
+        num_threads: int | None = None,
+        progress: Any = None,
+    ) -> Array:
+        """h_n alone, as `__call__` gives it: y is never stored, unless a layer below a bidirectional one makes it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU
+        >>> layer = IndyGRU(3, 5, seed=0)
+        >>> x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)
+        >>> bool((layer.last(x) == layer(x)[1]).all())
+        True
+        """
+        start = Start.checked(self, Form.of(x, self.batch_first), x, h0, lengths)
+        return self._infer(start, None, h_out, False, num_threads, progress)[1]
+
+    def ragged(
+        self,
+        values: object,
+        offsets: object,
+        h0: object = None,
+        *,
         tape: bool = False,
         recompute: bool = False,
-    ) -> tuple[Array, Array, LayerTape | None]:
-        given, batched = self._checked_x(x)
-        inputs = self._time_major(given, batched)
-        state = self._checked_state("h0", h0, inputs.shape[1], batched)
-        if lengths is not None and not batched:
-            lengths = np.asarray(lengths)
-            lengths = lengths[None] if lengths.ndim == 0 else lengths
-        threads = self.num_threads if num_threads is None else num_threads
-        y = np.empty((*given.shape[:-1], self.hidden_size), self.dtype)
-        _, h_n, *inner = functional.forward(
-            inputs, state, *self._weights(), activation=self.activation, lengths=lengths,
-            out=self._time_major(y, batched), tape=tape, recompute=recompute, num_threads=threads,
-            reproducible=self.reproducible,
-        )  # fmt: skip
-        return y, h_n[None] if batched else h_n, LayerTape(self, inner[0], batched, threads) if inner else None
+        out: Array | None = None,
+        h_out: Array | None = None,
+        num_threads: int | None = None,
+        progress: Any = None,
+    ) -> tuple[Array, Array] | tuple[Array, Array, LayerTape]:
+        """Run sequences that lie one after the other, as Arrow and CSR have them: no padding anywhere.
 
-    def __call__(
-        self, x: object, h0: object = None, *, lengths: object = None, num_threads: int | None = None
-    ) -> tuple[Array, Array]:
-        """Inference: y and h_n, as `forward`, keeping nothing else."""
-        y, h_n, _ = self._run(x, h0, lengths, num_threads)
-        return y, h_n
+        Parameters
+        ----------
+        values : array, (S, D)
+            The steps of all sequences.
+        offsets : integers, (B + 1,)
+            Sequence b is ``values[offsets[b]:offsets[b + 1]]``; it may be empty.
+        tape : bool
+            As `forward`: dropout, and a tape for `backward`, whose `dy` and `x` are then (S, width) too.
+        h0, recompute, out, h_out, num_threads, progress
+            As in `__call__` and `forward`; with a tape there is no `out` and `h_out`.
+
+        Returns
+        -------
+        y : array, (S, N), or (S, 2N) with two directions
+            All states, laid out like `values`; 0 where those belong to no sequence.
+        h_n : array, (layers * directions, B, N)
+            State after each sequence's last step.
+        tape : LayerTape
+            Only with ``tape=True``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU
+        >>> layer = IndyGRU(3, 5, seed=0)
+        >>> values = np.random.default_rng(0).standard_normal((9, 3), dtype=np.float32)
+        >>> y, h_n = layer.ragged(values, [0, 2, 2, 9])  # of 2, 0 and 7 steps
+        >>> y.shape, h_n.shape
+        ((9, 5), (1, 3, 5))
+        """
+        start = Start.checked(self, Form.RAGGED, values, h0, offsets=offsets)
+        if not tape:
+            return self._infer(start, out, h_out, True, num_threads, progress)
+        if out is not None or h_out is not None:
+            raise ValueError("out, h_out: expected None with tape=True, whose arrays the tape keeps")
+        return self._train(start, recompute, num_threads, progress)
 
     def forward(
         self,
@@ -221,28 +275,33 @@ class IndyGRU:
         lengths: object = None,
         recompute: bool = False,
         num_threads: int | None = None,
+        progress: Any = None,
     ) -> tuple[Array, Array, LayerTape]:
-        """Run the layer and keep what `backward` needs.
+        """Run the layer, with dropout, and keep what `backward` needs.
 
         Parameters
         ----------
         x : array, (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched
             Inputs of the layer's dtype.
-        h0 : array, (1, B, N), or (1, N) unbatched, or None
-            State before the first step; None is zeros.
+        h0 : array, (layers * directions, B, N), or (layers * directions, N) unbatched, or None
+            States before the first step, in the order of torch.nn.GRU: layer by layer, forward before reverse. None is
+            zeros.
         lengths : integers, (B,), optional
-            Valid steps of each row, from 0 to T. Past them y is 0 and the state stays as it is.
+            Valid steps of each row, from 0 to T, in any order. Past them y is 0 and the state stays as it is.
         recompute : bool
             Keep only y for `backward` and compute the gates anew there: a quarter of the memory.
         num_threads : int, optional
             Threads of this call and its backward pass.
+        progress : callable or tqdm bar, optional
+            Called as ``progress(steps done, steps in all)`` every few hundredths of a second, where each layer and
+            direction counts its own steps. An exception that it raises ends the call.
 
         Returns
         -------
-        y : array, (T, B, N), or (B, T, N), or (T, N)
-            All states, read-only, because the tape needs them: copy before you change them.
-        h_n : array, (1, B, N), or (1, N)
-            State after each row's last valid step.
+        y : array, (T, B, N), or (B, T, N), or (T, N); with two directions (..., 2N), forward before reverse
+            All states of the last layer, read-only, because the tape needs them: copy before you change them.
+        h_n : array, shaped like h0
+            States after each row's last valid step; of the reverse direction, after its first.
         tape : LayerTape
             For `backward`. It refers to x and to the parameters: run `backward` before you change them.
 
@@ -261,10 +320,41 @@ class IndyGRU:
         >>> grads = layer.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
         >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of descent
         """
-        y, h_n, tape = self._run(x, h0, lengths, num_threads, tape=True, recompute=recompute)
-        assert tape is not None
-        y.flags.writeable = False
-        return y, h_n, tape
+        start = Start.checked(self, Form.of(x, self.batch_first), x, h0, lengths)
+        return self._train(start, recompute, num_threads, progress)
+
+    def stream(self, batch_size: int = 1, *, num_threads: int | None = None) -> Stream:
+        """Make a stream: steps one by one, as a live application has them, with as little around each as possible.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows of each step.
+        num_threads : int, optional
+            Threads of a step, if it is worth more than one; None is the layer's.
+
+        Returns
+        -------
+        Stream
+            With states of zeros and a snapshot of the layer's weights.
+
+        Raises
+        ------
+        ValueError
+            The layer is bidirectional.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU
+        >>> layer = IndyGRU(3, 5, seed=0, reproducible=True)
+        >>> x = np.random.default_rng(0).standard_normal((9, 1, 3), dtype=np.float32)
+        >>> stream = layer.stream()
+        >>> y = np.stack([stream.push(x_t).copy() for x_t in x])
+        >>> bool((y == layer(x)[0]).all())
+        True
+        """
+        return Stream(self, batch_size, num_threads)
 
     def backward(self, tape: LayerTape, dy: object = None, dh_n: object = None) -> Gradients:
         """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``.
@@ -272,7 +362,7 @@ class IndyGRU:
         Parameters
         ----------
         tape : LayerTape
-            From this layer's `forward`; it can be used again.
+            From this layer's `forward` or `ragged`; it can be used again.
         dy, dh_n : arrays shaped like y and h_n, or None
             Gradients of a scalar with respect to y and h_n; None is zeros.
 
@@ -288,20 +378,12 @@ class IndyGRU:
         """
         if not isinstance(tape, LayerTape) or tape.owner is not self:
             raise TypeError("tape: expected what this layer's forward returned")
-        y_given = self._as_given(tape.inner.y, tape.batched)
+        form, like = tape.form, ("the layer", self.dtype)
         if dy is not None:
-            dy = self._time_major(check.array("dy", dy, y_given.shape, ("the layer", self.dtype)), tape.batched)
-        dh = self._checked_state("dh_n", dh_n, tape.inner.y.shape[1], tape.batched)
-        found = functional.backward(tape.inner, dy, dh, num_threads=tape.num_threads)
-        by_name = dict(zip(("kernel_l0", "recurrent_kernel_l0", "bias_l0"), found[2:], strict=True))
-        return Gradients(
-            self._as_given(found.x, tape.batched),
-            found.h0[None] if tape.batched else found.h0,
-            {name: by_name[name] for name in self._parameters},
-        )
-
-    def __repr__(self) -> str:
-        defaults = {"bias": True, "batch_first": False, "activation": "tanh", "reproducible": False}
-        given = {name: getattr(self, name) for name in defaults}
-        options = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
-        return f"IndyGRU({', '.join([f'{self.input_size}, {self.hidden_size}', *options, f'dtype={self.dtype}'])})"
+            dy = form.inward(check.array("dy", dy, tape.y_shape, like))
+        if dh_n is not None:
+            dh_n = form.state_inward(check.array("dh_n", dh_n, tape.h_shape, like))
+        found = backward(tape.inner, dy, dh_n, tape.num_threads)
+        flat = [array for layer in found.weights for direction in layer for array in direction[: 2 + self.bias]]
+        by_name = dict(zip(self._parameters, flat, strict=True))
+        return Gradients(form.outward(found.x), form.state_outward(found.h0), by_name)

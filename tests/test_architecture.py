@@ -42,7 +42,7 @@ GRAPH = {module: imported(module) for module in MODULES}
 def test_the_graph_is_seen():
     """The parser above finds the imports that are known."""
     assert {"_core", "_call", "_validation", "_blas"} <= GRAPH["functional"]
-    assert "functional" in GRAPH["layer"]
+    assert "functional" in GRAPH["_stack"]
     assert "layer" in GRAPH["__init__"]
 
 
@@ -58,10 +58,22 @@ ALLOWED = {
     "reference": set(),
     "_threads": {"_core"},
     "_blas": {"_core"},
-    "_call": {"_validation", "_threads"},
+    "_call": {"_validation", "_threads", "_sequences"},
+    "_sequences": set(),
     "functional": {"_call", "_validation", "_blas", "_core"},
     "_parameters": {"_validation"},
-    "layer": {"functional", "_parameters", "_validation"},
+    "_atomic": set(),
+    "_weights": set(),
+    "_configuration": {"_weights", "_validation"},
+    "_npz": {"_weights", "_configuration"},
+    "_safetensors": {"_weights", "_configuration"},
+    "_files": {"_weights", "_configuration", "_npz", "_safetensors", "_parameters", "_atomic"},
+    "_progress": set(),
+    "_weighted": {"_files", "_parameters"},
+    "_forms": {"_validation", "_weighted"},
+    "_stack": {"functional", "_progress", "_weighted"},
+    "stream": {"_core", "_progress", "_stack", "_threads", "_validation", "_weighted"},
+    "layer": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted", "stream"},
 }
 
 
@@ -72,11 +84,14 @@ def test_downwards_only(module):
 
 #: Who may import what is not everybody's: the extension, its helpers, and the NumPy twin.
 USERS = {
-    "_core": ["functional", "_threads", "_blas"],
+    "_core": ["functional", "stream", "_threads", "_blas"],
     "_blas": ["functional"],
-    "_threads": ["_call"],
+    "_threads": ["_call", "stream"],
     "reference": ["_custom_activation", "_cell_run"],
-    "layer": [],
+    "_files": ["_weighted"],
+    "_npz": ["_files"],
+    "_safetensors": ["_files"],
+    "layer": [name for name in MODULES if name.startswith("_interop")],
     "cell": ["_dynamic_rnn", "tensorflow"],
 }
 

@@ -40,17 +40,21 @@ def test_signatures():
     """As promised: order, names, defaults, and which are keywords only."""
     wanted = {
         IndyGRU: "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, "
-        "bidirectional=False, activation='tanh', dtype=<class 'numpy.float32'>, *, seed=None, "
+        "bidirectional=False, activation='tanh', dtype=<class 'numpy.float32'>, *, groups=1, seed=None, "
         "num_threads=None, reproducible=False)",
-        IndyGRU.__call__: "(self, x, h0=None, *, lengths=None, num_threads=None)",
-        IndyGRU.forward: "(self, x, h0=None, *, lengths=None, recompute=False, num_threads=None)",
+        IndyGRU.__call__: "(self, x, h0=None, *, lengths=None, out=None, h_out=None, num_threads=None, progress=None)",
+        IndyGRU.forward: "(self, x, h0=None, *, lengths=None, recompute=False, num_threads=None, progress=None)",
+        IndyGRU.last: "(self, x, h0=None, *, lengths=None, h_out=None, num_threads=None, progress=None)",
+        IndyGRU.ragged: "(self, values, offsets, h0=None, *, tape=False, recompute=False, out=None, h_out=None, "
+        "num_threads=None, progress=None)",
         IndyGRU.backward: "(self, tape, dy=None, dh_n=None)",
         IndyGRU.state_dict: "(self)",
         IndyGRU.load_state_dict: "(self, state_dict)",
-        functional.forward: "(x, h0, kernel, recurrent_kernel, bias, *, activation='tanh', lengths=None, "
-        "out=None, tape=False, recompute=False, num_threads=None, reproducible=False)",
+        functional.forward: "(x, h0, kernel, recurrent_kernel, bias, *, activation='tanh', lengths=None, offsets=None, "
+        "reverse=False, groups=1, out=None, h_out=None, return_sequences=True, tape=False, recompute=False, "
+        "num_threads=None, reproducible=False, progress=None)",
         functional.backward: "(tape, dy=None, dh_n=None, *, num_threads=None)",
-        functional.step: "(x_t, h, kernel, recurrent_kernel, bias, *, activation='tanh', out=None)",
+        functional.step: "(x_t, h, kernel, recurrent_kernel, bias, *, groups=1, activation='tanh', out=None)",
     }
     for function, text in wanted.items():
         found = inspect.signature(function)
@@ -224,12 +228,6 @@ def test_load_state_dict_of_its_own_views():
     wanted = state["kernel_l0"].copy()
     layer.load_state_dict(state)
     helpers.assert_same_bits(layer.parameters["kernel_l0"], wanted)
-
-
-@pytest.mark.parametrize(("name", "value"), [("num_layers", 2), ("dropout", 0.5), ("bidirectional", True)])
-def test_not_yet(name, value):
-    with pytest.raises(NotImplementedError, match=f"{name}={value}"):
-        IndyGRU(D, N, **{name: value})
 
 
 WRONG_OPTIONS = [

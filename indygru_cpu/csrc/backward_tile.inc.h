@@ -60,9 +60,11 @@ static void NAME(backward_tile)(const indygru_tile *tile)
             line--;
             const REAL *gates = (const REAL *)tile->gates + line * 3 * n;
             REAL *dgates = (REAL *)tile->dgates + line * tile->dgates_line;
-            const REAL *h = step ? (const REAL *)tile->y + (step - 1) * tile->y_step + row * tile->y_row
-                                 : (const REAL *)tile->h_first + row * tile->h_first_row;
-            const REAL *dy = (const REAL *)tile->dy + step * tile->dy_step + row * tile->dy_row;
+            ptrdiff_t place = indygru_place(run, step, row);
+            const REAL *h = step || !tile->h_first
+                                ? (const REAL *)tile->y + (place - 1) * tile->y_step + row * tile->y_row
+                                : (const REAL *)tile->h_first + row * tile->h_first_row;
+            const REAL *dy = (const REAL *)tile->dy + place * tile->dy_step + row * tile->dy_row;
             REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
             FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile, gates, h, dy, dh, dgates)
             NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);

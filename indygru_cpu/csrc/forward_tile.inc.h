@@ -36,12 +36,10 @@ static void NAME(forward_tile)(const indygru_tile *tile)
     REAL *gates = tile->gates;
     for (ptrdiff_t step = 0; step < run->n_steps; step++)
         for (ptrdiff_t row = 0; row < run->n_rows; row++) {
-            REAL *h = (REAL *)tile->h + row * tile->h_row;
-            REAL *y = (REAL *)tile->y + step * tile->y_step + row * tile->y_row;
-            if (!indygru_is_valid(run, step, row)) {
-                memset(y, 0, n * sizeof *y);
+            if (!indygru_is_valid(run, step, row))
                 continue;
-            }
+            REAL *h = (REAL *)tile->h + row * tile->h_row;
+            REAL *y = (REAL *)tile->y + indygru_place(run, step, row) * tile->y_step + row * tile->y_row;
             NAME(gates_row)(n, tile->plane, u, b, h, gates);
             FOR_ACTIVATION(tile->activation, NAME(candidate_row), n, u_c, b_c, gates, h, y)
             gates += 3 * n;

@@ -32,11 +32,18 @@ enum indygru_activation {
 typedef struct {
     ptrdiff_t first_step, n_steps, n_rows;
     const ptrdiff_t *lengths; /* (n_rows)                IN   valid steps of each sequence; NULL: all */
+    const ptrdiff_t *origins; /* (n_rows)                IN   steps that lie before each sequence's first; NULL: none */
 } indygru_run;
 
 static inline int indygru_is_valid(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
 {
     return !run->lengths || run->first_step + step < run->lengths[row];
+}
+
+/* Where a step of a row lies along the time axis of x, y, dx and dy, counted from the run's first step. */
+static inline ptrdiff_t indygru_place(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+{
+    return run->origins ? step + run->origins[row] : step;
 }
 
 /* One tile (run.n_rows x n_units) over a run. */
@@ -51,10 +58,10 @@ typedef struct {
     /* forward */
     void *h; /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
     ptrdiff_t h_row;
-    void *y; /* (n_steps, n_rows, n_units) forward: OUT, +0 past a length; backward: IN */
+    void *y; /* (n_steps, n_rows, n_units) forward: OUT, untouched past a length; backward: IN */
     ptrdiff_t y_step, y_row;
     /* backward */
-    const void *h_first; /* (n_rows, n_units)       IN   the state before the first step */
+    const void *h_first; /* (n_rows, n_units)       IN   the state before the first step; NULL: it lies in y there */
     ptrdiff_t h_first_row;
     const void *dy; /* (n_steps, n_rows, n_units) IN */
     ptrdiff_t dy_step, dy_row;

@@ -18,5 +18,5 @@ void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t ste
     for (ptrdiff_t t = 0; t < run->n_steps; t++)
         for (ptrdiff_t b = 0; b < run->n_rows; b++)
             if (indygru_is_valid(run, t, b))
-                *lines++ = array + t * step + b * row;
+                *lines++ = array + indygru_place(run, t, b) * step + b * row;
 }

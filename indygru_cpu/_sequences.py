@@ -1,0 +1,93 @@
+"""Where the steps of each sequence lie in the arrays x, y, dx and dy.
+
+A user gives (T, B, width), with lengths or without, or ragged values (sum of lengths, width) with offsets, and may want
+each row run from its end. The kernels see one form: (T, B, width) of any strides, where step t of a row lies at
+`origins[row] + t` along T. So every form is a view and a few integers, and nothing is copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+Array = np.ndarray[Any, Any]
+
+
+class Sequences(NamedTuple):
+    """The sequences of a call, and where they lie.
+
+    Attributes
+    ----------
+    n_steps, n_batch : int
+        T (of ragged values: of the longest row) and B.
+    lengths, origins : arrays of intp, (B,), or None
+        Valid steps of each row, None for T; and the place of its first one, None for 0.
+    reverse : bool
+        Whether rows run from their last step to their first.
+    n_values : int or None
+        Rows of ragged values; None for padded arrays.
+    covered : slice
+        Ragged values that belong to some sequence.
+    """
+
+    n_steps: int
+    n_batch: int
+    lengths: Array | None
+    origins: Array | None
+    reverse: bool
+    n_values: int | None = None
+    covered: slice = slice(None)
+
+    @classmethod
+    def padded(cls, n_steps: int, n_batch: int, lengths: Array | None, reverse: bool) -> Sequences:
+        """Rows that begin at step 0; seen from the end, each begins after its padding."""
+        origins = None if lengths is None or not reverse else n_steps - lengths
+        return cls(n_steps, n_batch, lengths, origins, reverse)
+
+    @classmethod
+    def ragged(cls, offsets: Array, n_values: int, reverse: bool) -> Sequences:
+        """Rows one after the other, row b from offsets[b] up to offsets[b + 1]."""
+        lengths = np.diff(offsets)
+        origins = n_values - offsets[1:] if reverse else offsets[:-1].copy()
+        covered = slice(int(offsets[0]), int(offsets[-1]))
+        return cls(int(lengths.max(initial=0)), len(lengths), lengths, origins, reverse, n_values, covered)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the arrays are (sum of lengths, width)."""
+        return self.n_values is not None
+
+    @property
+    def n_lines(self) -> int:
+        """Valid steps of all rows."""
+        return self.n_steps * self.n_batch if self.lengths is None else int(self.lengths.sum())
+
+    def shape(self, width: int) -> tuple[int, ...]:
+        """The shape of a user's array."""
+        return (self.n_steps, self.n_batch, width) if self.n_values is None else (self.n_values, width)
+
+    def view(self, array: Array) -> Array:
+        """A user's array as the kernels see it, (T, B, width)."""
+        if self.reverse:
+            array = array[::-1]
+        if self.n_values is None:
+            return array
+        step, column = array.strides
+        view: Array = as_strided(array, (self.n_steps, self.n_batch, array.shape[1]), (step, 0, column))
+        return view
+
+    def room(self, width: int, like: Array, zeroed: bool) -> Array:
+        """A new array of a user's shape, time-major or batch-major as `like`."""
+        shape = self.shape(width)
+        new = np.zeros if zeroed else np.empty
+        if self.is_ragged or abs(like.strides[0]) >= abs(like.strides[1]):
+            return new(shape, like.dtype)
+        return np.swapaxes(new((shape[1], shape[0], shape[2]), like.dtype), 0, 1)
+
+    def clear_gaps(self, array: Array) -> None:
+        """Zero what belongs to no sequence in ragged values; the kernels do it in padded ones."""
+        if self.is_ragged:
+            array[: self.covered.start] = 0
+            array[self.covered.stop :] = 0

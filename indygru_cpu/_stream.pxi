@@ -1,0 +1,158 @@
+# Part of _core.pyx: a stack of layers one step at a time, with all that a step needs made beforehand.
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+
+from numpy import ndarray
+
+cdef enum:
+    LEAST_WORK_UNLOCKED = 100 * 1024  # multiply-adds of a step from which on letting go of the GIL costs little of it
+
+
+cdef char *address(array) except NULL:
+    return <char *> <uintptr_t> array.ctypes.data
+
+
+cdef class Steps:
+    """The base of `stream.Stream`, which checks what it gives, and has `_checked_x` for what `push` cannot read.
+
+    state (layers, B, N) IN/OUT and y (B, N) OUT are C-contiguous arrays of one dtype.
+    """
+    cdef Plan *plans  # one a layer
+    cdef char *block  # packed weights of all layers, then scratch
+    cdef char *scratch
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, itemsize, state_bytes, work
+    cdef int n_threads
+    cdef bint busy
+    cdef object state, y, y_row, weights
+    cdef char *state_data
+    cdef char *y_data
+
+    def __init__(self, state, y, weights, int n_groups, int activation, int n_threads):
+        cdef ptrdiff_t k, bytes = 0, scratch = 0, n_units = state.shape[2]
+        cdef Plan *p
+        if self.plans is not NULL:
+            raise RuntimeError("stream: it is initialised already")
+        self.n_layers, self.n_batch, self.itemsize = state.shape[0], state.shape[1], state.itemsize
+        self.state, self.y, self.y_row = state, y, y[0] if len(y) == 1 else None
+        self.state_data, self.y_data, self.state_bytes = address(state), address(y), state[0].nbytes
+        self.n_inputs, self.n_threads, self.work = weights[0][0].shape[0] * n_groups, n_threads, 0
+        self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
+        if self.plans is NULL:
+            raise MemoryError("indygru_cpu: no memory for a stream")
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            p[0] = plan_of_sizes(self.itemsize == sizeof(double), 1, self.n_batch,
+                                 n_units if k else self.n_inputs, n_units, n_groups, activation)
+            lay_step_grid(p, n_threads)
+            p.engine, p.chunk = PANELS, 1
+            measure_scratch(p)
+            p.packed = <char *> NULL + bytes  # an offset, until there is a block
+            bytes += p.unit_tiles * p.weights_bytes
+            scratch = max(scratch, n_threads * scratch_bytes(p))
+            self.work += self.n_batch * 3 * n_units * (p.group_inputs + UNIT_WORK)
+        self.block = allocate(bytes + scratch)
+        self.scratch = self.block + bytes
+        for k in range(self.n_layers):
+            self.plans[k].packed = self.block + (self.plans[k].packed - <char *> NULL)
+        self.take(weights)
+
+    def __dealloc__(self):
+        free(self.plans)
+        if self.block is not NULL:
+            release(self.block)
+
+    def take(self, weights):
+        """Of each layer, C-contiguous: pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,)."""
+        cdef ptrdiff_t k, i
+        cdef Plan *p
+        cdef Tile tile
+        self.enter()
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            kernel, recurrent_kernel, bias = weights[k]
+            p.kernel = Lines(address(kernel), 3 * p.n_units)
+            p.u, p.b = address(recurrent_kernel), address(bias)
+            for i in range(p.unit_tiles):
+                tile = place_tile(p, i, self.scratch)
+                pack_weights(p, &tile, p.packed + i * p.weights_bytes)
+        self.weights = weights
+        self.busy = False
+
+    cdef int enter(self) except -1:
+        """The scratch is one thread's at a time."""
+        if self.block is NULL:
+            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        if self.busy:
+            raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
+        self.busy = True
+        return 0
+
+    cdef bint can_read(self, const Py_buffer *x) noexcept:
+        """Whether x is (B, D), or (D,) if B is 1, of this dtype, aligned, with a contiguous last axis."""
+        cdef Py_ssize_t last = x.ndim - 1
+        if self.block is NULL:  # `enter` says what is wrong
+            return True
+        if x.format[0] != (c'f' if self.itemsize == sizeof(float) else c'd') or x.format[1] != 0:
+            return False
+        if x.ndim == 2:
+            if x.shape[0] != self.n_batch or x.strides[0] % self.itemsize:
+                return False
+        elif x.ndim != 1 or self.n_batch != 1:
+            return False
+        return (x.shape[last] == self.n_inputs and <uintptr_t> x.buf % self.itemsize == 0
+                and (x.strides[last] == self.itemsize or x.shape[last] == 1))
+
+    def push(self, x_t):
+        """Take one step, and return its y: always the same array, overwritten by the next step.
+
+        Parameters
+        ----------
+        x_t : array, (B, D), or (D,) if the batch size is 1
+            Inputs of the step, of the layer's dtype.
+
+        Returns
+        -------
+        array, (B, N) or (N,)
+            The new state of the last layer, until the next push. Copy it to keep it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another dtype or shape; the stream is then as it was.
+        RuntimeError
+            Another thread is using the stream.
+        """
+        cdef Py_buffer x
+        if type(x_t) is not ndarray:
+            x_t = self._checked_x(x_t)
+        try:
+            PyObject_GetBuffer(x_t, &x, PyBUF_FORMAT | PyBUF_STRIDES)
+        except ValueError:  # a dtype that has no buffer
+            x_t = self._checked_x(x_t)
+            raise
+        if not self.can_read(&x):
+            PyBuffer_Release(&x)
+            x_t = self._checked_x(x_t)
+            PyObject_GetBuffer(x_t, &x, PyBUF_FORMAT | PyBUF_STRIDES)
+        try:
+            self.enter()
+            if self.work < LEAST_WORK_UNLOCKED:
+                self.run(<char *> x.buf, x.strides[0])
+            else:
+                with nogil:
+                    self.run(<char *> x.buf, x.strides[0])
+            self.busy = False
+        finally:
+            PyBuffer_Release(&x)
+        return self.y if x.ndim == 2 else self.y_row
+
+    cdef void run(self, char *x, ptrdiff_t x_row) noexcept nogil:
+        cdef ptrdiff_t k
+        cdef int n_threads = 1 if indygru_is_forked() else self.n_threads
+        cdef Plan *p
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            p.x = Array(x, 0, x_row)
+            x, x_row = self.state_data + k * self.state_bytes, p.n_units * self.itemsize
+            p.h = Array(x, 0, x_row)
+            forward_tiles(p, 0, 1, n_threads, self.scratch)
+        memcpy(self.y_data, x, self.state_bytes)

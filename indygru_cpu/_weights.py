@@ -1,0 +1,44 @@
+"""What every weight file has, whatever its format: an error, headers of arrays, a little strict JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, NamedTuple
+
+
+class WeightsError(ValueError):
+    """A weight file is damaged, hostile, or not of the layer that it says it is.
+
+    The message says what is wrong and where: the file, the array, the entry.
+    """
+
+
+class Header(NamedTuple):
+    """What a file says of an array before any of it is read; `nbytes` is what it takes up, uncompressed."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def strict_json(data: bytes) -> Any:
+    """JSON without what Python's reader lets pass: names given twice, NaN, infinities, other encodings."""
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse)
+    except WeightsError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"expected JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise WeightsError(f"{twice!r} is given twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise WeightsError(f"expected JSON, which knows no {constant}")
