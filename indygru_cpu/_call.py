@@ -81,10 +81,9 @@ class Call(NamedTuple):
         work = passes * self.sequences.n_lines * 3 * self.h0.shape[1] * (self.weights.kernel.shape[0] + 30)
         return _threads.count(check.num_threads(num_threads), work)
 
-    def checked_out(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Array]) -> Array:
-        """A user's array for results, of a shape, apart from the arguments and from `others`."""
-        inputs = {"x": self.x, "h0": self.h0, **self.weights._asdict(), **others}
-        return check.out(name, out, shape, self.x.dtype, inputs)
+    def check_out(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Array]) -> None:
+        """A user's array for results: of a shape, apart from the arguments and from `others`."""
+        check.out(name, out, shape, self.x.dtype, {"x": self.x, **self.weights._asdict(), **others})
 
     def arguments(self) -> tuple[Any, ...]:
         """What every function of `_core` takes between its arrays and its own."""

@@ -52,7 +52,10 @@ def write(path: AnyPath, configuration: Mapping[str, Any], arrays: Mapping[str, 
 
 
 def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read the configuration and the arrays of a weight file, both checked, the arrays in the layer's order."""
+    """Read the configuration and the arrays of a weight file, both checked.
+
+    The arrays come in the layer's order, each in memory of its own; it has Fortran order if a .npz file has.
+    """
     with _located(path) as (name, form):
         if not stat.S_ISREG(os.stat(name).st_mode):
             raise WeightsError("expected a regular file")

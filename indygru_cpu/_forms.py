@@ -22,9 +22,9 @@ class Form(Enum):
     RAGGED = ("sum of lengths",)
 
     @classmethod
-    def of(cls, x: object, batch_first: bool) -> Form:
+    def of(cls, x: Array, batch_first: bool) -> Form:
         """The form of an x that is not ragged."""
-        if np.ndim(x) == 2:  # type: ignore[arg-type]
+        if x.ndim == 2:
             return cls.UNBATCHED
         return cls.BATCH_FIRST if batch_first else cls.TIME_FIRST
 
@@ -49,6 +49,21 @@ class Form(Enum):
         return state[:, 0] if self is Form.UNBATCHED else state
 
 
+class Rows(NamedTuple):
+    """Which steps of which rows there are: as `lengths` and `offsets` of `functional`."""
+
+    lengths: Any = None
+    offsets: Any = None
+
+    def n_steps(self, x: Array) -> int:
+        """Steps of the longest row that there may be."""
+        return len(x) if self.offsets is None else int(np.diff(self.offsets).max(initial=0))
+
+    def part(self, first: int, steps: int) -> Rows:
+        """What is left of padded rows in some steps."""
+        return self if self.lengths is None else Rows(np.clip(self.lengths - first, 0, steps))
+
+
 class Start(NamedTuple):
     """Checked arguments: x as given and as `functional` takes it; shapes of results as the user sees them."""
 
@@ -56,49 +71,60 @@ class Start(NamedTuple):
     form: Form
     given: Array
     x: Array
-    lengths: Array | None
-    offsets: Array | None
+    rows: Rows
+    given_h0: object
     h0: Array | None
     h_shape: tuple[int, ...]
     y_shape: tuple[int, ...]
 
     @classmethod
-    def checked(
-        cls, layer: Weighted, form: Form, x: object, h0: object, lengths: object = None, offsets: object = None
-    ) -> Start:
-        """The arguments that every call has."""
-        like, directions = ("the layer", layer.dtype), 1 + layer.bidirectional
-        given = check.array("x", x, (*form.value, layer.input_size), like)
-        inputs = form.inward(given)
-        rows = offsets = None if offsets is None else check.offsets("offsets", offsets, len(inputs))
-        n_batch = inputs.shape[1] if rows is None else len(rows) - 1
+    def padded(cls, layer: Weighted, x: object, h0: object, lengths: object) -> Start:
+        """Of a batch, or of one sequence without a batch."""
+        found = check.as_array("x", x)
+        form = Form.of(found, layer.batch_first)
+        given = check.array("x", found, (*form.value, layer.input_size), ("the layer", layer.dtype))
+        n_steps, n_batch, _ = form.inward(given).shape
         if lengths is not None:
-            if form is Form.UNBATCHED:
-                lengths = np.reshape(np.asarray(lengths), -1)
-            lengths = check.lengths("lengths", lengths, len(inputs), n_batch)
-        h_shape: tuple[int, ...] = (layer.num_layers * directions, n_batch, layer.hidden_size)
-        if form is Form.UNBATCHED:
-            h_shape = h_shape[::2]
-        state = None if h0 is None else check.array("h0", h0, h_shape, like)
+            lengths = check.as_array("lengths", lengths)
+            lengths = lengths[None] if form is Form.UNBATCHED and lengths.ndim == 0 else lengths
+            lengths = check.lengths("lengths", lengths, n_steps, n_batch)
+        return cls._of(layer, form, given, h0, n_batch, Rows(lengths))
+
+    @classmethod
+    def ragged(cls, layer: Weighted, values: object, h0: object, offsets: object) -> Start:
+        """Of sequences one after the other."""
+        given = check.array("values", values, (*Form.RAGGED.value, layer.input_size), ("the layer", layer.dtype))
+        rows = Rows(offsets=check.offsets("offsets", offsets, len(given)))
+        return cls._of(layer, Form.RAGGED, given, h0, len(rows.offsets) - 1, rows)
+
+    @classmethod
+    def _of(
+        cls, layer: Weighted, form: Form, given: Array, h0: object, n_batch: int, rows: Rows
+    ) -> Start:  # fmt: skip
+        directions = 1 + layer.bidirectional
+        batch = () if form is Form.UNBATCHED else (n_batch,)
+        h_shape = (layer.num_layers * directions, *batch, layer.hidden_size)
+        state = None if h0 is None else check.array("h0", h0, h_shape, ("the layer", layer.dtype))
         y_shape = (*given.shape[:-1], directions * layer.hidden_size)
-        return cls(layer, form, given, inputs, lengths, offsets, state, h_shape, y_shape)
+        return cls(layer, form, given, form.inward(given), rows, h0, state, h_shape, y_shape)
 
     @property
     def n_steps(self) -> int:
-        """Steps of all layers and directions, as progress counts them."""
-        return len(self.x) * self.h_shape[0]
+        """Steps of all layers and directions, as progress counts them: of the longest row."""
+        return self.rows.n_steps(self.x) * self.h_shape[0]
 
     def room(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Any]) -> Array:
         """Where a result goes: a user's array, apart from all that is read and from `others`, or a new one."""
         if out is None:
             return np.empty(shape, self.layer.dtype)
-        inputs = {"x": self.given, **self.layer.parameters, **others}
+        x_name = "values" if self.form is Form.RAGGED else "x"
+        inputs = {x_name: self.given, **self.layer.parameters, **others}
         return check.out(name, out, shape, self.layer.dtype, {k: v for k, v in inputs.items() if v is not None})
 
     def first_state(self, h_out: object, out: object) -> Array:
         """Where the states live during a call; they begin as h0, and `h_out` may be `h0` itself."""
-        others = {"out": out} if h_out is self.h0 else {"out": out, "h0": self.h0}
-        h = self.room("h_out", h_out, self.h_shape, others)
-        if h is not self.h0:
+        in_place = h_out is not None and h_out is self.given_h0
+        h = self.room("h_out", h_out, self.h_shape, {"out": out, "h0": None if in_place else self.h0})
+        if not in_place:
             h[...] = 0 if self.h0 is None else self.h0
         return h

@@ -137,6 +137,15 @@ cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept
     return run
 
 
+cdef ptrdiff_t longest_row(const Plan *p, const indygru_run *run) noexcept nogil:
+    cdef ptrdiff_t row, steps = 0
+    if run.lengths is NULL:
+        return p.n_steps
+    for row in range(run.n_rows):
+        steps = max(steps, run.lengths[row])
+    return steps
+
+
 cdef ptrdiff_t segment_steps(const Plan *p) noexcept nogil:
     """Steps between two returns to Python: whole chunks."""
     cdef ptrdiff_t work = p.chunk * p.n_batch * 3 * p.n_units * (p.group_inputs + UNIT_WORK)

@@ -12,14 +12,14 @@ class Progress:
     Parameters
     ----------
     report : callable, object or None
-        Called as ``report(done, total)``; or a bar of tqdm, or anything with its `total` and `update`.
+        Called as ``report(done, total)``; or a bar of tqdm, or anything with its `n`, `total` and `update`.
     total : int
         Steps in all.
     """
 
     def __init__(self, report: Any, total: int) -> None:
-        if report is not None and hasattr(report, "update") and hasattr(report, "total"):
-            report.total = total
+        if report is not None and all(hasattr(report, name) for name in ("n", "total", "update")):
+            report.total = report.n + total  # one bar may watch several calls
             report = _update_of(report.update)
         elif report is not None and not callable(report):
             raise TypeError(f"progress: expected a function (done, total) or a tqdm bar, got {type(report).__name__}")

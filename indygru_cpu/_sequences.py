@@ -60,6 +60,11 @@ class Sequences(NamedTuple):
         return self.n_values is not None
 
     @property
+    def is_one_step(self) -> bool:
+        """Whether this is one step of all rows."""
+        return self.n_steps == 1 and self.lengths is None
+
+    @property
     def n_lines(self) -> int:
         """Valid steps of all rows."""
         return self.n_steps * self.n_batch if self.lengths is None else int(self.lengths.sum())

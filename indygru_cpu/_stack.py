@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from indygru_cpu import functional
+from indygru_cpu._forms import Rows
 from indygru_cpu._progress import Progress
 from indygru_cpu._weighted import Weighted
 
 Array = np.ndarray[Any, Any]
-#: Bytes of an inner layer's y that are made before the next layer takes them: they stay in L2 (CONTRIBUTING.md).
-INNER_BYTES = 256 * 1024
+#: Bytes of an inner layer's y that are made before the next layer takes them. They stay in L3, and memory bounded; less
+#: costs more for packing weights and starting calls than L2 saves (CONTRIBUTING.md).
+INNER_BYTES = 4 * 1024 * 1024
+LEAST_STEPS = 16
 
 
 class Stack(NamedTuple):
@@ -49,17 +52,6 @@ class Stack(NamedTuple):
         return len(self.weights[0])
 
 
-class Rows(NamedTuple):
-    """Which steps of which rows there are: as `lengths` and `offsets` of `functional`."""
-
-    lengths: Any = None
-    offsets: Any = None
-
-    def part(self, first: int, steps: int) -> Rows:
-        """What is left of padded rows in some steps."""
-        return self if self.lengths is None else Rows(np.clip(self.lengths - first, 0, steps))
-
-
 class Tape(NamedTuple):
     """What `backward` needs: each layer's and direction's tape, and what dropout multiplied each inner y with."""
 
@@ -84,7 +76,7 @@ def infer(stack: Stack, x: Array, h: Array, y: Array | None, rows: Rows, progres
     """Inference: h, the states before the first step, IN, and after the last, OUT; y OUT, or None if unwanted."""
     n_inner, steps = len(stack.weights) - 1, len(x)
     if n_inner and stack.directions == 1 and rows.offsets is None:
-        steps = max(1, INNER_BYTES // max(1, h[0].nbytes))
+        steps = max(LEAST_STEPS, INNER_BYTES // max(1, h[0].nbytes))
     shape = (min(steps, len(x)), *x.shape[1:-1], stack.directions * h.shape[2])
     buffers = [np.empty(shape, x.dtype) for _ in range(min(2, n_inner))]
     for first in range(0, max(1, len(x)), max(1, steps)):
@@ -107,7 +99,7 @@ def _infer_layer(
             out=None if out is None else out[columns(direction, h.shape[2])], return_sequences=out is not None,
             progress=progress.of_a_call(),
         )  # fmt: skip
-        progress.add(len(x))
+        progress.add(rows.n_steps(x))
 
 
 def forward(
@@ -128,7 +120,7 @@ def forward(
                 progress=progress.of_a_call(),
             )  # fmt: skip
             tape.layers[-1].append(kept)
-            progress.add(len(x))
+            progress.add(rows.n_steps(x))
         x = out
         if dropout and not is_last:
             tape.masks.append((rng.random(out.shape, out.dtype.type) >= dropout) / out.dtype.type(1 - dropout))

@@ -22,19 +22,21 @@ cdef class Steps:
     cdef ptrdiff_t n_layers, n_batch, n_inputs, itemsize, state_bytes, work
     cdef int n_threads
     cdef bint busy
-    cdef object state, y, y_row, weights
+    cdef readonly object _stack  # the weights that are packed, and options
+    cdef object state, y, y_row
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, state, y, weights, int n_groups, int activation, int n_threads):
+    def __init__(self, state, y, stack, int activation, int n_threads):
         cdef ptrdiff_t k, bytes = 0, scratch = 0, n_units = state.shape[2]
+        cdef int n_groups = stack.options["groups"]
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
         self.n_layers, self.n_batch, self.itemsize = state.shape[0], state.shape[1], state.itemsize
         self.state, self.y, self.y_row = state, y, y[0] if len(y) == 1 else None
         self.state_data, self.y_data, self.state_bytes = address(state), address(y), state[0].nbytes
-        self.n_inputs, self.n_threads, self.work = weights[0][0].shape[0] * n_groups, n_threads, 0
+        self.n_inputs, self.n_threads, self.work = stack.weights[0][0][0].shape[0] * n_groups, n_threads, 0
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
             raise MemoryError("indygru_cpu: no memory for a stream")
@@ -53,32 +55,33 @@ cdef class Steps:
         self.scratch = self.block + bytes
         for k in range(self.n_layers):
             self.plans[k].packed = self.block + (self.plans[k].packed - <char *> NULL)
-        self.take(weights)
+        self._take(stack)
 
     def __dealloc__(self):
         free(self.plans)
         if self.block is not NULL:
             release(self.block)
 
-    def take(self, weights):
-        """Of each layer, C-contiguous: pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,)."""
+    def _take(self, stack):
+        """Pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,): C-contiguous arrays of a stack."""
         cdef ptrdiff_t k, i
+        cdef uintptr_t kernel, recurrent_kernel, bias
         cdef Plan *p
         cdef Tile tile
+        addresses = [tuple(array.ctypes.data for array in weights) for (weights,) in stack.weights]
         self.enter()
-        for k in range(self.n_layers):
+        for k, (kernel, recurrent_kernel, bias) in enumerate(addresses):  # nothing here can fail and leave a half
             p = &self.plans[k]
-            kernel, recurrent_kernel, bias = weights[k]
-            p.kernel = Lines(address(kernel), 3 * p.n_units)
-            p.u, p.b = address(recurrent_kernel), address(bias)
+            p.kernel = Lines(<char *> kernel, 3 * p.n_units)
+            p.u, p.b = <char *> recurrent_kernel, <char *> bias
             for i in range(p.unit_tiles):
                 tile = place_tile(p, i, self.scratch)
                 pack_weights(p, &tile, p.packed + i * p.weights_bytes)
-        self.weights = weights
+        self._stack = stack
         self.busy = False
 
     cdef int enter(self) except -1:
-        """The scratch is one thread's at a time."""
+        """Scratch and state are one thread's at a time."""
         if self.block is NULL:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
         if self.busy:
@@ -86,11 +89,17 @@ cdef class Steps:
         self.busy = True
         return 0
 
+    def _alone(self, work, *arguments):
+        """Call it while nobody else may use the stream. Here, because in Python a signal can come before any `try`."""
+        self.enter()
+        try:
+            return work(*arguments)
+        finally:
+            self.busy = False
+
     cdef bint can_read(self, const Py_buffer *x) noexcept:
         """Whether x is (B, D), or (D,) if B is 1, of this dtype, aligned, with a contiguous last axis."""
         cdef Py_ssize_t last = x.ndim - 1
-        if self.block is NULL:  # `enter` says what is wrong
-            return True
         if x.format[0] != (c'f' if self.itemsize == sizeof(float) else c'd') or x.format[1] != 0:
             return False
         if x.ndim == 2:
@@ -100,6 +109,19 @@ cdef class Steps:
             return False
         return (x.shape[last] == self.n_inputs and <uintptr_t> x.buf % self.itemsize == 0
                 and (x.strides[last] == self.itemsize or x.shape[last] == 1))
+
+    cdef bint get_buffer(self, x_t, Py_buffer *x) except -1:
+        """Whether x_t can be read as it is; then its buffer is held."""
+        if type(x_t) is not ndarray:
+            return False
+        try:
+            PyObject_GetBuffer(x_t, x, PyBUF_FORMAT | PyBUF_STRIDES)
+        except (BufferError, ValueError):  # a dtype that no buffer can tell
+            return False
+        if self.can_read(x):
+            return True
+        PyBuffer_Release(x)
+        return False
 
     def push(self, x_t):
         """Take one step, and return its y: always the same array, overwritten by the next step.
@@ -122,27 +144,18 @@ cdef class Steps:
             Another thread is using the stream.
         """
         cdef Py_buffer x
-        if type(x_t) is not ndarray:
-            x_t = self._checked_x(x_t)
+        self.enter()
         try:
-            PyObject_GetBuffer(x_t, &x, PyBUF_FORMAT | PyBUF_STRIDES)
-        except ValueError:  # a dtype that has no buffer
-            x_t = self._checked_x(x_t)
-            raise
-        if not self.can_read(&x):
-            PyBuffer_Release(&x)
-            x_t = self._checked_x(x_t)
-            PyObject_GetBuffer(x_t, &x, PyBUF_FORMAT | PyBUF_STRIDES)
-        try:
-            self.enter()
+            if not self.get_buffer(x_t, &x) and not self.get_buffer(self._checked_x(x_t), &x):
+                raise ValueError("x_t: expected an array that fits the stream")
             if self.work < LEAST_WORK_UNLOCKED:
                 self.run(<char *> x.buf, x.strides[0])
             else:
                 with nogil:
                     self.run(<char *> x.buf, x.strides[0])
-            self.busy = False
-        finally:
             PyBuffer_Release(&x)
+        finally:
+            self.busy = False
         return self.y if x.ndim == 2 else self.y_row
 
     cdef void run(self, char *x, ptrdiff_t x_row) noexcept nogil:

@@ -78,18 +78,22 @@ cdef void forward_tile(const Plan *p, ptrdiff_t begin, ptrdiff_t steps, ptrdiff_
     """One tile over steps from `begin` on, chunk by chunk; h (rows, units) IN/OUT."""
     cdef Tile tile = place_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t i, first, columns = tile.unit * p.itemsize
-    cdef unsigned long long state = indygru_flush_enter()
-    cdef Lines weights = take_weights(p, &tile)
+    cdef ptrdiff_t i, first, columns = tile.unit * p.itemsize, end = min(begin + steps, longest_row(p, &job.run))
+    cdef unsigned long long state
+    cdef Lines weights
     if p.clear_padding and begin == 0:
         zero_padding(p, &tile)
+    if begin >= end:
+        return
+    state = indygru_flush_enter()
+    weights = take_weights(p, &tile)
     job.h, job.h_row = cell(&p.h, 0, tile.row, columns), p.h.row // p.itemsize
     job.y, job.y_step, job.y_row = unwanted_y(p, &tile), 0, 0
     if p.y.data is not NULL:
         job.y_step, job.y_row = p.y.step // p.itemsize, p.y.row // p.itemsize
-    for i in range(ceil_div(steps, p.chunk)):
+    for i in range(ceil_div(end - begin, p.chunk)):
         first = begin + i * p.chunk
-        job.run.first_step, job.run.n_steps = first, min(p.chunk, begin + steps - first)
+        job.run.first_step, job.run.n_steps = first, min(p.chunk, end - first)
         job.gates = tile.gates if p.tape is NULL else tape_of(p, &tile, first)
         if p.y.data is not NULL:
             job.y = cell(&p.y, first, tile.row, columns)
@@ -105,7 +109,8 @@ cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     job.h, job.h_row = tile.state, job.n_units
     job.y, job.y_step, job.y_row = unwanted_y(p, tile), 0, 0
     for row in range(job.run.n_rows):
-        memcpy(tile.state + row * width, state_before(p, tile, row), width)
+        if indygru_is_valid(&job.run, 0, row):  # others have no state in y
+            memcpy(tile.state + row * width, state_before(p, tile, row), width)
     project(p, tile, take_weights(p, tile), job.gates)
     p.ops.forward_tile(&job)
 
@@ -114,13 +119,16 @@ cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff
     """One tile over one chunk: gradients of its gates, of its state before the chunk, of its part of u and b."""
     cdef Tile tile = place_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums
-    cdef ptrdiff_t line = count_lines(p, 0, tile.row, first, steps)
-    cdef unsigned long long state = indygru_flush_enter()
+    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line
+    cdef unsigned long long state
+    job.run.first_step, job.run.n_steps = first, min(steps, longest_row(p, &job.run) - first)
+    if job.run.n_steps <= 0:
+        return
+    state = indygru_flush_enter()
+    line = count_lines(p, 0, tile.row, first, steps)
     job.gates = tile.gates
     if p.tape is not NULL:
         job.gates = tape_of(p, &tile, first)
-    job.run.first_step, job.run.n_steps = first, steps
     if p.tape is NULL:
         rebuild_gates(p, &tile)
     job.y, job.y_step, job.y_row = cell(&p.y, first, tile.row, columns), p.y.step // p.itemsize, p.y.row // p.itemsize

@@ -115,7 +115,8 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
     return native
 
 
-def _as_array(name: str, value: object) -> Array:
+def as_array(name: str, value: object) -> Array:
+    """An array of any shape and dtype."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     try:
@@ -126,7 +127,7 @@ def _as_array(name: str, value: object) -> Array:
 
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    found = value if type(value) is np.ndarray else _as_array(name, value)
+    found = value if type(value) is np.ndarray else as_array(name, value)
     native = found.dtype
     if like is None or native is not like[1]:
         native = _native(name, native, like)
@@ -181,7 +182,7 @@ def overlaps(a: Array, b: Array) -> bool:
 
 def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
     """Valid steps of each row: integers from 0 to T."""
-    found = _as_array(name, value)
+    found = as_array(name, value)
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got {found.dtype}")
     _check_shape(name, found.shape, (n_batch,))
@@ -193,7 +194,7 @@ def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
 
 def offsets(name: str, value: object, n_values: int) -> Array:
     """Where each sequence begins in ragged values, and where the last one ends: B + 1 integers that never fall."""
-    found = _as_array(name, value)
+    found = as_array(name, value)
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {found.dtype}")
     if found.ndim != 1 or not len(found):

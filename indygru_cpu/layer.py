@@ -11,7 +11,7 @@ from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
 from indygru_cpu._parameters import initial_parameters, shapes
 from indygru_cpu._progress import Progress
-from indygru_cpu._stack import Rows, Stack, Tape, backward, forward, infer
+from indygru_cpu._stack import Stack, Tape, backward, forward, infer
 from indygru_cpu._weighted import Weighted
 from indygru_cpu.stream import Stream
 
@@ -130,24 +130,23 @@ class IndyGRU(Weighted):
         self, start: Start, out: Array | None, h_out: Array | None, wants_y: bool, num_threads: int | None,
         progress: Any,
     ) -> tuple[Any, Array]:  # fmt: skip
-        form = start.form
+        form, stack = start.form, Stack.of(self, check.num_threads(num_threads))
         news = Progress(progress, start.n_steps)
-        stack = Stack.of(self, num_threads)
         y = start.room("out", out, start.y_shape, {"h0": start.h0}) if wants_y else None
         h_n = start.first_state(h_out, out)
         y_inward = None if y is None else form.inward(y)
-        infer(stack, start.x, form.state_inward(h_n), y_inward, Rows(start.lengths, start.offsets), news)
+        infer(stack, start.x, form.state_inward(h_n), y_inward, start.rows, news)
         return y, h_n
 
     def _train(
         self, start: Start, recompute: bool, num_threads: int | None, progress: Any
     ) -> tuple[Array, Array, LayerTape]:
-        form, stack = start.form, Stack.of(self, num_threads)
+        form, stack = start.form, Stack.of(self, check.num_threads(num_threads))
         y, h_n = np.empty(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
         h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
         tape = forward(
             stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),
-            Rows(start.lengths, start.offsets), Progress(progress, start.n_steps), recompute=recompute,
+            start.rows, Progress(progress, start.n_steps), recompute=recompute,
             dropout=self.dropout, rng=self._rng,
         )  # fmt: skip
         y.flags.writeable = False
@@ -188,7 +187,7 @@ class IndyGRU(Weighted):
         >>> y.shape, h_n.shape
         ((9, 4, 10), (4, 4, 5))
         """
-        start = Start.checked(self, Form.of(x, self.batch_first), x, h0, lengths)
+        start = Start.padded(self, x, h0, lengths)
         return self._infer(start, out, h_out, True, num_threads, progress)
 
     def last(
@@ -212,7 +211,7 @@ class IndyGRU(Weighted):
         >>> bool((layer.last(x) == layer(x)[1]).all())
         True
         """
-        start = Start.checked(self, Form.of(x, self.batch_first), x, h0, lengths)
+        start = Start.padded(self, x, h0, lengths)
         return self._infer(start, None, h_out, False, num_threads, progress)[1]
 
     def ragged(
@@ -260,7 +259,7 @@ class IndyGRU(Weighted):
         >>> y.shape, h_n.shape
         ((9, 5), (1, 3, 5))
         """
-        start = Start.checked(self, Form.RAGGED, values, h0, offsets=offsets)
+        start = Start.ragged(self, values, h0, offsets)
         if not tape:
             return self._infer(start, out, h_out, True, num_threads, progress)
         if out is not None or h_out is not None:
@@ -320,7 +319,7 @@ class IndyGRU(Weighted):
         >>> grads = layer.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
         >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of descent
         """
-        start = Start.checked(self, Form.of(x, self.batch_first), x, h0, lengths)
+        start = Start.padded(self, x, h0, lengths)
         return self._train(start, recompute, num_threads, progress)
 
     def stream(self, batch_size: int = 1, *, num_threads: int | None = None) -> Stream:

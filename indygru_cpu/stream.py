@@ -8,20 +8,20 @@ import numpy as np
 
 from indygru_cpu import _core, _threads
 from indygru_cpu import _validation as check
+from indygru_cpu._forms import Rows
 from indygru_cpu._progress import Progress
-from indygru_cpu._stack import Rows, Stack, infer
+from indygru_cpu._stack import Stack, infer
 from indygru_cpu._weighted import Weighted
 
 Array = np.ndarray[Any, Any]
 
 
-def _snapshot(layer: Weighted) -> list[tuple[Array, Array, Array]]:
-    """Copies of each layer's kernel, recurrent kernel and bias."""
+def _snapshot(layer: Weighted, num_threads: int | None) -> Stack:
+    """The layer as it is now, with weights of its own; no bias is a bias of zeros."""
+    stack = Stack.of(layer, num_threads)
     none = np.zeros(3 * layer.hidden_size, layer.dtype)
-    return [
-        (kernel.copy(order="C"), recurrent_kernel.copy(), none if bias is None else bias.copy())
-        for ((kernel, recurrent_kernel, bias),) in Stack.of(layer, None).weights
-    ]
+    copies = [[tuple(np.array(none if a is None else a, order="C") for a in w) for w in each] for each in stack.weights]
+    return stack._replace(weights=copies)  # type: ignore[arg-type]
 
 
 class Stream(_core.Steps):
@@ -43,23 +43,36 @@ class Stream(_core.Steps):
     ((5,), (1, 1, 5))
     """
 
-    def __init__(self, layer: Weighted, batch_size: int = 1, num_threads: int | None = None) -> None:
+    def __init__(
+        self, layer: Weighted, batch_size: int = 1, num_threads: int | None = None, *, _stack: Stack | None = None
+    ) -> None:
+        if not isinstance(layer, Weighted):
+            raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
         if layer.bidirectional:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
-        self.layer = layer
-        self.batch_size = check.integer(batch_size, "batch_size", 1)
-        self._num_threads = check.num_threads(layer.num_threads if num_threads is None else num_threads)
-        self._weights = _snapshot(layer)
-        self._state = np.zeros((layer.num_layers, self.batch_size, layer.hidden_size), layer.dtype)
-        y = np.empty(self._state.shape[1:], layer.dtype)
-        work = self.batch_size * sum(kernel.size for kernel, _, _ in self._weights)
-        threads = _threads.count(self._num_threads, work)
-        activation = check.activation_index(layer.activation)
-        super().__init__(self._state, y, self._weights, layer.groups, activation, threads)
+        n_batch = check.integer(batch_size, "batch_size", 1)
+        stack = _snapshot(layer, check.num_threads(num_threads)) if _stack is None else _stack
+        state = np.zeros((layer.num_layers, n_batch, layer.hidden_size), layer.dtype)
+        work = n_batch * sum(kernel.size for ((kernel, _, _),) in stack.weights)
+        threads = _threads.count(stack.options["num_threads"], work)
+        super().__init__(
+            state, np.empty_like(state[0]), stack, check.activation_index(stack.options["activation"]), threads
+        )
+        self._layer, self._state = layer, state
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of each step."""
+        return len(self._state[0])
+
+    def _checked(self, name: str, value: object, before: tuple[str, ...]) -> Array:
+        """(*before, B, D), or without B if that is 1 and the value has none."""
+        found = check.as_array(name, value)
+        rows = () if self.batch_size == 1 and found.ndim == 1 + len(before) else (self.batch_size,)
+        return check.array(name, found, (*before, *rows, self._layer.input_size), ("the stream", self._state.dtype))
 
     def _checked_x(self, x_t: object) -> Array:
-        sizes = (self.batch_size,) if self.batch_size > 1 or np.ndim(x_t) != 1 else ()  # type: ignore[arg-type]
-        return check.array("x_t", x_t, (*sizes, self.layer.input_size), ("the stream", self.layer.dtype))
+        return self._checked("x_t", x_t, ())
 
     def push_many(self, chunk: object) -> Array:
         """Take the steps of a chunk; faster than as many pushes.
@@ -79,46 +92,51 @@ class Stream(_core.Steps):
         TypeError, ValueError
             Another dtype or shape; the stream is then as it was.
         """
-        sizes = (self.batch_size,) if self.batch_size > 1 or np.ndim(chunk) != 2 else ()  # type: ignore[arg-type]
-        x = check.array("chunk", chunk, ("T", *sizes, self.layer.input_size), ("the stream", self.layer.dtype))
-        y = np.empty((*x.shape[:-1], self.layer.hidden_size), x.dtype)
-        options = Stack.of(self.layer, self._num_threads).options
-        stack = Stack([[weights] for weights in self._weights], options)
-        state = self.state  # a copy, so that an interrupted call leaves the stream as it was
-        inputs, outputs = (x, y) if x.ndim == 3 else (x[:, None], y[:, None])
-        infer(stack, inputs, state, outputs, Rows(), Progress(None, 0))
-        self._state[...] = state
+        x = self._checked("chunk", chunk, ("T",))
+        y = np.empty((*x.shape[:-1], self._state.shape[2]), x.dtype)
+        self._alone(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
         return y
+
+    def _run_chunk(self, x: Array, y: Array) -> None:
+        state = self._state.copy()  # so that an interrupted call leaves the stream as it was
+        infer(self._stack, x, state, y, Rows(), Progress(None, 0))
+        self._state[...] = state
 
     @property
     def state(self) -> Array:
         """A copy of the states, (layers, B, N). Assigning sets them."""
-        copy: Array = self._state.copy()
+        copy: Array = self._alone(self._state.copy)
         return copy
 
     @state.setter
     def state(self, value: object) -> None:
-        self._state[...] = check.array("state", value, self._state.shape, ("the stream", self.layer.dtype))
+        state = check.array("state", value, self._state.shape, ("the stream", self._state.dtype))
+        self._alone(self._state.__setitem__, ..., state)
 
     def reset(self, rows: Any = None) -> None:
-        """Set the states of some rows to 0: an index, indices, a mask or a slice of the batch; None is all."""
-        self._state[:, slice(None) if rows is None else rows] = 0
+        """Set the states of some rows to 0: an index, indices, a mask or a slice of the batch; None is all.
+
+        Raises
+        ------
+        IndexError
+            There are no such rows.
+        """
+        if isinstance(rows, (bool, np.bool_)):
+            raise IndexError(f"rows: expected an index, indices, a mask or a slice, got {rows}")
+        try:
+            self._alone(self._state.__setitem__, (slice(None), slice(None) if rows is None else rows), 0)
+        except IndexError as error:
+            raise IndexError(f"rows: {error} (the batch size is {self.batch_size})") from None
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights; the state stays."""
-        weights = _snapshot(self.layer)
-        self.take(weights)
-        self._weights = weights
+        self._take(self._stack._replace(weights=_snapshot(self._layer, None).weights))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.layer, self.batch_size, self._num_threads, self._weights, self._state)
+        return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)
 
 
-def _restore(
-    cls: type[Stream], layer: Weighted, batch_size: int, num_threads: int | None, weights: Any, state: Array
-) -> Stream:
-    stream = cls(layer, batch_size, num_threads)
-    stream.take(weights)
-    stream._weights = weights
+def _restore(cls: type[Stream], layer: Weighted, batch_size: int, stack: Stack, state: Array) -> Stream:
+    stream = cls(layer, batch_size, _stack=stack)
     stream.state = state
     return stream

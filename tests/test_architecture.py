@@ -71,10 +71,22 @@ ALLOWED = {
     "_progress": set(),
     "_weighted": {"_files", "_parameters"},
     "_forms": {"_validation", "_weighted"},
-    "_stack": {"functional", "_progress", "_weighted"},
-    "stream": {"_core", "_progress", "_stack", "_threads", "_validation", "_weighted"},
+    "_stack": {"_forms", "_progress", "_weighted", "functional"},
+    "stream": {"_core", "_forms", "_progress", "_stack", "_threads", "_validation", "_weighted"},
     "layer": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted", "stream"},
-}
+    "_gate_orders": set(),
+    "_interop_weights": {"_gate_orders", "_validation", "layer"},
+    "_interop_torch": {"_gate_orders", "_interop_weights", "layer"},
+    "_interop_keras": {"_gate_orders", "_interop_weights", "layer"},
+    "_interop_pararnn": {"_gate_orders", "_interop_weights", "layer"},
+    "_interop_onnx_graph": {"_interop_weights"},
+    "_interop_onnx_forms": {"_gate_orders", "_interop_onnx_graph", "_interop_weights", "layer"},
+    "_interop_onnx": {
+        "_interop_onnx_forms", "_interop_onnx_graph", "_interop_weights", "_validation", "_version", "layer",
+    },
+    "_interop_onnx_read": {"_gate_orders", "_interop_onnx_forms", "_interop_weights", "layer"},
+    "interop": {"_interop_keras", "_interop_onnx", "_interop_onnx_read", "_interop_pararnn", "_interop_torch"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ALLOWED)
