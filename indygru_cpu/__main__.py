@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(defaults, option.replace("-", "_"))
         text = f"{meaning} (default {default})"
         demo.add_argument(f"--{option}", type=_at_least(least), default=default, metavar="INT", help=text)
-    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw loss and accuracy")
+    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw loss, accuracy, gates and states")
     demo.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained weights")
 
     text = "show the build, and what it uses on this machine"

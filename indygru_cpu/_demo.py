@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu import functional, reference
+from indygru_cpu import reference
 from indygru_cpu._demo_model import SpeakerModel, standardised, train
 from indygru_cpu._demo_plot import Progress, check_format, draw
 from indygru_cpu.datasets import JapaneseVowels, Utterances, japanese_vowels
@@ -64,8 +64,8 @@ def run(settings: Settings) -> None:
     if settings.save:
         save(settings.save, {**model.parameters, **scale})
     if settings.plot:
-        draw(progress, PAPER, settings.plot)
-        print(f"Plot of loss and accuracy: {settings.plot}\n")
+        draw(progress, PAPER, inside(model, data.test), settings.plot)
+        print(f"Plot of loss and accuracy, and of gates and states of one utterance: {settings.plot}\n")
     print(f"All of it took {perf_counter() - start:.1f} s.")
 
 
@@ -179,13 +179,28 @@ def scaled_difference(a: Array, b: Array) -> float:
     return float(np.abs(a - b).max() / max(1, np.abs(b).max()))
 
 
+def inside(model: SpeakerModel, part: Utterances) -> dict[str, Array]:
+    """Return what the layer sees and does over the longest utterance, each (T, inputs or units)."""
+    i = int(part.lengths.argmax())
+    x, layer = part.x[: part.lengths[i], i : i + 1], model.layer
+    h0 = np.zeros((1, layer.hidden_size), x.dtype)
+    y, _, tape = reference.forward(x, h0, *layer.parameters.values())
+    r, z, candidate = np.concatenate(tape.gates, axis=1)
+    return {
+        "x, inputs": x[:, 0],
+        "r, reset gate": r,
+        "z, update gate": z,
+        "c, candidate": candidate,
+        "h, state": y[:, 0],
+    }
+
+
 def stream(model: SpeakerModel, frames: Array) -> Iterator[Array]:
     """Yield the logits after each of the frames (T, D), as an application has them while somebody speaks."""
-    h = np.zeros((1, model.layer.hidden_size), frames.dtype)
-    mean = np.zeros_like(h)
+    states = model.layer.stream()
+    mean = np.zeros((1, model.layer.hidden_size), frames.dtype)
     for count, frame in enumerate(frames, 1):
-        functional.step(frame[None], h, *model.layer.parameters.values(), out=h)
-        mean += (h - mean) / count
+        mean += (states.push(frame[None]) - mean) / count
         yield model.readout(mean)[0]
 
 
