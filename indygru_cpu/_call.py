@@ -34,8 +34,12 @@ class Weights(NamedTuple):
             raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {w.shape[1]}")
         like, columns = ("kernel", w.dtype), (w.shape[1],)
         u = check.contiguous("recurrent_kernel", recurrent_kernel, columns, like)
-        b = _no_bias(columns[0], w.dtype) if bias is None else check.contiguous("bias", bias, columns, like)
-        return cls(w, u, b)
+        return cls.of(w, u, None if bias is None else check.contiguous("bias", bias, columns, like))
+
+    @classmethod
+    def of(cls, kernel: Array, recurrent_kernel: Array, bias: Array | None) -> Weights:
+        """Of arrays that fit; no bias is a bias of zeros."""
+        return cls(kernel, recurrent_kernel, _no_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
     @property
     def like(self) -> tuple[str, np.dtype[Any]]:
@@ -76,27 +80,23 @@ class Call(NamedTuple):
         """(T, B, N), or of ragged values (sum of lengths, N)."""
         return self.sequences.shape(self.h0.shape[1])
 
-    def threads(self, num_threads: int | None, passes: int) -> int:
+    def threads(self, num_threads: int | None, passes: int = 1) -> int:
         """Threads for so many times the work of a forward pass; gates and candidate cost some 30 inputs' worth."""
         work = passes * self.sequences.n_lines * 3 * self.h0.shape[1] * (self.weights.kernel.shape[0] + 30)
-        return _threads.count(check.num_threads(num_threads), work)
+        return _threads.count(num_threads, work)
 
     def check_out(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Array]) -> None:
         """A user's array for results: of a shape, apart from the arguments and from `others`."""
         check.out(name, out, shape, self.x.dtype, {"x": self.x, **self.weights._asdict(), **others})
 
-    def arguments(self) -> tuple[Any, ...]:
-        """What every function of `_core` takes between its arrays and its own."""
-        sequences = self.sequences
-        return sequences.lengths, sequences.origins, self.groups, self.activation
-
 
 def _sequences_of(x: Array, lengths: object, offsets: object, reverse: bool) -> Sequences:
-    if offsets is not None:
-        if lengths is not None:
-            raise ValueError("lengths: ragged values have their lengths in offsets; give one of the two")
-        return Sequences.ragged(check.offsets("offsets", offsets, len(x)), len(x), reverse)
-    n_steps, n_batch, _ = x.shape
-    if lengths is not None:
-        lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-    return Sequences.padded(n_steps, n_batch, lengths, reverse)
+    if offsets is None:
+        n_steps, n_batch, _ = x.shape
+        lengths = None if lengths is None else check.lengths("lengths", lengths, n_steps, n_batch)
+        found = Sequences.padded(n_steps, n_batch, lengths)
+    elif lengths is None:
+        found = Sequences.ragged(check.offsets("offsets", offsets, len(x)), len(x))
+    else:
+        raise ValueError("lengths: ragged values have their lengths in offsets; give one of the two")
+    return found.reversed() if reverse else found

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from indygru_cpu import _custom_activation, _validation, functional, reference
+from indygru_cpu._engine import Gradients
 from indygru_cpu._variables import CellVariables, named_views
 
 Array = np.ndarray[Any, Any]
@@ -18,7 +19,7 @@ class Engine(NamedTuple):
     """Forward and backward on time-major arrays, and the activation as they take it."""
 
     forward: Callable[..., tuple[Any, ...]]
-    backward: Callable[..., functional.Gradients | reference.Gradients]
+    backward: Callable[..., Gradients | reference.Gradients]
     activation: object
 
 

@@ -98,10 +98,10 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     return p
 
 
-cdef Plan plan_of(const real[:, :, :] x, const real[:, :] kernel, const real[:] recurrent_kernel, const real[:] bias,
-                  const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation,
-                  bint reproducible) noexcept:
-    cdef Plan p = plan_of_sizes(real is double, x.shape[0], x.shape[1], x.shape[2], recurrent_kernel.shape[0] // 3,
+cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, ptrdiff_t n_batch, const real[:, :] kernel,
+                  const real[:] recurrent_kernel, const real[:] bias, const Py_ssize_t[:] lengths,
+                  const Py_ssize_t[:] origins, int n_groups, int activation, bint reproducible) noexcept:
+    cdef Plan p = plan_of_sizes(real is double, n_steps, n_batch, x.shape[2], recurrent_kernel.shape[0] // 3,
                                 n_groups, activation)
     p.x = Array(<char *> &x[0, 0, 0], x.strides[0], x.strides[1])
     p.kernel = Lines(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
@@ -115,13 +115,15 @@ cdef Plan plan_of(const real[:, :, :] x, const real[:, :] kernel, const real[:] 
     return p
 
 
-def forward(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
-            const real[:] bias, real[:, :, :] y, real[:] tape, const Py_ssize_t[:] lengths,
-            const Py_ssize_t[:] origins, bint clear_padding, int n_groups, int activation, int n_threads,
-            bint reproducible, progress):
+def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
+            const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
+            const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, bint clear_padding, int n_groups,
+            int activation, int n_threads, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
-    None. A row's step t lies at origins + t along T. From time to time progress(steps done) is called."""
-    cdef Plan p = plan_of(x, kernel, recurrent_kernel, bias, lengths, origins, n_groups, activation, reproducible)
+    None. T is n_steps, and may be less than the arrays say. A row's step t lies at origins + t along T. From time to
+    time progress(steps done) is called."""
+    cdef Plan p = plan_of(n_steps, x, h.shape[0], kernel, recurrent_kernel, bias, lengths, origins, n_groups,
+                          activation, reproducible)
     p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
     if y is not None:
         p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])
@@ -149,7 +151,8 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
          const real[:] bias, int n_groups, int activation):
     """x (1, B, D) IN; h (B, N) IN/OUT. Allocates nothing and enters no parallel region."""
     cdef const Py_ssize_t[:] none = None
-    cdef Plan p = plan_of(x, kernel, recurrent_kernel, bias, none, none, n_groups, activation, True)
+    cdef Plan p = plan_of(1, x, h.shape[0], kernel, recurrent_kernel, bias, none, none, n_groups, activation,
+                          True)
     cdef double scratch[STEP_SCRATCH]
     p.engine = AS_THEY_LIE
     p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
@@ -160,13 +163,15 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
         forward_tiles(&p, 0, 1, 1, <char *> scratch)
 
 
-def backward(const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel, const real[:] recurrent_kernel,
-             const real[:] bias, const real[:, :, :] y, real[:] tape, const Py_ssize_t[:] lengths,
-             const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads, bint reproducible,
-             const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel, real[:] du, real[:] db):
+def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
+             const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
+             const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads,
+             bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel,
+             real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT."""
-    cdef Plan p = plan_of(x, kernel, recurrent_kernel, bias, lengths, origins, n_groups, activation, reproducible)
+    cdef Plan p = plan_of(n_steps, x, h0.shape[0], kernel, recurrent_kernel, bias, lengths, origins, n_groups,
+                          activation, reproducible)
     p.h0 = Array(<char *> &h0[0, 0], 0, h0.strides[0])
     p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])
     p.dy = Array(<char *> &dy[0, 0, 0], dy.strides[0], dy.strides[1])

@@ -184,7 +184,8 @@ def inside(model: SpeakerModel, part: Utterances) -> dict[str, Array]:
     i = int(part.lengths.argmax())
     x, layer = part.x[: part.lengths[i], i : i + 1], model.layer
     h0 = np.zeros((1, layer.hidden_size), x.dtype)
-    y, _, tape = reference.forward(x, h0, *layer.parameters.values())
+    kernel, recurrent_kernel, bias = layer.parameters.values()
+    y, _, tape = reference.forward(x, h0, kernel, recurrent_kernel, bias)
     r, z, candidate = np.concatenate(tape.gates, axis=1)
     return {
         "x, inputs": x[:, 0],

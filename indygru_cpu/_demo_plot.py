@@ -38,7 +38,8 @@ def draw(progress: Sequence[Progress], paper: float, inside: Mapping[str, Array]
 
     figure = Figure(figsize=(12, 8.4), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+    above, below = parts
     above.suptitle("IndyGRU learns to tell nine speakers apart", x=0.01, ha="left", weight="bold")
     _draw_training(above.subplots(1, 2), progress, paper)
     below.suptitle("Inside the layer while one of them speaks", x=0.01, ha="left", weight="bold")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from indygru_cpu import _validation as check
+from indygru_cpu._sequences import Sequences
 from indygru_cpu._weighted import Weighted
 
 Array = np.ndarray[Any, Any]
@@ -49,21 +50,6 @@ class Form(Enum):
         return state[:, 0] if self is Form.UNBATCHED else state
 
 
-class Rows(NamedTuple):
-    """Which steps of which rows there are: as `lengths` and `offsets` of `functional`."""
-
-    lengths: Any = None
-    offsets: Any = None
-
-    def n_steps(self, x: Array) -> int:
-        """Steps of the longest row that there may be."""
-        return len(x) if self.offsets is None else int(np.diff(self.offsets).max(initial=0))
-
-    def part(self, first: int, steps: int) -> Rows:
-        """What is left of padded rows in some steps."""
-        return self if self.lengths is None else Rows(np.clip(self.lengths - first, 0, steps))
-
-
 class Start(NamedTuple):
     """Checked arguments: x as given and as `functional` takes it; shapes of results as the user sees them."""
 
@@ -71,7 +57,7 @@ class Start(NamedTuple):
     form: Form
     given: Array
     x: Array
-    rows: Rows
+    sequences: Sequences
     given_h0: object
     h0: Array | None
     h_shape: tuple[int, ...]
@@ -88,30 +74,30 @@ class Start(NamedTuple):
             lengths = check.as_array("lengths", lengths)
             lengths = lengths[None] if form is Form.UNBATCHED and lengths.ndim == 0 else lengths
             lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-        return cls._of(layer, form, given, h0, n_batch, Rows(lengths))
+        return cls._of(layer, form, given, h0, Sequences.padded(n_steps, n_batch, lengths))
 
     @classmethod
     def ragged(cls, layer: Weighted, values: object, h0: object, offsets: object) -> Start:
         """Of sequences one after the other."""
         given = check.array("values", values, (*Form.RAGGED.value, layer.input_size), ("the layer", layer.dtype))
-        rows = Rows(offsets=check.offsets("offsets", offsets, len(given)))
-        return cls._of(layer, Form.RAGGED, given, h0, len(rows.offsets) - 1, rows)
+        sequences = Sequences.ragged(check.offsets("offsets", offsets, len(given)), len(given))
+        return cls._of(layer, Form.RAGGED, given, h0, sequences)
 
     @classmethod
     def _of(
-        cls, layer: Weighted, form: Form, given: Array, h0: object, n_batch: int, rows: Rows
+        cls, layer: Weighted, form: Form, given: Array, h0: object, sequences: Sequences
     ) -> Start:  # fmt: skip
         directions = 1 + layer.bidirectional
-        batch = () if form is Form.UNBATCHED else (n_batch,)
+        batch = () if form is Form.UNBATCHED else (sequences.n_batch,)
         h_shape = (layer.num_layers * directions, *batch, layer.hidden_size)
         state = None if h0 is None else check.array("h0", h0, h_shape, ("the layer", layer.dtype))
         y_shape = (*given.shape[:-1], directions * layer.hidden_size)
-        return cls(layer, form, given, form.inward(given), rows, h0, state, h_shape, y_shape)
+        return cls(layer, form, given, form.inward(given), sequences, h0, state, h_shape, y_shape)
 
     @property
     def n_steps(self) -> int:
         """Steps of all layers and directions, as progress counts them: of the longest row."""
-        return self.rows.n_steps(self.x) * self.h_shape[0]
+        return self.sequences.n_steps * self.h_shape[0]
 
     def room(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Any]) -> Array:
         """Where a result goes: a user's array, apart from all that is read and from `others`, or a new one."""

@@ -6,7 +6,6 @@ and either memory order is read, and members may be deflated, as by `numpy.savez
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -85,10 +84,6 @@ def opened(path: str) -> Iterator[Reader]:
             yield Reader(file, archive)
     except _BROKEN as error:
         raise WeightsError(f"damaged archive: {error}") from None
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise WeightsError("damaged archive: it points to before its start") from None
 
 
 class Reader:
@@ -163,8 +158,8 @@ def _check_apart(file: BinaryIO, infos: Mapping[str, zipfile.ZipInfo], end: int)
     """Members share no byte, with each other or with the directory at `end`."""
     position = 0
     for name, info in sorted(infos.items(), key=lambda item: item[1].header_offset):
-        if info.header_offset < position:
-            raise WeightsError(f"{name!r}: overlaps what is before it in the archive")
+        if not position <= info.header_offset < end:
+            raise WeightsError(f"{name!r}: at byte {info.header_offset}, which overlaps what is before or is no member")
         file.seek(info.header_offset + _LOCAL_HEADER - 4)
         n_name, n_extra = struct.unpack("<2H", file.read(4))
         position = info.header_offset + _LOCAL_HEADER + n_name + n_extra + info.compress_size

@@ -41,18 +41,29 @@ class Sequences(NamedTuple):
     covered: slice = slice(None)
 
     @classmethod
-    def padded(cls, n_steps: int, n_batch: int, lengths: Array | None, reverse: bool) -> Sequences:
-        """Rows that begin at step 0; seen from the end, each begins after its padding."""
-        origins = None if lengths is None or not reverse else n_steps - lengths
-        return cls(n_steps, n_batch, lengths, origins, reverse)
+    def padded(cls, n_steps: int, n_batch: int, lengths: Array | None = None) -> Sequences:
+        """Rows that begin at step 0."""
+        return cls(n_steps, n_batch, lengths, None, False)
 
     @classmethod
-    def ragged(cls, offsets: Array, n_values: int, reverse: bool) -> Sequences:
+    def ragged(cls, offsets: Array, n_values: int) -> Sequences:
         """Rows one after the other, row b from offsets[b] up to offsets[b + 1]."""
-        lengths = np.diff(offsets)
-        origins = n_values - offsets[1:] if reverse else offsets[:-1].copy()
-        covered = slice(int(offsets[0]), int(offsets[-1]))
-        return cls(int(lengths.max(initial=0)), len(lengths), lengths, origins, reverse, n_values, covered)
+        lengths, covered = np.diff(offsets), slice(int(offsets[0]), int(offsets[-1]))
+        longest = int(lengths.max(initial=0))
+        return cls(longest, len(lengths), lengths, offsets[:-1].copy(), False, n_values, covered)
+
+    def reversed(self) -> Sequences:
+        """The same rows, each from its last step to its first: seen from the end, a row begins after its padding."""
+        if self.lengths is None:
+            return self._replace(reverse=True)
+        end = self.lengths if self.origins is None else self.origins + self.lengths
+        total = self.n_steps if self.n_values is None else self.n_values
+        return self._replace(reverse=True, origins=total - end)
+
+    def part(self, first: int, steps: int) -> Sequences:
+        """What is left of padded rows in some steps."""
+        lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, steps)
+        return self._replace(n_steps=steps, lengths=lengths)
 
     @property
     def is_ragged(self) -> bool:
@@ -74,14 +85,25 @@ class Sequences(NamedTuple):
         return (self.n_steps, self.n_batch, width) if self.n_values is None else (self.n_values, width)
 
     def view(self, array: Array) -> Array:
-        """A user's array as the kernels see it, (T, B, width)."""
+        """A user's array as the kernels see it: (T, B, width), or more where it is ragged.
+
+        An axis of length 1 may come to the kernels with another stride than it has here, because NumPy's buffers hide
+        it. Where `origins` reach beyond the axis it must be right, so ragged axes are at least 2 long.
+        """
         if self.reverse:
             array = array[::-1]
         if self.n_values is None:
             return array
         step, column = array.strides
-        view: Array = as_strided(array, (self.n_steps, self.n_batch, array.shape[1]), (step, 0, column))
+        view: Array = as_strided(array, self._seen_shape(array.shape[1]), (step, 0, column))
         return view
+
+    def zeros(self, width: int, dtype: np.dtype[Any]) -> Array:
+        """As many zeros as the kernels will read, in no memory."""
+        return np.broadcast_to(np.zeros(width, dtype), self._seen_shape(width))
+
+    def _seen_shape(self, width: int) -> tuple[int, ...]:
+        return max(2, self.n_steps), max(2, self.n_batch), width
 
     def room(self, width: int, like: Array, zeroed: bool) -> Array:
         """A new array of a user's shape, time-major or batch-major as `like`."""

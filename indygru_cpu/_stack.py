@@ -1,4 +1,4 @@
-"""Layers on top of each other, in one direction or both: calls of `functional`, and what lies between them.
+"""Layers on top of each other, in one direction or both: calls of `_engine`, and what lies between them.
 
 Everything here is time-major (T, B, width), or ragged (sum of lengths, width). Directions of a layer write their N
 columns of one y side by side; states of all layers and directions are one array (layers * directions, B, N).
@@ -6,14 +6,16 @@ columns of one y side by side; states of all layers and directions are one array
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu import functional
-from indygru_cpu._forms import Rows
+from indygru_cpu import _engine
+from indygru_cpu import _validation as check
+from indygru_cpu._call import Call, Weights
 from indygru_cpu._progress import Progress
+from indygru_cpu._sequences import Sequences
 from indygru_cpu._weighted import Weighted
 
 Array = np.ndarray[Any, Any]
@@ -26,8 +28,11 @@ LEAST_STEPS = 16
 class Stack(NamedTuple):
     """What a stack is: the weights of each layer and direction, and the options that all share."""
 
-    weights: list[list[tuple[Array, Array, Array | None]]]
-    options: dict[str, Any]
+    weights: list[list[Weights]]
+    groups: int
+    activation: int
+    reproducible: bool
+    num_threads: int | None
 
     @classmethod
     def of(cls, layer: Weighted, num_threads: int | None) -> Stack:
@@ -35,92 +40,86 @@ class Stack(NamedTuple):
         arrays, suffixes = layer.parameters, ("", "_reverse") if layer.bidirectional else ("",)
         weights = [
             [
-                (arrays[f"kernel_l{k}{s}"], arrays[f"recurrent_kernel_l{k}{s}"], arrays.get(f"bias_l{k}{s}"))
+                Weights.of(arrays[f"kernel_l{k}{s}"], arrays[f"recurrent_kernel_l{k}{s}"], arrays.get(f"bias_l{k}{s}"))
                 for s in suffixes
             ]
             for k in range(layer.num_layers)
         ]
-        options = {
-            "groups": layer.groups, "activation": layer.activation, "reproducible": layer.reproducible,
-            "num_threads": layer.num_threads if num_threads is None else num_threads,
-        }  # fmt: skip
-        return cls(weights, options)
+        threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
+        return cls(weights, layer.groups, check.activation_index(layer.activation), layer.reproducible, threads)
 
     @property
     def directions(self) -> int:
         """1 or 2."""
         return len(self.weights[0])
 
+    def calls(self, layer: int, x: Array, h: Array, sequences: Sequences) -> Iterator[tuple[int, Call]]:
+        """The call of each direction of a layer, and the place of its state in `h` (layers * directions, B, N)."""
+        for direction, weights in enumerate(self.weights[layer]):
+            i = layer * self.directions + direction
+            rows = sequences.reversed() if direction else sequences
+            yield i, Call(x, h[i], weights, rows, self.groups, self.activation, self.reproducible)
+
+    def columns(self, i: int, n_units: int) -> tuple[Any, ...]:
+        """Where a direction's y lies in the y of both."""
+        first = i % self.directions * n_units
+        return ..., slice(first, first + n_units)
+
 
 class Tape(NamedTuple):
     """What `backward` needs: each layer's and direction's tape, and what dropout multiplied each inner y with."""
 
-    layers: list[list[functional.Tape]]
+    layers: list[list[_engine.Tape]]
     masks: list[Array]
 
 
-def columns(direction: int, n_units: int) -> tuple[Any, ...]:
-    """Where a direction's y lies in the y of both."""
-    return ..., slice(direction * n_units, (direction + 1) * n_units)
-
-
-def _call(stack: Stack, layer: int, direction: int, x: Array, h0: Array, rows: Rows, **options: Any) -> tuple[Any, ...]:
-    kernel, recurrent_kernel, bias = stack.weights[layer][direction]
-    return functional.forward(
-        x, h0, kernel, recurrent_kernel, bias, lengths=rows.lengths, offsets=rows.offsets, reverse=direction == 1,
-        **stack.options, **options,
-    )  # fmt: skip
-
-
-def infer(stack: Stack, x: Array, h: Array, y: Array | None, rows: Rows, progress: Progress) -> None:
+def infer(stack: Stack, x: Array, h: Array, y: Array | None, sequences: Sequences, progress: Progress) -> None:
     """Inference: h, the states before the first step, IN, and after the last, OUT; y OUT, or None if unwanted."""
-    n_inner, steps = len(stack.weights) - 1, len(x)
-    if n_inner and stack.directions == 1 and rows.offsets is None:
-        steps = max(LEAST_STEPS, INNER_BYTES // max(1, h[0].nbytes))
-    shape = (min(steps, len(x)), *x.shape[1:-1], stack.directions * h.shape[2])
+    n_inner, steps = len(stack.weights) - 1, max(1, len(x))
+    if n_inner == 0 or stack.directions == 2 or sequences.is_ragged:
+        parts = [(slice(None), sequences)]
+    else:
+        steps = min(steps, max(LEAST_STEPS, INNER_BYTES // max(1, h[0].nbytes)))
+        parts = [
+            (slice(first, first + steps), sequences.part(first, min(steps, len(x) - first)))
+            for first in range(0, max(1, len(x)), steps)
+        ]
+    shape = (steps, *x.shape[1:-1], stack.directions * h.shape[2])
     buffers = [np.empty(shape, x.dtype) for _ in range(min(2, n_inner))]
-    for first in range(0, max(1, len(x)), max(1, steps)):
-        part = slice(first, first + steps)
+    for part, rows in parts:
         inputs = x[part]
         for layer in range(n_inner):
             out = buffers[layer % 2][: len(inputs)]
-            _infer_layer(stack, layer, inputs, h, out, rows.part(first, len(inputs)), progress)
+            _infer_layer(stack, layer, inputs, h, out, rows, progress)
             inputs = out
-        _infer_layer(stack, n_inner, inputs, h, y if y is None else y[part], rows.part(first, len(inputs)), progress)
+        _infer_layer(stack, n_inner, inputs, h, y if y is None else y[part], rows, progress)
 
 
 def _infer_layer(
-    stack: Stack, layer: int, x: Array, h: Array, out: Array | None, rows: Rows, progress: Progress
+    stack: Stack, layer: int, x: Array, h: Array, out: Array | None, rows: Sequences, progress: Progress
 ) -> None:
-    for direction in range(stack.directions):
-        state = h[layer * stack.directions + direction]
-        _call(
-            stack, layer, direction, x, state, rows, h_out=state,
-            out=None if out is None else out[columns(direction, h.shape[2])], return_sequences=out is not None,
-            progress=progress.of_a_call(),
-        )  # fmt: skip
-        progress.add(rows.n_steps(x))
+    for i, call in stack.calls(layer, x, h, rows):
+        y = None if out is None else out[stack.columns(i, h.shape[2])]
+        _engine.infer(call, call.h0, y, call.threads(stack.num_threads), progress.of_a_call())
+        progress.add(rows.n_steps)
 
 
 def forward(
-    stack: Stack, x: Array, h0: Array, h_n: Array, y: Array, rows: Rows, progress: Progress, *, recompute: bool,
-    dropout: float, rng: np.random.Generator,
+    stack: Stack, x: Array, h0: Array, h_n: Array, y: Array, sequences: Sequences, progress: Progress, *,
+    recompute: bool, dropout: float, rng: np.random.Generator,
 ) -> Tape:  # fmt: skip
     """h0 IN; h_n and y OUT; and the tape."""
     tape = Tape([], [])
+    h_n[...] = h0
     for layer in range(len(stack.weights)):
         is_last = layer == len(stack.weights) - 1
         out = y if is_last else np.empty(y.shape, y.dtype)
         tape.layers.append([])
-        for direction in range(stack.directions):
-            i = layer * stack.directions + direction
-            *_, kept = _call(
-                stack, layer, direction, x, h0[i], rows, h_out=h_n[i],
-                out=out[columns(direction, h0.shape[2])], tape=True, recompute=recompute,
-                progress=progress.of_a_call(),
-            )  # fmt: skip
-            tape.layers[-1].append(kept)
-            progress.add(rows.n_steps(x))
+        for i, call in stack.calls(layer, x, h0, sequences):
+            own = out[stack.columns(i, h0.shape[2])]
+            threads, news = call.threads(stack.num_threads), progress.of_a_call()
+            tape.layers[-1].append(_engine.train(call, h_n[i], own, threads, recompute, news))
+            progress.add(sequences.n_steps)
         x = out
         if dropout and not is_last:
             tape.masks.append((rng.random(out.shape, out.dtype.type) >= dropout) / out.dtype.type(1 - dropout))
@@ -144,12 +143,13 @@ def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int 
         gradients = []
         for direction, kept in enumerate(tapes):
             n_units = kept.y.shape[-1]
+            own = slice(direction * n_units, (direction + 1) * n_units)
             gradients.append(
-                functional.backward(
+                _engine.backward(
                     kept,
-                    None if dy is None else dy[columns(direction, n_units)],
+                    None if dy is None else dy[..., own],
                     None if dh_n is None else dh_n[layer * len(tapes) + direction],
-                    num_threads=num_threads,
+                    kept.call.threads(num_threads, passes=3),
                 )
             )
         dy = gradients[0].x

@@ -27,9 +27,9 @@ cdef class Steps:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, state, y, stack, int activation, int n_threads):
+    def __init__(self, state, y, stack, int n_threads):
         cdef ptrdiff_t k, bytes = 0, scratch = 0, n_units = state.shape[2]
-        cdef int n_groups = stack.options["groups"]
+        cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
@@ -63,7 +63,7 @@ cdef class Steps:
             release(self.block)
 
     def _take(self, stack):
-        """Pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,): C-contiguous arrays of a stack."""
+        """Pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,): a stack's contiguous arrays."""
         cdef ptrdiff_t k, i
         cdef uintptr_t kernel, recurrent_kernel, bias
         cdef Plan *p

@@ -17,55 +17,17 @@ The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14)::
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-import indygru_cpu._blas  # noqa: F401  (opens BLAS for _core)
-from indygru_cpu import _core
+from indygru_cpu import _engine
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Call, Weights
+from indygru_cpu._engine import Gradients, Tape
+from indygru_cpu._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
-
-_FUSED = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-_FORWARD, _BACKWARD, _STEP = (
-    {dtype: function[name] for dtype, name in _FUSED.items()}
-    for function in (_core.forward, _core.backward, _core.step)
-)
-
-#: Rows up to which one step is as fast with the weights as they lie as with packed ones.
-_MOST_STEP_ROWS = 32
-
-
-class Gradients(NamedTuple):
-    """Gradients of a scalar, each shaped like the argument of `forward` that it is named after."""
-
-    x: Array
-    h0: Array
-    kernel: Array
-    recurrent_kernel: Array
-    bias: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Tape:
-    """What `backward` needs of a call of `forward`. It refers to that call's arrays: leave them as they are until then.
-
-    Attributes
-    ----------
-    call : Call
-        The arguments of the call.
-    y : array, (T, B, N) or (S, N)
-        All states.
-    gates : array or None
-        r, z and candidate of every valid step, in blocks as the kernels store them; None with ``recompute=True``.
-    """
-
-    call: Call
-    y: Array
-    gates: Array | None
 
 
 def forward(
@@ -161,30 +123,17 @@ def forward(
     )  # fmt: skip
     if not return_sequences and (tape or out is not None):
         raise ValueError("return_sequences: a tape and `out` need all states, got False")
-    threads = call.threads(num_threads, passes=1)
+    threads = call.threads(check.num_threads(num_threads))
     y, h_n = _rooms(call, h0, out, h_out, return_sequences)
-    if tape and h_n is h0:
+    if y is None or not tape:
+        _engine.infer(call, h_n, y, threads, progress)
+        return y, h_n
+    if h_n is h0:
         call = call._replace(h0=call.h0.copy())
-    sequences, dtype = call.sequences, h_n.dtype
-    if threads == 1 and sequences.is_one_step and sequences.n_batch <= _MOST_STEP_ROWS and not tape:
-        _STEP[dtype](call.x, h_n, *call.weights, call.groups, call.activation)
-        if y is not None:
-            y[0] = h_n
-        if progress is not None:
-            progress(1)
-        return y, h_n
-    gates = np.empty(3 * h_n.shape[1] * sequences.n_lines, dtype) if tape and not recompute else None
-    lengths, origins, *options = call.arguments()
-    _FORWARD[dtype](
-        sequences.view(call.x), h_n, *call.weights, None if y is None else sequences.view(y), gates, lengths, origins,
-        lengths is not None and not sequences.is_ragged, *options, threads, call.reproducible, progress,
-    )  # fmt: skip
-    if not tape:
-        return y, h_n
-    assert y is not None
+    kept = _engine.train(call, h_n, y, threads, recompute, progress)
     shown = y.view()
     shown.flags.writeable = out is not None
-    return shown, h_n, Tape(call, y, gates)
+    return shown, h_n, kept
 
 
 def _rooms(
@@ -200,7 +149,6 @@ def _rooms(
     y = None
     if return_sequences:
         y = np.empty(call.y_shape, call.x.dtype) if out is None else out
-        call.sequences.clear_gaps(y)
     if h_out is None:
         h_out = np.array(call.h0, order="C")
     elif not in_place:
@@ -251,22 +199,11 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     if not isinstance(tape, Tape):
         raise TypeError(f"tape: expected what forward(..., tape=True) returned, got {type(tape).__name__}")
     call, like = tape.call, ("y", tape.y.dtype)
-    sequences, n_units = call.sequences, call.h0.shape[1]
-    if dy is None:
-        dy = np.broadcast_to(np.zeros(n_units, like[1]), (sequences.n_steps, sequences.n_batch, n_units))
-    else:
-        dy = sequences.view(check.array("dy", dy, call.y_shape, like))
-    dh = np.zeros(call.h0.shape, like[1])
+    if dy is not None:
+        dy = check.array("dy", dy, call.y_shape, like)
     if dh_n is not None:
-        dh += check.array("dh_n", dh_n, call.h0.shape, like)
-    has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
-    dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
-    weights = [np.zeros_like(weight) for weight in call.weights]
-    _BACKWARD[like[1]](
-        sequences.view(call.x), call.h0, *call.weights, sequences.view(tape.y), tape.gates, *call.arguments(),
-        call.threads(num_threads, passes=3), call.reproducible, dy, dh, sequences.view(dx), *weights,
-    )  # fmt: skip
-    return Gradients(dx, dh, *weights)
+        dh_n = check.array("dh_n", dh_n, call.h0.shape, like)
+    return _engine.backward(tape, dy, dh_n, call.threads(check.num_threads(num_threads), passes=3))
 
 
 def step(
@@ -328,5 +265,6 @@ def step(
         check.out("out", out, state.shape, state.dtype, others)
         if out is not h:
             out[...] = state
-    _STEP[out.dtype](x[None], out, *weights, groups, index)
+    rows = Sequences.padded(1, len(x))
+    _engine.step(x[None], out, Call(x, out, weights, rows, groups, index, True))
     return out

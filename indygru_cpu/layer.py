@@ -130,27 +130,27 @@ class IndyGRU(Weighted):
         self, start: Start, out: Array | None, h_out: Array | None, wants_y: bool, num_threads: int | None,
         progress: Any,
     ) -> tuple[Any, Array]:  # fmt: skip
-        form, stack = start.form, Stack.of(self, check.num_threads(num_threads))
+        form, stack = start.form, Stack.of(self, num_threads)
         news = Progress(progress, start.n_steps)
         y = start.room("out", out, start.y_shape, {"h0": start.h0}) if wants_y else None
         h_n = start.first_state(h_out, out)
         y_inward = None if y is None else form.inward(y)
-        infer(stack, start.x, form.state_inward(h_n), y_inward, start.rows, news)
+        infer(stack, start.x, form.state_inward(h_n), y_inward, start.sequences, news)
         return y, h_n
 
     def _train(
         self, start: Start, recompute: bool, num_threads: int | None, progress: Any
     ) -> tuple[Array, Array, LayerTape]:
-        form, stack = start.form, Stack.of(self, check.num_threads(num_threads))
+        form, stack = start.form, Stack.of(self, num_threads)
         y, h_n = np.empty(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
         h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
         tape = forward(
             stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),
-            start.rows, Progress(progress, start.n_steps), recompute=recompute,
+            start.sequences, Progress(progress, start.n_steps), recompute=recompute,
             dropout=self.dropout, rng=self._rng,
         )  # fmt: skip
         y.flags.writeable = False
-        return y, h_n, LayerTape(self, tape, form, y.shape, h_n.shape, stack.options["num_threads"])
+        return y, h_n, LayerTape(self, tape, form, y.shape, h_n.shape, stack.num_threads)
 
     def __call__(
         self,

@@ -8,8 +8,9 @@ import numpy as np
 
 from indygru_cpu import _core, _threads
 from indygru_cpu import _validation as check
-from indygru_cpu._forms import Rows
+from indygru_cpu._call import Weights
 from indygru_cpu._progress import Progress
+from indygru_cpu._sequences import Sequences
 from indygru_cpu._stack import Stack, infer
 from indygru_cpu._weighted import Weighted
 
@@ -17,11 +18,9 @@ Array = np.ndarray[Any, Any]
 
 
 def _snapshot(layer: Weighted, num_threads: int | None) -> Stack:
-    """The layer as it is now, with weights of its own; no bias is a bias of zeros."""
+    """The layer as it is now, with weights of its own."""
     stack = Stack.of(layer, num_threads)
-    none = np.zeros(3 * layer.hidden_size, layer.dtype)
-    copies = [[tuple(np.array(none if a is None else a, order="C") for a in w) for w in each] for each in stack.weights]
-    return stack._replace(weights=copies)  # type: ignore[arg-type]
+    return stack._replace(weights=[[Weights(*(array.copy() for array in own)) for own in k] for k in stack.weights])
 
 
 class Stream(_core.Steps):
@@ -51,13 +50,11 @@ class Stream(_core.Steps):
         if layer.bidirectional:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.integer(batch_size, "batch_size", 1)
-        stack = _snapshot(layer, check.num_threads(num_threads)) if _stack is None else _stack
+        stack = _snapshot(layer, num_threads) if _stack is None else _stack
         state = np.zeros((layer.num_layers, n_batch, layer.hidden_size), layer.dtype)
         work = n_batch * sum(kernel.size for ((kernel, _, _),) in stack.weights)
-        threads = _threads.count(stack.options["num_threads"], work)
-        super().__init__(
-            state, np.empty_like(state[0]), stack, check.activation_index(stack.options["activation"]), threads
-        )
+        threads = _threads.count(stack.num_threads, work)
+        super().__init__(state, np.empty_like(state[0]), stack, threads)
         self._layer, self._state = layer, state
 
     @property
@@ -99,7 +96,7 @@ class Stream(_core.Steps):
 
     def _run_chunk(self, x: Array, y: Array) -> None:
         state = self._state.copy()  # so that an interrupted call leaves the stream as it was
-        infer(self._stack, x, state, y, Rows(), Progress(None, 0))
+        infer(self._stack, x, state, y, Sequences.padded(len(x), self.batch_size), Progress(None, 0))
         self._state[...] = state
 
     @property

@@ -1,0 +1,108 @@
+"""Calls into `_core` with arguments that are checked: forward, with a tape or without, and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import indygru_cpu._blas  # noqa: F401  (opens BLAS for _core)
+from indygru_cpu import _core
+from indygru_cpu._call import Call
+
+Array = np.ndarray[Any, Any]
+News = Callable[[int], object] | None
+
+_FUSED = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_FORWARD, _BACKWARD, _STEP = (
+    {dtype: function[name] for dtype, name in _FUSED.items()}
+    for function in (_core.forward, _core.backward, _core.step)
+)
+#: Rows up to which one step is as fast with the weights as they lie as with packed ones.
+_MOST_STEP_ROWS = 32
+
+
+class Gradients(NamedTuple):
+    """Gradients of a scalar, each shaped like the argument of `forward` that it is named after."""
+
+    x: Array
+    h0: Array
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What `backward` needs of a call of `forward`. It refers to that call's arrays: leave them as they are until then.
+
+    Attributes
+    ----------
+    call : Call
+        The arguments of the call.
+    y : array, (T, B, N) or (S, N)
+        All states.
+    gates : array or None
+        r, z and candidate of every valid step, in blocks as the kernels store them; None with ``recompute=True``.
+    """
+
+    call: Call
+    y: Array
+    gates: Array | None
+
+
+def step(x: Array, h: Array, call: Call) -> None:
+    """X (1, B, D) IN, h (B, N) IN/OUT: one step, on this thread."""
+    _STEP[h.dtype](x, h, *call.weights, call.groups, call.activation)
+
+
+def infer(call: Call, h: Array, y: Array | None, threads: int, news: News = None) -> None:
+    """H (B, N) IN/OUT; y OUT, or None if it is unwanted."""
+    if threads == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
+        step(call.x, h, call)
+        if y is not None:
+            y[0] = h
+        if news is not None:
+            news(1)
+    else:
+        _forward(call, h, y, None, threads, news)
+
+
+def train(call: Call, h: Array, y: Array, threads: int, recompute: bool, news: News = None) -> Tape:
+    """H (B, N) IN/OUT; y OUT."""
+    gates = None if recompute else np.empty(3 * h.shape[1] * call.sequences.n_lines, y.dtype)
+    _forward(call, h, y, gates, threads, news)
+    return Tape(call, y, gates)
+
+
+def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: int, news: News) -> None:
+    sequences = call.sequences
+    if y is not None:
+        sequences.clear_gaps(y)
+        y = sequences.view(y)
+    has_padding = sequences.lengths is not None and not sequences.is_ragged
+    _FORWARD[h.dtype](
+        sequences.n_steps, sequences.view(call.x), h, *call.weights, y, gates, sequences.lengths, sequences.origins,
+        has_padding, call.groups, call.activation, threads, call.reproducible, news,
+    )  # fmt: skip
+
+
+def backward(tape: Tape, dy: Array | None, dh_n: Array | None, threads: int) -> Gradients:
+    """Both IN: dy, shaped like y, and dh_n (B, N); None is zeros."""
+    call, sequences, dtype = tape.call, tape.call.sequences, tape.y.dtype
+    n_units = call.h0.shape[1]
+    dy = sequences.zeros(n_units, dtype) if dy is None else sequences.view(dy)
+    dh = np.zeros(call.h0.shape, dtype)
+    if dh_n is not None:
+        dh += dh_n
+    has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
+    dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
+    weights = [np.zeros_like(weight) for weight in call.weights]
+    _BACKWARD[dtype](
+        sequences.n_steps, sequences.view(call.x), call.h0, *call.weights, sequences.view(tape.y), tape.gates,
+        sequences.lengths, sequences.origins, call.groups, call.activation, threads, call.reproducible, dy, dh,
+        sequences.view(dx), *weights,
+    )  # fmt: skip
+    return Gradients(dx, dh, *weights)
