@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -203,7 +204,17 @@ def golden(name):
     )  # fmt: skip
 
 
-def run_python(code, *arguments, folder, status=0, **environment):
+def shortest_time(call, times=3):
+    """Seconds of the fastest of a few calls."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def run_python(code, *arguments, folder, status=0, timeout=60, **environment):
     """What a fresh interpreter prints. Only the caller sets variables of this library, OpenMP and BLAS."""
     clean = {
         name: value
@@ -212,7 +223,7 @@ def run_python(code, *arguments, folder, status=0, **environment):
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=clean | environment, cwd=folder, capture_output=True, text=True, timeout=60,
+        env=clean | environment, cwd=folder, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip() if status == 0 else done.stderr.strip()

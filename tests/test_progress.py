@@ -1,0 +1,200 @@
+"""What a call says of itself, and what ends it early: progress, exceptions, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+
+import helpers
+import numpy as np
+import oracles
+import pytest
+from oracles import B, D, N, T, infer, long_case, make, make_call
+
+from indygru_cpu import functional
+
+needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.fixture(params=["call", "last", "forward", "ragged", "ragged tape"])
+def progressing(request):
+    """A layer of three layers or four directions, a call of it that takes `progress`, and its steps in all."""
+    options = {"num_layers": 3} if request.param in ("call", "forward") else {"num_layers": 2, "bidirectional": True}
+    layer = make(np.float32, **options)
+    call, parts = make_call(layer), options["num_layers"] * (1 + layer.bidirectional)
+    if "ragged" in request.param:
+        values, offsets = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"])
+        tape = request.param == "ragged tape"
+        return layer, lambda **more: layer.ragged(values, offsets, call["h0"], tape=tape, **more), T * parts
+    function = {"call": layer, "last": layer.last, "forward": layer.forward}[request.param]
+    return layer, lambda **more: function(call["x"], call["h0"], lengths=call["lengths"], **more), T * parts
+
+
+def arrays_of(result):
+    found = (result,) if isinstance(result, np.ndarray) else result[:2]
+    return dict(enumerate(found))
+
+
+def test_progress_counts_every_layer_and_direction(progressing):
+    _, call, total = progressing
+    seen = []
+    found = call(progress=lambda *news: seen.append(news))
+    done = [steps for steps, _ in seen]
+    assert (np.diff([0, *done]) > 0).all()
+    assert done[-1] == total
+    assert {last for _, last in seen} == {total}
+    helpers.assert_same_bits(arrays_of(found), arrays_of(call()))
+
+
+def test_progress_of_one_step():
+    """Also of a chunk of one step at the end of a stack."""
+    for layers, steps in [(1, 1), (3, 1), (2, 33)]:
+        layer, seen = make(np.float32, num_layers=layers), []
+        layer(make_call(layer, (steps, B))["x"], progress=lambda *news, seen=seen: seen.append(news))
+        assert seen[-1] == (layers * steps, layers * steps)
+
+
+def test_progress_of_functional():
+    case, seen = helpers.random_case((T, B, D, N), np.float32), []
+    for options in ({}, {"tape": True}, {"reverse": True, "lengths": [9] * B}):
+        functional.forward(*case.arguments, progress=seen.append, **options)
+    assert seen == [T, T, T]
+
+
+def test_progress_in_the_middle_of_a_long_call():
+    """Of a stack: each layer reports what it has done so far."""
+    case = long_case((300, 9, 2000, 140), ragged=False)
+    layer, seen = make(np.float32, (2000, 140), num_layers=2, bidirectional=True), []
+    layer(case.x, progress=lambda *news: seen.append(news))
+    done = [steps for steps, _ in seen]
+    assert (np.diff([0, *done]) > 0).all()
+    assert seen[-1] == (1200, 1200)
+    for first in (0, 300):  # the directions of the first layer
+        assert len([steps for steps in done if first < steps < first + 300]) >= 2
+
+
+def test_a_bar_of_tqdm(progressing):
+    """Directly; one bar may watch several calls."""
+    tqdm = pytest.importorskip("tqdm")
+    _, call, total = progressing
+    with tqdm.tqdm(file=io.StringIO(), miniters=1, mininterval=0) as bar:
+        for i in (1, 2):
+            call(progress=bar)
+            assert (bar.n, bar.total) == (i * total, i * total)
+    assert f"{2 * total}/{2 * total}" in bar.fp.getvalue()
+    with tqdm.tqdm(disable=True) as silent:
+        call(progress=silent)
+
+
+@pytest.mark.parametrize("wrong", [3, "bar", [], {"update": None}], ids=str)
+def test_wrong_progress(progressing, wrong):
+    with pytest.raises(TypeError, match=r"^progress: expected a function \(done, total\) or a tqdm bar, got \w+$"):
+        progressing[1](progress=wrong)
+
+
+class Enough(Exception):
+    pass
+
+
+def test_an_exception_of_the_callback_ends_the_call(progressing):
+    """It comes out as it is; layer, arguments and results of the next call are as ever."""
+    layer, call, total = progressing
+    before, expected, error, seen = layer.state_dict(), arrays_of(call()), Enough(), []
+
+    def stop(done, _):
+        seen.append(done)
+        if done > total / 2:
+            raise error
+
+    with pytest.raises(Enough) as caught:
+        call(progress=stop)
+    assert caught.value is error
+    assert total / 2 < seen[-1] < total or len(seen) == 1
+    helpers.assert_same_bits(dict(layer.parameters), before)
+    helpers.assert_same_bits(arrays_of(call()), expected)
+
+
+def test_the_callback_may_call_the_layer():
+    layer = make(np.float32, num_layers=2)
+    call, inner = make_call(layer), []
+    expected = infer(layer, call)
+    found = infer(layer, call, progress=lambda *_: inner.append(infer(layer, call)))
+    for one in (found, *inner):
+        helpers.assert_same_bits(one, expected)
+    assert len(inner) == 2
+
+
+@needs_proc
+def test_a_call_that_ends_early_leaks_nothing(run_python):
+    """Neither the scratch of C nor arrays: a quarter of what 150 leaks of 200 KB would be."""
+    code = """
+        import re
+        import numpy as np
+        from indygru_cpu import IndyGRU
+        layer = IndyGRU(9, 129, 2, dropout=0.5, seed=7, num_threads=1)
+        x = np.random.default_rng(0).standard_normal((33, 17, 9), dtype=np.float32)
+        def stop(*_):
+            raise InterruptedError
+        def resident():
+            return int(re.search(r"VmRSS:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+        def many(times):
+            for _ in range(times):
+                for call in (layer, layer.last, layer.forward):
+                    try:
+                        call(x, progress=stop)
+                    except InterruptedError:
+                        continue
+                    raise AssertionError("not stopped")
+        many(20)
+        before = resident()
+        many(150)
+        assert resident() - before < 150 * 200_000 / 4, resident() - before
+    """
+    run_python(code)
+
+
+@needs_timers
+@pytest.mark.parametrize("what", ["forward", "backward"])
+def test_signals_are_handled_in_the_middle(what):
+    """A timer ticks all the time; only a call that looks around hears more of it than before and after."""
+    case = long_case((600, 9, 2000, 140) if what == "forward" else (400, 17, 1600, 9), ragged=False)
+    _, _, tape = functional.forward(*case.arguments, tape=True, num_threads=1) if what == "backward" else (0, 0, None)
+    ticks = []
+    before = signal.signal(signal.SIGALRM, lambda *_: ticks.append(what))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        case.forward(num_threads=1) if what == "forward" else functional.backward(tape, case.dy, num_threads=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        heard = len(ticks)
+        signal.signal(signal.SIGALRM, before)
+    assert heard >= 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to itself")
+@pytest.mark.parametrize("options", ["num_layers=1", "num_layers=3", "bidirectional=True"])
+def test_ctrl_c_ends_a_long_call(run_python, options):
+    """Of a minute and more, after half a second; then everything works."""
+    code = f"""
+        import os, signal, threading, time
+        import numpy as np
+        from indygru_cpu import IndyGRU
+        layer = IndyGRU(33, 17, {options}, seed=7)
+        few = np.random.default_rng(0).standard_normal((33, 9, 33), dtype=np.float32)
+        many = np.broadcast_to(few[:1], (50_000_000, 9, 33))
+        before, weights = layer(few), layer.state_dict()
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        start = time.monotonic()
+        try:
+            layer.last(many)
+        except KeyboardInterrupt:
+            print(time.monotonic() - start < 8)
+        assert all((array == weights[name]).all() for name, array in layer.parameters.items())
+        for one, other in zip(before, layer(few)):
+            assert one.tobytes() == other.tobytes()
+        y, _, tape = layer.forward(few)
+        layer.backward(tape, y)
+    """
+    assert run_python(code) == "True"

@@ -1,0 +1,263 @@
+"""Streams among threads, forks and signals: one thread's at a time, and never half of anything."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import helpers
+import numpy as np
+import pytest
+from streams import begun, chunked, first_state, make, pushed, random, whole
+
+from indygru_cpu import stream as stream_module
+
+B, D, N = 48, 200, 500
+needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A layer whose steps take milliseconds, so that a push lets other threads run, and x."""
+    return make(D, N, num_layers=2, num_threads=1, reproducible=True), random((B, D), np.float32)
+
+
+def states_after(stream, x, last):
+    """Bytes of the states after 0, 1, ... pushes of x."""
+    states = [stream.state.tobytes()]
+    for _ in range(last):
+        stream.push(x)
+        states.append(stream.state.tobytes())
+    assert len(set(states)) == last + 1
+    return states
+
+
+def compete(first, second):
+    """`first` until it has succeeded ten times, and meanwhile `second`; how often that has, and texts of the errors."""
+    errors = set()
+
+    def attempt(call, pause):
+        try:
+            call()
+        except RuntimeError as error:
+            errors.add(str(error))
+            return 0
+        finally:
+            time.sleep(pause)
+        return 1
+
+    def ten_times():
+        done = 0
+        while done < 10:
+            done += attempt(first, 0.0001)
+
+    with ThreadPoolExecutor(1) as pool:
+        future, done = pool.submit(ten_times), 0
+        while not future.done():
+            done += attempt(second, 0.001)
+        future.result()
+    return done, errors
+
+
+def advancing(stream, x, run):
+    """A step by itself, or a chunk of one step."""
+    return {"push": lambda: stream.push(x), "push_many": lambda: stream.push_many(x[None])}[run]
+
+
+@pytest.mark.parametrize("first", ["push", "push_many"])
+@pytest.mark.parametrize("second", ["push", "push_many"])
+def test_two_threads_on_one_stream(large, first, second):
+    """An error that says so; what succeeds has been one step after another."""
+    (layer, x), stream = large, begun(large[0], B)
+    references = sys.getrefcount(x)
+    done, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
+    assert errors == {"stream: another thread is using it; give each thread a stream of its own"}
+    assert sys.getrefcount(x) == references
+    assert stream.state.tobytes() == states_after(begun(layer, B), x, 10 + done)[-1]
+    helpers.assert_same_bits(stream.push(x).copy(), stream.state[-1])
+
+
+@pytest.mark.parametrize("run", ["push", "push_many"])
+@pytest.mark.parametrize("look", [lambda stream: stream, copy.copy], ids=["state", "copy"])
+def test_the_state_during_a_step(large, run, look):
+    """Nobody sees or copies half a step."""
+    (layer, x), stream, found = large, begun(large[0], B), []
+    _, errors = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
+    assert errors
+    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, B), x, 10))
+
+
+@pytest.mark.parametrize("run", ["push", "push_many"])
+@pytest.mark.parametrize("change", ["refresh", "state", "reset"])
+def test_changes_during_a_step(large, run, change):
+    """They come before it or after it."""
+    (layer, x), stream, start = large, begun(large[0], B), begun(large[0], B)
+    if change == "reset":
+        start.reset()
+    changes = {"refresh": stream.refresh, "state": lambda: setattr(stream, "state", start.state), "reset": stream.reset}
+    _, errors = compete(advancing(stream, x, run), changes[change])
+    assert errors
+    states = states_after(begun(layer, B), x, 10)
+    known = [states[-1]] if change == "refresh" else states + states_after(start, x, 10)
+    assert stream.state.tobytes() in known
+
+
+def test_a_stream_for_each_thread(dtype):
+    """Of one layer, at once, with threads of their own."""
+    layer, x = make(60, 200, num_layers=2, dtype=dtype, reproducible=True), random((6, 33, 60), dtype)
+    wanted = whole(layer, x)
+
+    def run(i):
+        return (pushed if i % 2 else chunked)(begun(layer, 33, num_threads=1 + i % 3), x)
+
+    with ThreadPoolExecutor(6) as pool:
+        for found in pool.map(run, range(24)):
+            helpers.assert_same_bits(found, wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("first", [0, 2], ids=["before a push", "after a push"])
+def test_fork(run_python, first):
+    """The child has the parent's stream and goes on serially; so do streams that it makes itself, and the parent."""
+    code = f"""
+        import os
+        import numpy as np
+        from indygru_cpu import IndyGRU
+        layer = IndyGRU(350, 1001, num_layers=2, seed=0, num_threads=2, reproducible=True)
+        x = np.random.default_rng(0).standard_normal((6, 1, 350), np.float32)
+        y, h_n = layer(x, num_threads=1)
+
+        def goes_on(stream, begin):
+            return all((stream.push(x[t]) == y[t]).all() for t in range(begin, 6)) and (stream.state == h_n).all()
+
+        stream = layer.stream()
+        for x_t in x[:{first}]:
+            stream.push(x_t)
+        child = os.fork()
+        if not child:
+            right = goes_on(stream, {first}) and goes_on(layer.stream(), 0)
+            os._exit(0 if right and len(os.listdir("/proc/self/task")) == 1 else 3)
+        assert os.waitpid(child, 0)[1] == 0
+        print(goes_on(stream, {first}))
+    """
+    assert run_python(code, OPENBLAS_NUM_THREADS="1") == "True"
+
+
+class InterruptError(Exception):
+    """Stands for Ctrl-C."""
+
+
+def test_an_error_within_a_chunk_changes_nothing(monkeypatch, dtype):
+    layer, x = make(9, 17, num_layers=3, dtype=dtype, reproducible=True), random((4, 7, 9), dtype)
+    stream, infer, calls = begun(layer, 7), stream_module.infer, []
+
+    def failing(*arguments):
+        calls.append(infer(*arguments))
+        raise InterruptError
+
+    monkeypatch.setattr(stream_module, "infer", failing)
+    with pytest.raises(InterruptError):
+        stream.push_many(x)
+    assert len(calls) == 1
+    monkeypatch.undo()
+    helpers.assert_same_bits(stream.state, first_state(layer, 7))
+    helpers.assert_same_bits(pushed(stream, x), whole(layer, x))
+
+
+def alarm(handler, call):
+    """Call, with a signal after a twentieth of a second."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@needs_timers
+def test_signals_within_a_chunk():
+    """Ctrl-C ends it, the state is as before; a handler cannot push into the middle of it."""
+    layer = make(800, 40, num_layers=2, num_threads=1)
+    stream, x = begun(layer, 32), random((32, 800), np.float32)
+    chunk = np.broadcast_to(x, (6000, 32, 800))  # a second or more
+
+    def interrupt(*_):
+        raise InterruptError
+
+    with pytest.raises(InterruptError):
+        alarm(interrupt, lambda: stream.push_many(chunk))
+    helpers.assert_same_bits(stream.state, first_state(layer, 32))
+    with pytest.raises(RuntimeError, match=r"^stream: "):
+        alarm(lambda *_: stream.push(x), lambda: stream.push_many(chunk))
+    helpers.assert_same_bits(stream.state, first_state(layer, 32))
+    helpers.assert_same_bits(stream.push(x).copy(), begun(layer, 32).push(x).copy())
+
+
+def interrupted_at(n, call):
+    """Call, with an exception before the n-th instruction of `stream.py`; whether there was one."""
+    left = n
+
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename != stream_module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if left < 0:
+            raise InterruptError
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # without it Python 3.12 tells of no instruction
+    sys.settrace(trace)
+    try:
+        call()
+    except InterruptError:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+CALLS = {
+    "push of a list": lambda stream, x: stream.push(list(x[0])),
+    "push_many": lambda stream, x: stream.push_many(x),
+    "state": lambda stream, x: setattr(stream, "state", stream.state + 1),
+    "reset": lambda stream, x: stream.reset([1, 4]),
+    "refresh": lambda stream, x: stream.refresh(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupt_at_any_instruction(name):
+    """It leaves the stream in use by nobody, with the state and the weights from before the call or from after it."""
+    layer, x = make(9, 17, num_layers=2, reproducible=True), random((4, 7, 9), np.float32)
+    before, after = begun(layer, 7), begun(layer, 7)
+    halved = copy.deepcopy(layer)
+    halved.parameters["kernel_l0"][...] *= 0.5
+    halved.parameters["bias_l1"][...] *= 0.5
+    if name == "refresh":
+        after = begun(halved, 7)
+    CALLS[name](after, x)
+    known = [{"h_n": each.state} | pushed(copy.copy(each), x) for each in (before, after)]
+    n, interrupted = 0, True
+    while interrupted:
+        own = copy.deepcopy(layer)
+        stream = begun(own, 7)
+        if name == "refresh":
+            own.load_state_dict(halved.state_dict())
+        interrupted = interrupted_at(n, partial(CALLS[name], stream, x))
+        state = stream.state
+        found = pushed(stream, x)
+        assert any(helpers.same_bits(found["y"], each["y"]) for each in known), n
+        stream.state = state
+        helpers.assert_same_bits(chunked(stream, x), found)
+        n += 1
+    assert n > 20
+    helpers.assert_same_bits(found, {key: known[1][key] for key in found})
