@@ -1,0 +1,126 @@
+"""torch.nn.GRU with diagonal recurrent matrices is our layer: outputs and gradients agree, whatever the options.
+
+torch computes in float64, from the very same numbers, also where the layer is float32.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import helpers
+import numpy as np
+import pytest
+
+from indygru_cpu import IndyGRU
+
+torch = pytest.importorskip("torch", reason="the oracle is torch.nn.GRU, and torch is not installed")
+
+T, B, D, N = 9, 7, 17, 8
+LAYOUTS = ["time first", "batch first", "unbatched", "time first, lengths", "batch first, lengths"]
+STACKS = list(itertools.product([1, 2, 3], [False, True], [True, False]))  # num_layers, bidirectional, bias
+
+
+def random_layer(rng, dtype, num_layers=1, bidirectional=False, bias=True, batch_first=False):
+    layer = IndyGRU(D, N, num_layers, bias, batch_first, bidirectional=bidirectional, dtype=dtype, seed=rng)
+    for name in layer.parameters:
+        if name.startswith("bias"):
+            layer.parameters[name] = rng.uniform(-1, 1, 3 * N).astype(dtype)
+    return layer
+
+
+def parts(layer):
+    """Suffix of our names and of torch's, for every layer and direction."""
+    directions = ("", "_reverse") if layer.bidirectional else ("",)
+    return [f"_l{k}{direction}" for k in range(layer.num_layers) for direction in directions]
+
+
+def twin(layer):
+    """The same layer in torch: both have the order r, z, candidate."""
+    gru = torch.nn.GRU(
+        D, N, layer.num_layers, layer.bias, layer.batch_first, bidirectional=layer.bidirectional, dtype=torch.float64
+    )
+    state = {name: torch.zeros_like(value) for name, value in gru.state_dict().items()}
+    for part in parts(layer):
+        state[f"weight_ih{part}"] = torch.tensor(layer.parameters[f"kernel{part}"].T.astype(np.float64))
+        gates = layer.parameters[f"recurrent_kernel{part}"].astype(np.float64).reshape(3, N)
+        state[f"weight_hh{part}"] = torch.tensor(np.concatenate([np.diag(gate) for gate in gates]))
+        if layer.bias:
+            state[f"bias_ih{part}"] = torch.tensor(layer.parameters[f"bias{part}"].astype(np.float64))
+    gru.load_state_dict(state)
+    return gru
+
+
+def random_call(rng, layer, layout):
+    """Arguments of a call and gradients of its results."""
+    n_states, width = len(parts(layer)), N * (1 + layer.bidirectional)
+    batch = () if layout == "unbatched" else (B,)
+    steps = (B, T) if layout.startswith("batch first") else (T, *batch)
+    shapes = {"x": (*steps, D), "h0": (n_states, *batch, N), "dy": (*steps, width), "dh_n": (n_states, *batch, N)}
+    arrays = {name: rng.standard_normal(shape).astype(layer.dtype) for name, shape in shapes.items()}
+    # torch takes no empty row.
+    lengths = rng.permutation([1, T, *rng.integers(1, T + 1, B - 2)]) if "lengths" in layout else None
+    return arrays, lengths
+
+
+def run_twin(layer, arrays, lengths):
+    """What torch says: y, h_n and all gradients, under our names."""
+    gru = twin(layer)
+    x, h0, dy, dh_n = (torch.tensor(arrays[name].astype(np.float64)) for name in ("x", "h0", "dy", "dh_n"))
+    x.requires_grad_()
+    h0.requires_grad_()
+    if lengths is None:
+        y, h_n = gru(x, h0)
+    else:
+        options = {"batch_first": layer.batch_first}
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False, **options)
+        y, h_n = gru(packed, h0)
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T, **options)
+    ((y * dy).sum() + (h_n * dh_n).sum()).backward()
+    found = {"y": y, "h_n": h_n, "x": x.grad, "h0": h0.grad}
+    weights = dict(gru.named_parameters())
+    for part in parts(layer):
+        found[f"kernel{part}"] = weights[f"weight_ih{part}"].grad.T
+        blocks = weights[f"weight_hh{part}"].grad.reshape(3, N, N)
+        found[f"recurrent_kernel{part}"] = torch.diagonal(blocks, dim1=1, dim2=2).reshape(3 * N)
+        if layer.bias:
+            found[f"bias{part}"] = weights[f"bias_ih{part}"].grad
+    return {name: value.detach().numpy() for name, value in found.items()}
+
+
+def run_layer(layer, arrays, lengths):
+    y, h_n, tape = layer.forward(arrays["x"], arrays["h0"], lengths=lengths)
+    grads = layer.backward(tape, arrays["dy"], arrays["dh_n"])
+    return {"y": y, "h_n": h_n, "x": grads.x, "h0": grads.h0, **grads.parameters}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("num_layers", "bidirectional", "bias"), STACKS)
+def test_forward_and_gradients(dtype, num_layers, bidirectional, bias, layout):
+    rng = np.random.default_rng([num_layers, bidirectional, bias, LAYOUTS.index(layout)])
+    layer = random_layer(rng, dtype, num_layers, bidirectional, bias, layout.startswith("batch first"))
+    arrays, lengths = random_call(rng, layer, layout)
+    helpers.assert_close(run_layer(layer, arrays, lengths), run_twin(layer, arrays, lengths), dtype)
+
+
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
+def test_no_first_state(dtype, num_layers, bidirectional):
+    """None is zeros on both sides, and inference gives what the forward pass gives."""
+    rng = np.random.default_rng(3)
+    layer = random_layer(rng, dtype, num_layers, bidirectional)
+    arrays, _ = random_call(rng, layer, "time first")
+    y, h_n = twin(layer)(torch.tensor(arrays["x"].astype(np.float64)))
+    expected = {"y": y.detach().numpy(), "h_n": h_n.detach().numpy()}
+    helpers.assert_close(dict(zip(("y", "h_n"), layer(arrays["x"]), strict=True)), expected, dtype)
+
+
+def test_a_candidate_bias_of_the_state_would_differ():
+    """torch multiplies it by r: with one that is not 0 no such layer of ours exists, and the oracle would say so."""
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, np.float64)
+    arrays, _ = random_call(rng, layer, "time first")
+    gru = twin(layer)
+    with torch.no_grad():
+        gru.bias_hh_l0[2 * N :] = 0.5
+        gru.bias_ih_l0[2 * N :] -= 0.5
+    y, _ = gru(torch.tensor(arrays["x"]), torch.tensor(arrays["h0"]))
+    assert helpers.scaled_error(y.detach().numpy(), layer(arrays["x"], arrays["h0"])[0]) > 0.01
