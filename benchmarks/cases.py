@@ -1,64 +1,92 @@
-"""What is measured: shapes, and for each kind of work the contestants that do it.
-
-The yardstick is `numpy.matmul` of the input projection alone, (T*B, D) by (D, 3N): the work that nobody can leave out.
-"""
+"""What everybody computes: the shapes, and their seeded inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from indygru_cpu import functional, reference
+Array: TypeAlias = np.ndarray[Any, Any]
+Shape: TypeAlias = tuple[int, int, int, int]
 
 #: (T, B, D, N)
-SHAPES = {
+SHAPES: dict[str, Shape] = {
     "small": (100, 1, 64, 64),
     "speech": (500, 16, 80, 256),
     "lm": (256, 32, 512, 512),
     "wide": (64, 64, 1024, 1024),
     "long": (16384, 1, 16, 32),
 }
-STEP_SHAPES = {"step 1 x 32": (1, 1, 32, 32), "step 1 x 256": (1, 1, 256, 256), "step 64 x 256": (1, 64, 256, 256)}
-
-OURS, MATMUL, REFERENCE = "indygru_cpu", "numpy.matmul", "NumPy reference"
-Work = Callable[[], Any]
+#: Steps of a call when a long sequence is streamed.
+CHUNK = 4096
 
 
-def arguments(shape: tuple[int, int, int, int], dtype: Any = np.float32) -> tuple[Any, ...]:
-    """x, h0, kernel, recurrent_kernel, bias, dy: seeded, of ordinary size."""
-    n_steps, n_batch, n_inputs, n_units = shape
-    rng = np.random.default_rng(7)
-    x, h0 = rng.standard_normal((n_steps, n_batch, n_inputs)), rng.standard_normal((n_batch, n_units))
-    kernel = rng.standard_normal((n_inputs, 3 * n_units)) / np.sqrt(n_inputs)
-    recurrent_kernel, bias = rng.uniform(-1, 1, 3 * n_units), rng.standard_normal(3 * n_units)
-    dy = rng.standard_normal((n_steps, n_batch, n_units))
-    return tuple(array.astype(dtype) for array in (x, h0, kernel, recurrent_kernel, bias, dy))
+@dataclass(frozen=True)
+class Case:
+    """Inputs and weights of one shape, each made when it is first asked for, and the threads to use."""
 
+    shape: Shape
+    dtype: str
+    threads: int
 
-def contestants(kind: str, shape: tuple[int, int, int, int], threads: int | None = None) -> dict[str, Work]:
-    """Name -> work to time, for kind "forward", "training" (forward and backward) or "step"."""
-    x, h0, kernel, recurrent_kernel, bias, dy = arguments(shape)
-    weights = (kernel, recurrent_kernel, bias)
-    rows = x.reshape(-1, x.shape[2])
-    out = np.empty_like(h0)
+    def chunked(self) -> tuple[Case, list[int]]:
+        """The case of one chunk, and the lengths of all chunks of this one."""
+        whole, rest = divmod(self.shape[0], CHUNK)
+        return replace(self, shape=(min(CHUNK, self.shape[0]), *self.shape[1:])), [CHUNK] * whole + [rest] * (rest > 0)
 
-    def train() -> Any:
-        _, _, tape = functional.forward(x, h0, *weights, tape=True, num_threads=threads)
-        return functional.backward(tape, dy, num_threads=threads)
+    def normal(self, seed: int, *size: int) -> Array:
+        """Numbers of ordinary size, the same for everybody who asks with this seed."""
+        array: Array = np.random.default_rng(seed).standard_normal(size, dtype=np.dtype(self.dtype).type)
+        return array
 
-    def train_reference() -> Any:
-        return reference.backward(reference.forward(x, h0, *weights)[2], dy, np.zeros_like(h0))
+    @cached_property
+    def x(self) -> Array:
+        """Inputs, (T, B, D)."""
+        return self.normal(0, *self.shape[:3])
 
-    ours: dict[str, Work] = {
-        "forward": lambda: functional.forward(x, h0, *weights, num_threads=threads),
-        "training": train,
-        "step": lambda: functional.step(x[0], h0, *weights, out=out),
-    }
-    theirs: dict[str, Work] = {
-        "forward": lambda: reference.forward(x, h0, *weights),
-        "training": train_reference,
-        "step": lambda: reference.forward(x, h0, *weights),
-    }
-    return {OURS: ours[kind], MATMUL: lambda: np.matmul(rows, kernel), REFERENCE: theirs[kind]}
+    @cached_property
+    def h0(self) -> Array:
+        """First state, (B, N)."""
+        return self.normal(1, self.shape[1], self.shape[3])
+
+    @cached_property
+    def kernel(self) -> Array:
+        """Weights of the inputs, (D, 3N)."""
+        return self.normal(2, self.shape[2], 3 * self.shape[3]) / np.sqrt(self.shape[2], dtype=self.dtype)
+
+    @cached_property
+    def recurrent_kernel(self) -> Array:
+        """Weights of the state, (3N,), as IndyGRU draws them."""
+        return np.random.default_rng(3).uniform(-1, 1, 3 * self.shape[3]).astype(self.dtype)
+
+    @cached_property
+    def bias(self) -> Array:
+        """Bias, (3N,)."""
+        return self.normal(4, 3 * self.shape[3])
+
+    @cached_property
+    def dy(self) -> Array:
+        """Gradient with respect to all states, (T, B, N); that with respect to the last state is zero."""
+        return self.normal(5, *self.shape[:2], self.shape[3])
+
+    @cached_property
+    def before(self) -> Array:
+        """Weights of a matmul before the layer in a pipeline, (D, D)."""
+        return self.normal(6, self.shape[2], self.shape[2]) / np.sqrt(self.shape[2], dtype=self.dtype)
+
+    @cached_property
+    def after(self) -> Array:
+        """The same after it, (N, N)."""
+        return self.normal(7, self.shape[3], self.shape[3]) / np.sqrt(self.shape[3], dtype=self.dtype)
+
+    @property
+    def weights(self) -> tuple[Array, Array, Array]:
+        """What every engine takes."""
+        return self.kernel, self.recurrent_kernel, self.bias
+
+    @property
+    def rows(self) -> Array:
+        """Inputs as a matrix, (T B, D)."""
+        return self.x.reshape(-1, self.shape[2])

@@ -1,81 +1,152 @@
-"""Contestants take turns, one process each; whoever is not on turn is stopped.
+"""Players take turns, one process each; whoever is not on turn is stopped.
 
 So nobody's spinning threads disturb another, and all see the machine in the same moods: what counts is the ratio in
-each round. Run as a program, this file is one contestant: it reads "kind name repeats", and answers with seconds.
+each round. Run as a program, this file is one player: it reads jobs, and answers with the seconds of one run.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
-from typing import Any
+import timeit
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from cases import Case, Shape
+from peers import PEERS, check
+
+ENVIRONMENTS = {f"peers.{peer.module}": peer.environment for peer in PEERS}
+#: Every pool of threads reads one of these; NPROC is XLA's.
+THREAD_VARIABLES = [f"{pool}_NUM_THREADS" for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA")] + ["NPROC"]
 
 
-class Contestant:
-    """A process that does one contestant's work when it is its turn."""
+def thread_variables(threads: int) -> dict[str, str]:
+    """The environment in which every pool has so many."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
-    def __init__(self, name: str, threads: int) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-        command = [sys.executable, __file__, name, str(threads)]
+
+#: A turn repeats the work until it lasts about so many seconds.
+LEAST = 0.05
+
+
+class Job(NamedTuple):
+    """What is timed: a module, its function that prepares the work, and for what."""
+
+    module: str
+    work: str
+    shape: Shape
+    dtype: str = "float32"
+    threads: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.work} {self.shape} {self.dtype} {self.threads} threads"
+
+
+class JobError(Exception):
+    """A player could not do a job."""
+
+
+class Player:
+    """The process that does one module's jobs with so many threads."""
+
+    def __init__(self, module: str, threads: int) -> None:
+        variables = {**thread_variables(threads), **ENVIRONMENTS.get(module, {})}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **variables}
         )
 
-    def __enter__(self) -> Contestant:
+    def __enter__(self) -> Player:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.send_signal(signal.SIGCONT)
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
-    def turn(self, kind: str, name: str, repeats: int) -> float:
-        """Seconds of one run of the work, mean of `repeats`."""
+    def turn(self, job: Job) -> float:
+        """Seconds of one run of the job. The first turn, which prepares it, is longer than the others."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.send_signal(signal.SIGCONT)
-        print(kind, name, repeats, sep=";", file=self._process.stdin, flush=True)
-        seconds = float(self._process.stdout.readline())
+        with suppress(BrokenPipeError):  # it has died: then there is no answer
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
         self._process.send_signal(signal.SIGSTOP)
-        return seconds
+        if not answer:
+            raise JobError(f"{job.work} {job.shape}: its process ended")
+        found = json.loads(answer)
+        if isinstance(found, str):
+            raise JobError(f"{job.work} {job.shape}: {found}")
+        return float(found)
 
 
-def take_turns(
-    contestants: list[str], kind: str, name: str, threads: int, rounds: int = 9, least: float = 0.05
-) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round; a turn repeats the work until it lasts about `least` seconds."""
+def take_turns(jobs: Iterable[Job], rounds: int) -> tuple[dict[Job, list[float]], dict[Job, str]]:
+    """Seconds of each job in each round, and why a peer's job failed. One of ours that fails raises JobError."""
+    times: dict[Job, list[float]] = {job: [] for job in jobs}
+    failed: dict[Job, str] = {}
     with ExitStack() as stack:
-        players = {player: stack.enter_context(Contestant(player, threads)) for player in contestants}
-        repeats = {player: max(1, round(least / process.turn(kind, name, 1))) for player, process in players.items()}
-        times: dict[str, list[float]] = {player: [] for player in players}
-        for _ in range(rounds):
-            for player, process in players.items():
-                times[player].append(process.turn(kind, name, repeats[player]))
-    return times
+        players: dict[tuple[str, int], Player] = {}
+        for number in range(rounds + 1):
+            for job in list(times):
+                key = job.module, job.threads
+                if key not in players:
+                    players[key] = stack.enter_context(Player(*key))
+                try:
+                    seconds = players[key].turn(job)
+                except JobError as error:
+                    if job.module not in ENVIRONMENTS:
+                        raise
+                    failed[job] = str(error)
+                    del times[job]
+                    continue
+                if number > 0:  # the first turn has prepared the job
+                    times[job].append(seconds)
+    return times, failed
 
 
-def _serve(contestant: str, threads: int) -> None:
-    import cases  # after the environment is set: NumPy reads it when it is imported
+def prepare(job: Job) -> Callable[[], Any]:
+    """The work; a peer's is compared with the reference first."""
+    case = Case(job.shape, job.dtype, job.threads)
+    work: Callable[[], Any] = getattr(importlib.import_module(job.module), job.work)(case)
+    if job.module in ENVIRONMENTS:
+        check(job.work, work(), case)
+    return work
 
-    work: dict[tuple[str, str], cases.Work] = {}
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Mean of as many runs as the turn has time for, after one that wakes caches and threads; a long one needs none."""
+    start = time.perf_counter()
+    work()
+    first = time.perf_counter() - start
+    if first > 4 * LEAST:
+        return first
+    repeats = max(1, round(LEAST / first))
+    return timeit.timeit(work, number=repeats) / repeats
+
+
+def serve() -> None:
+    """Answer jobs until there are no more."""
+    os.setpgrp()  # a stopped process whose parent dies is told so by the system only in a group of its own
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    works: dict[Job, Callable[[], Any]] = {}
     for line in sys.stdin:
-        kind, name, repeats = line.strip().split(";")
-        if (kind, name) not in work:
-            shape = {**cases.SHAPES, **cases.STEP_SHAPES}[name]
-            work[kind, name] = cases.contestants(kind, shape, threads)[contestant]
-        run = work[kind, name]
-        run()
-        start = time.perf_counter()
-        for _ in range(int(repeats)):
-            run()
-        print((time.perf_counter() - start) / int(repeats), flush=True)
+        module, work, shape, dtype, threads = json.loads(line)
+        job = Job(module, work, tuple(shape), dtype, threads)
+        try:
+            if job not in works:
+                works[job] = prepare(job)
+            answer: float | str = seconds_of(works[job])
+        except Exception as error:  # whatever a peer fails with is told in the tables
+            answer = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    serve()

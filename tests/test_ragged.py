@@ -195,5 +195,9 @@ def test_one_long_row_among_many_short_ones():
     lengths[1000] = 16384
     layer, offsets = IndyGRU(9, 17, seed=7, num_threads=1), oracles.offsets_of(lengths)
     values = np.random.default_rng(0).standard_normal((offsets[-1], 9)).astype(np.float32)
-    alone = helpers.shortest_time(lambda: layer.ragged(values, [0, len(values)]))
-    assert helpers.shortest_time(lambda: layer.ragged(values, offsets)) < 20 * alone
+    (dy, _, alone), (_, _, many) = (layer.ragged(values, rows, tape=True) for rows in ([0, len(values)], offsets))
+    for call, alike in [
+        (lambda: layer.ragged(values, offsets), lambda: layer.ragged(values, [0, len(values)])),
+        (lambda: layer.backward(many, dy), lambda: layer.backward(alone, dy)),
+    ]:
+        assert helpers.shortest_time(call) < 20 * helpers.shortest_time(alike)

@@ -50,6 +50,15 @@ def test_a_tape_of_several_segments():
     helpers.assert_same_bits(case.run(**options), case.run(recompute=True, **options))
 
 
+def test_one_step_of_many_rows(tier, dtype):
+    """More than a step takes alone: on any number of threads, the bits of `functional.step`."""
+    case = helpers.random_case((1, 800, 33, 257), dtype)
+    expected = functional.step(case.x[0], *case.arguments[1:])
+    for num_threads in (1, 2, 3, 5):
+        found = case.forward(num_threads=num_threads)
+        helpers.assert_same_bits(found, {"y": expected[None], "h_n": expected})
+
+
 @cache
 def many_rows(shape, dtype):
     case = helpers.random_case(shape, dtype, ragged=True)

@@ -84,6 +84,14 @@ def test_forms(dtype, form, bidirectional):
     helpers.assert_same_bits(inferred, forward_part(expected))
 
 
+def test_the_length_of_the_only_row():
+    """A number, or an array of one."""
+    layer = make(num_layers=2, bidirectional=True)
+    x = make_call(layer)["x"][:, 0]
+    for lengths in (9, np.int64(9), np.array(9)):
+        helpers.assert_same_bits(layer(x, lengths=lengths)[0], layer(x, lengths=[9])[0])
+
+
 def test_names_and_shapes_are_torchs():
     layer = make(num_layers=2, bidirectional=True, groups=3)
     shapes = {name: array.shape for name, array in layer.parameters.items()}
