@@ -180,9 +180,11 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.dkernel = <char *> &dkernel[0, 0]
     if tape is not None:
         p.tape = <char *> &tape[0]
-    p.chunk = max(1, BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize * p.n_batch))
+    cdef ptrdiff_t n_lines = count_lines(&p, 0, p.n_batch, 0, p.n_steps), i, first
+    cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
+    p.chunk = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
     measure_scratch(&p)
-    cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.n_batch, bytes = scratch_bytes(&p), i, first
+    cdef ptrdiff_t lines = min(min(p.chunk, p.n_steps) * p.n_batch, n_lines), bytes = scratch_bytes(&p)
     cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
     cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
     cdef ptrdiff_t columns = 3 * p.n_units, sums = aligned(p.row_tiles * columns * p.itemsize), j

@@ -113,19 +113,6 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     p.chunk = max(1, p.chunk)
 
 
-cdef void measure_scratch(Plan *p) noexcept nogil:
-    cdef ptrdiff_t lines = min(p.chunk, p.n_steps) * p.tile_rows, columns = 3 * p.tile_units
-    p.gates_bytes = aligned(lines * columns * p.itemsize)
-    p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
-    p.lines_bytes = aligned(lines * sizeof(void *))
-    p.matrix_bytes = aligned(lines * p.group_inputs * p.itemsize) if p.engine == BLAS else 0
-    p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
-
-
-cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
-    return p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
-
-
 cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
     cdef indygru_run run
     run.first_step, run.n_steps, run.n_rows = 0, p.n_steps, n_rows
@@ -157,6 +144,20 @@ cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdi
     cdef indygru_run run = run_of(p, row, n_rows)
     run.first_step, run.n_steps = first, steps
     return indygru_count_lines(&run)
+
+
+cdef void measure_scratch(Plan *p) noexcept nogil:
+    cdef ptrdiff_t all_lines = count_lines(p, 0, p.n_batch, 0, p.n_steps), columns = 3 * p.tile_units
+    cdef ptrdiff_t lines = min(min(p.chunk, p.n_steps) * p.tile_rows, all_lines)
+    p.gates_bytes = aligned(lines * columns * p.itemsize)
+    p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
+    p.lines_bytes = aligned(lines * sizeof(void *))
+    p.matrix_bytes = aligned(lines * p.group_inputs * p.itemsize) if p.engine == BLAS else 0
+    p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
+
+
+cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
+    return p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
 
 
 cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:

@@ -6,7 +6,8 @@ cdef void copy_chunk(const Plan *p, bint gather, const Array *array, char *matri
     cdef Tile tile = place_tile(p, row_tile * p.unit_tiles, scratch)
     cdef ptrdiff_t i, width = p.n_inputs * p.itemsize
     cdef char *lines = matrix + count_lines(p, 0, tile.row, first, steps) * width
-    tile.job.run.first_step, tile.job.run.n_steps = first, steps
+    tile.job.run.first_step = first
+    tile.job.run.n_steps = max(0, min(steps, longest_row(p, &tile.job.run) - first))
     indygru_find_lines(&tile.job.run, cell(array, first, tile.row, 0), array.step, array.row, tile.lines)
     for i in range(indygru_count_lines(&tile.job.run)):
         if gather:
