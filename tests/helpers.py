@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -202,16 +201,6 @@ def golden(name):
         Case(**inputs, dy=dy, dh_n=dh_n, activation=meta["activation"], lengths=lengths),
         expected, twin, meta,
     )  # fmt: skip
-
-
-def shortest_time(call, times=3):
-    """Seconds of the fastest of a few calls."""
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return min(found)
 
 
 def run_python(code, *arguments, folder, status=0, timeout=60, **environment):

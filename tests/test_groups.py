@@ -131,15 +131,6 @@ def test_same_bits_on_any_number_of_threads(dtype, shape, groups, reproducible):
         helpers.assert_same_bits(found, expected)
 
 
-def test_blocks_alone_are_multiplied():
-    """So many groups make a call many times faster; a dense kernel of zeros would not."""
-    case = grouped_case((9, 8, 1024, 960), np.float32, 32)
-    dense = replace(case, kernel=oracles.dense_kernel(case.kernel, 32))
-    for call in (helpers.Case.forward, helpers.Case.run):
-        few = helpers.shortest_time(lambda call=call: call(case, num_threads=1, groups=32))
-        assert few < 0.5 * helpers.shortest_time(lambda call=call: call(dense, num_threads=1))
-
-
 def test_one_group_is_no_group(dtype):
     case = helpers.random_case((9, 7, 8, 17), dtype)
     helpers.assert_same_bits(case.run(groups=1), case.run())

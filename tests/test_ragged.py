@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indygru_cpu import IndyGRU, _threads, functional
+from indygru_cpu import _threads, functional
 
 #: (T, B, D, N): kernels as they lie and packed, many rows, several tiles, more row tiles than are wanted.
 SHAPES = [(3, 7, 8, 9), (9, 7, 8, 17), (33, 17, 9, 7), (8, 33, 270, 135), (7, 800, 9, 17)]
@@ -187,17 +187,3 @@ def test_same_bits_on_any_number_of_threads(dtype, shape, reverse):
     expected = run_ragged(case, num_threads=1, reverse=reverse)
     for num_threads in (2, 3, 5):
         helpers.assert_same_bits(run_ragged(case, num_threads=num_threads, reverse=reverse), expected)
-
-
-def test_one_long_row_among_many_short_ones():
-    """The time is that of the steps that there are, not of the longest row times all rows."""
-    lengths = np.ones(2001, int)
-    lengths[1000] = 16384
-    layer, offsets = IndyGRU(9, 17, seed=7, num_threads=1), oracles.offsets_of(lengths)
-    values = np.random.default_rng(0).standard_normal((offsets[-1], 9)).astype(np.float32)
-    (dy, _, alone), (_, _, many) = (layer.ragged(values, rows, tape=True) for rows in ([0, len(values)], offsets))
-    for call, alike in [
-        (lambda: layer.ragged(values, offsets), lambda: layer.ragged(values, [0, len(values)])),
-        (lambda: layer.backward(many, dy), lambda: layer.backward(alone, dy)),
-    ]:
-        assert helpers.shortest_time(call) < 20 * helpers.shortest_time(alike)
