@@ -133,9 +133,11 @@ static void NAME(project)(const indygru_projection *job)
 INLINE void NAME(pack_columns)(const indygru_packing *job, const REAL *w, ptrdiff_t n, REAL *panel, ptrdiff_t at)
 {
     for (ptrdiff_t k = 0; k < job->n_inputs; k++) {
+        const REAL *restrict from = w ? w + k * job->w_row : NULL;
+        REAL *restrict to = panel + k * job->width + at;
         SIMD
         for (ptrdiff_t i = 0; i < n; i++)
-            panel[k * job->width + at + i] = w ? w[k * job->w_row + i] : 0;
+            to[i] = from ? from[i] : 0;
     }
 }
 

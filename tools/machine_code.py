@@ -1,0 +1,187 @@
+"""Shows what the compiler made of the kernels, and checks what must hold: ``python tools/machine_code.py [EXTENSION]``.
+
+For each function of each tier: the widest vector, and of its vector loops the divisions and the vectors that they read
+from the stack or write to it. Needs objdump and an extension that is not stripped. Status 1: something does not hold.
+
+A vector loop is an innermost loop with packed arithmetic as wide as its tier. The source's loops are counted below;
+when as many are found, every scalar division outside them stands in the tail of one.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu"
+TIERS = {"kernels_baseline.c": "baseline", "kernels_x86_v3.c": "x86_v3", "kernels_x86_v4.c": "x86_v4"}
+REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
+#: Loops over units in the source, one for each activation where it has a say: all, and those that divide.
+LOOPS = {"forward_tile": (7, 4), "backward_tile": (7, 0), "activate": (4, 3)}
+PACKED = re.compile(r"v?(add|sub|mul|div|fn?m(add|sub)\d*)p[sd]$")
+BMI = {"andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx"}
+AVX512 = re.compile(r"zmm|[xy]mm(1[6-9]|2\d|3[01])|\bk[0-7]\b")
+#: A vector at a fixed place of the frame. With an index it would be an array, or rbp a pointer like any other.
+STACK = re.compile(r"[XYZ]MMWORD PTR \[r[sb]p([+-]0x[0-9a-f]+)?\]")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of objdump."""
+
+    address: int
+    mnemonic: str
+    operands: str
+
+    @property
+    def goes_back_to(self) -> int | None:
+        """The address before it that a conditional jump leads to: the beginning of a loop."""
+        target = int(self.operands.split()[0], 16) if re.match(r"j(?!mp)", self.mnemonic) else self.address
+        return target if target < self.address else None
+
+
+@dataclass(frozen=True)
+class Function:
+    """One symbol's instructions; `source` is the C file, as the symbol table tells."""
+
+    name: str
+    source: str
+    code: tuple[Instruction, ...]
+
+    @property
+    def tier(self) -> str | None:
+        """The tier it belongs to, or None."""
+        return TIERS.get(self.source)
+
+    @cached_property
+    def loops(self) -> list[list[Instruction]]:
+        """The innermost loops."""
+        ends = {back: step.address for step in self.code if (back := step.goes_back_to) is not None}
+        inner = {
+            (a, b) for a, b in ends.items() if not any(a <= c and d <= b for c, d in ends.items() if (c, d) != (a, b))
+        }
+        return [[step for step in self.code if a <= step.address <= b] for a, b in sorted(inner)]
+
+    @cached_property
+    def vector_loops(self) -> list[list[Instruction]]:
+        """The loops with packed arithmetic in the tier's full width."""
+        full = REGISTERS.get(self.tier or "", "xmm")
+        return [loop for loop in self.loops if any(PACKED.match(s.mnemonic) and full in s.operands for s in loop)]
+
+    @property
+    def widest(self) -> str:
+        """The widest register it names."""
+        text = " ".join(step.operands for step in self.code)
+        return next((name for name in ("zmm", "ymm", "xmm") if name in text), "none")
+
+
+def objdump(*arguments: object) -> list[str]:
+    """Return what objdump prints."""
+    done = subprocess.run(["objdump", *map(str, arguments)], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def source_files(library: Path) -> dict[int, str]:
+    """Return the C file of each local function, by address; empty if the library is stripped."""
+    found, source = {}, ""
+    for line in objdump("-t", library):
+        fields = line.split()
+        if " df *ABS*" in line:
+            source = fields[-1] if len(fields) > 4 else ""
+        elif " l     F .text" in line:
+            found[int(fields[0], 16)] = source
+    return found
+
+
+def functions(library: Path) -> Iterator[Function]:
+    """Disassemble a library."""
+    sources = source_files(library)
+    start, name = 0, ""
+    code: list[Instruction] = []
+    for line in [*objdump("-d", "--no-show-raw-insn", "-M", "intel", library), "0 <end>:"]:
+        if head := re.match(r"([0-9a-f]+) <(.+)>:$", line):
+            if code:
+                yield Function(name, sources.get(start, ""), tuple(code))
+            start, name, code = int(head[1], 16), head[2], []
+        elif step := re.match(r" +([0-9a-f]+):\t(?:(?:rep[nz]*|lock|bnd|notrack|data16|cs) )*(\S+) *(.*)", line):
+            code.append(Instruction(int(step[1], 16), step[2], step[3]))
+
+
+def foreign(function: Function) -> list[str]:
+    """Return the instructions that the function's tier, or code outside the tiers, must not have."""
+    if function.tier == "x86_v4":
+        return []
+    if function.tier == "x86_v3":
+        bad = [step for step in function.code if AVX512.search(step.operands)]
+    else:
+        bad = [
+            s
+            for s in function.code
+            if (s.mnemonic[0] == "v" and s.mnemonic not in ("verr", "verw")) or s.mnemonic in BMI
+        ]
+    return [f"{function.source or '?'}: {function.name}: {step.mnemonic} {step.operands}" for step in bad]
+
+
+def count(loops: list[list[Instruction]], pattern: str) -> int:
+    """Return how many instructions of the loops match, written as mnemonic, space, operands."""
+    return sum(bool(re.match(pattern, f"{step.mnemonic} {step.operands}")) for loop in loops for step in loop)
+
+
+def figures(function: Function) -> dict[str, int]:
+    """Return what the table shows of a function."""
+    loops = function.vector_loops
+    touching = [step for loop in loops for step in loop if STACK.search(step.operands)]
+    stores = sum(bool(STACK.match(step.operands)) for step in touching)
+    return {
+        "vector loops": len(loops),
+        "dividing": sum(bool(count([loop], r"v?divp[sd] ")) for loop in loops),
+        "scalar divisions in them": count(loops, r"v?divs[sd] "),
+        "elsewhere": count([list(function.code)], r"v?divs[sd] ") - count(loops, r"v?divs[sd] "),
+        "stack reads": len(touching) - stores,
+        "stack writes": stores,
+    }
+
+
+def wrong(function: Function) -> list[str]:
+    """Return what does not hold of a kernel's function."""
+    found = figures(function)
+    kernel = function.name.rpartition("_")[0]
+    loops, dividing = LOOPS.get(kernel, (0, 0))
+    rules = {
+        f"at least {loops} vector loops": found["vector loops"] >= loops,
+        f"at least {dividing} of them dividing": found["dividing"] >= dividing,
+        "no scalar division in a vector loop": not found["scalar divisions in them"],
+        "no vector written to the stack in a vector loop": not found["stack writes"],
+        "no vector read from the stack in the micro-kernel": kernel != "block_of" or not found["stack reads"],
+    }
+    return [f"{function.tier} {function.name}: expected {rule}" for rule, holds in rules.items() if not holds]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line."""
+    found = [Path(name) for name in arguments] or sorted(PACKAGE.glob("_core.*.so"))
+    if len(found) != 1 or not shutil.which("objdump"):
+        print(f"expected objdump and one built extension, got {[str(path) for path in found]}", file=sys.stderr)
+        return 2
+    code = list(functions(found[0]))
+    kernels = [function for function in code if function.tier]
+    if not kernels:
+        print(f"{found[0]}: no symbols of the kernels: stripped?", file=sys.stderr)
+        return 2
+    names = list(figures(kernels[0]))
+    print(f"| tier | function | instructions | widest | {' | '.join(names)} |\n{'|---' * (4 + len(names))}|")
+    for f in kernels:
+        print("|", " | ".join(map(str, [f.tier, f.name, len(f.code), f.widest, *figures(f).values()])), "|")
+    problems = [text for function in code for text in foreign(function)]
+    problems += [text for function in kernels for text in wrong(function)]
+    print(*(f"WRONG: {text}" for text in problems), f"{len(problems)} wrong", sep="\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
