@@ -61,6 +61,9 @@ def test_arrays_in_any_memory_layout(path):
     odd = {name: np.asfortranarray(array).astype(array.dtype.newbyteorder()) for name, array in arrays.items()}
     _files.write(path, RICH, odd)
     assert_reads(path, RICH, arrays)
+    written = path.read_bytes()
+    _files.write(path, RICH, arrays)
+    assert path.read_bytes() == written
 
 
 def test_a_whole_number_is_a_dropout(path):

@@ -483,13 +483,15 @@ def test_any_entry_of_the_directory(npz, size, stored, offset, method, flags):
     assert_refused(npz, "'bias_l0'|damaged archive|truncated|more than 3 to 1")
 
 
-def test_both_sizes_lie(npz):
-    """More than there is, or data that reaches into the next member or the directory."""
-    for name in (b"kernel_l0.npy", b"bias_l0.npy"):
-        zipped(npz, members(PLAIN, ARRAYS))
+@pytest.mark.parametrize("n_more", [1, 60, 3000])
+def test_both_sizes_lie(npz, n_more):
+    """By a byte or by many: data that reaches into the next member, or into the directory."""
+    for name, message in [("kernel_l0", "overlaps what is before"), ("bias_l0", "truncated: data up to byte")]:
+        contents = members(PLAIN, ARRAYS)
+        zipped(npz, contents)
         for field in (20, 24):
-            change_entry(npz, name, field, "<I", 3000)
-        assert_refused(npz, "overlaps|truncated: data up to byte")
+            change_entry(npz, f"{name}.npy".encode(), field, "<I", len(contents[f"{name}.npy"]) + n_more)
+        assert_refused(npz, message)
 
 
 def test_overlapping_members(npz):
@@ -536,6 +538,18 @@ def test_headers_of_npy_members(npz, header):
 def test_other_npy_formats(npz, start):
     zipped(npz, members(PLAIN, ARRAYS) | {"bias_l0.npy": start + b"\xff" * 7})
     assert_refused(npz, "'bias_l0': expected a .npy file of format 1.0")
+
+
+def test_a_header_of_an_npy_member_that_goes_on(npz):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (21,), }"
+    for length in (1024, 1025):
+        padded = struct.pack("<H", length) + header.ljust(length - 1) + b"\n"
+        content = b"\x93NUMPY\x01\x00" + padded + ARRAYS["bias_l0"].tobytes()
+        zipped(npz, members(PLAIN, ARRAYS) | {"bias_l0.npy": content})
+        if length == 1024:
+            assert_same_bits(_files.read(npz)[1], ARRAYS)
+        else:
+            assert_refused(npz, "'bias_l0': expected a .npy file of format 1.0 with a header of up to 1024 bytes")
 
 
 @pytest.mark.parametrize("n_bytes", [-84, -4, -1, 1, 4])

@@ -1,4 +1,4 @@
-"""Calls long enough to return to Python in the middle, and weights packed once for all: the same numbers."""
+"""Calls cut into pieces: segments with returns to Python between them, tiles with shared weights, chunks of stacks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from functools import cache
 
 import helpers
 import numpy as np
+import oracles
 import pytest
-from oracles import long_case
+from oracles import B, N, forward_part, infer, long_case, make, make_call, run
 
-from indygru_cpu import functional
+from indygru_cpu import _stack, functional
 
 #: (T, B, D, N) of more than two segments each: packed panels; BLAS, as the kernel lies; BLAS, packed.
 LONG = [((700, 9, 8000, 17), True), ((700, 9, 8000, 17), False), ((300, 9, 2000, 140), False)]
@@ -73,3 +74,59 @@ def test_weights_that_many_tiles_share(tier, dtype, shape):
         found = case.run(num_threads=1, reproducible=reproducible)
         helpers.assert_close(found, expected, dtype)
         helpers.assert_same_bits(case.run(num_threads=3, reproducible=reproducible), found)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 8, 33])
+@pytest.mark.parametrize("layers", [2, 3, 4])
+def test_chunks_of_inner_layers(dtype, monkeypatch, steps, layers):
+    """Inference in chunks of so many steps, with rows that end in each of them: the bits of the whole."""
+    layer = make(dtype, num_layers=layers, reproducible=True)
+    call = make_call(layer, (70, 33))
+    call["lengths"][2:33] = np.arange(2, 33) * 70 // 33
+    expected = forward_part(run(layer, call))
+    monkeypatch.setattr(_stack, "INNER_BYTES", steps * 33 * N * np.dtype(dtype).itemsize + 5)
+    monkeypatch.setattr(_stack, "LEAST_STEPS", 1)
+    done = [0]
+    found = infer(layer, call, progress=lambda steps, _: done.append(steps))
+    helpers.assert_same_bits(found, expected)
+    assert np.diff(done).tolist() == [min(steps, 70 - first) for first in range(0, 70, steps) for _ in range(layers)]
+    helpers.assert_same_bits(layer.last(call["x"], call["h0"], lengths=call["lengths"]), expected["h_n"])
+    h = call["h0"].copy()
+    helpers.assert_same_bits(layer(call["x"], h, h_out=h)[1], layer.forward(call["x"], call["h0"])[1])
+    helpers.assert_same_bits(h, layer.last(call["x"], call["h0"]))
+
+
+@pytest.mark.parametrize("form", ["both directions", "ragged"])
+def test_what_is_not_cut_into_chunks(dtype, monkeypatch, form):
+    """Rows that are needed from both ends, or that lie one after the other: however little memory there should be."""
+    layer = make(dtype, num_layers=3, bidirectional=form == "both directions", reproducible=True)
+    call = make_call(layer)
+    arguments = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"]), call["h0"]
+    expected = infer(layer, call), layer.ragged(*arguments)[0]
+    monkeypatch.setattr(_stack, "INNER_BYTES", 1)
+    monkeypatch.setattr(_stack, "LEAST_STEPS", 2)
+    helpers.assert_same_bits(infer(layer, call), expected[0])
+    helpers.assert_same_bits(layer.ragged(*arguments)[0], expected[1])
+
+
+def test_chunks_are_not_too_short(monkeypatch):
+    """Each packs the weights anew."""
+    monkeypatch.setattr(_stack, "INNER_BYTES", 1)
+    layer, done = make(num_layers=2), [0]
+    layer(make_call(layer, (33, B))["x"], progress=lambda steps, _: done.append(steps))
+    assert np.diff(done).tolist() == [_stack.LEAST_STEPS] * 4 + [33 % _stack.LEAST_STEPS] * 2
+    assert _stack.LEAST_STEPS > 8
+
+
+def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch):
+    """Another chunk may be another engine: then within bounds."""
+    layer = make(dtype, (780, 9), num_layers=3)
+    call = make_call(layer, (300, 2), ragged=False)
+    expected = forward_part(run(layer, call))
+    monkeypatch.setattr(_stack, "LEAST_STEPS", 1)
+    for steps in (1, 130, 299):
+        monkeypatch.setattr(_stack, "INNER_BYTES", steps * 2 * 9 * np.dtype(dtype).itemsize)
+        found = infer(layer, call)
+        helpers.assert_close(found, expected, dtype)
+    layer.reproducible = True
+    assert not helpers.same_bits(found["y"], infer(layer, call)["y"])

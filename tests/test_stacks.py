@@ -138,40 +138,6 @@ def test_padding_is_never_read(dtype, recompute):
         helpers.assert_same_bits({"y": y, "h_n": h_n}, {"y": clean["y"][:n, row], "h_n": clean["h_n"][:, row]})
 
 
-@pytest.mark.parametrize("steps", [1, 7, 8, 33])
-@pytest.mark.parametrize("layers", [2, 3, 4])
-def test_chunks_of_inner_layers(dtype, monkeypatch, steps, layers):
-    """Inference in chunks of so many steps, with rows that end in each of them: the bits of the whole."""
-    layer = make(dtype, num_layers=layers, reproducible=True)
-    call = make_call(layer, (70, 33))
-    call["lengths"][2:33] = np.arange(2, 33) * 70 // 33
-    expected = forward_part(run(layer, call))
-    monkeypatch.setattr(_stack, "INNER_BYTES", steps * 33 * N * np.dtype(dtype).itemsize + 5)
-    monkeypatch.setattr(_stack, "LEAST_STEPS", 1)
-    done = [0]
-    found = infer(layer, call, progress=lambda steps, _: done.append(steps))
-    helpers.assert_same_bits(found, expected)
-    assert np.diff(done).tolist() == [min(steps, 70 - first) for first in range(0, 70, steps) for _ in range(layers)]
-    helpers.assert_same_bits(layer.last(call["x"], call["h0"], lengths=call["lengths"]), expected["h_n"])
-    h = call["h0"].copy()
-    helpers.assert_same_bits(layer(call["x"], h, h_out=h)[1], layer.forward(call["x"], call["h0"])[1])
-    helpers.assert_same_bits(h, layer.last(call["x"], call["h0"]))
-
-
-def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch):
-    """Another chunk may be another engine: then within bounds."""
-    layer = make(dtype, (780, 9), num_layers=3)
-    call = make_call(layer, (300, 2), ragged=False)
-    expected = forward_part(run(layer, call))
-    monkeypatch.setattr(_stack, "LEAST_STEPS", 1)
-    for steps in (1, 130, 299):
-        monkeypatch.setattr(_stack, "INNER_BYTES", steps * 2 * 9 * np.dtype(dtype).itemsize)
-        found = infer(layer, call)
-        helpers.assert_close(found, expected, dtype)
-    layer.reproducible = True
-    assert not helpers.same_bits(found["y"], infer(layer, call)["y"])
-
-
 @pytest.mark.parametrize("sizes", [(0, B), (T, 0), (1, B)])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_small_and_empty(dtype, sizes, bidirectional):
