@@ -1,0 +1,94 @@
+"""The layer's kinds of work: each function prepares one for a case, and returns what is timed.
+
+Results go into arrays that are copies of others, not new: the system gives memory when it is first written to, and
+that is nobody's work here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from cases import Case
+
+from indygru_cpu import IndyGRU
+
+
+def layer_of(case: Case) -> IndyGRU:
+    """The layer with the case's weights."""
+    layer = IndyGRU(*case.shape[2:], dtype=case.dtype, num_threads=case.threads)
+    layer.parameters.update(dict(zip(layer.parameters, case.weights, strict=True)))
+    return layer
+
+
+def forward(case: Case) -> Callable[[], Any]:
+    return partial(layer_of(case), case.x, case.h0[None], out=case.dy.copy())
+
+
+def training(case: Case, recompute: bool = False) -> Callable[[], Any]:
+    layer, x, h0, dy = layer_of(case), case.x, case.h0[None], case.dy
+
+    def work() -> Any:
+        y, h_n, tape = layer.forward(x, h0, recompute=recompute)
+        return y, h_n, layer.backward(tape, dy)
+
+    return work
+
+
+training_with_recompute = partial(training, recompute=True)
+
+
+def recurrence(case: Case) -> Callable[[], Any]:
+    """With one input the projection is a multiply-add a gate, and `last` stores no states: all stays in cache."""
+    return partial(layer_of(case).last, case.x, case.h0[None])
+
+
+def silence(case: Case) -> Callable[[], Any]:
+    """No input and no bias, so that the state decays from where it starts to below the smallest normal number."""
+    layer = layer_of(case)
+    layer.parameters["bias_l0"][...] = 0
+    return partial(layer, np.zeros_like(case.x), case.h0[None], out=case.dy.copy())
+
+
+def step(case: Case) -> Callable[[], Any]:
+    x_t = case.x[0, 0] if case.shape[1] == 1 else case.x[0]
+    return partial(layer_of(case).stream(batch_size=case.shape[1]).push, x_t)
+
+
+def streamed(case: Case) -> Callable[[], Any]:
+    """All steps in chunks; every chunk is the same memory, as a live source would reuse it."""
+    chunk, lengths = case.chunked()
+    layer, x, y, h = layer_of(case), chunk.x, chunk.dy.copy(), case.h0[None].copy()
+
+    def work() -> None:
+        for n in lengths:
+            layer(x[:n], h, out=y[:n], h_out=h)
+
+    return work
+
+
+def pipeline(case: Case) -> Callable[[], Any]:
+    """One round of: matmul -> layer -> matmul, and again, and again."""
+    layer, h0, rows, before, after = layer_of(case), case.h0[None], case.rows, case.before, case.after
+    x, y, z = np.empty_like(case.x), np.empty_like(case.dy), np.empty_like(case.dy)
+    x_rows, y_rows, z_rows = (array.reshape(len(rows), -1) for array in (x, y, z))
+
+    def work() -> None:
+        np.matmul(rows, before, out=x_rows)
+        layer(x, h0, out=y)
+        np.matmul(y_rows, after, out=z_rows)
+
+    return work
+
+
+def pipeline_in_a_crowd(case: Case) -> Callable[[], Any]:
+    """The same after torch and scikit-learn have started their threads in this process."""
+    import torch
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    torch.set_num_threads(case.threads)
+    torch.ones(1 << 20).sin()
+    HistGradientBoostingRegressor(max_iter=1).fit(case.normal(8, 2000, 8), case.normal(9, 2000))
+    return pipeline(case)

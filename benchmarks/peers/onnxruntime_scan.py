@@ -1,0 +1,14 @@
+"""onnxruntime on the Scan of `_onnx`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cases import Case
+
+from peers import _onnx, _onnxruntime
+
+
+def forward(case: Case) -> Callable[[], Any]:
+    return _onnxruntime.prepared(_onnx.scan(case), case)

@@ -1,0 +1,10 @@
+"""PyTorch as one writes it: a loop over the steps, autograd for the gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from peers import _torch
+
+forward = partial(_torch.forward, _torch.steps)
+training = partial(_torch.training, _torch.steps)

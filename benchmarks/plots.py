@@ -1,0 +1,67 @@
+"""The two pictures, as SVG that has the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("svg")  # needs no screen
+
+import matplotlib.pyplot as plt
+from cases import SHAPES
+from measure import Measured
+from rows import Row, unit_steps
+from tables import number
+
+mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
+OURS, OTHERS, YARDSTICK = "tab:blue", "tab:gray", "tab:red"
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Without a date in it."""
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    plt.close(figure)
+
+
+def peers(measured: Measured, rows: Sequence[Row], path: Path) -> None:
+    """Bars of everybody's time, as a multiple of the projection's, for each shape."""
+    works = {"forward": "forward", "training": "forward + backward"}
+    titles = list(dict.fromkeys(row.title for row in rows))
+    figure, axes = plt.subplots(len(works), len(SHAPES), figsize=(12, 5), sharey=True, sharex=True, squeeze=False)
+    for lines, (work, label) in zip(axes, works.items(), strict=True):
+        for axis, (name, shape) in zip(lines, SHAPES.items(), strict=True):
+            found = {r.title: measured.value(r) for r in rows if (r.job.work, r.column) == (work, name)}
+            for place, title in enumerate(titles):
+                if value := found.get(title):
+                    axis.barh(place, value, color=OTHERS if place else OURS)
+                    axis.annotate(f" {number(value)}", (value, place), va="center", fontsize=7)
+            axis.axvline(1, color=YARDSTICK, linewidth=1)
+            axis.set(xscale="log", title=f"{name} {shape}\n{label}", xlim=(0.3, 3e4))
+            axis.title.set_fontsize(8)
+            axis.minorticks_off()
+            axis.set_yticks(range(len(titles)), titles)
+    axes[0, 0].invert_yaxis()
+    figure.supxlabel("time / time of numpy.matmul of the input projection alone (the red line)")
+    figure.tight_layout()
+    save(figure, path)
+
+
+def lengths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
+    """Nanoseconds of a unit-step in sequences of any length."""
+    figure, axis = plt.subplots(figsize=(6, 3.5))
+    for which, color, label in ((0, OURS, "indygru_cpu"), (1, YARDSTICK, "numpy.matmul of the projection alone")):
+        points = []
+        for row in rows:
+            job, times = row.jobs[which], measured.times.get(row.group, {}).get(row.jobs[which])
+            if times:
+                points.append((job.shape[0], 1e9 * sorted(times)[len(times) // 2] / unit_steps(job)))
+        axis.plot(*zip(*points, strict=True), "o-", color=color, label=label)
+    batch, inputs, units = rows[0].job.shape[1:]
+    axis.set(
+        xscale="log", yscale="log", xlabel="steps T (in chunks of at most 4096)", ylabel="ns a unit-step",
+        title=f"{batch} row, {inputs} inputs, {units} units",
+    )  # fmt: skip
+    axis.legend()
+    save(figure, path)

@@ -1,0 +1,65 @@
+"""Every row beside its yardstick, for pytest-benchmark: ``pytest benchmarks --benchmark-json=FILE``.
+
+pytest-benchmark would time one after the other. Here the jobs of a group take turns, once, in processes of their own,
+and each test hands over the times of one of them by a clock that stands still but for that.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import measure
+import pytest
+from rows import FIGURES, rows
+
+THREADS = 2
+GROUPS = measure.by_group(rows(THREADS))
+JOBS = [(group, job) for group, members in GROUPS.items() for job in dict.fromkeys(j for r in members for j in r.jobs)]
+
+
+class Clock:
+    """Shows as much time as it was told has passed."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds since it was made."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let them pass."""
+        self.now += seconds
+
+
+clock = Clock()
+measured = functools.cache(lambda group, rounds: measure.measure_group(GROUPS[group], rounds))
+
+
+@pytest.fixture
+def rounds(request, benchmark):
+    return 1 if benchmark.disabled else request.config.getoption("benchmark_min_rounds")
+
+
+def replay(benchmark, times):
+    remaining = iter(times)
+    benchmark.pedantic(clock.advance, setup=lambda: ((next(remaining),), {}), rounds=len(times))
+
+
+@pytest.mark.benchmark(timer=clock)
+@pytest.mark.parametrize(("group", "job"), JOBS, ids=lambda value: str(value))
+def test_row(benchmark, rounds, group, job):
+    times, missing = measured(group, rounds)
+    if job in missing:
+        (pytest.skip if "not installed" in missing[job] else pytest.fail)(missing[job])
+    benchmark.group, benchmark.extra_info["job"] = group, job
+    replay(benchmark, times[job])
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.work)
+def test_figure(benchmark, rounds, figure):
+    if figure.missing:
+        pytest.skip(figure.missing)
+    values = []
+    benchmark.group = f"{figure.title} (the number itself is in extra_info)"
+    benchmark.pedantic(lambda: values.append(measure.measure_figure(figure, THREADS)), rounds=rounds)
+    benchmark.extra_info.update(figure=figure.title, values=values)
