@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import BinaryIO
 @contextmanager
 def temporary(path: str) -> Iterator[BinaryIO]:
     """Open a new file beside `path`; it is removed at the end unless it has been renamed."""
-    name = f"{path}.tempstate{secrets.token_hex(8)}"
+    name = f"{path}.tempstate{os.urandom(8).hex()}"
     try:
         with open(name, "xb") as file:
             yield file

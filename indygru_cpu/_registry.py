@@ -49,7 +49,8 @@ class Registry:
         self._variables: WeakValueDictionary[str, CellVariables] = WeakValueDictionary()
         self._kept: dict[str, CellVariables] = {}
         self._layers: Counter[str] = Counter()
-        self._seeds = np.random.SeedSequence(seed)
+        # Without a seed they are made when needed: importing numpy.random takes longer than importing this package.
+        self._seeds = None if seed is None else np.random.SeedSequence(seed)
 
     def layer_name(self, base: str) -> str:
         """Return a name for a cell that has none: base_1, base_2, ..."""
@@ -60,6 +61,8 @@ class Registry:
     def generator(self) -> np.random.Generator:
         """Return a new stream of random numbers, independent of all others."""
         with self.lock:
+            if self._seeds is None:
+                self._seeds = np.random.SeedSequence()
             return np.random.default_rng(self._seeds.spawn(1)[0])
 
     def variables(

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from indygru_cpu import _files
 from indygru_cpu._parameters import Parameters, summary
 
 Array = np.ndarray[Any, Any]
@@ -128,6 +127,8 @@ class Weighted:
         >>> bool((same.parameters["kernel_l0"] == layer.parameters["kernel_l0"]).all())
         True
         """
+        from indygru_cpu import _files  # here: most programs need no archives and hashes
+
         _files.write(path, self._configuration(), self._parameters)
 
     @classmethod
@@ -168,6 +169,8 @@ class Weighted:
         ...     IndyGRU.load(path, num_threads=1).batch_first
         True
         """
+        from indygru_cpu import _files
+
         configuration, arrays = _files.read(path)
         new: Any = cls
         layer: Self = new(**configuration, num_threads=num_threads)

@@ -15,9 +15,9 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["functional", "layer"]
-WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.forward,
-                 IndyGRU.load_state_dict]  # fmt: skip
+MODULES = ["_weighted", "functional", "layer", "stream"]
+WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
+                 IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
