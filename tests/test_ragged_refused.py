@@ -31,6 +31,7 @@ WRONG_OFFSETS = [
     ([-1, 4, 9], ValueError, r"expected values from 0 to 9, got -1 to 9"),
     ([0, 5, 4, 9], ValueError, "expected values that never fall, got 5, 4 for row 1"),
     (np.array([0, 7, 2, 9], np.uint8), ValueError, "expected values that never fall, got 7, 2 for row 1"),
+    ([0, 7, 5, 6, 2, 9], ValueError, "expected values that never fall, got 7, 5 for row 1"),
     ([0, 40, 9], ValueError, "expected values that never fall, got 40, 9 for row 1"),
     (np.array([0, 2**63 + 5], np.uint64), ValueError, "expected values from 0 to 9, got 0 to 9223372036854775813"),
     (np.array([], int), ValueError, r"expected shape \(B \+ 1,\), got \(0,\)"),

@@ -110,6 +110,19 @@ def test_functional_writes_no_buffer_after_an_error(wrong, text):
     assert all((buffer == 0.375).all() for buffer in buffers.values())
 
 
+@pytest.mark.parametrize("other", ["x", "h0", "kernel", "recurrent_kernel", "bias", "out"])
+def test_functional_h_out_shares_no_number(other):
+    """With any array of the call, and none of them has changed."""
+    case = helpers.random_case((T, B, D, N), np.float32)
+    arrays = {name: getattr(case, name) for name in helpers.GRADIENTS} | {"out": np.full((T, B, N), 0.5, np.float32)}
+    size, like = B * N, arrays[other]
+    room = np.full(size + like.size - 1, 0.375, np.float32)
+    arrays[other] = room[size - 1 :].reshape(like.shape)
+    with pytest.raises(ValueError, match=f"^h_out shares memory with {other}: "):
+        functional.forward(**arrays, h_out=room[:size].reshape(B, N))
+    assert (room == 0.375).all()
+
+
 def test_functional_in_place_is_checked_too():
     """h_out is h0, yet it may share no number with x, and must be writable."""
     weights = make(np.float32).parameters.values()

@@ -160,6 +160,22 @@ def test_same_bits_on_any_number_of_threads(dtype, bidirectional):
         helpers.assert_same_bits(infer(layer, call, num_threads=num_threads), forward_part(expected))
 
 
+def test_threads_of_a_call_are_what_it_asks_for(monkeypatch):
+    """Else the layer's; backward takes those of its forward pass."""
+    layer, asked = make(num_layers=2, num_threads=3), []
+    monkeypatch.setattr(_threads, "count", lambda num_threads, work: asked.append(num_threads) or 1)
+    call = make_call(layer)
+    values, offsets = call["x"][:, 0], [0, T]
+    ways = [layer, layer.last, layer.forward, lambda x, **options: layer.ragged(values, offsets, **options)]
+    for way in ways:
+        for options, expected in [({}, 3), ({"num_threads": 2}, 2)]:
+            asked.clear()
+            found = way(call["x"], **options)
+            if way == layer.forward:
+                layer.backward(found[2])
+            assert set(asked) == {expected}
+
+
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_batch_first_makes_no_copy(monkeypatch, num_layers):
     """Neither of x nor of y: what is allocated is smaller than either."""

@@ -159,6 +159,14 @@ def test_mixtures_masks_and_what_is_no_array_are_refused(dtype, name, n_batch):
     assert_refused(stream, name, [[0.5], [1.5, 2.5]], ValueError, "expected an array, got what NumPy cannot")
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (B, 1)], ids=str)
+def test_a_mixture_of_one_input_is_refused(dtype, shape):
+    """No stride tells its dtype."""
+    stream = begun(make(1, N, dtype=dtype), shape[0])
+    with pytest.raises(TypeError, match=r"^x_t has dtype .* never mixed"):
+        stream.push(random(shape, dtype).astype(f"f{12 - np.dtype(dtype).itemsize}"))
+
+
 def test_a_user_s_memory_is_let_go(dtype):
     """No buffer of x is held on to, after a push or after an error."""
     stream, right = begun(make(D, N, dtype=dtype), 1), random((D,), dtype)
