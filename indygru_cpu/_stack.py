@@ -76,9 +76,11 @@ class Tape(NamedTuple):
 def infer(stack: Stack, x: Array, h: Array, y: Array | None, sequences: Sequences, progress: Progress) -> None:
     """Inference: h, the states before the first step, IN, and after the last, OUT; y OUT, or None if unwanted."""
     n_inner, steps = len(stack.weights) - 1, max(1, len(x))
-    if n_inner == 0 or stack.directions == 2 or sequences.is_ragged:
-        parts = [(slice(None), sequences)]
-    else:
+    if n_inner == 0:
+        _infer_layer(stack, 0, x, h, y, sequences, progress)
+        return
+    parts = [(slice(None), sequences)]
+    if stack.directions == 1 and not sequences.is_ragged:
         steps = min(steps, max(LEAST_STEPS, INNER_BYTES // max(1, h[0].nbytes)))
         parts = [
             (slice(first, first + steps), sequences.part(first, min(steps, len(x) - first)))

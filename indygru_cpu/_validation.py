@@ -117,6 +117,8 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
 
 def as_array(name: str, value: object) -> Array:
     """An array of any shape and dtype."""
+    if type(value) is np.ndarray:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     try:
@@ -127,7 +129,7 @@ def as_array(name: str, value: object) -> Array:
 
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    found = value if type(value) is np.ndarray else as_array(name, value)
+    found = as_array(name, value)
     native = found.dtype
     if like is None or native is not like[1]:
         native = _native(name, native, like)
