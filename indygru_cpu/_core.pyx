@@ -18,7 +18,7 @@ ctypedef cython.floating real
 
 cdef enum:
     STEP_ROWS = 12            # two blocks of the micro-kernel
-    STEP_SCRATCH = (4 * STEP_ROWS + 1) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
+    STEP_SCRATCH = (4 * STEP_ROWS + 4) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
     PRODUCT_ROWS = 256        # of one block of a product, and columns
     PRODUCT_COLUMNS = 384
@@ -34,7 +34,7 @@ cdef void pack_all(const Plan *p, int n_threads, char *scratch) noexcept nogil:
     cdef ptrdiff_t i
     cdef Tile tile
     for i in prange(p.unit_tiles, num_threads=n_threads, use_threads_if=n_threads > 1):
-        tile = place_tile(p, i, scratch)
+        tile = place_tile(p, 0, i, scratch)
         pack_weights(p, &tile, p.packed + i * p.weights_bytes)
 
 
@@ -64,8 +64,8 @@ cdef void backward_chunk(const Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_
     for i in prange(p.row_tiles * p.unit_tiles, num_threads=n_threads, use_threads_if=n_threads > 1,
                     schedule="dynamic", chunksize=1):
         backward_tile(p, first, steps, i, scratch + threadid() * bytes)
-        if not x_lies and i % p.unit_tiles == 0:
-            copy_chunk(p, True, &p.x, p.x_lines, first, steps, i // p.unit_tiles, scratch + threadid() * bytes)
+        if not x_lies and i < p.row_tiles:
+            copy_chunk(p, True, &p.x, p.x_lines, first, steps, i, scratch + threadid() * bytes)
     if lines == 0 or p.n_inputs == 0 or p.n_units == 0:
         return
     for i in prange(count_dkernel_blocks(p) + count_dx_blocks(p, lines), num_threads=n_threads,
@@ -95,6 +95,7 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.lengths = p.origins = NULL
     p.tape = p.packed = p.y.data = NULL
     p.clear_padding = False
+    p.span = 0
     return p
 
 
@@ -182,9 +183,9 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
         p.tape = <char *> &tape[0]
     cdef ptrdiff_t n_lines = count_lines(&p, 0, p.n_batch, 0, p.n_steps), i, first
     cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
-    p.chunk = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
+    p.span = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
     measure_scratch(&p)
-    cdef ptrdiff_t lines = min(min(p.chunk, p.n_steps) * p.n_batch, n_lines), bytes = scratch_bytes(&p)
+    cdef ptrdiff_t lines = min(min(p.span, p.n_steps) * p.n_batch, n_lines), bytes = scratch_bytes(&p)
     cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
     cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
     cdef ptrdiff_t columns = 3 * p.n_units, sums = aligned(p.row_tiles * columns * p.itemsize), j
@@ -195,10 +196,10 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.du, p.db = p.dx_lines + inputs, p.dx_lines + inputs + sums
     memset(p.du, 0, 2 * sums)
     try:
-        for i in range(ceil_div(p.n_steps, p.chunk), 0, -1):
-            first = (i - 1) * p.chunk
+        for i in range(ceil_div(p.n_steps, p.span), 0, -1):
+            first = (i - 1) * p.span
             with nogil:
-                backward_chunk(&p, first, min(p.chunk, p.n_steps - first), n_threads, scratch)
+                backward_chunk(&p, first, min(p.span, p.n_steps - first), n_threads, scratch)
             look_around(None, 0)
         for i in range(p.row_tiles):
             for j in range(columns):

@@ -16,6 +16,8 @@ cdef extern from "indygru_kernels.h" nogil:
         const void *b
         ptrdiff_t plane
         void *gates
+        ptrdiff_t gates_line
+        const void *proj
         void *h
         ptrdiff_t h_row
         void *y

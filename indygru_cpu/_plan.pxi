@@ -2,10 +2,10 @@
 
 # Measured on Zen 3 (CONTRIBUTING.md has the figures).
 cdef enum:
-    TILES_WANTED = 8          # enough for balance; more would pack the weights more often
+    TILES_WANTED = 16         # enough for balance
     MOST_TILE_ROWS = 96       # more would push a step's gates out of L2
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
-    GATES_BYTES = 128 * 1024  # of one chunk: what lies in L2 between projection and recurrence
+    GATES_BYTES = 256 * 1024  # of one chunk: what lies in L2 between projection and recurrence
     BLAS_BYTES = 384 * 1024   # the same for BLAS, which wants more rows at once
     LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
     LEAST_LINES_BLAS = 256
@@ -40,8 +40,9 @@ cdef struct Plan:
     Lines kernel
     char *u
     char *b
-    char *tape                                   # one block of (lines, 3, units) a tile; NULL: gates live in scratch
-    ptrdiff_t gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes  # of one thread's scratch
+    char *tape                                   # one block of (lines, 3, units) a tile, or NULL
+    ptrdiff_t span                               # steps that backward takes at once; 0 in forward
+    ptrdiff_t proj_bytes, gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes  # of one thread's scratch
     Array dy, dh, dx
     char *dkernel
     char *du                                     # (row tiles, 3N)
@@ -56,7 +57,8 @@ cdef struct Tile:
     ptrdiff_t row, unit, column                  # column: which of the unit tiles
     ptrdiff_t inputs                             # bytes before the group's inputs
     # of the scratch
-    char *gates
+    char *proj
+    char *gates         # rebuilt ones, or one line that nobody wants
     char *weights
     const void **lines  # addresses of the run's inputs
     char *matrix        # those inputs as one matrix, for BLAS
@@ -149,23 +151,24 @@ cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdi
 cdef void measure_scratch(Plan *p) noexcept nogil:
     cdef ptrdiff_t all_lines = count_lines(p, 0, p.n_batch, 0, p.n_steps), columns = 3 * p.tile_units
     cdef ptrdiff_t lines = min(min(p.chunk, p.n_steps) * p.tile_rows, all_lines)
-    p.gates_bytes = aligned(lines * columns * p.itemsize)
+    cdef ptrdiff_t spanned = min(p.span * p.tile_rows, all_lines)
+    p.proj_bytes = aligned(lines * columns * p.itemsize)
+    p.gates_bytes = aligned(max(1, spanned if p.tape is NULL else 0) * columns * p.itemsize)
     p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
-    p.lines_bytes = aligned(lines * sizeof(void *))
+    p.lines_bytes = aligned(max(lines, spanned) * sizeof(void *))
     p.matrix_bytes = aligned(lines * p.group_inputs * p.itemsize) if p.engine == BLAS else 0
     p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
 
 
 cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
-    return p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
+    return p.proj_bytes + p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
 
 
-cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef Tile place_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
     cdef Tile tile
     cdef ptrdiff_t columns, group, unit
-    tile.row = index // p.unit_tiles * p.tile_rows
-    tile.column = index % p.unit_tiles
-    group, unit = tile.column // p.group_tiles, tile.column % p.group_tiles * p.tile_units
+    tile.row, tile.column = row_tile * p.tile_rows, unit_tile
+    group, unit = unit_tile // p.group_tiles, unit_tile % p.group_tiles * p.tile_units
     tile.unit = group * p.group_units + unit
     tile.inputs = group * p.group_inputs * p.itemsize
     columns = tile.unit * p.itemsize
@@ -175,7 +178,8 @@ cdef Tile place_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nog
     tile.job.u = p.u + columns
     tile.job.b = p.b + columns
     tile.job.plane = p.n_units
-    tile.gates = scratch
+    tile.proj = scratch
+    tile.gates = tile.proj + p.proj_bytes
     tile.weights = tile.gates + p.gates_bytes
     tile.lines = <const void **> (tile.weights + p.weights_bytes)
     tile.matrix = <char *> tile.lines + p.lines_bytes
@@ -198,11 +202,19 @@ cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, pt
 
 
 cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nogil:
-    """A tile's gates from a step on. The tape is one block of (lines, 3, units) a tile."""
+    """A tile's gates from a step on, or NULL without a tape, which is one block of (lines, 3, units) a tile."""
+    if p.tape is NULL:
+        return NULL
     cdef ptrdiff_t before = count_lines(p, 0, tile.row, 0, p.n_steps)
     cdef ptrdiff_t own = count_lines(p, tile.row, tile.job.run.n_rows, 0, p.n_steps)
     cdef ptrdiff_t past = count_lines(p, tile.row, tile.job.run.n_rows, 0, step)
     return p.tape + 3 * p.itemsize * (before * p.n_units + own * tile.unit + past * tile.job.n_units)
+
+
+cdef Tile nth_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """Tiles of the same units follow each other: threads at work at the same time then share the weights that they
+    read, and no cache lines that they write."""
+    return place_tile(p, index % p.row_tiles, index // p.row_tiles, scratch)
 
 
 cdef char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:

@@ -3,7 +3,7 @@
 cdef void copy_chunk(const Plan *p, bint gather, const Array *array, char *matrix, ptrdiff_t first, ptrdiff_t steps,
                      ptrdiff_t row_tile, char *scratch) noexcept nogil:
     """One row tile's lines of a chunk between an array and a matrix of all lines."""
-    cdef Tile tile = place_tile(p, row_tile * p.unit_tiles, scratch)
+    cdef Tile tile = place_tile(p, row_tile, 0, scratch)
     cdef ptrdiff_t i, width = p.n_inputs * p.itemsize
     cdef char *lines = matrix + count_lines(p, 0, tile.row, first, steps) * width
     tile.job.run.first_step = first

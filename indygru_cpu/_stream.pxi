@@ -75,7 +75,7 @@ cdef class Steps:
             p.kernel = Lines(<char *> kernel, 3 * p.n_units)
             p.u, p.b = <char *> recurrent_kernel, <char *> bias
             for i in range(p.unit_tiles):
-                tile = place_tile(p, i, self.scratch)
+                tile = place_tile(p, 0, i, self.scratch)
                 pack_weights(p, &tile, p.packed + i * p.weights_bytes)
         self._stack = stack
         self.busy = False

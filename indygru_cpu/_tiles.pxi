@@ -42,25 +42,25 @@ cdef Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
     return Lines(tile.weights, packed_width(p, tile))
 
 
-cdef void project(const Plan *p, const Tile *tile, Lines weights, void *gates) noexcept nogil:
-    """Inputs of the tile's run times its columns of the kernel: the gates before bias, recurrence and activation."""
+cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil:
+    """Inputs of the tile's run times its columns of the kernel."""
     cdef indygru_projection job
     cdef ptrdiff_t lines = indygru_count_lines(&tile.job.run), units = tile.job.n_units, plane
     indygru_find_lines(&tile.job.run, cell(&p.x, tile.job.run.first_step, tile.row, tile.inputs), p.x.step, p.x.row,
                        tile.lines)
     if p.engine == BLAS:
         gemm(p, CblasNoTrans, CblasNoTrans, lines, 3 * units, p.group_inputs, take_matrix(p, tile, lines), weights, 0,
-             Lines(<char *> gates, 3 * units))
+             Lines(tile.proj, 3 * units))
         return
     job = indygru_projection(lines, p.group_inputs, 3 * units, tile.lines, weights.data, weights.row,
-                             p.group_inputs * p.ops.panel, True, gates, 3 * units)
+                             p.group_inputs * p.ops.panel, True, tile.proj, 3 * units)
     if p.engine == PANELS:
         p.ops.project(&job)
         return
     job.n_columns, job.w_panel, job.padded = units, p.ops.panel, False
     for plane in range(3):
         job.w = weights.data + plane * p.n_units * p.itemsize
-        job.out = <char *> gates + plane * units * p.itemsize
+        job.out = tile.proj + plane * units * p.itemsize
         p.ops.project(&job)
 
 
@@ -74,50 +74,70 @@ cdef void zero_padding(const Plan *p, const Tile *tile) noexcept nogil:
                 memset(cell(&p.y, step, tile.row + row, tile.unit * p.itemsize), 0, width)
 
 
-cdef void forward_tile(const Plan *p, ptrdiff_t begin, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile over steps from `begin` on, chunk by chunk; h (rows, units) IN/OUT."""
-    cdef Tile tile = place_tile(p, index, scratch)
+cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint back) noexcept nogil:
+    """The tile's part of a state (rows, units) into tile.state, or back. Neighbours' parts share cache lines in the
+    array, and a step that has to wait for the other thread's line takes half as long again."""
+    cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
+    cdef char *there
+    cdef char *here = tile.state
+    for row in range(tile.job.run.n_rows):
+        there = cell(state, 0, tile.row + row, tile.unit * p.itemsize)
+        memcpy(there if back else here, here if back else there, width)
+        here += width
+
+
+cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
+                    const Array *y) noexcept nogil:
+    """Projection and recurrence, chunk by chunk, from tile.state on. gates (lines, 3, units) and y OUT; NULL: unwanted."""
+    cdef Tile tile = whole[0]
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t i, first, columns = tile.unit * p.itemsize, end = min(begin + steps, longest_row(p, &job.run))
+    cdef Lines weights = take_weights(p, &tile)
+    cdef ptrdiff_t i
+    job.h, job.h_row, job.proj = tile.state, job.n_units, tile.proj
+    job.gates, job.gates_line, job.y, job.y_step, job.y_row = tile.gates, 0, unwanted_y(p, &tile), 0, 0
+    if gates is not NULL:
+        job.gates, job.gates_line = gates, 3 * job.n_units
+    if y is not NULL:
+        job.y_step, job.y_row = y.step // p.itemsize, y.row // p.itemsize
+    for i in range(ceil_div(end - begin, p.chunk)):
+        job.run.first_step = begin + i * p.chunk
+        job.run.n_steps = min(p.chunk, end - job.run.first_step)
+        if y is not NULL:
+            job.y = cell(y, job.run.first_step, tile.row, tile.unit * p.itemsize)
+        project(p, &tile, weights)
+        p.ops.forward_tile(job)
+        job.gates = <char *> job.gates + indygru_count_lines(&job.run) * job.gates_line * p.itemsize
+
+
+cdef void forward_tile(const Plan *p, ptrdiff_t begin, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
+    """One tile over steps from `begin` on; h (rows, units) IN/OUT."""
+    cdef Tile tile = nth_tile(p, index, scratch)
+    cdef ptrdiff_t end = min(begin + steps, longest_row(p, &tile.job.run))
     cdef unsigned long long state
-    cdef Lines weights
     if p.clear_padding and begin == 0:
         zero_padding(p, &tile)
     if begin >= end:
         return
     state = indygru_flush_enter()
-    weights = take_weights(p, &tile)
-    job.h, job.h_row = cell(&p.h, 0, tile.row, columns), p.h.row // p.itemsize
-    job.y, job.y_step, job.y_row = unwanted_y(p, &tile), 0, 0
-    if p.y.data is not NULL:
-        job.y_step, job.y_row = p.y.step // p.itemsize, p.y.row // p.itemsize
-    for i in range(ceil_div(end - begin, p.chunk)):
-        first = begin + i * p.chunk
-        job.run.first_step, job.run.n_steps = first, min(p.chunk, end - first)
-        job.gates = tile.gates if p.tape is NULL else tape_of(p, &tile, first)
-        if p.y.data is not NULL:
-            job.y = cell(&p.y, first, tile.row, columns)
-        project(p, &tile, weights, job.gates)
-        p.ops.forward_tile(job)
+    move_state(p, &tile, &p.h, False)
+    run_steps(p, &tile, begin, end, tape_of(p, &tile, begin), &p.y if p.y.data is not NULL else NULL)
+    move_state(p, &tile, &p.h, True)
     indygru_flush_leave(state)
 
 
 cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     """Gates of the tile's run from inputs and states: the forward pass again, its y thrown away."""
-    cdef indygru_tile job = tile.job
-    cdef ptrdiff_t row, width = job.n_units * p.itemsize
-    job.h, job.h_row = tile.state, job.n_units
-    job.y, job.y_step, job.y_row = unwanted_y(p, tile), 0, 0
-    for row in range(job.run.n_rows):
-        if indygru_is_valid(&job.run, 0, row):  # others have no state in y
+    cdef indygru_run *run = &tile.job.run
+    cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
+    for row in range(run.n_rows):
+        if indygru_is_valid(run, 0, row):  # others have no state in y
             memcpy(tile.state + row * width, state_before(p, tile, row), width)
-    project(p, tile, take_weights(p, tile), job.gates)
-    p.ops.forward_tile(&job)
+    run_steps(p, tile, run.first_step, run.first_step + run.n_steps, tile.gates, NULL)
 
 
 cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
     """One tile over one chunk: gradients of its gates, of its state before the chunk, of its part of u and b."""
-    cdef Tile tile = place_tile(p, index, scratch)
+    cdef Tile tile = nth_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
     cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line
     cdef unsigned long long state
@@ -126,10 +146,9 @@ cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff
         return
     state = indygru_flush_enter()
     line = count_lines(p, 0, tile.row, first, steps)
-    job.gates = tile.gates
-    if p.tape is not NULL:
-        job.gates = tape_of(p, &tile, first)
+    job.gates, job.gates_line = tape_of(p, &tile, first), 3 * job.n_units
     if p.tape is NULL:
+        job.gates = tile.gates
         rebuild_gates(p, &tile)
     job.y, job.y_step, job.y_row = cell(&p.y, first, tile.row, columns), p.y.step // p.itemsize, p.y.row // p.itemsize
     job.h_first, job.h_first_row = NULL, p.h0.row // p.itemsize
@@ -137,10 +156,12 @@ cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff
         job.h_first = cell(&p.h0, 0, tile.row, columns)
     job.dy, job.dy_step = cell(&p.dy, first, tile.row, columns), p.dy.step // p.itemsize
     job.dy_row = p.dy.row // p.itemsize
-    job.dh, job.dh_row = cell(&p.dh, 0, tile.row, columns), p.dh.row // p.itemsize
+    move_state(p, &tile, &p.dh, False)
+    job.dh, job.dh_row = tile.state, job.n_units
     job.dgates = p.dgates + line * 3 * p.n_units * p.itemsize + columns
     job.dgates_line, job.dgates_plane = 3 * p.n_units, p.n_units
-    sums = index // p.unit_tiles * 3 * p.n_units * p.itemsize + columns
+    sums = tile.row // p.tile_rows * 3 * p.n_units * p.itemsize + columns
     job.du, job.db = p.du + sums, p.db + sums
     p.ops.backward_tile(job)
+    move_state(p, &tile, &p.dh, True)
     indygru_flush_leave(state)

@@ -31,7 +31,9 @@ static indygru_tile tile_of(const setting *s)
         .u = numbers(s, 3 * n),
         .b = numbers(s, 3 * n),
         .plane = n,
-        .gates = numbers(s, lines * 3 * n),
+        .gates = unwritten(s, lines * 3 * n),
+        .gates_line = 3 * n,
+        .proj = numbers(s, lines * 3 * n),
         .h = numbers(s, state),
         .h_row = n,
         .y = unwritten(s, s->n_steps * state),
@@ -60,7 +62,8 @@ static indygru_tile chunk_of(const setting *s, const indygru_tile *whole, ptrdif
     ptrdiff_t line = indygru_count_lines(&tile.run), left = s->n_steps - first;
     tile.run.first_step = first;
     tile.run.n_steps = left < s->chunk ? left : s->chunk;
-    tile.gates = at(s, whole->gates, line * 3 * s->n_units);
+    tile.gates = at(s, whole->gates, line * tile.gates_line);
+    tile.proj = at(s, whole->proj, line * 3 * s->n_units);
     tile.dgates = at(s, whole->dgates, line * tile.dgates_line);
     tile.y = at(s, whole->y, first * tile.y_step);
     tile.dy = at(s, whole->dy, first * tile.dy_step);

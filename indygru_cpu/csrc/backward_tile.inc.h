@@ -58,7 +58,7 @@ static void NAME(backward_tile)(const indygru_tile *tile)
             if (!indygru_is_valid(run, step, row))
                 continue;
             line--;
-            const REAL *gates = (const REAL *)tile->gates + line * 3 * n;
+            const REAL *gates = (const REAL *)tile->gates + line * tile->gates_line;
             REAL *dgates = (REAL *)tile->dgates + line * tile->dgates_line;
             ptrdiff_t place = indygru_place(run, step, row);
             const REAL *h = step || !tile->h_first

@@ -51,12 +51,14 @@ typedef struct {
     indygru_run run;
     ptrdiff_t n_units;
     enum indygru_activation activation;
-    const void *u;   /* (3, n_units)            IN   recurrent weights */
-    const void *b;   /* (3, n_units)            IN   biases */
-    ptrdiff_t plane; /* from one plane of u and b to the next */
-    void *gates;     /* (lines, 3, n_units)     forward: IN projection, OUT r, z, c; backward: IN r, z, c */
+    const void *u;        /* (3, n_units)            IN   recurrent weights */
+    const void *b;        /* (3, n_units)            IN   biases */
+    ptrdiff_t plane;      /* from one plane of u and b to the next */
+    void *gates;          /* (lines, 3, n_units)     forward: OUT r, z, c; backward: IN */
+    ptrdiff_t gates_line; /* 0: each line overwrites the one before */
     /* forward */
-    void *h; /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
+    const void *proj; /* (lines, 3, n_units)    IN   projection */
+    void *h;          /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
     ptrdiff_t h_row;
     void *y; /* (n_steps, n_rows, n_units) forward: OUT, untouched past a length; backward: IN */
     ptrdiff_t y_step, y_row;

@@ -5,8 +5,8 @@ enum {
     NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors a row: with six rows, 12 of 16 registers add up */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    NAME(RUN) = 256, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
-    NAME(GROUP) = 48 /* rows at once: a run of theirs (48 KB of float32) stays in L2 for all panels */
+    NAME(RUN) = 256,  /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
+    NAME(GROUP) = 240 /* rows at once: a run of theirs (48 KB of float32) stays in L2 for all panels */
 };
 
 /* rows x panels of out (+)= x w over inputs first to last; `rows` and `panels` are constants where this is inlined, and
@@ -22,6 +22,7 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
         for (int j = 0; j < panels * PANEL; j++)
             sums[i][j] = first ? out[i * out_row + j] : 0;
     }
+    UNROLL(4)
     for (ptrdiff_t k = first; k < last; k++, w += w_row) {
         UNROLL(6)
         for (int i = 0; i < rows; i++) {
