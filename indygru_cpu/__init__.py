@@ -1,9 +1,11 @@
 """The IndyGRU layer (a GRU whose recurrent weights are vectors) on CPUs, for NumPy."""
 
+from indygru_cpu._environment import short_waits
 from indygru_cpu._version import __version__
 
 try:
-    import indygru_cpu._core  # noqa: F401
+    with short_waits():
+        import indygru_cpu._core  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "indygru_cpu._core":
         raise

@@ -10,29 +10,15 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from indygru_cpu import _core
+from indygru_cpu._environment import for_a_moment
 
 #: Where a distribution keeps another cblas, and what its names begin with if it is not one of PREFIXES.
 PATH_VARIABLE = "INDYGRU_CPU_BLAS"
 PREFIX_VARIABLE = "INDYGRU_CPU_BLAS_PREFIX"
 PREFIXES = ("scipy_", "")
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _find() -> str:
@@ -54,7 +40,7 @@ class Blas:
     def __init__(self) -> None:
         self.path = _find()
         try:
-            with _environment("OPENBLAS_NUM_THREADS", "1"):
+            with for_a_moment("OPENBLAS_NUM_THREADS", "1"):
                 self._library = ctypes.CDLL(self.path, mode=getattr(ctypes, "RTLD_LOCAL", 0))
         except OSError as error:
             raise ImportError(f"indygru_cpu: cannot open the BLAS library {self.path}: {error}") from error

@@ -22,6 +22,11 @@ class Parameters(Mapping[str, Array]):
     def __init__(self, arrays: dict[str, Array]) -> None:
         self._arrays = arrays
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The same as a plain dict, which is faster to read."""
+        return self._arrays
+
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
 

@@ -25,6 +25,18 @@ INNER_BYTES = 4 * 1024 * 1024
 LEAST_STEPS = 16
 
 
+def weights_of(arrays: dict[str, Array], num_layers: int, bidirectional: bool) -> list[list[Weights]]:
+    """The parameters of each layer and direction."""
+    suffixes = ("", "_reverse") if bidirectional else ("",)
+    return [
+        [
+            Weights.of(arrays[f"kernel_l{k}{s}"], arrays[f"recurrent_kernel_l{k}{s}"], arrays.get(f"bias_l{k}{s}"))
+            for s in suffixes
+        ]
+        for k in range(num_layers)
+    ]
+
+
 class Stack(NamedTuple):
     """What a stack is: the weights of each layer and direction, and the options that all share."""
 
@@ -37,16 +49,8 @@ class Stack(NamedTuple):
     @classmethod
     def of(cls, layer: Weighted, num_threads: int | None) -> Stack:
         """A layer's, as it is now."""
-        arrays, suffixes = layer.parameters, ("", "_reverse") if layer.bidirectional else ("",)
-        weights = [
-            [
-                Weights.of(arrays[f"kernel_l{k}{s}"], arrays[f"recurrent_kernel_l{k}{s}"], arrays.get(f"bias_l{k}{s}"))
-                for s in suffixes
-            ]
-            for k in range(layer.num_layers)
-        ]
         threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
-        return cls(weights, layer.groups, check.activation_index(layer.activation), layer.reproducible, threads)
+        return cls(layer._weights, layer.groups, check.activation_index(layer.activation), layer.reproducible, threads)
 
     @property
     def directions(self) -> int:
@@ -155,4 +159,4 @@ def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int 
         found.insert(0, [each[2:] for each in gradients])
         dh0 = [each.h0 for each in gradients] + dh0
     assert dy is not None
-    return Gradients(dy, np.stack(dh0), found)
+    return Gradients(dy, np.array(dh0), found)

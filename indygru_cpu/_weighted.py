@@ -35,6 +35,7 @@ class Weighted:
     num_threads: int | None
     reproducible: bool
     _parameters: Parameters
+    _weights: list[list[Any]]  # the same arrays, as calls take them
 
     def _sizes(self) -> dict[str, Any]:
         """What the parameters' shapes follow from."""

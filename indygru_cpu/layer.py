@@ -11,7 +11,7 @@ from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
 from indygru_cpu._parameters import initial_parameters, shapes
 from indygru_cpu._progress import Progress
-from indygru_cpu._stack import Stack, Tape, backward, forward, infer
+from indygru_cpu._stack import Stack, Tape, backward, forward, infer, weights_of
 from indygru_cpu._weighted import Weighted
 from indygru_cpu.stream import Stream
 
@@ -124,6 +124,7 @@ class IndyGRU(Weighted):
         self.num_threads = check.num_threads(num_threads)
         rng = np.random.default_rng(seed)
         self._parameters = initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
+        self._weights = weights_of(self._parameters.arrays, self.num_layers, self.bidirectional)
         self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
 
     def _infer(

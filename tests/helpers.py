@@ -22,7 +22,7 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
 DTYPES = (np.float32, np.float64)
 #: (T, B, D, N) of calls whose projection goes through BLAS on every tier, unless it must be reproducible: one row,
 #: several rows, all rows in a tile; test_blas checks that it is so.
-THROUGH_BLAS = [(300, 1, 780, 140), (150, 9, 770, 60), (140, 17, 770, 9), (86, 3, 768, 897), (300, 2, 780, 40)]
+THROUGH_BLAS = [(300, 1, 780, 140), (140, 25, 770, 60), (140, 17, 770, 9), (130, 3, 768, 897), (300, 2, 780, 40)]
 FORWARD = ("y", "h_n")
 GRADIENTS = ("x", "h0", "kernel", "recurrent_kernel", "bias")
 

@@ -57,7 +57,7 @@ ALLOWED = {
     "_validation": set(),
     "reference": set(),
     "_threads": {"_core"},
-    "_blas": {"_core"},
+    "_blas": {"_core", "_environment"},
     "_sequences": set(),
     "_call": {"_validation", "_threads", "_sequences"},
     "_engine": {"_blas", "_call", "_core"},

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import sys
 import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import helpers
 import numpy as np
 import pytest
 
-from indygru_cpu import IndyGRU, _core, _threads, functional
+from indygru_cpu import IndyGRU, _core, _environment, _threads, functional
 
 needs_openmp = pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
@@ -253,3 +255,20 @@ def test_wrong_numbers_are_refused():
         for wrong, kind, text in wrongs:
             with pytest.raises(kind, match=f"num_threads: expected {text}"):
                 call(wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, _environment.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
+)
+def test_idle_threads_wait_for_a_short_time_unless_told_otherwise(given, expected):
+    """OpenMP says itself what it found."""
+    if not _core.openmp_threads() or "gomp" not in Path("/proc/self/maps").read_text():
+        pytest.skip("only GCC's OpenMP tells how long its threads wait")
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os; before = dict(os.environ); import indygru_cpu; assert dict(os.environ) == before"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **given}, capture_output=True,
+        text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
