@@ -20,7 +20,7 @@ cdef enum:
     STEP_ROWS = 12            # two blocks of the micro-kernel
     STEP_SCRATCH = (4 * STEP_ROWS + 4) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
-    PRODUCT_ROWS = 256        # of one block of a product, and columns
+    PRODUCT_ROWS = 512        # of one block of a product: fewer would pack the other matrix more often
     PRODUCT_COLUMNS = 384
 
 include "_setup.pxi"
