@@ -194,16 +194,19 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.dx_lines = p.x_lines + inputs
     p.du, p.db = p.dx_lines + inputs, p.dx_lines + inputs + sums
     memset(p.du, 0, 2 * sums)
+    cdef unsigned long long state
     try:
         for i in range(ceil_div(p.n_steps, p.chunk), 0, -1):
             first = (i - 1) * p.chunk
             with nogil:
                 backward_chunk(&p, first, min(p.chunk, p.n_steps - first), n_threads, scratch)
             look_around(None, 0)
+        state = indygru_flush_enter()  # sums of the threads' parts round as their parts do
         for i in range(p.row_tiles):
             for j in range(columns):
                 du[j] += (<real *> p.du)[i * columns + j]
                 db[j] += (<real *> p.db)[i * columns + j]
+        indygru_flush_leave(state)
     finally:
         release(scratch)
 

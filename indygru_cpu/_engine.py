@@ -94,9 +94,7 @@ def backward(tape: Tape, dy: Array | None, dh_n: Array | None, threads: int) -> 
     call, sequences, dtype = tape.call, tape.call.sequences, tape.y.dtype
     n_units = call.h0.shape[1]
     dy = sequences.zeros(n_units, dtype) if dy is None else sequences.view(dy)
-    dh = np.zeros(call.h0.shape, dtype)
-    if dh_n is not None:
-        dh += dh_n
+    dh = np.zeros(call.h0.shape, dtype) if dh_n is None else np.array(dh_n, order="C")
     has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
     dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
     weights = [np.zeros_like(weight) for weight in call.weights]
