@@ -22,6 +22,7 @@ cdef enum:
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
     PRODUCT_ROWS = 256        # of one block of a product, and columns
     PRODUCT_COLUMNS = 384
+    BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
 
 include "_setup.pxi"
 include "_plan.pxi"
@@ -135,6 +136,8 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
     cdef bint packs = p.engine != AS_THEY_LIE and (segment < p.n_steps or p.row_tiles > TILES_WANTED)
     cdef char *scratch = allocate(n_threads * bytes + (p.unit_tiles * p.weights_bytes if packs else 0))
     try:
+        if p.engine == BLAS:
+            ask_blas_room(n_threads)
         if packs:
             p.packed = scratch + n_threads * bytes
             with nogil:
@@ -196,6 +199,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     memset(p.du, 0, 2 * sums)
     cdef unsigned long long state
     try:
+        ask_blas_room(n_threads)
         for i in range(ceil_div(p.n_steps, p.chunk), 0, -1):
             first = (i - 1) * p.chunk
             with nogil:

@@ -11,6 +11,14 @@ cdef extern from *:
     #else
     static int omp_get_max_threads(void) { return 0; }
     #endif
+    #include <stdlib.h>
+    /* Volatile: compilers know malloc and free, and would drop the pair. */
+    static int there_is_room(size_t size)
+    {
+        void *volatile room = malloc(size);
+        free(room);
+        return room != NULL;
+    }
     """
     ctypedef int order_t "CBLAS_ORDER"
     ctypedef int transpose_t "CBLAS_TRANSPOSE"
@@ -21,6 +29,7 @@ cdef extern from *:
     ctypedef void (*dgemm_t)(order_t, transpose_t, transpose_t, int, int, int, double, const double *, int,
                              const double *, int, double, double *, int) noexcept nogil
     int omp_get_max_threads() nogil
+    bint there_is_room(size_t size) noexcept nogil
 
 cdef const indygru_tier *tier = NULL
 cdef sgemm_t sgemm = NULL
@@ -59,6 +68,14 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address):
     """Take the addresses of cblas_sgemm and cblas_dgemm."""
     global sgemm, dgemm
     sgemm, dgemm = <sgemm_t> sgemm_address, <dgemm_t> dgemm_address
+
+
+cdef int ask_blas_room(int n_threads) except -1:
+    """OpenBLAS takes a buffer for each thread, and ends the process, or tries for ever, where there is no memory."""
+    cdef size_t size = <size_t> n_threads * BLAS_BUFFER
+    if not there_is_room(size):
+        raise MemoryError(f"indygru_cpu: no memory for {size} bytes of BLAS buffers")
+    return 0
 
 
 def openmp_threads():
