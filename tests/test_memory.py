@@ -53,7 +53,7 @@ FAILURES = (
     before = [array.copy() for array in arrays]
     gc.freeze()
     for name, call in calls.items():
-        for _ in range(3):
+        for _ in range(100):
             call()
         outcomes = []
         while True:
@@ -62,8 +62,8 @@ FAILURES = (
             if not reached:
                 break
             outcomes.append(outcome)
-            if outcome != "NumPy" and all(lost(call, n) >= 10 for _ in range(3)):
-                print("leak", name, n)
+            if outcome != "NumPy" and all(lost(call, n) >= 10 for _ in range(5)):
+                print("leak:", name, n)
         assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays, before)), name
         print(name.replace(" ", "-"), *(outcomes.count(kind) for kind in ("MemoryError", "NumPy", "result")))
 """
@@ -82,12 +82,12 @@ def failing_malloc(tmp_path_factory):
 @needs_linux
 @needs_compiler
 def test_any_allocation_may_fail(run_python, failing_malloc):
-    """The first, the second and so on until none is left to fail, in NumPy and Python too: MemoryError, and no leak."""
+    """The first, the second and so on until none is left to fail: MemoryError, and no leak."""
     found = run_python(
         FAILURES, LD_PRELOAD=str(failing_malloc), PYTHONMALLOC="malloc", OPENBLAS_NUM_THREADS="1", timeout=120
     )
+    assert "leak" not in found
     lines = dict(line.split(" ", 1) for line in found.splitlines())
-    assert "leak" not in lines
     counts = {name: [int(count) for count in rest.split()] for name, rest in lines.items()}
     assert all(result == 0 for _, _, result in counts.values())
     cached = {"load_state_dict", "refresh", "reset", "state"}  # their copies are small enough for NumPy's cache
@@ -128,7 +128,7 @@ def test_ten_thousand_calls_take_no_memory(run_python, tmp_path):
               lambda: functional.forward(x, None, kernel, x, None), lambda: layer(x, progress=lambda *_: int("x"))]
     calls |= {f"refused {i}": refused(wrong) for i, wrong in enumerate(wrongs)}
     for name, call in calls.items():
-        n = 100 if name in ("save", "load") else 10_000
+        n = 100 if name in ("save", "load") else 1_000 if name in ("IndyGRU", "dynamic_rnn", "stream") else 10_000
         growth(call, n // 10)
         if all((grown := growth(call, n)) > 16 * n + 64 * 1024 for _ in range(3)):  # once, a heap may be laid out anew
             print(name, grown)
