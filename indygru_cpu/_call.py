@@ -67,9 +67,12 @@ class Call(NamedTuple):
         n_units = weights.kernel.shape[1] // 3
         groups = check.groups(groups, {"N": n_units})
         n_inputs = weights.kernel.shape[0] * groups
+        if n_inputs > check.MOST_COLUMNS:
+            raise ValueError(f"groups: expected at most {check.MOST_COLUMNS} inputs in all, got {n_inputs}")
         sizes = ("T", "B") if offsets is None else ("sum of lengths",)
         found = check.array("x", x, (*sizes, n_inputs), weights.like)
         sequences = _sequences_of(found, lengths, offsets, bool(reverse))
+        check.lines("x", sequences.n_steps, sequences.n_batch, max(n_inputs, weights.kernel.shape[1]))
         state_shape = sequences.n_batch, n_units
         state = np.zeros(state_shape, found.dtype) if h0 is None else check.array("h0", h0, state_shape, weights.like)
         index = check.activation_index(activation)

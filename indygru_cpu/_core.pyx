@@ -22,6 +22,7 @@ cdef enum:
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
     PRODUCT_ROWS = 512        # of one block of a product: fewer would pack the other matrix more often
     PRODUCT_COLUMNS = 384
+    BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
 
 include "_setup.pxi"
 include "_plan.pxi"
@@ -136,6 +137,8 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
     cdef bint packs = p.engine != AS_THEY_LIE and (segment < p.n_steps or p.row_tiles > TILES_WANTED)
     cdef char *scratch = allocate(n_threads * bytes + (p.unit_tiles * p.weights_bytes if packs else 0))
     try:
+        if p.engine == BLAS:
+            ask_blas_room(n_threads)
         if packs:
             p.packed = scratch + n_threads * bytes
             with nogil:
@@ -195,16 +198,20 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.dx_lines = p.x_lines + inputs
     p.du, p.db = p.dx_lines + inputs, p.dx_lines + inputs + sums
     memset(p.du, 0, 2 * sums)
+    cdef unsigned long long state
     try:
+        ask_blas_room(n_threads)
         for i in range(ceil_div(p.n_steps, p.span), 0, -1):
             first = (i - 1) * p.span
             with nogil:
                 backward_chunk(&p, first, min(p.span, p.n_steps - first), n_threads, scratch)
             look_around(None, 0)
+        state = indygru_flush_enter()  # sums of the threads' parts round as their parts do
         for i in range(p.row_tiles):
             for j in range(columns):
                 du[j] += (<real *> p.du)[i * columns + j]
                 db[j] += (<real *> p.db)[i * columns + j]
+        indygru_flush_leave(state)
     finally:
         release(scratch)
 

@@ -88,6 +88,7 @@ class Start(NamedTuple):
         cls, layer: Weighted, form: Form, given: Array, h0: object, sequences: Sequences
     ) -> Start:  # fmt: skip
         directions = 1 + layer.bidirectional
+        check.lines("x", sequences.n_steps, sequences.n_batch, max(layer.input_size, 3 * layer.hidden_size))
         batch = () if form is Form.UNBATCHED else (sequences.n_batch,)
         h_shape = (layer.num_layers * directions, *batch, layer.hidden_size)
         state = None if h0 is None else check.array("h0", h0, h_shape, ("the layer", layer.dtype))

@@ -137,8 +137,8 @@ cdef ptrdiff_t longest_row(const Plan *p, const indygru_run *run) noexcept nogil
 
 cdef ptrdiff_t segment_steps(const Plan *p) noexcept nogil:
     """Steps between two returns to Python: whole chunks."""
-    cdef ptrdiff_t work = p.chunk * p.n_batch * 3 * p.n_units * (p.group_inputs + UNIT_WORK)
-    return p.chunk * max(1, SEGMENT_WORK // max(1, work))
+    cdef ptrdiff_t columns = p.chunk * p.n_batch * 3, column_work = p.n_units * (p.group_inputs + UNIT_WORK)
+    return p.chunk * max(1, SEGMENT_WORK // max(1, columns) // max(1, column_work))  # their product may overflow
 
 
 cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,

@@ -11,6 +11,17 @@ cdef extern from *:
     #else
     static int omp_get_max_threads(void) { return 0; }
     #endif
+    #if defined(_WIN32)
+    static int there_is_room(size_t size) { return 1; }
+    #else
+    #include <sys/mman.h>
+    /* Not malloc, which writes into its block, and the kernel would clear a page for that: ten times as slow. */
+    static int there_is_room(size_t size)
+    {
+        void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+        return room != MAP_FAILED && munmap(room, size) == 0;
+    }
+    #endif
     """
     ctypedef int order_t "CBLAS_ORDER"
     ctypedef int transpose_t "CBLAS_TRANSPOSE"
@@ -21,6 +32,7 @@ cdef extern from *:
     ctypedef void (*dgemm_t)(order_t, transpose_t, transpose_t, int, int, int, double, const double *, int,
                              const double *, int, double, double *, int) noexcept nogil
     int omp_get_max_threads() nogil
+    bint there_is_room(size_t size) noexcept nogil
 
 cdef const indygru_tier *tier = NULL
 cdef sgemm_t sgemm = NULL
@@ -59,6 +71,21 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address):
     """Take the addresses of cblas_sgemm and cblas_dgemm."""
     global sgemm, dgemm
     sgemm, dgemm = <sgemm_t> sgemm_address, <dgemm_t> dgemm_address
+
+
+cdef int blas_buffers = 0
+
+
+cdef int ask_blas_room(int n_threads) except -1:
+    """OpenBLAS takes a buffer for each thread, and ends the process, or tries for ever, where there is no memory. It
+    keeps its buffers, so they are asked for once."""
+    global blas_buffers
+    cdef size_t size = <size_t> n_threads * BLAS_BUFFER
+    if n_threads > blas_buffers:
+        if not there_is_room(size):
+            raise MemoryError(f"indygru_cpu: no memory for {size} bytes of BLAS buffers")
+        blas_buffers = n_threads
+    return 0
 
 
 def openmp_threads():

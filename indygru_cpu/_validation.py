@@ -7,6 +7,8 @@ already is copied; nothing is ever converted to another dtype.
 from __future__ import annotations
 
 import operator
+import sys
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 #: cblas takes 32-bit sizes.
 MOST_COLUMNS = 2**31 - 1
+#: Steps times rows up to which no size can overflow, however many numbers each has.
+_FEW_LINES = sys.maxsize // (8 * MOST_COLUMNS)
 
 
 def activation_index(activation: object) -> int:
@@ -40,8 +44,8 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     return found
 
 
-def integer(value: object, name: str, least: int) -> int:
-    """An int of at least `least`."""
+def integer(value: object, name: str, least: int, most: int | None = None) -> int:
+    """An int of at least `least`, and at most `most`."""
     try:
         found = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -50,6 +54,8 @@ def integer(value: object, name: str, least: int) -> int:
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     if found < least:
         raise ValueError(f"{name}: expected at least {least}, got {found}")
+    if most is not None and found > most:
+        raise ValueError(f"{name}: expected at most {most}, got {found}")
     return found
 
 
@@ -69,6 +75,21 @@ def fraction(value: object, name: str) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
     return float(value)
+
+
+def countable(name: str, sizes: tuple[int, ...]) -> None:
+    """Refuse sizes of an array that has more bytes than an address can count."""
+    if 8 * prod(sizes) > sys.maxsize:
+        raise ValueError(f"{name}: expected sizes with a product of at most {sys.maxsize // 8}, got {_text(sizes)}")
+
+
+def lines(name: str, n_steps: int, n_batch: int, width: int) -> None:
+    """Refuse steps and rows that overflow, with so many numbers each: a broadcast array of them takes no memory."""
+    if n_steps * n_batch <= _FEW_LINES:  # nearly always; the rest is left out for speed
+        return
+    if n_batch > MOST_COLUMNS:
+        raise ValueError(f"{name}: expected at most {MOST_COLUMNS} rows, got {n_batch}")
+    countable(f"{name} and its gates", (n_steps, n_batch, width))
 
 
 def num_threads(value: int | None) -> int | None:

@@ -111,8 +111,9 @@ class IndyGRU(Weighted):
         num_threads: int | None = None,
         reproducible: bool = False,
     ) -> None:
-        self.input_size = check.integer(input_size, "input_size", 1)
-        self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
+        self.input_size = check.integer(input_size, "input_size", 1, check.MOST_COLUMNS)
+        self.hidden_size = check.integer(hidden_size, "hidden_size", 1, check.MOST_COLUMNS // 3)
+        check.countable("input_size and hidden_size", (self.input_size, 3 * self.hidden_size))
         self.num_layers = check.integer(num_layers, "num_layers", 1)
         self.groups = check.groups(groups, {"input_size": self.input_size, "hidden_size": self.hidden_size})
         self.dropout = check.fraction(dropout, "dropout")

@@ -33,20 +33,25 @@ const indygru_tier *indygru_get_tier(int i)
 }
 
 #if defined(__x86_64__)
-#define FLUSH 0x8040u /* MXCSR: flush results to zero, take denormal operands as zero */
+/* MXCSR: all exceptions masked, round to nearest, flush results to zero, take denormal operands as zero. */
+#define KERNEL_STATE 0x9fc0u
 static unsigned long long get_state(void) { return _mm_getcsr(); }
 static void set_state(unsigned long long state) { _mm_setcsr((unsigned)state); }
 #elif defined(__aarch64__)
-#define FLUSH (1u << 24) /* FPCR.FZ */
+/* FPCR.FZ, and with zeros elsewhere round to nearest and no traps. The flags of FPSR are the upper half. */
+#define KERNEL_STATE (1u << 24)
 static unsigned long long get_state(void)
 {
-    unsigned long long state;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
-    return state;
+    unsigned long long control, flags;
+    __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(control), "=r"(flags));
+    return flags << 32 | control;
 }
-static void set_state(unsigned long long state) { __asm__ volatile("msr fpcr, %0" : : "r"(state)); }
+static void set_state(unsigned long long state)
+{
+    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(state & 0xffffffff), "r"(state >> 32));
+}
 #else
-#define FLUSH 0u
+#define KERNEL_STATE 0u
 static unsigned long long get_state(void) { return 0; }
 static void set_state(unsigned long long state) { (void)state; }
 #endif
@@ -54,7 +59,7 @@ static void set_state(unsigned long long state) { (void)state; }
 unsigned long long indygru_flush_enter(void)
 {
     unsigned long long saved = get_state();
-    set_state(saved | FLUSH);
+    set_state(KERNEL_STATE);
     return saved;
 }
 

@@ -124,7 +124,8 @@ void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t ste
 const indygru_tier *indygru_get_tier(int i);
 extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
 
-/* Denormals are flushed to zero between enter and leave, in the calling thread only; leave restores its state. */
+/* Between enter and leave the calling thread rounds to nearest, traps nothing and flushes denormals to zero, whatever
+ * its own state says; leave restores that, exception flags included. So results depend on no thread's state. */
 unsigned long long indygru_flush_enter(void);
 void indygru_flush_leave(unsigned long long saved);
 
