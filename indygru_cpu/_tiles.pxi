@@ -64,41 +64,48 @@ cdef void project(const Plan *p, const Tile *tile, Lines weights, void *gates) n
         p.ops.project(&job)
 
 
-cdef void zero_padding(const Plan *p, const Tile *tile) noexcept nogil:
-    """y where no step of a row lies."""
+cdef void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff_t end) noexcept nogil:
+    """y where no step of a row lies, from one step to another."""
     cdef ptrdiff_t row, step, place, width = tile.job.n_units * p.itemsize
     for row in range(tile.job.run.n_rows):
         place = indygru_place(&tile.job.run, 0, row)
-        for step in range(p.n_steps):
+        for step in range(first, end):
             if not place <= step < place + tile.job.run.lengths[row]:
                 memset(cell(&p.y, step, tile.row + row, tile.unit * p.itemsize), 0, width)
 
 
-cdef void forward_tile(const Plan *p, ptrdiff_t begin, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile over steps from `begin` on, chunk by chunk; h (rows, units) IN/OUT."""
+cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """One tile, chunk by chunk, to its end or that of the round; h (rows, units) IN/OUT."""
     cdef Tile tile = place_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t i, first, columns = tile.unit * p.itemsize, end = min(begin + steps, longest_row(p, &job.run))
-    cdef unsigned long long state
+    cdef ptrdiff_t columns = tile.unit * p.itemsize, longest = longest_row(p, &job.run)
+    cdef ptrdiff_t first = 0 if p.done is NULL else p.done[index], end
+    cdef unsigned long long state = indygru_flush_enter()
     cdef Lines weights
-    if p.clear_padding and begin == 0:
-        zero_padding(p, &tile)
-    if begin >= end:
-        return
-    state = indygru_flush_enter()
-    weights = take_weights(p, &tile)
+    if first < longest:
+        weights = take_weights(p, &tile)
     job.h, job.h_row = cell(&p.h, 0, tile.row, columns), p.h.row // p.itemsize
     job.y, job.y_step, job.y_row = unwanted_y(p, &tile), 0, 0
     if p.y.data is not NULL:
         job.y_step, job.y_row = p.y.step // p.itemsize, p.y.row // p.itemsize
-    for i in range(ceil_div(end - begin, p.chunk)):
-        first = begin + i * p.chunk
-        job.run.first_step, job.run.n_steps = first, min(p.chunk, end - first)
-        job.gates = tile.gates if p.tape is NULL else tape_of(p, &tile, first)
-        if p.y.data is not NULL:
-            job.y = cell(&p.y, first, tile.row, columns)
-        project(p, &tile, weights, job.gates)
-        p.ops.forward_tile(job)
+    while first < p.n_steps:
+        end = min(first + p.chunk, p.n_steps)
+        if p.clear_padding:
+            zero_padding(p, &tile, first, end)
+        if first < longest:
+            job.run.first_step, job.run.n_steps = first, min(end, longest) - first
+            job.gates = tile.gates if p.tape is NULL else tape_of(p, &tile, first)
+            if p.y.data is not NULL:
+                job.y = cell(&p.y, first, tile.row, columns)
+            project(p, &tile, weights, job.gates)
+            p.ops.forward_tile(job)
+        elif not p.clear_padding:
+            end = p.n_steps
+        first = end
+        if p.done is not NULL:
+            p.done[index] = first
+            if time_is_up(p):
+                break
     indygru_flush_leave(state)
 
 
@@ -115,17 +122,17 @@ cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     p.ops.forward_tile(&job)
 
 
-cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """One tile over one chunk: gradients of its gates, of its state before the chunk, of its part of u and b."""
     cdef Tile tile = place_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line
+    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line, first = p.now.first_step
     cdef unsigned long long state
-    job.run.first_step, job.run.n_steps = first, min(steps, longest_row(p, &job.run) - first)
+    job.run.first_step, job.run.n_steps = first, min(p.now.n_steps, longest_row(p, &job.run) - first)
     if job.run.n_steps <= 0:
         return
     state = indygru_flush_enter()
-    line = count_lines(p, 0, tile.row, first, steps)
+    line = count_lines(p, 0, tile.row, first, p.now.n_steps)
     job.gates = tile.gates
     if p.tape is not NULL:
         job.gates = tape_of(p, &tile, first)
