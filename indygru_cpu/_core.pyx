@@ -32,6 +32,17 @@ include "_tiles.pxi"
 include "_products.pxi"
 
 
+cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
+    cdef ptrdiff_t bytes = scratch_bytes(p)
+    cdef int i
+    p.round_end = indygru_now() + seconds_of_a_round
+    if n_threads == 1:  # not worth the entry into a parallel region
+        take_items(p, job, scratch)
+        return
+    for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
+        take_items(p, job, scratch + i * bytes)
+
+
 cdef void pack_tile(const Plan *p, ptrdiff_t column, char *scratch) noexcept nogil:
     """One unit tile's weights, for all row tiles."""
     cdef Tile tile = place_tile(p, column, scratch)

@@ -35,17 +35,6 @@ cdef void take_items(Plan *p, job_t job, char *scratch) noexcept nogil:
         item = take_next(&p.next_item)
 
 
-cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
-    cdef ptrdiff_t bytes = scratch_bytes(p)
-    cdef int i
-    p.round_end = indygru_now() + seconds_of_a_round
-    if n_threads == 1:  # not worth the entry into a parallel region
-        take_items(p, job, scratch)
-        return
-    for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        take_items(p, job, scratch + i * bytes)
-
-
 cdef int take_team(int wanted, bint blas) except 0:
     """Seats for a team. OpenBLAS bears only so many callers: one too many waits, and Ctrl-C ends the waiting."""
     cdef int seats = indygru_take_seats(wanted, 0 if blas else 1)

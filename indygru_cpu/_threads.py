@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -34,17 +35,37 @@ class Choice:
     reason: str
 
 
-def cgroup_quota(root: str = "/sys/fs/cgroup") -> float | None:
-    """Processors that the cgroup grants (version 2, then 1), or None without a limit."""
+def _read(path: Path) -> str:
+    """The text, or nothing where it cannot be read: a process need not be able to see its own limits."""
     try:
-        quota, period = Path(root, "cpu.max").read_text().split()
+        return path.read_text()
     except (OSError, ValueError):
-        try:
-            quota = Path(root, "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path(root, "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return int(quota) / int(period) if quota not in ("max", "-1") else None
+        return ""
+
+
+def _cgroups(root: Path, own: Path) -> Iterator[Path]:
+    """Folders of the groups that this process is in, each with all above it: every one of them may have a limit."""
+    for line in ["::", *_read(own).splitlines()]:
+        path = Path("/", line.split(":", 2)[2])
+        for folder in (path, *path.parents):
+            for mount in (root, root / "cpu"):
+                yield mount / str(folder).lstrip("/")
+
+
+def _quota(folder: Path) -> float | None:
+    """What a group's files grant: those of version 2, or else of version 1."""
+    texts = _read(folder / "cpu.max").split()
+    if not texts:
+        texts = [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
+    if len(texts) != 2 or texts[0] in ("max", "-1"):
+        return None
+    return int(texts[0]) / int(texts[1])
+
+
+def cgroup_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
+    """Processors that the cgroups of this process grant (version 2 or 1), or None without a limit."""
+    found = [_quota(folder) for folder in _cgroups(Path(root), Path(own))]
+    return min((quota for quota in found if quota is not None), default=None)
 
 
 def affinity() -> int:

@@ -73,7 +73,7 @@ CALLS = {
     """,
     "push": """
         layer = IndyGRU(2000, 700, 3, seed=7)
-        stream, rows = layer.stream(60_000), np.broadcast_to(random(1, 2000), (60_000, 2000))
+        stream, rows = layer.stream(20_000), np.broadcast_to(random(1, 2000), (20_000, 2000))
         state = stream._state
         call, others = (lambda: [stream.push(rows) for _ in range(9)]), (state,)
     """,
