@@ -65,8 +65,10 @@ class Blas:
             names = " or ".join(f"{prefix}cblas_sgemm" for prefix in prefixes)
             raise ImportError(f"indygru_cpu: {self.path} has no {names}; set {PREFIX_VARIABLE} to its prefix")
         self.prefix = found[0]
-        names = "cblas_sgemm", "cblas_dgemm", "openblas_get_num_threads", "openblas_set_num_threads"
-        _core.use_blas(*map(self._address, names))
+        _core.use_blas(
+            self._address("cblas_sgemm"), self._address("cblas_dgemm"),
+            self._address("openblas_get_num_threads"), self._address("openblas_set_num_threads"),
+        )  # fmt: skip
 
     def _address(self, name: str) -> int:
         """Of a function of the library; 0 if it has none of this name, as others than OpenBLAS have no openblas_..."""

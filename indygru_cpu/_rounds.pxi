@@ -37,7 +37,10 @@ cdef void take_items(Plan *p, job_t job, char *scratch) noexcept nogil:
 
 cdef int take_team(int wanted, bint blas) except 0:
     """Seats for a team. OpenBLAS bears only so many callers: one too many waits, and Ctrl-C ends the waiting."""
-    cdef int seats = indygru_take_seats(wanted, 0 if blas else 1)
+    cdef int seats
+    if indygru_is_forked():
+        wanted = 1  # also in the middle of a call, if `progress` or a signal's handler forks
+    seats = indygru_take_seats(wanted, 0 if blas else 1)
     while seats == 0:
         sleep(0.001)
         seats = indygru_take_seats(wanted, 0)

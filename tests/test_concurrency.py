@@ -36,6 +36,10 @@ RUN = """
 """
 
 
+def script(code):
+    return textwrap.dedent(RUN) + textwrap.dedent(code)
+
+
 @needs_proc
 @needs_openmp
 @pytest.mark.parametrize("callers", [8, 64])
@@ -65,7 +69,7 @@ def test_many_callers(run_python, callers):
         assert everything() == expected
         print(_core.threads_at_work())
     """
-    assert run_python(RUN + code, OPENBLAS_NUM_THREADS="1") == "0"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "0"
 
 
 @needs_proc
@@ -83,7 +87,7 @@ def test_threads_of_callers_that_come_and_go(run_python):
             thread.join()
         print(max(most) <= 30 and everything(8) == expected, set(most[-3:]) == set(most[:3]) or most)
     """
-    assert run_python(RUN + code, OPENBLAS_NUM_THREADS="1") == "True True"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "True True"
 
 
 @needs_proc
@@ -108,7 +112,7 @@ def test_callers_of_blas_are_bounded(run_python):
             thread.join()
         print(len(right), all(right), max(most) <= _threads.MOST_THREADS)
     """
-    assert run_python(RUN + code, OPENBLAS_NUM_THREADS="1") == "600 True True"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "600 True True"
 
 
 @needs_openmp
@@ -136,7 +140,7 @@ def test_threadpoolctl(run_python):
             assert _blas.blas.threads == 1
         print(_blas.blas.path in [each["filepath"] for each in threadpool_info()], everything() == expected)
     """
-    assert run_python(RUN + code, OMP_NUM_THREADS="2") == "True True"
+    assert run_python(script(code), OMP_NUM_THREADS="2") == "True True"
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
@@ -151,7 +155,7 @@ def test_joblib(run_python, backend):
         found = joblib.Parallel(2, backend="{backend}")(jobs)
         print(set(found) == {{bits(layer, x, 1)}})
     """
-    assert run_python(RUN + code) == "True"
+    assert run_python(script(code)) == "True"
 
 
 OTHERS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 
 import pytest
 
@@ -89,6 +90,10 @@ LIMITED = """
 """
 
 
+def script(code):
+    return textwrap.dedent(LIMITED) + textwrap.dedent(code)
+
+
 @needs_limits
 @needs_openmp
 @pytest.mark.skipif(os.getuid() != 0, reason="must become a user who runs nothing else")
@@ -103,7 +108,7 @@ def test_as_many_threads_as_may_be(run_python, threads):
         assert everything(8) == expected
         print(few, tasks())
     """
-    assert run_python(LIMITED + code, OPENBLAS_NUM_THREADS="1") == f"{threads} 8"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == f"{threads} 8"
 
 
 @needs_limits
@@ -114,7 +119,7 @@ def test_no_thread_may_start(run_python):
         limit(1)
         print(all(everything(8) == expected for _ in range(3)), tasks())
     """
-    assert run_python(LIMITED + code, OPENBLAS_NUM_THREADS="1") == "True 1"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "True 1"
 
 
 @needs_limits
@@ -138,4 +143,4 @@ def test_a_team_that_must_grow(run_python):
         assert found == [expected]
         print(large.push(wide).tobytes() == first)
     """
-    assert run_python(LIMITED + code, OPENBLAS_NUM_THREADS="1") == "True"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "True"

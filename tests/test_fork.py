@@ -21,6 +21,8 @@ import warnings
 import numpy as np
 from indygru_cpu import IndyGRU, _core, _threads, functional
 
+# Python 3.12 warns of every fork while there are threads, which is what these tests are about.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 layer = IndyGRU(9, 70, seed=5)
 x = np.random.default_rng(5).standard_normal((40, 33, 9), np.float32)
 
@@ -68,7 +70,7 @@ def run(run_python, tmp_path):
     (tmp_path / "work.py").write_text(WORK)
 
     def run(code, **environment):
-        return run_python("from work import *\n" + code, **environment)
+        return run_python("import work\nglobals().update(vars(work))\n" + code, **environment)
 
     return run
 
@@ -181,6 +183,29 @@ assert in_child(lambda: heard(lambda: everything(num_threads=1)) == (everything(
 print(in_child(unchanged))
 """
     assert run(code) == "True"
+
+
+@needs_openmp
+def test_fork_in_the_middle_of_a_call(run):
+    """By its `progress`: parent and child both go on with it."""
+    code = """
+_core.set_seconds_of_a_round(0)
+expected, parent, children = layer(x, num_threads=1)[0].tobytes(), os.getpid(), []
+
+def progress(done, total):
+    if os.getpid() == parent and not children:
+        child = os.fork()
+        if child:
+            children.append(child)
+        else:
+            signal.alarm(50)
+
+found = layer(x, num_threads=2, progress=progress)[0].tobytes() == expected
+if os.getpid() != parent:
+    os._exit(0 if found else 3)
+print(found, os.waitpid(children[0], 0)[1])
+"""
+    assert run(code) == "True 0"
 
 
 @needs_openmp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 
 import pytest
 
@@ -30,6 +31,11 @@ PREPARE = """
         gates = None if recompute else np.zeros(T * B * 3 * N, np.float32)
         return functional.Tape(call, np.zeros((T, B, N), np.float32), gates)
 """
+
+
+def script(code):
+    return textwrap.dedent(PREPARE) + textwrap.dedent(code)
+
 
 #: Each sets `call`, and `others`, arrays that it must leave as they are.
 CALLS = {
@@ -72,8 +78,8 @@ CALLS = {
         call, others = (lambda: [functional.step(rows, h, *w, out=h) for _ in range(9)]), (h,)
     """,
     "push": """
-        layer = IndyGRU(2000, 700, 3, seed=7)
-        stream, rows = layer.stream(20_000), np.broadcast_to(random(1, 2000), (20_000, 2000))
+        layer = IndyGRU(8000, 700, 3, seed=7)
+        stream, rows = layer.stream(5000), np.broadcast_to(random(1, 8000), (5000, 8000))
         state = stream._state
         call, others = (lambda: [stream.push(rows) for _ in range(9)]), (state,)
     """,
@@ -131,7 +137,7 @@ INTERRUPT = """
 @pytest.mark.parametrize("name", CALLS)
 def test_it_comes_at_once(run_python, name):
     """Within two seconds on any machine; a twentieth of one is what is aimed at (docs/guarantees.md)."""
-    latency = float(run_python(PREPARE + INTERRUPT, CALLS[name]))
+    latency = float(run_python(script(INTERRUPT), CALLS[name]))
     assert latency < 2
     print(f"{name}: {latency:.3f} s")
 
@@ -160,4 +166,4 @@ def test_calls_of_other_threads(run_python):
         assert ended and _threads._core.threads_at_work() == 0
         print(time.monotonic() - start < 8)
     """
-    assert run_python(PREPARE + code) == "True"
+    assert run_python(script(code)) == "True"

@@ -117,6 +117,7 @@ def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
     monkeypatch.setattr(_threads, "_warned_of_fork", True)
     monkeypatch.setattr(_threads._core, "is_forked", lambda: True)
     assert _threads.count(8, 1e12) == _threads.default().count == 1
+    monkeypatch.setattr(_threads._core, "is_forked", lambda: False)
     monkeypatch.setattr(_threads._core, "openmp_threads", lambda: 0)
     assert _threads.count(8, 1e12) == 1
     assert "OpenMP" in _threads.default().reason
