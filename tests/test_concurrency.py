@@ -85,7 +85,8 @@ def test_threads_of_callers_that_come_and_go(run_python):
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
-        print(max(most) <= 30 and everything(8) == expected, set(most[-3:]) == set(most[:3]) or most)
+        assert everything(8) == expected
+        print(min(most) >= 16, max(most) <= 30)  # this thread and seven, that one and seven, and some not yet gone
     """
     assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "True True"
 
