@@ -51,11 +51,15 @@ class Blas:
             names = " or ".join(f"{prefix}cblas_sgemm" for prefix in prefixes)
             raise ImportError(f"indygru_cpu: {self.path} has no {names}; set {PREFIX_VARIABLE} to its prefix")
         self.prefix = found[0]
-        _core.use_blas(self._address("cblas_sgemm"), self._address("cblas_dgemm"))
+        _core.use_blas(
+            self._address("cblas_sgemm"), self._address("cblas_dgemm"),
+            self._address("openblas_get_num_threads"), self._address("openblas_set_num_threads"),
+        )  # fmt: skip
 
     def _address(self, name: str) -> int:
-        function = getattr(self._library, self.prefix + name)
-        return ctypes.cast(function, ctypes.c_void_p).value or 0
+        """Of a function of the library; 0 if it has none of this name, as others than OpenBLAS have no openblas_..."""
+        function = getattr(self._library, self.prefix + name, None)
+        return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
     @property
     def version(self) -> str:

@@ -5,7 +5,7 @@ contiguous last axis. A call lays out a plan (_plan.pxi); then tiles run without
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport prange
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
@@ -23,65 +23,72 @@ cdef enum:
     PRODUCT_ROWS = 512        # of one block of a product: fewer would pack the other matrix more often
     PRODUCT_COLUMNS = 384
     BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
+    PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block
+    BACKWARD_LINES = 256 * 1024  # at most of one chunk of backward, however narrow: nothing interrupts a tile
 
 include "_setup.pxi"
 include "_plan.pxi"
+include "_rounds.pxi"
 include "_tiles.pxi"
 include "_products.pxi"
 
 
-cdef void pack_all(const Plan *p, int n_threads, char *scratch) noexcept nogil:
-    """All unit tiles' weights into p.packed."""
+cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
+    cdef ptrdiff_t bytes = scratch_bytes(p)
+    cdef int i
+    p.round_end = indygru_now() + seconds_of_a_round
+    if n_threads == 1:  # not worth the entry into a parallel region
+        take_items(p, job, scratch)
+        return
+    for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
+        take_items(p, job, scratch + i * bytes)
+
+
+cdef void pack_tile(const Plan *p, ptrdiff_t column, char *scratch) noexcept nogil:
+    """One unit tile's weights, for all row tiles."""
+    cdef Tile tile = place_tile(p, 0, column, scratch)
+    pack_weights(p, &tile, p.packed + column * p.weights_bytes)
+
+
+cdef void forward_alone(const Plan *p, char *scratch) noexcept nogil:
+    """All tiles, by the thread that calls."""
     cdef ptrdiff_t i
-    cdef Tile tile
-    for i in prange(p.unit_tiles, num_threads=n_threads, use_threads_if=n_threads > 1):
-        tile = place_tile(p, 0, i, scratch)
-        pack_weights(p, &tile, p.packed + i * p.weights_bytes)
+    for i in range(p.row_tiles * p.unit_tiles):
+        forward_tile(p, i, scratch)
 
 
-cdef void forward_tiles(const Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) noexcept nogil:
-    cdef ptrdiff_t i, bytes = scratch_bytes(p)
-    if n_threads == 1:  # not worth the entry into a parallel region, for a step
-        for i in range(p.row_tiles * p.unit_tiles):
-            forward_tile(p, first, steps, i, scratch)
-        return
-    for i in prange(p.row_tiles * p.unit_tiles, num_threads=n_threads, schedule="dynamic", chunksize=1):
-        forward_tile(p, first, steps, i, scratch + threadid() * bytes)
+cdef void backward_item(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """A tile, and with the first of its rows their inputs."""
+    backward_tile(p, index, scratch)
+    if not p.x_lies and index < p.row_tiles:
+        copy_lines(p, True, &p.x, p.x_lines, index, scratch)
 
 
-cdef void backward_chunk(const Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) noexcept nogil:
+cdef void begin_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
+    """Of backward: its steps, and whether its inputs and their gradients lie as matrices."""
+    p.now = run_of(p, 0, p.n_batch)
+    p.now.first_step, p.now.n_steps = first, steps
+    p.now_lines = count_lines(p, 0, p.n_batch, first, steps)
+    p.now_x.data, p.now_dx.data = cell(&p.x, first, 0, 0), cell(&p.dx, first, 0, 0)
+    p.x_lies = p.row_tiles == 1 and in_place(p, &p.x, &p.now, p.now_lines, &p.now_x)
+    p.dx_lies = p.row_tiles == 1 and in_place(p, &p.dx, &p.now, p.now_lines, &p.now_dx)
+    if not p.x_lies:
+        p.now_x = Lines(p.x_lines, p.n_inputs)
+    if not p.dx_lies:
+        p.now_dx = Lines(p.dx_lines, p.n_inputs)
+
+
+cdef int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) except -1:
     """Tiles, then the two products over their gradients."""
-    cdef indygru_run whole = run_of(p, 0, p.n_batch)
-    cdef ptrdiff_t lines = count_lines(p, 0, p.n_batch, first, steps), bytes = scratch_bytes(p), i
-    cdef Lines x, dx
-    whole.first_step, whole.n_steps = first, steps
-    x.data, dx.data = cell(&p.x, first, 0, 0), cell(&p.dx, first, 0, 0)
-    cdef bint x_lies = p.row_tiles == 1 and in_place(p, &p.x, &whole, lines, &x)
-    cdef bint dx_lies = p.row_tiles == 1 and in_place(p, &p.dx, &whole, lines, &dx)
-    if not x_lies:
-        x = Lines(p.x_lines, p.n_inputs)
-    if not dx_lies:
-        dx = Lines(p.dx_lines, p.n_inputs)
-    for i in prange(p.row_tiles * p.unit_tiles, num_threads=n_threads, use_threads_if=n_threads > 1,
-                    schedule="dynamic", chunksize=1):
-        backward_tile(p, first, steps, i, scratch + threadid() * bytes)
-        if not x_lies and i < p.row_tiles:
-            copy_chunk(p, True, &p.x, p.x_lines, first, steps, i, scratch + threadid() * bytes)
-    if lines == 0 or p.n_inputs == 0 or p.n_units == 0:
-        return
-    for i in prange(count_dkernel_blocks(p) + count_dx_blocks(p, lines), num_threads=n_threads,
-                    use_threads_if=n_threads > 1, schedule="dynamic", chunksize=1):
-        multiply(p, x, dx, lines, i)
-    if not dx_lies:
-        for i in prange(p.row_tiles, num_threads=n_threads, use_threads_if=n_threads > 1):
-            copy_chunk(p, False, &p.dx, p.dx_lines, first, steps, i, scratch + threadid() * bytes)
-
-
-cdef object look_around(progress, ptrdiff_t steps):
-    """Between two runs of the threads: signals, such as Ctrl-C, and news for the caller."""
-    PyErr_CheckSignals()
-    if progress is not None:
-        progress(steps)
+    begin_chunk(p, first, steps)
+    go_through(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, p.tape is NULL and p.engine == BLAS)
+    if p.now_lines == 0 or p.n_inputs == 0 or p.n_units == 0:
+        return 0
+    for p.now_slice in range(count_slices(p)):
+        go_through(p, multiply, count_dkernel_blocks(p) + count_dx_blocks(p), n_threads, scratch, True)
+    if not p.dx_lies:
+        go_through(p, store_dx, p.row_tiles, n_threads, scratch, False)
+    return 0
 
 
 cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units,
@@ -95,6 +102,8 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.activation = <activation_t> activation
     p.lengths = p.origins = NULL
     p.tape = p.packed = p.y.data = NULL
+    p.done = NULL
+    p.steps_told = 0
     p.clear_padding = False
     p.span = 0
     return p
@@ -133,27 +142,47 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
     if tape is not None:
         p.tape = <char *> &tape[0]
     measure_scratch(&p)
-    cdef ptrdiff_t first, bytes = scratch_bytes(&p), segment = segment_steps(&p)
-    cdef bint packs = p.engine != AS_THEY_LIE and (segment < p.n_steps or p.row_tiles > TILES_WANTED)
-    cdef char *scratch = allocate(n_threads * bytes + (p.unit_tiles * p.weights_bytes if packs else 0))
+    cdef ptrdiff_t tiles = p.row_tiles * p.unit_tiles, own = n_threads * scratch_bytes(&p)
+    cdef bint packs = p.engine != AS_THEY_LIE and (p.n_steps * work_of_a_step(&p) > LONG_WORK
+                                                   or p.row_tiles >= SHARED_TILES)
+    cdef ptrdiff_t packed = p.unit_tiles * p.weights_bytes if packs else 0
+    cdef char *scratch = allocate(own + packed + tiles * sizeof(ptrdiff_t))
+    p.done = <ptrdiff_t *> (scratch + own + packed)
+    memset(p.done, 0, tiles * sizeof(ptrdiff_t))
     try:
         if p.engine == BLAS:
             ask_blas_room(n_threads)
         if packs:
-            p.packed = scratch + n_threads * bytes
-            with nogil:
-                pack_all(&p, n_threads, scratch)
-        for first in range(0, p.n_steps, segment):
-            with nogil:
-                forward_tiles(&p, first, min(segment, p.n_steps - first), n_threads, scratch)
-            look_around(progress, min(first + segment, p.n_steps))
+            p.packed = scratch + own
+            go_through(&p, pack_tile, p.unit_tiles, n_threads, scratch, False)
+        while steps_done(&p) < p.n_steps:
+            go_through(&p, forward_tile, tiles, n_threads, scratch, p.engine == BLAS, progress)
+        if progress is not None and tiles == 0:
+            progress(p.n_steps)
     finally:
         release(scratch)
 
 
+cdef int long_step(Plan *p, char *scratch) except -1:
+    """On a copy of the state, because a signal may end it."""
+    cdef Array h = p.h
+    cdef ptrdiff_t row, width = p.n_units * p.itemsize
+    cdef char *copy = allocate(p.n_batch * width)
+    p.h = Array(copy, 0, width)
+    try:
+        for row in range(p.n_batch):
+            memcpy(cell(&p.h, 0, row, 0), cell(&h, 0, row, 0), width)
+        go_through(p, forward_tile, p.row_tiles * p.unit_tiles, 1, scratch, False)
+        for row in range(p.n_batch):
+            memcpy(cell(&h, 0, row, 0), cell(&p.h, 0, row, 0), width)
+    finally:
+        release(copy)
+    return 0
+
+
 def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
          const real[:] bias, int n_groups, int activation):
-    """x (1, B, D) IN; h (B, N) IN/OUT. Allocates nothing and enters no parallel region."""
+    """x (1, B, D) IN; h (B, N) IN/OUT. Enters no parallel region, and allocates nothing that counts."""
     cdef const Py_ssize_t[:] none = None
     cdef Plan p = plan_of(1, x, h.shape[0], kernel, recurrent_kernel, bias, none, none, n_groups, activation,
                           True)
@@ -163,8 +192,11 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
     p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
     p.chunk = 1
     measure_scratch(&p)
+    if work_of_a_step(&p) >= INTERRUPTED_WORK:
+        long_step(&p, <char *> scratch)
+        return
     with nogil:
-        forward_tiles(&p, 0, 1, 1, <char *> scratch)
+        forward_alone(&p, <char *> scratch)
 
 
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
@@ -186,6 +218,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
         p.tape = <char *> &tape[0]
     cdef ptrdiff_t n_lines = count_lines(&p, 0, p.n_batch, 0, p.n_steps), i, first
     cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
+    most_lines = min(most_lines, BACKWARD_LINES)
     p.span = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
     measure_scratch(&p)
     cdef ptrdiff_t lines = min(min(p.span, p.n_steps) * p.n_batch, n_lines), bytes = scratch_bytes(&p)
@@ -203,9 +236,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
         ask_blas_room(n_threads)
         for i in range(ceil_div(p.n_steps, p.span), 0, -1):
             first = (i - 1) * p.span
-            with nogil:
-                backward_chunk(&p, first, min(p.span, p.n_steps - first), n_threads, scratch)
-            look_around(None, 0)
+            backward_chunk(&p, first, min(p.span, p.n_steps - first), n_threads, scratch)
         state = indygru_flush_enter()  # sums of the threads' parts round as their parts do
         for i in range(p.row_tiles):
             for j in range(columns):

@@ -108,12 +108,11 @@ class Start(NamedTuple):
         inputs = {x_name: self.given, **self.layer.parameters.arrays, **others}
         return check.out(name, out, shape, self.layer.dtype, {k: v for k, v in inputs.items() if v is not None})
 
-    def first_state(self, h_out: object, out: object) -> Array:
-        """Where the states live during a call; they begin as h0, and `h_out` may be `h0` itself."""
+    def room_for_state(self, h_out: object, out: object) -> Array:
+        """Where the last states go; `h_out` may be `h0` itself."""
         in_place = h_out is not None and h_out is self.given_h0
-        if h_out is None:
-            return np.zeros(self.h_shape, self.layer.dtype) if self.h0 is None else self.h0.copy()
-        h = self.room("h_out", h_out, self.h_shape, {"out": out, "h0": None if in_place else self.h0})
-        if not in_place:
-            h[...] = 0 if self.h0 is None else self.h0
-        return h
+        return self.room("h_out", h_out, self.h_shape, {"out": out, "h0": None if in_place else self.h0})
+
+    def first_state(self) -> Array:
+        """A copy of h0."""
+        return np.zeros(self.h_shape, self.layer.dtype) if self.h0 is None else self.h0.copy()

@@ -64,5 +64,11 @@ cdef extern from "indygru_kernels.h" nogil:
                             const void **lines)
     unsigned long long indygru_flush_enter()
     void indygru_flush_leave(unsigned long long saved)
-    int indygru_watch_forks()
+    enum: INDYGRU_MOST_SEATS
+    int indygru_start_teams(int (*end_helpers)() noexcept nogil)
+    int indygru_take_seats(int wanted, int least)
+    int indygru_seats_taken()
+    int indygru_grant_team(int wanted)
+    void indygru_leave_seats(int n_threads)
     int indygru_is_forked()
+    double indygru_now()

@@ -3,13 +3,16 @@
 # Measured on Zen 3 (CONTRIBUTING.md has the figures).
 cdef enum:
     TILES_WANTED = 16         # enough for balance
+    SHARED_TILES = 4          # of the same units, from which on their weights are packed once for all of them
     MOST_TILE_ROWS = 96       # more would push a step's gates out of L2
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
     GATES_BYTES = 256 * 1024  # of one chunk: what lies in L2 between projection and recurrence
     BLAS_BYTES = 384 * 1024   # the same for BLAS, which wants more rows at once
     LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
     LEAST_LINES_BLAS = 256
-    SEGMENT_WORK = 1024 * 1024 * 1024  # multiply-adds between two looks at signals: some 20 ms of one core with AVX2
+    LONG_WORK = 1024 * 1024 * 1024  # multiply-adds, some 20 ms of one core with AVX2: more than one round of the team
+    INTERRUPTED_WORK = 16 * 1024 * 1024  # of a step from which on rounds cost nothing of it
+    CHUNK_WORK = LONG_WORK // 2     # at most of one tile's chunk, because nothing interrupts it
     UNIT_WORK = 30            # of gates and candidate, in inputs' worth of multiply-adds
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
@@ -50,6 +53,13 @@ cdef struct Plan:
     char *dgates                                 # (lines of a chunk, 3N)
     char *x_lines                                # (lines of a chunk, D)
     char *dx_lines
+    indygru_run now                              # backward's chunk: its steps of all rows
+    ptrdiff_t now_lines, now_slice               # its lines; which slice of the products' sums
+    Lines now_x, now_dx                          # its inputs and their gradients as matrices:
+    bint x_lies, dx_lies                         # where they lie, or x_lines and dx_lines
+    ptrdiff_t next_item, n_items, steps_told     # of a round
+    double round_end
+    ptrdiff_t *done                              # steps of each tile of forward; NULL: all at once
 
 # A tile's place, its job, and the columns of the kernel that belong to it.
 cdef struct Tile:
@@ -112,6 +122,7 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     else:
         p.engine = BLAS
     p.chunk = (BLAS_BYTES if p.engine == BLAS else GATES_BYTES) // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
+    p.chunk = min(p.chunk, CHUNK_WORK // max(1, 3 * p.tile_units * p.tile_rows * p.group_inputs))
     p.chunk = max(1, p.chunk)
 
 
@@ -135,10 +146,17 @@ cdef ptrdiff_t longest_row(const Plan *p, const indygru_run *run) noexcept nogil
     return steps
 
 
-cdef ptrdiff_t segment_steps(const Plan *p) noexcept nogil:
-    """Steps between two returns to Python: whole chunks."""
-    cdef ptrdiff_t columns = p.chunk * p.n_batch * 3, column_work = p.n_units * (p.group_inputs + UNIT_WORK)
-    return p.chunk * max(1, SEGMENT_WORK // max(1, columns) // max(1, column_work))  # their product may overflow
+cdef double work_of_a_step(const Plan *p) noexcept nogil:
+    """Multiply-adds. A double, because the product of large sizes may be larger than any integer."""
+    return 3.0 * p.n_batch * p.n_units * (p.group_inputs + UNIT_WORK)
+
+
+cdef ptrdiff_t steps_done(const Plan *p) noexcept nogil:
+    """By the tiles on average."""
+    cdef ptrdiff_t i, steps = 0, tiles = p.row_tiles * p.unit_tiles
+    for i in range(tiles):
+        steps += p.done[i]
+    return steps // tiles if tiles else p.n_steps
 
 
 cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,

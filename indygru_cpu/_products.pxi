@@ -1,19 +1,23 @@
 # Part of _core.pyx: backward's two matrix products over a chunk of all tiles, block by block.
 
-cdef void copy_chunk(const Plan *p, bint gather, const Array *array, char *matrix, ptrdiff_t first, ptrdiff_t steps,
-                     ptrdiff_t row_tile, char *scratch) noexcept nogil:
-    """One row tile's lines of a chunk between an array and a matrix of all lines."""
+cdef void copy_lines(const Plan *p, bint gather, const Array *array, char *matrix, ptrdiff_t row_tile,
+                     char *scratch) noexcept nogil:
+    """One row tile's lines of the chunk between an array and a matrix of all lines."""
     cdef Tile tile = place_tile(p, row_tile, 0, scratch)
-    cdef ptrdiff_t i, width = p.n_inputs * p.itemsize
-    cdef char *lines = matrix + count_lines(p, 0, tile.row, first, steps) * width
+    cdef ptrdiff_t i, width = p.n_inputs * p.itemsize, first = p.now.first_step
+    cdef char *lines = matrix + count_lines(p, 0, tile.row, first, p.now.n_steps) * width
     tile.job.run.first_step = first
-    tile.job.run.n_steps = max(0, min(steps, longest_row(p, &tile.job.run) - first))
+    tile.job.run.n_steps = max(0, min(p.now.n_steps, longest_row(p, &tile.job.run) - first))
     indygru_find_lines(&tile.job.run, cell(array, first, tile.row, 0), array.step, array.row, tile.lines)
     for i in range(indygru_count_lines(&tile.job.run)):
         if gather:
             memcpy(lines + i * width, tile.lines[i], width)
         else:
             memcpy(<char *> tile.lines[i], lines + i * width, width)
+
+
+cdef void store_dx(const Plan *p, ptrdiff_t row_tile, char *scratch) noexcept nogil:
+    copy_lines(p, False, &p.dx, p.dx_lines, row_tile, scratch)
 
 
 # A group's columns of the gates lie together in each plane only: three runs, or one if there is one group.
@@ -32,45 +36,55 @@ cdef ptrdiff_t count_dkernel_blocks(const Plan *p) noexcept nogil:
     return (p.n_groups * runs.n * ceil_div(p.group_inputs, PRODUCT_ROWS) * ceil_div(runs.columns, PRODUCT_COLUMNS))
 
 
-cdef ptrdiff_t count_dx_blocks(const Plan *p, ptrdiff_t lines) noexcept nogil:
-    return p.n_groups * ceil_div(lines, PRODUCT_ROWS) * ceil_div(p.group_inputs, PRODUCT_COLUMNS)
+cdef ptrdiff_t count_dx_blocks(const Plan *p) noexcept nogil:
+    return p.n_groups * ceil_div(p.now_lines, PRODUCT_ROWS) * ceil_div(p.group_inputs, PRODUCT_COLUMNS)
 
 
-cdef void multiply_dkernel(const Plan *p, Lines x, ptrdiff_t lines, ptrdiff_t index) noexcept nogil:
-    """One block of dkernel += x^T dgates."""
+cdef ptrdiff_t count_slices(const Plan *p) noexcept nogil:
+    """Of the sums of both products."""
+    return ceil_div(max(p.now_lines, runs_of(p).columns), PRODUCT_DEPTH)
+
+
+cdef void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
+    """One block of dkernel += x^T dgates, of the slice's lines."""
     cdef Runs runs = runs_of(p)
-    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize
+    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, line = p.now_slice * PRODUCT_DEPTH
     cdef ptrdiff_t across = ceil_div(runs.columns, PRODUCT_COLUMNS)
     cdef ptrdiff_t blocks = across * ceil_div(p.group_inputs, PRODUCT_ROWS)
     cdef ptrdiff_t group = index // blocks // runs.n, run = index // blocks % runs.n
     cdef ptrdiff_t row = index % blocks // across * PRODUCT_ROWS, column = index % across * PRODUCT_COLUMNS
     cdef ptrdiff_t at = run * p.n_units + group * p.group_units + column
-    gemm(p, CblasTrans, CblasNoTrans, min(PRODUCT_ROWS, p.group_inputs - row),
-         min(PRODUCT_COLUMNS, runs.columns - column), lines,
-         Lines(x.data + (group * p.group_inputs + row) * size, x.row), Lines(p.dgates + at * size, columns), 1,
-         Lines(p.dkernel + (row * columns + at) * size, columns))
+    if line < p.now_lines:
+        gemm(p, CblasTrans, CblasNoTrans, min(PRODUCT_ROWS, p.group_inputs - row),
+             min(PRODUCT_COLUMNS, runs.columns - column), min(PRODUCT_DEPTH, p.now_lines - line),
+             Lines(p.now_x.data + (line * p.now_x.row + group * p.group_inputs + row) * size, p.now_x.row),
+             Lines(p.dgates + (line * columns + at) * size, columns), 1,
+             Lines(p.dkernel + (row * columns + at) * size, columns))
 
 
-cdef void multiply_dx(const Plan *p, Lines dx, ptrdiff_t lines, ptrdiff_t index) noexcept nogil:
-    """One block of dx = dgates kernel^T."""
+cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
+    """One block of dx = dgates kernel^T, of the slice's columns of each run."""
     cdef Runs runs = runs_of(p)
-    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, run, at
+    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, first = p.now_slice * PRODUCT_DEPTH, run, at
     cdef ptrdiff_t across = ceil_div(p.group_inputs, PRODUCT_COLUMNS)
-    cdef ptrdiff_t blocks = across * ceil_div(lines, PRODUCT_ROWS), group = index // blocks
+    cdef ptrdiff_t blocks = across * ceil_div(p.now_lines, PRODUCT_ROWS), group = index // blocks
     cdef ptrdiff_t row = index % blocks // across * PRODUCT_ROWS, column = index % across * PRODUCT_COLUMNS
+    if first >= runs.columns:
+        return
     for run in range(runs.n):
-        at = run * p.n_units + group * p.group_units
-        gemm(p, CblasNoTrans, CblasTrans, min(PRODUCT_ROWS, lines - row), min(PRODUCT_COLUMNS, p.group_inputs - column),
-             runs.columns, Lines(p.dgates + (row * columns + at) * size, columns),
-             Lines(p.kernel.data + (column * p.kernel.row + at) * size, p.kernel.row), run != 0,
-             Lines(dx.data + (row * dx.row + group * p.group_inputs + column) * size, dx.row))
+        at = run * p.n_units + group * p.group_units + first
+        gemm(p, CblasNoTrans, CblasTrans, min(PRODUCT_ROWS, p.now_lines - row),
+             min(PRODUCT_COLUMNS, p.group_inputs - column), min(PRODUCT_DEPTH, runs.columns - first),
+             Lines(p.dgates + (row * columns + at) * size, columns),
+             Lines(p.kernel.data + (column * p.kernel.row + at) * size, p.kernel.row), run != 0 or first != 0,
+             Lines(p.now_dx.data + (row * p.now_dx.row + group * p.group_inputs + column) * size, p.now_dx.row))
 
 
-cdef void multiply(const Plan *p, Lines x, Lines dx, ptrdiff_t lines, ptrdiff_t index) noexcept nogil:
+cdef void multiply(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     cdef ptrdiff_t sums = count_dkernel_blocks(p)
     cdef unsigned long long state = indygru_flush_enter()
     if index < sums:
-        multiply_dkernel(p, x, lines, index)
+        multiply_dkernel(p, index)
     else:
-        multiply_dx(p, dx, lines, index - sums)
+        multiply_dx(p, index - sums)
     indygru_flush_leave(state)

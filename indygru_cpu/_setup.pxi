@@ -22,6 +22,17 @@ cdef extern from *:
         return room != MAP_FAILED && munmap(room, size) == 0;
     }
     #endif
+    /* Since GCC 9; elsewhere since OpenMP 5. */
+    static int end_helpers(void)
+    {
+    #ifdef _OPENMP
+        return omp_pause_resource_all(omp_pause_soft);
+    #else
+        return 0;
+    #endif
+    }
+    typedef int (*get_threads_t)(void);
+    typedef void (*set_threads_t)(int);
     """
     ctypedef int order_t "CBLAS_ORDER"
     ctypedef int transpose_t "CBLAS_TRANSPOSE"
@@ -31,12 +42,18 @@ cdef extern from *:
                              int, float, float *, int) noexcept nogil
     ctypedef void (*dgemm_t)(order_t, transpose_t, transpose_t, int, int, int, double, const double *, int,
                              const double *, int, double, double *, int) noexcept nogil
+    ctypedef int (*get_threads_t)() noexcept nogil
+    ctypedef void (*set_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
     bint there_is_room(size_t size) noexcept nogil
+    int end_helpers() noexcept nogil
 
+MOST_THREADS = INDYGRU_MOST_SEATS
 cdef const indygru_tier *tier = NULL
 cdef sgemm_t sgemm = NULL
 cdef dgemm_t dgemm = NULL
+cdef get_threads_t get_blas_threads = NULL
+cdef set_threads_t set_blas_threads = NULL
 
 
 def activate(const real[:] x, real[:] out, int activation):
@@ -67,10 +84,12 @@ def use_tier(name):
             tier = indygru_get_tier(i)
 
 
-def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address):
-    """Take the addresses of cblas_sgemm and cblas_dgemm."""
-    global sgemm, dgemm
+def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_threads_address,
+             uintptr_t set_threads_address):
+    """Take the addresses of cblas_sgemm and cblas_dgemm, and of OpenBLAS's number of threads; 0 where it has none."""
+    global sgemm, dgemm, get_blas_threads, set_blas_threads
     sgemm, dgemm = <sgemm_t> sgemm_address, <dgemm_t> dgemm_address
+    get_blas_threads, set_blas_threads = <get_threads_t> get_threads_address, <set_threads_t> set_threads_address
 
 
 cdef int blas_buffers = 0
@@ -97,9 +116,14 @@ def is_forked():
     return bool(indygru_is_forked())
 
 
+def threads_at_work():
+    """Of all calls of this process that are in their arithmetic."""
+    return indygru_seats_taken()
+
+
 if not tiers():
     raise ImportError("indygru_cpu needs a CPU with SSE4.2 (x86-64-v2)")
 *_, fastest = tiers()
 use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
-if indygru_watch_forks():
+if indygru_start_teams(end_helpers):
     raise ImportError("indygru_cpu could not register its fork handler")

@@ -115,16 +115,17 @@ def forward(
     recompute: bool, dropout: float, rng: np.random.Generator,
 ) -> Tape:  # fmt: skip
     """h0 IN; h_n and y OUT; and the tape."""
-    tape = Tape([], [])
+    tape, layers = Tape([], []), range(len(stack.weights))
+    # Asked before dropout draws: a fork's warning may be an error, and must leave everything as it was.
+    threads = [call.threads(stack.num_threads) for layer in layers for _, call in stack.calls(layer, x, h0, sequences)]
     h_n[...] = h0
-    for layer in range(len(stack.weights)):
+    for layer in layers:
         is_last = layer == len(stack.weights) - 1
         out = y if is_last else np.empty(y.shape, y.dtype)
         tape.layers.append([])
         for i, call in stack.calls(layer, x, h0, sequences):
-            own = out[_columns(i % stack.directions, h0.shape[2])]
-            threads, news = call.threads(stack.num_threads), progress.of_a_call()
-            tape.layers[-1].append(_engine.train(call, h_n[i], own, threads, recompute, news))
+            own, news = out[_columns(i % stack.directions, h0.shape[2])], progress.of_a_call()
+            tape.layers[-1].append(_engine.train(call, h_n[i], own, threads[i], recompute, news))
             progress.add(sequences.n_steps)
         x = out
         if dropout and not is_last:

@@ -12,13 +12,15 @@ cdef char *address(array) except NULL:
 
 
 cdef class Steps:
-    """The base of `stream.Stream`, which checks what it gives, and has `_checked_x` for what `push` cannot read.
+    """The base of `stream.Stream`, which checks what it gives, and has `_checked_x` for what `push` cannot read, and
+    `_serial_threads` for when a fork takes the threads away.
 
     state (layers, B, N) IN/OUT and y (B, N) OUT are C-contiguous arrays of one dtype.
     """
     cdef Plan *plans  # one a layer
     cdef char *block  # packed weights of all layers, then scratch
     cdef char *scratch
+    cdef char *saved  # the state before a step that a signal may end
     cdef ptrdiff_t n_layers, n_batch, n_inputs, itemsize, state_bytes, work
     cdef int n_threads
     cdef bint busy
@@ -51,8 +53,9 @@ cdef class Steps:
             bytes += p.unit_tiles * p.weights_bytes
             scratch = max(scratch, n_threads * scratch_bytes(p))
             self.work += self.n_batch * 3 * n_units * (p.group_inputs + UNIT_WORK)
-        self.block = allocate(bytes + scratch)
+        self.block = allocate(bytes + scratch + state.nbytes)
         self.scratch = self.block + bytes
+        self.saved = self.scratch + scratch
         for k in range(self.n_layers):
             self.plans[k].packed = self.block + (self.plans[k].packed - <char *> NULL)
         self._take(stack)
@@ -148,24 +151,51 @@ cdef class Steps:
         try:
             if not self.get_buffer(x_t, &x) and not self.get_buffer(self._checked_x(x_t), &x):
                 raise ValueError("x_t: expected an array that fits the stream")
-            if self.work < LEAST_WORK_UNLOCKED:
+            try:
                 self.run(<char *> x.buf, x.strides[0])
-            else:
-                with nogil:
-                    self.run(<char *> x.buf, x.strides[0])
-            PyBuffer_Release(&x)
+            finally:
+                PyBuffer_Release(&x)
         finally:
             self.busy = False
         return self.y if x.ndim == 2 else self.y_row
 
-    cdef void run(self, char *x, ptrdiff_t x_row) noexcept nogil:
+    cdef int run(self, char *x, ptrdiff_t x_row) except -1:
+        if self.work >= INTERRUPTED_WORK or self.n_threads > 1:
+            self.run_in_rounds(x, x_row)
+        elif self.work >= LEAST_WORK_UNLOCKED:
+            with nogil:
+                self.run_alone(x, x_row)
+        else:
+            self.run_alone(x, x_row)
+        memcpy(self.y_data, self.state_data + (self.n_layers - 1) * self.state_bytes, self.state_bytes)
+        return 0
+
+    cdef Plan *plan_of_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row) noexcept nogil:
+        """The layer's plan, taking x if it is the first, or else the state of the layer below."""
+        cdef Plan *p = &self.plans[k]
+        p.x = Array(x, 0, x_row)
+        p.h = Array(self.state_data + k * self.state_bytes, 0, p.n_units * self.itemsize)
+        if k:
+            p.x = self.plans[k - 1].h
+        return p
+
+    cdef void run_alone(self, char *x, ptrdiff_t x_row) noexcept nogil:
         cdef ptrdiff_t k
-        cdef int n_threads = 1 if indygru_is_forked() else self.n_threads
-        cdef Plan *p
         for k in range(self.n_layers):
-            p = &self.plans[k]
-            p.x = Array(x, 0, x_row)
-            x, x_row = self.state_data + k * self.state_bytes, p.n_units * self.itemsize
-            p.h = Array(x, 0, x_row)
-            forward_tiles(p, 0, 1, n_threads, self.scratch)
-        memcpy(self.y_data, x, self.state_bytes)
+            forward_alone(self.plan_of_layer(k, x, x_row), self.scratch)
+
+    cdef int run_in_rounds(self, char *x, ptrdiff_t x_row) except -1:
+        """With signals between rounds; if one ends the step, the state is as before."""
+        cdef ptrdiff_t k, size = self.n_layers * self.state_bytes
+        cdef Plan *p
+        if self.n_threads > 1 and indygru_is_forked():
+            self.n_threads = self._serial_threads()
+        memcpy(self.saved, self.state_data, size)
+        try:
+            for k in range(self.n_layers):
+                p = self.plan_of_layer(k, x, x_row)
+                go_through(p, forward_tile, p.row_tiles * p.unit_tiles, self.n_threads, self.scratch, False)
+        except BaseException:
+            memcpy(self.state_data, self.saved, size)
+            raise
+        return 0

@@ -1,14 +1,17 @@
 """How many threads a call uses, and why.
 
 Asked for (`num_threads=`), else OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process
-may use, and its cgroup's share of processor time (both as they were when first asked). A child made by fork stays
-serial, because OpenMP does not survive fork; a small job stays serial, because a parallel region would save it
-microseconds, and costs milliseconds where another program holds a core.
+may use, and its cgroup's share of processor time (both as they were when first asked), less the threads that calls of
+other Python threads have at work. A child made by fork after a parallel call stays serial, because OpenMP does not
+survive that; a small job stays serial, because a parallel region would save it microseconds, and costs milliseconds
+where another program holds a core.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -18,8 +21,10 @@ from indygru_cpu import _core
 
 #: Multiply-adds below which a parallel region saves microseconds only (CONTRIBUTING.md has the figures).
 LEAST_WORK = 1_000_000
-#: OpenBLAS has a fixed number of work buffers; this many threads in a call stay far below it.
-MOST_THREADS = 64
+#: Of all calls of a process that are at work at once.
+MOST_THREADS = _core.MOST_THREADS
+
+_warned_of_fork = False
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,37 @@ class Choice:
     reason: str
 
 
-def cgroup_quota(root: str = "/sys/fs/cgroup") -> float | None:
-    """Processors that the cgroup grants (version 2, then 1), or None without a limit."""
+def _read(path: Path) -> str:
+    """The text, or nothing where it cannot be read: a process need not be able to see its own limits."""
     try:
-        quota, period = Path(root, "cpu.max").read_text().split()
+        return path.read_text()
     except (OSError, ValueError):
-        try:
-            quota = Path(root, "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path(root, "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return int(quota) / int(period) if quota not in ("max", "-1") else None
+        return ""
+
+
+def _cgroups(root: Path, own: Path) -> Iterator[Path]:
+    """Folders of the groups that this process is in, each with all above it: every one of them may have a limit."""
+    for line in ["::", *_read(own).splitlines()]:
+        path = Path("/", line.split(":", 2)[2])
+        for folder in (path, *path.parents):
+            for mount in (root, root / "cpu"):
+                yield mount / str(folder).lstrip("/")
+
+
+def _quota(folder: Path) -> float | None:
+    """What a group's files grant: those of version 2, or else of version 1."""
+    texts = _read(folder / "cpu.max").split()
+    if not texts:
+        texts = [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
+    if len(texts) != 2 or texts[0] in ("max", "-1"):
+        return None
+    return int(texts[0]) / int(texts[1])
+
+
+def cgroup_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
+    """Processors that the cgroups of this process grant (version 2 or 1), or None without a limit."""
+    found = [_quota(folder) for folder in _cgroups(Path(root), Path(own))]
+    return min((quota for quota in found if quota is not None), default=None)
 
 
 def affinity() -> int:
@@ -62,18 +87,38 @@ def _machine() -> Choice:
     return Choice(*min(limits))
 
 
-def default() -> Choice:
-    """The number of threads of a call that asks for none, and the reason."""
+def _without_fork() -> Choice:
     openmp: int = _core.openmp_threads()
     if not openmp:
         return Choice(1, "built without OpenMP")
-    if _core.is_forked():
-        return Choice(1, "child of a fork")
     return Choice(openmp, "OpenMP's maximum") if openmp <= _machine().count else _machine()
+
+
+def default() -> Choice:
+    """The number of threads of a call that asks for none while no other is at work, and the reason."""
+    return Choice(1, "child of a fork") if _core.is_forked() else _without_fork()
+
+
+def warn_of_fork() -> None:
+    """Say once in a process, before a call has changed anything, that it stays serial. It may be made an error."""
+    global _warned_of_fork
+    if not _warned_of_fork:
+        _warned_of_fork = True
+        warnings.warn(
+            "indygru_cpu: this process was forked from one that had made a parallel call, and OpenMP's threads do not "
+            "survive a fork: its calls run on one thread, with the same results. To run them in parallel, start the "
+            'process by "spawn" or "forkserver"; to keep it serial without this warning, say num_threads=1.',
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def count(num_threads: int | None, work: float) -> int:
     """Threads for a call of so many multiply-adds."""
-    if work < LEAST_WORK or not _core.openmp_threads() or _core.is_forked():
+    wanted = 1
+    if work >= LEAST_WORK and _core.openmp_threads():
+        wanted = _without_fork().count if num_threads is None else min(num_threads, MOST_THREADS)
+    if wanted > 1 and _core.is_forked():
+        warn_of_fork()
         return 1
-    return default().count if num_threads is None else min(num_threads, MOST_THREADS)
+    return max(1, wanted - _core.threads_at_work()) if num_threads is None else wanted

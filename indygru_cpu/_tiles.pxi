@@ -64,12 +64,12 @@ cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil
         p.ops.project(&job)
 
 
-cdef void zero_padding(const Plan *p, const Tile *tile) noexcept nogil:
-    """y where no step of a row lies."""
+cdef void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff_t end) noexcept nogil:
+    """y where no step of a row lies, from one step to another."""
     cdef ptrdiff_t row, step, place, width = tile.job.n_units * p.itemsize
     for row in range(tile.job.run.n_rows):
         place = indygru_place(&tile.job.run, 0, row)
-        for step in range(p.n_steps):
+        for step in range(first, end):
             if not place <= step < place + tile.job.run.lengths[row]:
                 memset(cell(&p.y, step, tile.row + row, tile.unit * p.itemsize), 0, width)
 
@@ -86,43 +86,49 @@ cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint b
         here += width
 
 
-cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
-                    const Array *y) noexcept nogil:
-    """Projection and recurrence, chunk by chunk, from tile.state on. gates (lines, 3, units) and y OUT; NULL: unwanted."""
+cdef ptrdiff_t run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
+                         const Array *y) noexcept nogil:
+    """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT; NULL: unwanted.
+    The step where it ended: a tile that can resume stops when time is up."""
     cdef Tile tile = whole[0]
     cdef indygru_tile *job = &tile.job
     cdef Lines weights = take_weights(p, &tile)
-    cdef ptrdiff_t i
+    cdef ptrdiff_t first = begin, longest = longest_row(p, &job.run), steps
     job.h, job.h_row, job.proj = tile.state, job.n_units, tile.proj
     job.gates, job.gates_line, job.y, job.y_step, job.y_row = tile.gates, 0, unwanted_y(p, &tile), 0, 0
     if gates is not NULL:
         job.gates, job.gates_line = gates, 3 * job.n_units
     if y is not NULL:
         job.y_step, job.y_row = y.step // p.itemsize, y.row // p.itemsize
-    for i in range(ceil_div(end - begin, p.chunk)):
-        job.run.first_step = begin + i * p.chunk
-        job.run.n_steps = min(p.chunk, end - job.run.first_step)
+    while first < end and (first == begin or p.done is NULL or not time_is_up(p)):
+        steps = min(p.chunk, end - first)
+        if p.clear_padding:
+            zero_padding(p, &tile, first, first + steps)
         if y is not NULL:
-            job.y = cell(y, job.run.first_step, tile.row, tile.unit * p.itemsize)
-        project(p, &tile, weights)
-        p.ops.forward_tile(job)
-        job.gates = <char *> job.gates + indygru_count_lines(&job.run) * job.gates_line * p.itemsize
+            job.y = cell(y, first, tile.row, tile.unit * p.itemsize)
+        job.run.first_step, job.run.n_steps = first, min(steps, longest - first)
+        if job.run.n_steps > 0:
+            project(p, &tile, weights)
+            p.ops.forward_tile(job)
+            job.gates = <char *> job.gates + indygru_count_lines(&job.run) * job.gates_line * p.itemsize
+        first += steps
+    return first
 
 
-cdef void forward_tile(const Plan *p, ptrdiff_t begin, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile over steps from `begin` on; h (rows, units) IN/OUT."""
+cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """One tile, to its end or that of the round; h (rows, units) IN/OUT."""
     cdef Tile tile = nth_tile(p, index, scratch)
-    cdef ptrdiff_t end = min(begin + steps, longest_row(p, &tile.job.run))
+    cdef ptrdiff_t first = 0 if p.done is NULL else p.done[index]
+    cdef ptrdiff_t end = p.n_steps if p.clear_padding else longest_row(p, &tile.job.run)
     cdef unsigned long long state
-    if p.clear_padding and begin == 0:
-        zero_padding(p, &tile)
-    if begin >= end:
-        return
-    state = indygru_flush_enter()
-    move_state(p, &tile, &p.h, False)
-    run_steps(p, &tile, begin, end, tape_of(p, &tile, begin), &p.y if p.y.data is not NULL else NULL)
-    move_state(p, &tile, &p.h, True)
-    indygru_flush_leave(state)
+    if first < end:
+        state = indygru_flush_enter()
+        move_state(p, &tile, &p.h, False)
+        first = run_steps(p, &tile, first, end, tape_of(p, &tile, first), &p.y if p.y.data is not NULL else NULL)
+        move_state(p, &tile, &p.h, True)
+        indygru_flush_leave(state)
+    if p.done is not NULL:
+        p.done[index] = first if first < end else p.n_steps
 
 
 cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
@@ -135,17 +141,17 @@ cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     run_steps(p, tile, run.first_step, run.first_step + run.n_steps, tile.gates, NULL)
 
 
-cdef void backward_tile(const Plan *p, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """One tile over one chunk: gradients of its gates, of its state before the chunk, of its part of u and b."""
     cdef Tile tile = nth_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line
+    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line, first = p.now.first_step
     cdef unsigned long long state
-    job.run.first_step, job.run.n_steps = first, min(steps, longest_row(p, &job.run) - first)
+    job.run.first_step, job.run.n_steps = first, min(p.now.n_steps, longest_row(p, &job.run) - first)
     if job.run.n_steps <= 0:
         return
     state = indygru_flush_enter()
-    line = count_lines(p, 0, tile.row, first, steps)
+    line = count_lines(p, 0, tile.row, first, p.now.n_steps)
     job.gates, job.gates_line = tape_of(p, &tile, first), 3 * job.n_units
     if p.tape is NULL:
         job.gates = tile.gates

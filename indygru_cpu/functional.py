@@ -124,36 +124,38 @@ def forward(
     if not return_sequences and (tape or out is not None):
         raise ValueError("return_sequences: a tape and `out` need all states, got False")
     threads = call.threads(check.num_threads(num_threads))
-    y, h_n = _rooms(call, h0, out, h_out, return_sequences)
+    y, h = _rooms(call, h0, out, h_out, return_sequences)
     if y is None or not tape:
-        _engine.infer(call, h_n, y, threads, progress)
-        return y, h_n
-    if h_n is h0:
+        _engine.infer(call, h, y, threads, progress)
+        return y, _last_state(h, h_out)
+    if h_out is not None and h_out is h0:
         call = call._replace(h0=call.h0.copy())
-    kept = _engine.train(call, h_n, y, threads, recompute, progress)
+    kept = _engine.train(call, h, y, threads, recompute, progress)
     shown = y.view()
     shown.flags.writeable = out is not None
-    return shown, h_n, kept
+    return shown, _last_state(h, h_out), kept
 
 
 def _rooms(
     call: Call, h0: object, out: Array | None, h_out: Array | None, return_sequences: bool
 ) -> tuple[Array | None, Array]:
-    """Where y goes, and where the state lives during the call, beginning as h0. All is checked before it is written."""
-    in_place = h_out is not None and h_out is h0
+    """Where y goes, and a copy of h0, where the state lives during the call: if it ends early, h_out stays as it is."""
     if out is not None:
         call.check_out("out", out, call.y_shape, {"h0": call.h0})
     if h_out is not None:
-        others = {} if in_place else {"h0": call.h0}
+        others = {} if h_out is h0 else {"h0": call.h0}
         call.check_out("h_out", h_out, call.h0.shape, others if out is None else {**others, "out": out})
     y = None
     if return_sequences:
         y = np.empty(call.y_shape, call.x.dtype) if out is None else out
+    return y, np.array(call.h0, order="C")
+
+
+def _last_state(h: Array, h_out: Array | None) -> Array:
     if h_out is None:
-        h_out = np.array(call.h0, order="C")
-    elif not in_place:
-        h_out[...] = call.h0
-    return y, h_out
+        return h
+    h_out[...] = h
+    return h_out
 
 
 def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None) -> Gradients:

@@ -135,10 +135,14 @@ class IndyGRU(Weighted):
         form, stack = start.form, Stack.of(self, num_threads)
         news = Progress(progress, start.n_steps)
         y = start.room("out", out, start.y_shape, {"h0": start.h0}) if wants_y else None
-        h_n = start.first_state(h_out, out)
+        kept = None if h_out is None else start.room_for_state(h_out, out)
+        h = start.first_state()  # apart from h_out, which stays as it is if something ends the call
         y_inward = None if y is None else form.inward(y)
-        infer(stack, start.x, form.state_inward(h_n), y_inward, start.sequences, news)
-        return y, h_n
+        infer(stack, start.x, form.state_inward(h), y_inward, start.sequences, news)
+        if kept is None:
+            return y, h
+        kept[...] = h
+        return y, kept
 
     def _train(
         self, start: Start, recompute: bool, num_threads: int | None, progress: Any

@@ -71,6 +71,10 @@ class Stream(_core.Steps):
     def _checked_x(self, x_t: object) -> Array:
         return self._checked("x_t", x_t, ())
 
+    def _serial_threads(self) -> int:
+        _threads.warn_of_fork()
+        return 1
+
     def push_many(self, chunk: object) -> Array:
         """Take the steps of a chunk; faster than as many pushes.
 

@@ -39,6 +39,22 @@ def dtype(request):
 
 
 @pytest.fixture
+def short_rounds():
+    """The threads come back to Python after one chunk each."""
+    before = _core.set_seconds_of_a_round(0)
+    yield
+    _core.set_seconds_of_a_round(before)
+
+
+@pytest.fixture
+def long_rounds():
+    """They come back when they are done, however slow the machine."""
+    before = _core.set_seconds_of_a_round(1e9)
+    yield
+    _core.set_seconds_of_a_round(before)
+
+
+@pytest.fixture
 def run_python(tmp_path):
     """`helpers.run_python`, away from the clone's root."""
 

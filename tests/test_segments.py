@@ -1,4 +1,4 @@
-"""Calls cut into pieces: segments with returns to Python between them, tiles with shared weights, chunks of stacks."""
+"""Calls cut into pieces: rounds with returns to Python between them, tiles with shared weights, chunks of stacks."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import oracles
 import pytest
 from oracles import B, N, forward_part, infer, long_case, make, make_call, run
 
-from indygru_cpu import _stack, functional
+from indygru_cpu import _core, _stack, functional
 
-#: (T, B, D, N) of more than two segments each: packed panels; BLAS, as the kernel lies; BLAS, packed.
+#: (T, B, D, N) of more than two chunks each: packed panels; BLAS, as the kernel lies; BLAS, packed.
 LONG = [((700, 9, 8000, 17), True), ((700, 9, 8000, 17), False), ((300, 9, 2000, 140), False)]
 
 
 @pytest.mark.parametrize(("shape", "reproducible"), LONG)
-def test_same_bits_on_any_number_of_threads(shape, reproducible):
+def test_same_bits_on_any_number_of_threads(long_rounds, shape, reproducible):
+    """In rounds of one chunk, too."""
     case = long_case(shape)
     expected = case.forward(num_threads=1, reproducible=reproducible)
-    for num_threads in (2, 3, 5):
+    _core.set_seconds_of_a_round(0)
+    for num_threads in (1, 2, 3, 5):
         helpers.assert_same_bits(case.forward(num_threads=num_threads, reproducible=reproducible), expected)
 
 
-def test_segments_are_one_call(tier):
+@pytest.mark.usefixtures("short_rounds")
+def test_rounds_are_one_call(tier):
     """Cut in two at a place that is none of theirs, state carried over: the same bits, of the gates on the tape too."""
     case = long_case((13_000, 1, 8000, 9), ragged=False)
 
@@ -44,7 +47,25 @@ def test_segments_are_one_call(tier):
     helpers.assert_same_bits(h_n, second[1])
 
 
-def test_a_tape_of_several_segments():
+@pytest.mark.usefixtures("short_rounds")
+@pytest.mark.parametrize("ragged", [True, False])
+def test_backward_in_short_rounds(dtype, ragged):
+    """Several chunks, each job in rounds: the bits of one round."""
+    case = helpers.random_case((90, 7, 4000, 9), dtype, ragged=ragged)
+    short = case.run(num_threads=3)
+    _core.set_seconds_of_a_round(1e9)
+    helpers.assert_same_bits(case.run(num_threads=1), short)
+
+
+@pytest.mark.parametrize("shape", [(1, 9000, 9, 7), (2, 3, 17, 2800)], ids=str)
+def test_long_sums_of_products(dtype, shape):
+    """More lines, or more columns, than a product sums at once."""
+    case = helpers.random_case(shape, dtype)
+    helpers.assert_close(case.run(), case.expected(), dtype)
+
+
+@pytest.mark.usefixtures("short_rounds")
+def test_a_tape_of_several_rounds():
     """Its gates are those that are computed anew from y."""
     case = long_case((300, 9, 2000, 140))
     options = {"num_threads": 1, "reproducible": True}
@@ -76,6 +97,7 @@ def test_weights_that_many_tiles_share(tier, dtype, shape):
         helpers.assert_same_bits(case.run(num_threads=3, reproducible=reproducible), found)
 
 
+@pytest.mark.usefixtures("long_rounds")
 @pytest.mark.parametrize("steps", [1, 7, 8, 33])
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_chunks_of_inner_layers(dtype, monkeypatch, steps, layers):
@@ -109,6 +131,7 @@ def test_what_is_not_cut_into_chunks(dtype, monkeypatch, form):
     helpers.assert_same_bits(layer.ragged(*arguments)[0], expected[1])
 
 
+@pytest.mark.usefixtures("long_rounds")
 def test_chunks_are_not_too_short(monkeypatch):
     """Each packs the weights anew."""
     monkeypatch.setattr(_stack, "INNER_BYTES", 1)

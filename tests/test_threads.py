@@ -20,7 +20,6 @@ from indygru_cpu import IndyGRU, _core, _environment, _threads, functional
 
 needs_openmp = pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 
 #: (T, B, D, N), all above the least work: one row of many units, many rows of few, blocks of both, wide input,
@@ -89,26 +88,6 @@ def test_the_interpreter_runs_on_meanwhile():
         assert ticks * 0.002 > 0.1 * seconds
 
 
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "50000 100000\n"}, 0.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu.max": "400000 100000\n", "cpu/cpu.cfs_quota_us": "1\n", "cpu/cpu.cfs_period_us": "1\n"}, 4.0),
-        ({"cpu.max": ""}, None),
-        ({}, None),
-    ],
-)
-def test_cgroup_quota(tmp_path, files, expected):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert _threads.cgroup_quota(str(tmp_path)) == expected
-
-
 @needs_openmp
 @pytest.mark.parametrize(
     ("quota", "processors", "openmp", "expected"),
@@ -137,8 +116,10 @@ def test_count():
 
 
 def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
+    monkeypatch.setattr(_threads, "_warned_of_fork", True)
     monkeypatch.setattr(_threads._core, "is_forked", lambda: True)
     assert _threads.count(8, 1e12) == _threads.default().count == 1
+    monkeypatch.setattr(_threads._core, "is_forked", lambda: False)
     monkeypatch.setattr(_threads._core, "openmp_threads", lambda: 0)
     assert _threads.count(8, 1e12) == 1
     assert "OpenMP" in _threads.default().reason
@@ -214,23 +195,6 @@ def test_threads_that_were_asked_for_are_used(run_python, num_threads):
         print(tasks() - before)
     """
     assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1") == str(num_threads - 1)
-
-
-@needs_fork
-@pytest.mark.parametrize("first", [1, 2], ids=["serial parent", "parallel parent"])
-def test_fork(run_python, first):
-    """The child computes the same bits, serially, whatever the parent did; the parent goes on as before."""
-    code = f"""
-        from indygru_cpu import _threads
-        expected = everything(num_threads={first})
-        child = os.fork()
-        if not child:
-            serial = _threads.default().count == 1 and _threads.count(4, 1e12) == 1
-            os._exit(0 if serial and everything(num_threads=4) == expected == everything() else 3)
-        assert os.waitpid(child, 0)[1] == 0
-        print(everything(num_threads=2) == expected, _threads.count(2, 1e12))
-    """
-    assert run_python(with_run(code)) == f"True {2 if _core.openmp_threads() else 1}"
 
 
 def test_wrong_numbers_are_refused():

@@ -1,12 +1,9 @@
-/* Which tiers this machine can run, denormals, and forks: what a call has to ask of its surroundings. */
+/* Which tiers this machine can run, and denormals: what a call has to ask of its surroundings. */
 #include "indygru_kernels.h"
 
 #include <stdint.h>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
-#endif
-#if !defined(_WIN32)
-#include <pthread.h>
 #endif
 
 extern const indygru_tier indygru_tier_baseline, indygru_tier_x86_v3, indygru_tier_x86_v4;
@@ -64,14 +61,3 @@ unsigned long long indygru_flush_enter(void)
 }
 
 void indygru_flush_leave(unsigned long long saved) { set_state(saved); }
-
-static volatile int forked;
-
-#if defined(_WIN32)
-int indygru_watch_forks(void) { return 0; }
-#else
-static void in_child(void) { forked = 1; }
-int indygru_watch_forks(void) { return pthread_atfork(NULL, NULL, in_child); }
-#endif
-
-int indygru_is_forked(void) { return forked; }

@@ -129,8 +129,26 @@ extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
 unsigned long long indygru_flush_enter(void);
 void indygru_flush_leave(unsigned long long saved);
 
-/* Whether this process is a fork's child. OpenMP runtimes do not survive fork, so a child must stay serial. */
-int indygru_watch_forks(void); /* once; 0 on success */
+/* What all calls of the process share (team.c). A seat is a thread at work, the calling one included. */
+#define INDYGRU_MOST_SEATS 64 /* OpenBLAS has a fixed number of work buffers: this many callers stay far below it */
+
+/* Once, at import; 0 on success. `end_helpers` ends the threads that OpenMP keeps for the calling one; 0 on success. */
+int indygru_start_teams(int (*end_helpers)(void));
+
+/* Up to `wanted` seats, as far as there are any, but at least `least`; the number may be 0. */
+int indygru_take_seats(int wanted, int least);
+int indygru_seats_taken(void);
+
+/* Of a team that has its seats, how many threads can be started now; the seats of the others are free again. OpenMP
+   would end the process where one cannot be started. */
+int indygru_grant_team(int wanted);
+
+/* After the work of a team: its seats are free, and OpenMP keeps its threads, unless it keeps too many already. */
+void indygru_leave_seats(int n_threads);
+
+/* Whether this process is the child of a fork that OpenMP's threads did not survive, so that it must stay serial. */
 int indygru_is_forked(void);
+
+double indygru_now(void); /* seconds, of a clock that nobody sets */
 
 #endif

@@ -1,0 +1,69 @@
+# Part of _core.pyx: items of work, shared by a team in rounds, between which the caller's thread is back in Python.
+from time import sleep
+
+cdef extern from * nogil:
+    """
+    /* The number before. */
+    static ptrdiff_t take_next(ptrdiff_t *next) { return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED); }
+    """
+    ptrdiff_t take_next(ptrdiff_t *next)
+
+# One of p.n_items.
+ctypedef void (*job_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil
+
+cdef double seconds_of_a_round = 0.05
+
+
+def set_seconds_of_a_round(double seconds):
+    """The former value. For tests: with 0, each thread takes one item or chunk and comes back."""
+    global seconds_of_a_round
+    before, seconds_of_a_round = seconds_of_a_round, seconds
+    return before
+
+
+cdef bint time_is_up(const Plan *p) noexcept nogil:
+    return indygru_now() >= p.round_end
+
+
+cdef void take_items(Plan *p, job_t job, char *scratch) noexcept nogil:
+    """One thread's part of a round. An item that it has begun it finishes; a tile of forward may stop after a chunk."""
+    cdef ptrdiff_t item = take_next(&p.next_item)
+    while item < p.n_items:
+        job(p, item, scratch)
+        if time_is_up(p):
+            return
+        item = take_next(&p.next_item)
+
+
+cdef int take_team(int wanted, bint blas) except 0:
+    """Seats for a team. OpenBLAS bears only so many callers: one too many waits, and Ctrl-C ends the waiting."""
+    cdef int seats
+    if indygru_is_forked():
+        wanted = 1  # also in the middle of a call, if `progress` or a signal's handler forks
+    seats = indygru_take_seats(wanted, 0 if blas else 1)
+    while seats == 0:
+        sleep(0.001)
+        seats = indygru_take_seats(wanted, 0)
+    if blas and get_blas_threads is not NULL and get_blas_threads() != 1:
+        set_blas_threads(1)  # threadpoolctl sets it in every OpenBLAS that it finds; more threads, other bits
+    if seats > 1:
+        with nogil:
+            seats = indygru_grant_team(seats)
+    return seats
+
+
+cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas,
+                    progress=None) except -1:
+    """Every item, whichever thread takes it. Between rounds: signals, such as Ctrl-C, and news for the caller."""
+    cdef int team
+    p.next_item, p.n_items = 0, n_items
+    while p.next_item < n_items:
+        team = take_team(n_threads, blas)
+        with nogil:
+            play_round(p, job, team, scratch)
+            indygru_leave_seats(team)
+        PyErr_CheckSignals()
+        if progress is not None and steps_done(p) > p.steps_told:
+            p.steps_told = steps_done(p)
+            progress(p.steps_told)
+    return 0

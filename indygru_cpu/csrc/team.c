@@ -1,0 +1,115 @@
+/* What all calls of a process share: seats for threads at work, threads that OpenMP keeps, forks, and the time. */
+#include "indygru_kernels.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <time.h>
+
+static int seats;          /* taken */
+static int kept;           /* threads that OpenMP keeps for all threads that have called */
+static pthread_key_t ours; /* how many of them it keeps for the calling thread */
+static int was_parallel;   /* whether there ever was a team */
+static int forked, survives_fork;
+static int (*end_helpers)(void);
+
+int indygru_take_seats(int wanted, int least)
+{
+    int taken = __atomic_load_n(&seats, __ATOMIC_RELAXED), got;
+    do {
+        int left = INDYGRU_MOST_SEATS - taken;
+        got = left < wanted ? left : wanted;
+        got = got < least ? least : got;
+    } while (got > 0 &&
+             !__atomic_compare_exchange_n(&seats, &taken, taken + got, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return got > 0 ? got : 0;
+}
+
+int indygru_seats_taken(void) { return __atomic_load_n(&seats, __ATOMIC_RELAXED); }
+
+static int own_helpers(void) { return (int)(intptr_t)pthread_getspecific(ours); }
+static void forget_helpers(void *n) { __atomic_sub_fetch(&kept, (int)(intptr_t)n, __ATOMIC_RELAXED); }
+
+static void *wait_at(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* How many of so many threads can be started, all at once; then they end. */
+static int try_threads(int wanted)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t threads[INDYGRU_MOST_SEATS];
+    int n = 0;
+    pthread_mutex_lock(&gate);
+    while (n < wanted && pthread_create(&threads[n], NULL, wait_at, &gate) == 0)
+        n++;
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    return n;
+}
+
+int indygru_grant_team(int wanted)
+{
+    int missing = wanted - 1 - own_helpers();
+    if (missing > 0) {
+        missing -= try_threads(missing);
+        __atomic_sub_fetch(&seats, missing, __ATOMIC_ACQ_REL);
+        wanted -= missing;
+    }
+    if (wanted > 1)
+        __atomic_store_n(&was_parallel, 1, __ATOMIC_RELAXED);
+    return wanted;
+}
+
+static void keep_helpers(int n)
+{
+    int before = own_helpers();
+    if (n == before)
+        return;
+    if (__atomic_add_fetch(&kept, n - before, __ATOMIC_RELAXED) > INDYGRU_MOST_SEATS && end_helpers() == 0) {
+        forget_helpers((void *)(intptr_t)n);
+        n = 0;
+    }
+    pthread_setspecific(ours, (void *)(intptr_t)n);
+}
+
+void indygru_leave_seats(int n_threads)
+{
+    if (n_threads > 1)
+        keep_helpers(n_threads - 1);
+    __atomic_sub_fetch(&seats, n_threads, __ATOMIC_ACQ_REL);
+}
+
+double indygru_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Teams at work end first: a child made in the middle would find locks of OpenBLAS held by threads that it lacks. */
+static void before_fork(void)
+{
+    const struct timespec moment = {0, 500 * 1000};
+    while (indygru_seats_taken())
+        nanosleep(&moment, NULL);
+    survives_fork = !forked && !was_parallel && end_helpers() == 0;
+}
+
+static void in_child(void)
+{
+    forked = !survives_fork;
+    seats = kept = 0;
+    pthread_setspecific(ours, NULL);
+}
+
+int indygru_start_teams(int (*end)(void))
+{
+    end_helpers = end;
+    return pthread_key_create(&ours, forget_helpers) || pthread_atfork(before_fork, NULL, in_child);
+}
+
+int indygru_is_forked(void) { return forked; }
