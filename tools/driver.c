@@ -59,9 +59,11 @@ static int run_ragged_too(const job *j, setting s)
 /* A job at every size, in every activation. */
 static void run_everywhere(const job *j, enum indygru_dtype dtype, const indygru_tier *tier)
 {
-    /* rows, units, steps, inputs; the fifth has the widest tile and more inputs than a run of the micro-kernel */
-    static const ptrdiff_t sizes[][4] = {{1, 7, 17, 33}, {7, 17, 33, 1},   {17, 33, 1, 7},
-                                         {33, 1, 7, 17}, {7, 128, 3, 257}, {3, 9, 8, 0}};
+    /* rows, units, steps, inputs: lines that leave each number of rows to the micro-kernel's last block, with columns
+     * for several panels of the widest vectors; the widest tile, more inputs than a run of the micro-kernel, and none
+     */
+    static const ptrdiff_t sizes[][4] = {{1, 65, 7, 17}, {2, 33, 7, 9},  {7, 17, 33, 1},  {17, 33, 1, 7},
+                                         {33, 1, 7, 17}, {7, 128, 3, 9}, {5, 7, 17, 257}, {3, 9, 8, 0}};
     int ran = 0;
     bits = 0;
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
