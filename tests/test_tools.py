@@ -26,7 +26,7 @@ RELEASE = {"forward_tile f32 baseline": 40.0, "forward_tile f32 x86_v3": 13.0}
 def driver(tmp_path_factory):
     """Under sanitizers, if the compiler has them. Not optimised: that is quicker to build."""
     folder = tmp_path_factory.mktemp("driver")
-    strict = ("-O1", "-Wall", "-Wextra", "-Werror")
+    strict = ("-O0", "-Wall", "-Wextra", "-Werror")
     try:
         return build_driver.build_driver(folder, *strict, "-fsanitize=address,undefined", "-fno-sanitize-recover")
     except SystemExit:

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +52,17 @@ def build_driver(folder: Path, *extra: str) -> Path:
 
     ``extra`` comes after the release's flags, for example ``-fsanitize=address,undefined``.
     """
+    command = (*compiler(), *STANDARD, *release_flags(), "-fPIC", *extra)
     program = folder / "driver"
-    sources = [Path(__file__).with_name("driver.c"), *sorted(CSRC.glob("*.c"))]
-    run(*compiler(), *STANDARD, *release_flags(), "-fPIC", *extra, f"-I{CSRC}", *sources, "-o", program, "-lm")
+
+    def compile_one(source: Path) -> Path:
+        done = folder / f"{source.stem}.o"
+        run(*command, f"-I{CSRC}", "-c", source, "-o", done)
+        return done
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, [Path(__file__).with_name("driver.c"), *sorted(CSRC.glob("*.c"))]))
+    run(*command, *objects, "-o", program, "-lm")
     return program
 
 

@@ -173,16 +173,18 @@ check_python-asan() {
             "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" --
 }
 
-# Clang's, because its OpenMP tells the sanitizer, through archer, what waits for what; GCC's does not.
+# With Clang's OpenMP, which tells the sanitizer through archer what waits for what; GCC's does not.
 check_python-tsan() {
-    needs "$clang" setarch
-    local libraries
-    libraries=$(dirname "$("$clang" -print-file-name=libclang_rt.tsan-x86_64.so)")
-    libraries+=:$(dirname "$("$clang" -print-file-name=libarcher.so)")
-    export LD_LIBRARY_PATH=$libraries
-    CC=$clang package python-tsan -O1 -g -fsanitize=thread -shared-libsan || return
-    runner=(setarch --addr-no-randomize) TESTS=${TESTS:-$THREADED} suite "$work/python-tsan/package" \
-        LD_PRELOAD=libclang_rt.tsan-x86_64.so TSAN_OPTIONS=ignore_noninstrumented_modules=1 --
+    needs setarch
+    local archer folder
+    archer=$(find /usr/lib/llvm-*/lib -name libarcher.so 2> /dev/null | sort -V | tail -1)
+    [ -n "$archer" ] || { echo "there is no libarcher.so here, of LLVM's OpenMP"; return $NOT_RUN; }
+    folder=$(dirname "$archer")
+    TSAN_OPTIONS=exitcode=0 package python-tsan -O1 -g -fsanitize=thread || return
+    runner=(setarch --addr-no-randomize)
+    TESTS=${TESTS:-$THREADED} suite "$work/python-tsan/package" "LD_LIBRARY_PATH=$folder" \
+        "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libtsan.so) $folder/libomp.so.5" \
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1 --
 }
 
 check_coverage() {
