@@ -232,4 +232,4 @@ main() {
     [ $missing -eq 0 ] || exit $NOT_RUN
 }
 
-main "$@"
+{ main "$@"; exit; } # in one piece: bash reads a script as it goes, and someone may edit it
