@@ -13,18 +13,19 @@ from typing import Any
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # -ffp-contract=off: the kernels write out every FMA, so that a number has the same bits wherever it is computed.
-# -fno-tree-loop-distribute-patterns: copies of a few vectors stay vectors instead of becoming memcpy.
 # fast-math in any form and -march=native are forbidden: CONTRIBUTING.md says why.
 CFLAGS = [
     "-O3",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=off",
-    "-fno-tree-loop-distribute-patterns",
     "-fopenmp-simd",
 ]
+# Copies of a few vectors stay vectors instead of becoming memcpy. Clang refuses flags that it does not know.
+GCC_CFLAGS = ["-fno-tree-loop-distribute-patterns"]
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -47,6 +48,19 @@ SERIAL_WARNING = """
 indygru_cpu: building WITHOUT OpenMP: every call will run on one thread
 ********************************************************************************
 """
+
+
+def flags_known(compiler: Any, flags: list[str]) -> list[str]:
+    """Return the flags if the compiler takes them, else none."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "empty.c")
+        source.touch()
+        try:
+            compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+            return flags
+        except CompileError:
+            print(f"indygru_cpu: built without {' '.join(flags)}: this compiler does not know it", file=sys.stderr)
+            return []
 
 
 def openmp_works(compiler: Any) -> bool:
@@ -83,8 +97,9 @@ class BuildExt(build_ext):
         openmp = ["-fopenmp"] if wants_openmp(self.compiler) else []
         if not openmp:
             print(SERIAL_WARNING, file=sys.stderr)
+        flags = CFLAGS + flags_known(self.compiler, GCC_CFLAGS) + openmp
         for extension in self.extensions:
-            extension.extra_compile_args = CFLAGS + openmp
+            extension.extra_compile_args = flags
             extension.extra_link_args = openmp
         super().build_extensions()
 

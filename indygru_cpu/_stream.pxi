@@ -49,15 +49,14 @@ cdef class Steps:
             lay_step_grid(p, n_threads)
             p.engine, p.chunk = PANELS, 1
             measure_scratch(p)
-            p.packed = <char *> NULL + bytes  # an offset, until there is a block
             bytes += p.unit_tiles * p.weights_bytes
             scratch = max(scratch, n_threads * scratch_bytes(p))
             self.work += self.n_batch * 3 * n_units * (p.group_inputs + UNIT_WORK)
-        self.block = allocate(bytes + scratch + state.nbytes)
-        self.scratch = self.block + bytes
-        self.saved = self.scratch + scratch
+        self.block = self.saved = allocate(aligned(state.nbytes) + bytes + scratch)
+        self.scratch = self.saved + aligned(state.nbytes)
         for k in range(self.n_layers):
-            self.plans[k].packed = self.block + (self.plans[k].packed - <char *> NULL)
+            self.plans[k].packed = self.scratch
+            self.scratch += self.plans[k].unit_tiles * self.plans[k].weights_bytes
         self._take(stack)
 
     def __dealloc__(self):

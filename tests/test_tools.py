@@ -1,8 +1,10 @@
-"""The C driver, and what is made of the instructions that it is counted to take."""
+"""The C driver, the checks by name, and what is made of the instructions that the driver is counted to take."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,16 +15,22 @@ import pytest
 from indygru_cpu import _core
 
 sys.path.insert(0, str(helpers.ROOT / "tools"))
+import build_driver
 import instructions
 
-needs_compiler = pytest.mark.skipif(not shutil.which(instructions.compiler()[0]), reason="there is no C compiler here")
+needs_compiler = pytest.mark.skipif(not shutil.which(build_driver.compiler()[0]), reason="there is no C compiler here")
 RELEASE = {"forward_tile f32 baseline": 40.0, "forward_tile f32 x86_v3": 13.0}
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    """Not optimised: that is quicker to build, and instructions.py builds it as the release is built."""
-    return instructions.build_driver(tmp_path_factory.mktemp("driver"), "-O1", "-Wall", "-Wextra", "-Werror")
+    """Under sanitizers, if the compiler has them. Not optimised: that is quicker to build."""
+    folder = tmp_path_factory.mktemp("driver")
+    strict = ("-O0", "-Wall", "-Wextra", "-Werror")
+    try:
+        return build_driver.build_driver(folder, *strict, "-fsanitize=address,undefined", "-fno-sanitize-recover")
+    except SystemExit:
+        return build_driver.build_driver(folder, *strict)
 
 
 def ask(driver, *arguments, status=0):
@@ -31,12 +39,39 @@ def ask(driver, *arguments, status=0):
     return done.stderr if status else done.stdout
 
 
+def bits_of(lines):
+    """Hashes of the results by tier, then by job and dtype. Panels are as wide as a tier's vectors, so they differ."""
+    found = {}
+    for job, dtype, tier, _, bits in map(str.split, lines):
+        if job != "pack_panels":
+            found.setdefault(tier, {})[job, dtype] = bits
+    return found
+
+
 @needs_compiler
-def test_driver_runs_every_job(driver):
-    """In every tier, dtype and activation, at five sizes; full, with lengths, and with origins."""
+def test_driver_agrees_with_plain_c(driver):
+    """Each job in every tier and dtype: eight sizes, six activations; full, with lengths, and with origins."""
     jobs = [line.split()[0] for line in ask(driver, "jobs").splitlines()]
     assert ask(driver, "tiers").split() == list(_core.tiers())
-    assert ask(driver, "all").split() == [str(len(jobs) * len(_core.tiers()) * 2 * 6 * 5 * 3), "jobs"]
+    lines = ask(driver, "all").splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        [job, dtype, tier] for tier in _core.tiers() for dtype in ("f32", "f64") for job in jobs
+    ]
+    assert {line.split()[3] for line in lines} == {str(8 * 6 * 3)}
+    with_fma = [bits for tier, bits in bits_of(lines).items() if tier != "baseline"]
+    assert all(bits == with_fma[0] for bits in with_fma)
+
+
+@needs_compiler
+def test_driver_has_the_same_bits_on_several_threads(driver):
+    assert ask(driver, "threads").splitlines() == [
+        f"{dtype} {tier}" for tier in _core.tiers() for dtype in ("f32", "f64")
+    ]
+
+
+@needs_compiler
+def test_driver_flushes_denormals_and_sees_forks(driver):
+    assert ask(driver, "surroundings") == ""
 
 
 @needs_compiler
@@ -61,8 +96,9 @@ def test_compiler_is_named():
     assert machine
 
 
+@needs_compiler
 def test_the_flags_are_those_of_setup():
-    flags = instructions.release_flags()
+    flags = build_driver.release_flags()
     assert flags[0] == "-O3"
     assert all(f'"{flag}"' in (helpers.ROOT / "setup.py").read_text() for flag in flags)
 
@@ -129,3 +165,51 @@ def test_table():
     lines = instructions.table(RELEASE, {"forward_tile": "unit-step"}).splitlines()
     assert lines[0] == "| job | dtype | instructions per | baseline | x86_v3 |"
     assert lines[2] == "| forward_tile | f32 | unit-step | 40 | 13 |"
+
+
+CHECK = helpers.ROOT / "tools" / "check.sh"
+needs_bash = pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
+
+
+def check(*names, **environment):
+    done = subprocess.run(
+        [shutil.which("bash"), CHECK, *names],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=dict(os.environ) | environment,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_bash
+def test_check_refuses_what_it_does_not_know():
+    assert check("asan-and-more")[0] == 2
+    status, text = check()
+    assert status == 2
+    assert "tools/check.sh NAME..." in text
+
+
+@needs_bash
+def test_every_check_is_described_and_in_the_weekly_list():
+    status, text = check("list")
+    assert status == 0
+    descriptions, _ = (CHECK.parent / "README.md").read_text().split("## What was run")
+    described = re.findall(r"^\| `([\w-]+)` \|", descriptions, re.M)
+    weekly = re.search(r'WEEKLY="\$QUICK ([^"]*)"', CHECK.read_text())[1].split()
+    quick = re.search(r'QUICK="([^"]*)"', CHECK.read_text())[1].split()
+    assert sorted(described) == sorted(quick + weekly) == sorted(text.split())
+
+
+@needs_bash
+def test_a_missing_tool_is_no_success(tmp_path):
+    """It is said, its status is 77, and what fails beside it is worse."""
+    for name in ("bash", "dirname", "mkdir"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    status, text = check("valgrind", PATH=str(tmp_path))
+    assert status == 77
+    assert "there is no valgrind here" in text
+    assert "== valgrind: NOT RUN" in text
+    status, text = check("valgrind", "instructions", PATH=str(tmp_path), PYTHON="/bin/false")
+    assert status == 1
+    assert "== instructions: FAILED" in text

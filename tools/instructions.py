@@ -13,20 +13,16 @@ Status 0: as good as the release, or another compiler, whose counts cannot be co
 from __future__ import annotations
 
 import argparse
-import ast
 import json
-import os
 import platform
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-CSRC = ROOT / "indygru_cpu" / "csrc"
+from build_driver import build_driver, compiler, run
+
 RELEASE = Path(__file__).with_suffix(".json")
 LIMIT = 1.05
 NOT_RUN = 77
@@ -38,39 +34,6 @@ clang __clang_major__ __clang_minor__
 gcc __GNUC__ __GNUC_MINOR__
 #endif
 """
-
-
-def run(*command: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command with `text` as its input and return what it printed; its own words are the error."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, input=text)
-    if done.returncode:
-        raise SystemExit(f"{shlex.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}")
-    return done
-
-
-def compiler() -> list[str]:
-    """Return the command of the C compiler, as setuptools takes it from the environment."""
-    return shlex.split(os.environ.get("CC", "cc"))
-
-
-def release_flags() -> list[str]:
-    """Return the kernels' flags: CFLAGS of setup.py, which cannot be imported without building."""
-    for statement in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CFLAGS":
-            return list(ast.literal_eval(statement.value))
-    raise SystemExit("setup.py: expected an assignment to CFLAGS")
-
-
-def build_driver(folder: Path, *extra: str) -> Path:
-    """Build driver.c with the kernels, as position-independent code like the extension.
-
-    ``extra`` comes after the release's flags, for example ``-fsanitize=address,undefined``.
-    """
-    program = folder / "driver"
-    sources = [Path(__file__).with_name("driver.c"), *sorted(CSRC.glob("*.c"))]
-    run(*compiler(), "-std=c11", *release_flags(), "-fPIC", *extra, f"-I{CSRC}", *sources, "-o", program, "-lm")
-    return program
 
 
 def built_by() -> str:

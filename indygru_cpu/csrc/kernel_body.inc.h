@@ -2,7 +2,9 @@
  * That file defines TIER (the suffix), VECTOR_BYTES, HAS_FMA and BLAS_INPUTS, and includes nothing else inside its
  * target region. */
 
+#ifndef INLINE /* static alone, where branches are counted: inlined copies would count each time */
 #define INLINE static inline __attribute__((always_inline))
+#endif
 #define SIMD _Pragma("omp simd")
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)

@@ -5,7 +5,11 @@
 #define VECTOR_BYTES 16
 #define BLAS_INPUTS 16
 #if !defined(__x86_64__)
-#define HAS_FMA (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
+#if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)
+#define HAS_FMA 1
+#else
+#define HAS_FMA 0
+#endif
 #include "kernel_body.inc.h"
 #else
 #define HAS_FMA 0

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs a static driver on a processor with AVX-512, which Bochs emulates: a Linux kernel, busybox and the driver on a CD.
+#     tools/bochs.sh DRIVER KERNEL FOLDER
+# Prints what `driver all`, `threads` and `surroundings` print; status 0 if all three ended with 0.
+set -euo pipefail
+driver=$1 kernel=$2 folder=$3
+
+mkdir -p "$folder/initrd/bin" "$folder/cd/boot/grub"
+cp "$driver" "$folder/initrd/bin/driver"
+cp "$(command -v busybox)" "$folder/initrd/bin/busybox"
+cat > "$folder/initrd/init" <<'INIT'
+#!/bin/busybox sh
+echo BEGIN
+for command in all threads surroundings; do /bin/driver $command || echo "FAILED: driver $command"; done
+echo END
+/bin/busybox poweroff -f
+INIT
+chmod +x "$folder/initrd/init"
+(cd "$folder/initrd" && find . | cpio --quiet -o -H newc | gzip) > "$folder/cd/boot/initrd"
+cp "$kernel" "$folder/cd/boot/kernel"
+cat > "$folder/cd/boot/grub/grub.cfg" <<'GRUB'
+set timeout=0
+menuentry driver {
+    linux /boot/kernel console=ttyS0 quiet mitigations=off nokaslr tsc=unstable
+    initrd /boot/initrd
+}
+GRUB
+grub-mkrescue --quiet -o "$folder/boot.iso" "$folder/cd" 2> "$folder/grub.log" || { cat "$folder/grub.log" >&2; exit 1; }
+cat > "$folder/bochsrc" <<BOCHS
+megs: 256
+cpu: model=corei7_skylake_x, count=1, ips=100000000
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+ata0-master: type=cdrom, path=$folder/boot.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev=$folder/serial.txt
+display_library: rfb, options="timeout=0"
+clock: sync=none
+log: $folder/bochs.log
+panic: action=fatal
+BOCHS
+printf 'continue\nquit\n' > "$folder/debugger" # Debian's Bochs starts in its debugger
+bochs -q -f "$folder/bochsrc" -rc "$folder/debugger" < /dev/null > "$folder/bochs.out" 2>&1 || true
+sed -n '/^BEGIN/,/^END/p' "$folder/serial.txt" | tr -d '\r' > "$folder/said"
+grep -v -e '^BEGIN$' -e '^END$' "$folder/said" || true
+grep -q '^END$' "$folder/said" && ! grep -q FAILED "$folder/said"

@@ -1,0 +1,114 @@
+/* The equations in plain C and double, one number after the other: what every job's results are compared with.
+ * Arrays are dense and lie as `tile_of` in driver_jobs.h lays them; csrc/README.md derives the gradients. */
+#ifndef DRIVER_REFERENCE_H
+#define DRIVER_REFERENCE_H
+
+#include "indygru_kernels.h"
+
+#include <math.h>
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+static double activation_of(enum indygru_activation activation, double x)
+{
+    switch (activation) {
+    case INDYGRU_TANH: return tanh(x);
+    case INDYGRU_RELU: return x < 0 ? 0 : x;
+    case INDYGRU_SIGMOID: return sigmoid(x);
+    case INDYGRU_ELU: return x < 0 ? expm1(x) : x;
+    case INDYGRU_SOFTSIGN: return x / (1 + fabs(x));
+    default: return x;
+    }
+}
+
+/* The derivative, from the output c. */
+static double derivative_of(enum indygru_activation activation, double c)
+{
+    switch (activation) {
+    case INDYGRU_TANH: return 1 - c * c;
+    case INDYGRU_RELU: return c > 0;
+    case INDYGRU_SIGMOID: return c * (1 - c);
+    case INDYGRU_ELU: return c < 0 ? c + 1 : 1;
+    case INDYGRU_SOFTSIGN: return (1 - fabs(c)) * (1 - fabs(c));
+    default: return 1;
+    }
+}
+
+/* One unit's step; the planes of u, b, proj and gates are n apart. */
+static void reference_unit(const indygru_tile *tile, const double *u, const double *b, const double *proj,
+                           double *gates, double *h, double *y)
+{
+    ptrdiff_t n = tile->n_units;
+    double *r = gates, *z = gates + n, *c = gates + 2 * n;
+    *r = sigmoid(proj[0] + u[0] * *h + b[0]);
+    *z = sigmoid(proj[n] + u[n] * *h + b[n]);
+    *c = activation_of(tile->activation, proj[2 * n] + u[2 * n] * (*r * *h) + b[2 * n]);
+    *y = *h = *z * *h + (1 - *z) * *c;
+}
+
+static void reference_unit_backward(const indygru_tile *tile, ptrdiff_t j, const double *gates, double h, double dy,
+                                    double *dh, double *dgates)
+{
+    ptrdiff_t n = tile->n_units;
+    const double *u = (const double *)tile->u + j;
+    double *du = (double *)tile->du + j, *db = (double *)tile->db + j;
+    double r = gates[0], z = gates[n], c = gates[2 * n], d = *dh + dy;
+    double dc = d * (1 - z) * derivative_of(tile->activation, c), drh = dc * u[2 * n];
+    double dz = d * (h - c) * z * (1 - z), dr = drh * h * r * (1 - r);
+    double terms[3] = {dr, dz, dc}, factors[3] = {h, h, r * h};
+    for (int gate = 0; gate < 3; gate++) {
+        dgates[gate * n] = terms[gate];
+        du[gate * n] += terms[gate] * factors[gate];
+        db[gate * n] += terms[gate];
+    }
+    *dh = d * z + drh * r + dz * u[n] + dr * u[0];
+}
+
+/* Where a step of a row lies in y and dy. */
+static ptrdiff_t place_of(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row)
+{
+    ptrdiff_t origin = tile->run.origins ? tile->run.origins[row] : 0;
+    return (origin + step) * tile->y_step + row * tile->n_units;
+}
+
+static int is_over(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+{
+    return run->lengths && step >= run->lengths[row];
+}
+
+/* Returns the number of lines. */
+static ptrdiff_t reference_forward(const indygru_tile *tile)
+{
+    ptrdiff_t n = tile->n_units, line = 0;
+    for (ptrdiff_t step = 0; step < tile->run.n_steps; step++)
+        for (ptrdiff_t row = 0; row < tile->run.n_rows; row++) {
+            if (is_over(&tile->run, step, row))
+                continue;
+            for (ptrdiff_t j = 0; j < n; j++)
+                reference_unit(tile, (const double *)tile->u + j, (const double *)tile->b + j,
+                               (const double *)tile->proj + line * 3 * n + j, (double *)tile->gates + line * 3 * n + j,
+                               (double *)tile->h + row * n + j, (double *)tile->y + place_of(tile, step, row) + j);
+            line++;
+        }
+    return line;
+}
+
+static void reference_backward(const indygru_tile *tile, ptrdiff_t line)
+{
+    ptrdiff_t n = tile->n_units;
+    for (ptrdiff_t step = tile->run.n_steps - 1; step >= 0; step--)
+        for (ptrdiff_t row = tile->run.n_rows - 1; row >= 0; row--) {
+            if (is_over(&tile->run, step, row))
+                continue;
+            line--;
+            ptrdiff_t place = place_of(tile, step, row);
+            const double *h =
+                step ? (const double *)tile->y + place - tile->y_step : (const double *)tile->h_first + row * n;
+            for (ptrdiff_t j = 0; j < n; j++)
+                reference_unit_backward(tile, j, (const double *)tile->gates + line * 3 * n + j, h[j],
+                                        ((const double *)tile->dy)[place + j], (double *)tile->dh + row * n + j,
+                                        (double *)tile->dgates + line * 3 * n + j);
+        }
+}
+
+#endif
