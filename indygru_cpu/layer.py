@@ -9,7 +9,7 @@ import numpy as np
 
 from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
-from indygru_cpu._parameters import initial_parameters, shapes
+from indygru_cpu._parameters import Parameters, initial_parameters, shapes
 from indygru_cpu._progress import Progress
 from indygru_cpu._stack import Stack, Tape, backward, forward, infer
 from indygru_cpu._weighted import Weighted
@@ -110,6 +110,7 @@ class IndyGRU(Weighted):
         seed: Any = None,
         num_threads: int | None = None,
         reproducible: bool = False,
+        _parameters: Parameters | None = None,
     ) -> None:
         self.input_size = check.integer(input_size, "input_size", 1)
         self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
@@ -123,7 +124,7 @@ class IndyGRU(Weighted):
         self.dtype = check.dtype(dtype)
         self.num_threads = check.num_threads(num_threads)
         rng = np.random.default_rng(seed)
-        self._parameters = initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
+        self._parameters = _parameters or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
         self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
 
     def _infer(
