@@ -18,6 +18,7 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 #: cblas takes 32-bit sizes.
 MOST_COLUMNS = 2**31 - 1
+_NUMPY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
 
 
 def activation_index(activation: object) -> int:
@@ -115,16 +116,24 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
     return native
 
 
-def as_array(name: str, value: object) -> Array:
-    """An array of any shape and dtype."""
+def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
+    """An array of any shape and dtype, or of the dtype that is given.
+
+    Whatever lends its memory to NumPy, or else as a DLPack, is not copied. A foreign object may raise what it likes.
+    """
     if type(value) is np.ndarray:
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected an array, got what NumPy cannot make one of: {error}") from None
+        lends = any(hasattr(value, protocol) for protocol in _NUMPY_PROTOCOLS) or not hasattr(value, "__dlpack__")
+        found = np.asanyarray(value, dtype) if lends else np.from_dlpack(value)  # type: ignore[arg-type]
+    except MemoryError:
+        raise
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {error}") from None
+    if isinstance(found, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
+    return np.asarray(found)
 
 
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
@@ -148,6 +157,8 @@ def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype
 
 def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> Array:
     """An array that the kernels can write: exact dtype and shape, and no byte shared with an input."""
+    if isinstance(value, np.ma.MaskedArray):  # which would not let us write below its mask
+        raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")

@@ -282,7 +282,8 @@ class IndyGRU(Weighted):
         Parameters
         ----------
         x : array, (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched
-            Inputs of the layer's dtype.
+            Inputs of the layer's dtype. Here as for every other argument that is read, also what lends its memory to
+            NumPy or as a DLPack, such as a tensor of another library on the CPU; not masked arrays.
         h0 : array, (layers * directions, B, N), or (layers * directions, N) unbatched, or None
             States before the first step, in the order of torch.nn.GRU: layer by layer, forward before reverse. None is
             zeros.
