@@ -36,6 +36,8 @@ def dimension(name: str, value: object, times: int = 1) -> int:
         size = int(float(value))
     if size < 0:
         raise ValueError(f"{name}: Dimension {times * size} must be >= 0")
+    if size > _validation.MOST_COLUMNS:
+        raise ValueError(f"{name}: expected at most {_validation.MOST_COLUMNS}, got {size}")
     return size
 
 

@@ -41,8 +41,8 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     return found
 
 
-def integer(value: object, name: str, least: int) -> int:
-    """An int of at least `least`."""
+def integer(value: object, name: str, least: int, most: int | None = None) -> int:
+    """An int from `least` to `most`."""
     try:
         found = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -51,7 +51,14 @@ def integer(value: object, name: str, least: int) -> int:
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     if found < least:
         raise ValueError(f"{name}: expected at least {least}, got {found}")
+    if most is not None and found > most:
+        raise ValueError(f"{name}: expected at most {most}, got {found}")
     return found
+
+
+def size(value: object, name: str) -> int:
+    """A size of a layer: an int from 1 on that BLAS can count."""
+    return integer(value, name, 1, MOST_COLUMNS)
 
 
 def groups(value: object, sizes: dict[str, int]) -> int:

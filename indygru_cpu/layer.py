@@ -112,9 +112,9 @@ class IndyGRU(Weighted):
         reproducible: bool = False,
         _parameters: Parameters | None = None,
     ) -> None:
-        self.input_size = check.integer(input_size, "input_size", 1)
-        self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
-        self.num_layers = check.integer(num_layers, "num_layers", 1)
+        self.input_size = check.size(input_size, "input_size")
+        self.hidden_size = check.size(hidden_size, "hidden_size")
+        self.num_layers = check.size(num_layers, "num_layers")
         self.groups = check.groups(groups, {"input_size": self.input_size, "hidden_size": self.hidden_size})
         self.dropout = check.fraction(dropout, "dropout")
         self.bias, self.batch_first, self.reproducible = bool(bias), bool(batch_first), bool(reproducible)

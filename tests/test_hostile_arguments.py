@@ -145,3 +145,37 @@ def test_every_argument_takes_and_refuses_the_same(face, kind):
     else:
         with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
             call(value)
+
+
+@pytest.mark.parametrize("size", [2**31, 2**62, 10**30])
+def test_sizes_that_nothing_could_count(size):
+    """Named before NumPy is asked for memory, whose words name nothing."""
+    calls = {
+        "input_size": lambda: IndyGRU(size, 3),
+        "hidden_size": lambda: IndyGRU(3, size),
+        "batch_size": lambda: IndyGRU(3, 5).stream(size),
+        "num_units": lambda: IndyGRUCell(size).build((None, 3)),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=rf"^{name}: expected at most 2147483647, got {size}$"):
+            call()
+
+
+def test_tensors_of_torch():
+    """On the CPU they are arrays; what NumPy cannot see of them is refused, and so is one for a result."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    case = helpers.random_case((7, 3, 5, 9), np.float32, ragged=True)
+    tensors = [torch.tensor(array) for array in case.arguments]
+    y, h_n = functional.forward(*tensors, lengths=torch.tensor(case.lengths))
+    helpers.assert_same_bits({"y": y, "h_n": h_n}, case.forward())
+    x, *others = tensors
+    for wrong, text in [
+        (x.clone().requires_grad_(), "requires grad"),
+        (x.to(torch.bfloat16), "BFloat16"),
+        (x.to_sparse(), "[Ss]parse"),
+        (x.to("meta"), "meta"),
+    ]:
+        with pytest.raises(TypeError, match=f"^x: expected an array, got Tensor, which NumPy cannot take: .*{text}"):
+            functional.forward(wrong, *others)
+    with pytest.raises(TypeError, match="^out: expected an array of float32, got Tensor"):
+        functional.forward(x, *others, out=torch.empty(y.shape))
