@@ -177,5 +177,5 @@ def test_tensors_of_torch():
     ]:
         with pytest.raises(TypeError, match=f"^x: expected an array, got Tensor, which NumPy cannot take: .*{text}"):
             functional.forward(wrong, *others)
-    with pytest.raises(TypeError, match="^out: expected an array of float32, got Tensor"):
+    with pytest.raises(TypeError, match=r"^out: expected an array of float32, got Tensor"):
         functional.forward(x, *others, out=torch.empty(y.shape))

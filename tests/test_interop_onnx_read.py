@@ -219,7 +219,7 @@ def _named_file(graph):
 
 
 DAMAGED = [
-    (lambda graph: graph.initializer[1].dims.append(-2), ": expected weights as many as their shape has: "),
+    (lambda graph: setattr(graph.initializer[1], "raw_data", b"1234567"), ": expected weights as many as their shape "),
     (lambda graph: graph.initializer[1].dims.append(3), ": expected weights as many as their shape has: "),
     (_named_file, ": expected weights in the model, got the name of a file"),
     (lambda graph: graph.node[0].attribute.append(onnx.helper.make_attribute("direction", 7)),
