@@ -110,7 +110,6 @@ class IndyGRU(Weighted):
         seed: Any = None,
         num_threads: int | None = None,
         reproducible: bool = False,
-        _parameters: Parameters | None = None,
     ) -> None:
         self.input_size = check.size(input_size, "input_size")
         self.hidden_size = check.size(hidden_size, "hidden_size")
@@ -123,8 +122,9 @@ class IndyGRU(Weighted):
         self.activation = activation
         self.dtype = check.dtype(dtype)
         self.num_threads = check.num_threads(num_threads)
-        rng = np.random.default_rng(seed)
-        self._parameters = _parameters or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
+        given = seed if isinstance(seed, Parameters) else None  # `load` has them: nothing is drawn, nor copied
+        rng = np.random.default_rng(seed if given is None else None)
+        self._parameters = given or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
         self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
 
     def _infer(

@@ -179,3 +179,12 @@ def test_tensors_of_torch():
             functional.forward(wrong, *others)
     with pytest.raises(TypeError, match=r"^out: expected an array of float32, got Tensor"):
         functional.forward(x, *others, out=torch.empty(y.shape))
+
+
+def test_no_memory_is_no_wrong_argument():
+    class TooLarge(Exporter):
+        def __array__(self, dtype=None, copy=None):
+            raise MemoryError("24 TiB")
+
+    with pytest.raises(MemoryError, match="24 TiB"):
+        IndyGRU(5, 9)(TooLarge(np.full((7, 3, 5), 0.5)))
