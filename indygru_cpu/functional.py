@@ -90,7 +90,8 @@ def forward(
     reproducible : bool
         Make the bits of a row depend on that row alone, not on the others in its batch. Slower for large batches.
     progress : callable, optional
-        Called with the number of steps done, every few hundredths of a second. What it raises ends the call.
+        Called with the number of steps done, every few hundredths of a second. What it raises ends the call; `out` and
+        `h_out` then hold a part of the results. (After any other error they are as they were.)
 
     Returns
     -------
