@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import EXPORTERS, OTHER, SAME, Exporter
 
-from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional
+from indygru_cpu import IndyGRU, IndyGRUCell, _validation, dynamic_rnn, functional
 
 FILLING = 0.375
 #: Outputs that are no memory of an argument, and what may be written.
@@ -149,7 +149,8 @@ def test_every_argument_takes_and_refuses_the_same(face, kind):
 
 @pytest.mark.parametrize("size", [2**31, 2**62, 10**30])
 def test_sizes_that_nothing_could_count(size):
-    """Named before NumPy is asked for memory, whose words name nothing."""
+    """Named before NumPy is asked for memory, whose words name nothing; one less could be counted."""
+    assert _validation.size(2**31 - 1, "size") == 2**31 - 1
     calls = {
         "input_size": lambda: IndyGRU(size, 3),
         "hidden_size": lambda: IndyGRU(3, size),
