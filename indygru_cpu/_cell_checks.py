@@ -36,6 +36,8 @@ def dimension(name: str, value: object, times: int = 1) -> int:
         size = int(float(value))
     if size < 0:
         raise ValueError(f"{name}: Dimension {times * size} must be >= 0")
+    if size > _validation.MOST_COLUMNS:
+        raise ValueError(f"{name}: expected at most {_validation.MOST_COLUMNS}, got {size}")
     return size
 
 
@@ -65,14 +67,14 @@ def inputs(value: object, least_rank: int = 0) -> Array:
     """Return an array of float32 or float64 that the kernels can read."""
     if isinstance(value, list | tuple):
         raise ValueError("inputs: expected one array, got a list: use numpy.asarray(inputs, dtype)")
-    array = np.asarray(value)
+    array = _validation.as_array("inputs", value)
     if array.dtype.kind in "bc":
         raise ValueError(f"inputs: expected float32 or float64, got {array.dtype}")
     if array.dtype.newbyteorder("=") not in _validation.DTYPES:
         raise TypeError(f"inputs: expected float32 or float64, got {array.dtype}")
     if array.ndim < least_rank:
         raise ValueError(f"inputs: Shape {array.shape} must have rank at least {least_rank}")
-    return _validation.array("inputs", value, array.shape, None)
+    return _validation.array("inputs", array, array.shape, None)
 
 
 def rank(layer: str, shape: tuple[int, ...]) -> None:
@@ -94,10 +96,9 @@ def state(name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtyp
     """Return an array of the inputs' dtype; nested lists take it."""
     if value is None:
         raise ValueError(f"{name}: expected an array, got None")
-    if isinstance(value, list | tuple):
-        value = np.array(value, dtype)
-    same_dtype(name, np.asarray(value).dtype, "inputs", dtype)
-    return _validation.array(name, value, shape, None)
+    array = _validation.as_array(name, value, dtype if isinstance(value, list | tuple) else None)
+    same_dtype(name, array.dtype, "inputs", dtype)
+    return _validation.array(name, array, shape, None)
 
 
 def same_batch(n_inputs: int, n_states: int) -> None:
@@ -137,7 +138,7 @@ def like_rnn_cell(cell: object) -> None:
 
 def weight(name: str, value: object, like: Array) -> Array:
     """Return new values for a variable."""
-    array = np.array(value, like.dtype) if isinstance(value, list | tuple) else np.asarray(value)
+    array = _validation.as_array(name, value, like.dtype if isinstance(value, list | tuple) else None)
     if array.shape != like.shape:
         raise ValueError(
             f"{name}: Layer weight shape {like.shape} not compatible with provided weight shape {array.shape}"
@@ -148,7 +149,7 @@ def weight(name: str, value: object, like: Array) -> Array:
 
 def sequence_length(value: object, n_steps: int, n_batch: int) -> Array:
     """Return integers from 0 to T. As in the original any number is taken, cut down and limited to them."""
-    found = np.asarray(value)
+    found = _validation.as_array("sequence_length", value)
     if found.ndim != 1:
         raise ValueError(f"sequence_length must be a vector of length batch_size, but saw shape: {found.shape}")
     if len(found) != n_batch:

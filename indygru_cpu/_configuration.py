@@ -15,13 +15,6 @@ MOST_TEXT = 4096
 _NOT_OURS = "was it written by IndyGRU.save? Arrays of other origin go through load_state_dict"
 
 
-def _size(value: object, name: str) -> int:
-    found = check.integer(value, name, 1)
-    if found > check.MOST_COLUMNS:
-        raise ValueError(f"{name}: expected at most {check.MOST_COLUMNS}, got {found}")
-    return found
-
-
 def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected true or false, got {value!r}")
@@ -42,16 +35,16 @@ def _dtype_name(value: object, name: str) -> object:
 
 #: Every entry, in the order of the file, with what it has to be.
 _ENTRIES: dict[str, Callable[[object, str], Any]] = {
-    "input_size": _size,
-    "hidden_size": _size,
-    "num_layers": _size,
+    "input_size": check.size,
+    "hidden_size": check.size,
+    "num_layers": check.size,
     "bias": _flag,
     "batch_first": _flag,
     "dropout": check.fraction,
     "bidirectional": _flag,
     "activation": _activation,
     "dtype": _dtype_name,
-    "groups": _size,
+    "groups": check.size,
     "reproducible": _flag,
 }
 

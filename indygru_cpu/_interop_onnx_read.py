@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -124,13 +125,19 @@ def _picked(graph: Any, name: str | None) -> list[Any]:
         raise ValueError(f"model: expected a GRU node{named} at the top of its graph, found {len(grus)}")
     makers = {output: node for node in graph.node for output in node.output}
     for earlier, later in pairwise(grus):
-        value = later.input[0]
-        while (maker := makers.get(value)) is not None and maker.op_type in _BETWEEN:
-            value = maker.input[0]
-        if value != earlier.output[0]:
+        value = _first(later.input)
+        # Each node is passed once: a damaged graph may be a ring.
+        while (maker := makers.pop(value, None)) is not None and maker.op_type in _BETWEEN:
+            value = _first(maker.input)
+        if value != _first(earlier.output):
             names = ", ".join(repr(node.name) for node in grus)
             raise ValueError(f"model: the GRU nodes {names} are no stack: node= picks one of them")
     return grus
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first of a node's inputs or outputs; a damaged model may have none where the operator has one."""
+    return names[0] if names else ""
 
 
 class _Constants:
@@ -140,20 +147,27 @@ class _Constants:
         self.onnx = onnx
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self._tensors[node.output[0]] = node.attribute[0].t
-            elif node.op_type == "Identity" and node.input[0] in self._tensors:
-                self._tensors[node.output[0]] = self._tensors[node.input[0]]
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                self._tensors[_first(node.output)] = node.attribute[0].t
+            elif node.op_type == "Identity" and _first(node.input) in self._tensors:
+                self._tensors[_first(node.output)] = self._tensors[_first(node.input)]
 
     def get(self, node: Any, place: int) -> Array | None:
         """The node's input at a place, if it is there and constant."""
         tensor = self._tensors.get(node.input[place]) if place < len(node.input) else None
         if tensor is None:
             return None
-        if tensor.data_type not in (self.onnx.TensorProto.FLOAT, self.onnx.TensorProto.DOUBLE):
-            kind = self.onnx.TensorProto.DataType.Name(tensor.data_type)
-            raise TypeError(f"model: node {node.name!r}: expected weights of FLOAT or DOUBLE, got {kind}")
-        return np.asarray(self.onnx.numpy_helper.to_array(tensor))
+        kinds = self.onnx.TensorProto
+        where = f"model: node {node.name!r}"
+        if tensor.data_type not in (kinds.FLOAT, kinds.DOUBLE):
+            kind = dict(map(reversed, kinds.DataType.items())).get(tensor.data_type, tensor.data_type)
+            raise TypeError(f"{where}: expected weights of FLOAT or DOUBLE, got {kind}")
+        if tensor.data_location == kinds.EXTERNAL:  # which file is read is for the caller to say, not for the model
+            raise ValueError(f"{where}: expected weights in the model, got the name of a file: onnx.load reads it")
+        try:
+            return np.asarray(self.onnx.numpy_helper.to_array(tensor))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: expected weights as many as their shape has: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +186,8 @@ class _Gru:
     @classmethod
     def of(cls, node: Any, constants: _Constants, reverse: bool) -> _Gru:
         where = f"model: node {node.name!r}"
-        given = {found.name: constants.onnx.helper.get_attribute_value(found) for found in node.attribute}
-        direction = given.get("direction", b"forward").decode()
+        given = _attributes(constants.onnx, where, node)
+        direction = given.get("direction", b"forward").decode(errors="replace")
         if direction not in ("forward", "reverse", "bidirectional"):
             raise ValueError(f"{where}: expected a direction forward, reverse or bidirectional, got {direction!r}")
         if direction == "reverse" and not reverse:
@@ -193,9 +207,19 @@ class _Gru:
         return cls(node.name, W, R, B, direction, order, activation, bool(given.get("layout", 0)))
 
 
+def _attributes(onnx: Any, where: str, node: Any) -> dict[str, Any]:
+    """Values of a node's attributes, those that a GRU has of the kind that it has them."""
+    known = onnx.defs.get_schema("GRU").attributes
+    for found in node.attribute:
+        if found.name in known and found.type != known[found.name].type.value:
+            raise ValueError(f"{where}: the attribute {found.name} is not of the kind that a GRU has")
+    return {found.name: onnx.helper.get_attribute_value(found) for found in node.attribute if found.name in known}
+
+
 def _activation(where: str, given: dict[str, Any], n_directions: int) -> str:
     """Our name of the candidate's activation, the same in all directions; the gates' must be sigmoids."""
-    names = [name.decode().lower() for name in given.get("activations", [b"Sigmoid", b"Tanh"] * n_directions)]
+    found = given.get("activations", [b"Sigmoid", b"Tanh"] * n_directions)
+    names = [name.decode(errors="replace").lower() for name in found]
     ours = _OUR_ACTIVATIONS.get(names[1]) if len(names) > 1 else None
     if ours is None or names != ["sigmoid", names[1]] * n_directions:
         known = ", ".join(GRU_ACTIVATIONS.values())

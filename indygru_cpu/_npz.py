@@ -34,7 +34,7 @@ _LOCAL_HEADER = 30
 _MOST_RATIO, _ALWAYS = 3, 2**18
 _MAGIC = b"\x93NUMPY\x01\x00"
 _MOST_HEADER = 1024
-_HEADER = re.compile(r"\{'descr': '([^']*)', 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? *\} *\n")
+_HEADER = re.compile(r"\{'descr': '([^']*)', 'fortran_order': (False|True), 'shape': \(((?:\d+, ?)*\d*)\),? *\} *\n")
 _DTYPES = {"<f4": "float32", ">f4": "float32", "<f8": "float64", ">f8": "float64"}
 
 
@@ -177,12 +177,13 @@ def _read_header(name: str, file: IO[bytes]) -> tuple[int, str, bool, tuple[int,
     fields = _HEADER.fullmatch(text.decode("latin-1"))
     if fields is None:
         raise WeightsError(f"{name!r}: expected a header of descr, fortran_order and shape, got {text!r}")
-    shape = tuple(int(size) for size in fields[3].split(",") if size.strip())
+    shape = tuple(map(int, re.findall(r"\d+", fields[3])))
     return len(magic) + length, fields[1], fields[2] == "True", shape
 
 
 def _check_ratio(members: Mapping[str, Member], size: int) -> None:
-    total = sum(member.header.nbytes for member in members.values())
+    # Fortran order counts twice: the layer needs a copy in C order.
+    total = sum(member.header.nbytes * (1 + member.is_fortran) for member in members.values())
     if total > _MOST_RATIO * size + _ALWAYS:
         raise WeightsError(
             f"{total} bytes of arrays in a file of {size}: more than {_MOST_RATIO} to 1 is not read, because it could "

@@ -22,6 +22,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 MOST_COLUMNS = 2**31 - 1
 #: Steps times rows up to which no size can overflow, however many numbers each has.
 _FEW_LINES = sys.maxsize // (8 * MOST_COLUMNS)
+_NUMPY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
 
 
 def activation_index(activation: object) -> int:
@@ -45,7 +46,7 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
 
 
 def integer(value: object, name: str, least: int, most: int | None = None) -> int:
-    """An int of at least `least`, and at most `most`."""
+    """An int from `least` to `most`."""
     try:
         found = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -57,6 +58,11 @@ def integer(value: object, name: str, least: int, most: int | None = None) -> in
     if most is not None and found > most:
         raise ValueError(f"{name}: expected at most {most}, got {found}")
     return found
+
+
+def size(value: object, name: str) -> int:
+    """A size of a layer: an int from 1 on that BLAS can count."""
+    return integer(value, name, 1, MOST_COLUMNS)
 
 
 def groups(value: object, sizes: dict[str, int]) -> int:
@@ -136,16 +142,24 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
     return native
 
 
-def as_array(name: str, value: object) -> Array:
-    """An array of any shape and dtype."""
+def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
+    """An array of any shape and dtype, or of the dtype that is given.
+
+    Whatever lends its memory to NumPy, or else as a DLPack, is not copied. A foreign object may raise what it likes.
+    """
     if type(value) is np.ndarray:
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected an array, got what NumPy cannot make one of: {error}") from None
+        lends = any(hasattr(value, protocol) for protocol in _NUMPY_PROTOCOLS) or not hasattr(value, "__dlpack__")
+        found = np.asanyarray(value, dtype) if lends else np.from_dlpack(value)  # type: ignore[arg-type]
+    except MemoryError:
+        raise
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {error}") from None
+    if isinstance(found, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
+    return np.asarray(found)
 
 
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
@@ -169,6 +183,8 @@ def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype
 
 def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> Array:
     """An array that the kernels can write: exact dtype and shape, and no byte shared with an input."""
+    if isinstance(value, np.ma.MaskedArray):  # which would not let us write below its mask
+        raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")

@@ -56,7 +56,9 @@ def forward(
     Parameters
     ----------
     x : array, (T, B, D), or with `offsets` (S, D)
-        Inputs. Any strides; without a copy where the last axis is contiguous. Never modified.
+        Inputs. Any strides; without a copy where the last axis is contiguous. Never modified. Here as for every other
+        argument that is read, also what lends its memory to NumPy or as a DLPack, such as a tensor of another library
+        on the CPU; not masked arrays, and no tensor that wants gradients, of which `detach()` is taken.
     h0 : array, (B, N), or None
         State before the first step; None is zeros.
     kernel, recurrent_kernel : arrays, (D / groups, 3N) and (3N,)
@@ -74,7 +76,7 @@ def forward(
     groups : int
         Blocks that inputs and units split into: unit n sees only the inputs of its block.
     out : array, shaped like y, optional
-        Where y goes. It may share no memory with another argument.
+        Where y goes: an array of NumPy, not masked. It may share no memory with another argument.
     h_out : array, (B, N), optional
         Where h_n goes. It may be `h0` itself, but may share no memory otherwise.
     return_sequences : bool
@@ -88,7 +90,8 @@ def forward(
     reproducible : bool
         Make the bits of a row depend on that row alone, not on the others in its batch. Slower for large batches.
     progress : callable, optional
-        Called with the number of steps done, every few hundredths of a second. What it raises ends the call.
+        Called with the number of steps done, every few hundredths of a second. What it raises ends the call; `out` and
+        `h_out` then hold a part of the results. (After any other error they are as they were.)
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy as np
 
 from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
-from indygru_cpu._parameters import initial_parameters, shapes
+from indygru_cpu._parameters import Parameters, initial_parameters, shapes
 from indygru_cpu._progress import Progress
 from indygru_cpu._stack import Stack, Tape, backward, forward, infer, weights_of
 from indygru_cpu._weighted import Weighted
@@ -111,10 +111,10 @@ class IndyGRU(Weighted):
         num_threads: int | None = None,
         reproducible: bool = False,
     ) -> None:
-        self.input_size = check.integer(input_size, "input_size", 1, check.MOST_COLUMNS)
+        self.input_size = check.size(input_size, "input_size")
         self.hidden_size = check.integer(hidden_size, "hidden_size", 1, check.MOST_COLUMNS // 3)
         check.countable("input_size and hidden_size", (self.input_size, 3 * self.hidden_size))
-        self.num_layers = check.integer(num_layers, "num_layers", 1)
+        self.num_layers = check.size(num_layers, "num_layers")
         self.groups = check.groups(groups, {"input_size": self.input_size, "hidden_size": self.hidden_size})
         self.dropout = check.fraction(dropout, "dropout")
         self.bias, self.batch_first, self.reproducible = bool(bias), bool(batch_first), bool(reproducible)
@@ -123,8 +123,9 @@ class IndyGRU(Weighted):
         self.activation = activation
         self.dtype = check.dtype(dtype)
         self.num_threads = check.num_threads(num_threads)
-        rng = np.random.default_rng(seed)
-        self._parameters = initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
+        given = seed if isinstance(seed, Parameters) else None  # `load` has them: nothing is drawn, nor copied
+        rng = np.random.default_rng(seed if given is None else None)
+        self._parameters = given or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
         self._weights = weights_of(self._parameters.arrays, self.num_layers, self.bidirectional)
         self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
 
@@ -287,7 +288,8 @@ class IndyGRU(Weighted):
         Parameters
         ----------
         x : array, (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched
-            Inputs of the layer's dtype.
+            Inputs of the layer's dtype. Here as for every other argument that is read, also what lends its memory to
+            NumPy or as a DLPack, such as a tensor of another library on the CPU; not masked arrays.
         h0 : array, (layers * directions, B, N), or (layers * directions, N) unbatched, or None
             States before the first step, in the order of torch.nn.GRU: layer by layer, forward before reverse. None is
             zeros.

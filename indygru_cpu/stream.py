@@ -49,7 +49,7 @@ class Stream(_core.Steps):
             raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
         if layer.bidirectional:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
-        n_batch = check.integer(batch_size, "batch_size", 1, check.MOST_COLUMNS)
+        n_batch = check.size(batch_size, "batch_size")
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
         state = np.zeros((layer.num_layers, n_batch, layer.hidden_size), layer.dtype)
         work = n_batch * sum(kernel.size for ((kernel, _, _),) in stack.weights)

@@ -207,6 +207,63 @@ def test_errors(model, error, text):
         interop.from_onnx(model)
 
 
+def damaged(change):
+    """A foreign model after a change that no exporter makes."""
+    model = foreign()
+    change(model.graph)
+    return model
+
+
+def _named_file(graph):
+    onnx.external_data_helper.set_external_data(graph.initializer[0], "/etc/passwd", 0, 8)
+
+
+DAMAGED = [
+    (lambda graph: setattr(graph.initializer[1], "raw_data", b"1234567"), ": expected weights as many as their shape "),
+    (lambda graph: graph.initializer[1].dims.append(3), ": expected weights as many as their shape has: "),
+    (_named_file, ": expected weights in the model, got the name of a file"),
+    (lambda graph: graph.node[0].attribute.append(onnx.helper.make_attribute("direction", 7)),
+     ": the attribute direction is not of the kind that a GRU has"),
+    (lambda graph: graph.node[0].attribute.append(onnx.helper.make_attribute("activations", b"Tanh")),
+     ": the attribute activations is not of the kind that a GRU has"),
+    (lambda graph: graph.node[0].attribute.append(onnx.helper.make_attribute("direction", b"\xff")),
+     ": expected a direction forward, reverse or bidirectional, got "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "text"), DAMAGED)
+def test_damaged_nodes(change, text):
+    with pytest.raises(ValueError, match=rf"^model: node 'gru'{text}"):
+        interop.from_onnx(damaged(change))
+
+
+def test_an_unknown_dtype():
+    def change(graph):
+        graph.initializer[0].data_type = 12345
+
+    with pytest.raises(TypeError, match=r"^model: node 'gru': expected weights of FLOAT or DOUBLE, got 12345"):
+        interop.from_onnx(damaged(change))
+
+
+def test_damage_elsewhere_does_no_harm():
+    """Nodes without what their operator has, which are none of ours."""
+    for node in (("Identity", [], []), ("Identity", [], ["a"]), ("Constant", [], ["b"])):
+        model = damaged(lambda graph, node=node: graph.node.append(onnx.helper.make_node(*node)))
+        assert_same_layer(interop.from_onnx(model), interop.from_onnx(foreign()))
+
+
+def test_a_ring_ends():
+    """Between two GRU nodes, where the one that feeds the other is looked for."""
+
+    def change(graph):
+        graph.node.append(onnx.helper.make_node("Identity", ["second"], ["first"]))
+        graph.node.append(onnx.helper.make_node("Identity", ["first"], ["second"]))
+        graph.node.append(onnx.helper.make_node("GRU", ["first", "W", "R"], ["Y2"], "another", hidden_size=N))
+
+    with pytest.raises(ValueError, match="model: the GRU nodes 'gru', 'another' are no stack: node= picks one"):
+        interop.from_onnx(damaged(change))
+
+
 @pytest.mark.parametrize("wrong", [None, "layer.onnx", foreign().graph])
 def test_only_models(wrong):
     with pytest.raises(TypeError, match=r"model: expected an onnx\.ModelProto, as onnx\.load gives it, got "):

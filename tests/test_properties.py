@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import LAYOUTS
 
 from indygru_cpu import functional
 
@@ -32,52 +33,6 @@ flags = st.fixed_dictionaries({"recompute": st.booleans(), "reproducible": st.bo
 @settings(max_examples=150)
 def test_any_shape_equals_the_reference(case, options):
     helpers.assert_close(case.run(**options), case.expected(), case.x.dtype)
-
-
-def reversed_axes(array, axes):
-    """The same numbers over negative strides."""
-    return np.flip(np.flip(array, axes).copy(), axes)
-
-
-def spread(array):
-    """The same numbers with room between them along every axis."""
-    room = np.full([2 * size + 1 for size in array.shape], np.nan, array.dtype)
-    view = room[tuple(slice(1, 2 * size, 2) for size in array.shape)]
-    view[...] = array
-    return view
-
-
-def misaligned(array):
-    room = np.zeros(array.nbytes + 1, np.uint8)
-    view = room[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
-
-
-def axes_in_order(array, order):
-    """The same numbers with the axes in another order in memory."""
-    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
-
-
-def read_only(array):
-    array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-LAYOUTS = {
-    "reversed in time": lambda array: reversed_axes(array, 0),
-    "reversed everywhere": lambda array: reversed_axes(array, tuple(range(array.ndim))),
-    "spread": spread,
-    "spread in rows": lambda array: np.repeat(array, 3, axis=0)[1::3],
-    "misaligned": misaligned,
-    "Fortran": np.asfortranarray,
-    "batch-major": lambda array: axes_in_order(array, [*range(array.ndim - 2, -1, -1), array.ndim - 1]),
-    "other byte order": lambda array: array.astype(array.dtype.newbyteorder("S")),
-    "read-only": read_only,
-    "part of wider rows": lambda array: np.concatenate([array, array], axis=-1)[..., : array.shape[-1]],
-    "subclass": lambda array: array.view(type("Sub", (np.ndarray,), {})),
-}
 
 
 @given(

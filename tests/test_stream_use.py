@@ -156,7 +156,7 @@ def test_mixtures_masks_and_what_is_no_array_are_refused(dtype, name, n_batch):
     assert_refused(stream, name, np.ma.masked_less(x, 0), TypeError, "masked arrays are not supported")
     assert_refused(stream, name, np.ma.masked_array(x), TypeError, "masked arrays are not supported")
     assert_refused(stream, name, object(), TypeError, ".*got object")
-    assert_refused(stream, name, [[0.5], [1.5, 2.5]], ValueError, "expected an array, got what NumPy cannot")
+    assert_refused(stream, name, [[0.5], [1.5, 2.5]], ValueError, "expected an array, got list, which NumPy cannot")
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (B, 1)], ids=str)

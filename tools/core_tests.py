@@ -1,0 +1,17 @@
+"""The tests of the core, for runs that must be short: they run every line of `_core`, and need no foreign library.
+
+Beside pytest and hypothesis they need safetensors. ``python tools/core_tests.py`` prints their paths.
+"""
+
+from __future__ import annotations
+
+NAMES = [
+    "activations", "blas", "cell_golden", "dropout", "files", "golden", "groups", "hostile_arguments", "kernels",
+    "layer", "properties", "ragged", "ragged_refused", "segments", "serving", "stacks", "step", "stream",
+    "stream_threads", "threads", "validation",
+]  # fmt: skip
+PATHS = [f"tests/test_{name}.py" for name in NAMES]
+NEEDS = ["pytest", "hypothesis", "safetensors"]
+
+if __name__ == "__main__":
+    print(*PATHS)

@@ -1,0 +1,208 @@
+"""Coverage-guided fuzzing of everything that reads what others wrote: bytes are read, or refused with a named error.
+
+    pip install -e ".[fuzz]"
+    python tools/fuzz.py npz --seconds 600 --corpus build/fuzz/npz
+
+Another error, ten seconds of a processor, or memory beyond four times the file ends the run, and the bytes that did it
+lie in the current folder as `crash-*`. With `--keep tests/data/fuzz/npz` nothing is run, and that folder gets the
+shortest bytes of the corpus for each text of a refusal, and of what is read: tests/test_fuzz.py replays them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+#: What reading takes beside the file, such as buffers of `zipfile`.
+MOST_PER_BYTE, ALWAYS = 4, 1.25 * 2**20
+MOST_SECONDS = 10
+#: First bytes of a checkpoint as one input: how long its index is.
+_INDEX_SIZE = 2
+
+
+class Loader(NamedTuple):
+    """Reads bytes, which it may lay in a folder first; and makes sound ones to begin with."""
+
+    read: Callable[[bytes, Path], object]
+    seeds: Callable[[Path], list[bytes]]
+
+
+def _layer_file(suffix: str) -> Loader:
+    def read(data: bytes, folder: Path) -> object:
+        from indygru_cpu import IndyGRU
+
+        path = folder / f"layer{suffix}"
+        path.write_bytes(data)
+        return IndyGRU.load(path)
+
+    def seeds(folder: Path) -> list[bytes]:
+        from indygru_cpu import IndyGRU
+
+        path, found = folder / f"layer{suffix}", []
+        for layer in (IndyGRU(2, 1, bias=False), IndyGRU(2, 4, 2, dtype="float64", groups=2, bidirectional=True)):
+            layer.save(path)
+            found.append(path.read_bytes())
+        return found
+
+    return Loader(read, seeds)
+
+
+def _read_checkpoint(data: bytes, folder: Path) -> object:
+    from indygru_cpu.tensorflow import load_checkpoint
+
+    rest = data[_INDEX_SIZE:]
+    size = int.from_bytes(data[:_INDEX_SIZE], "little")
+    (folder / "model.index").write_bytes(rest[:size])
+    (folder / "model.data-00000-of-00001").write_bytes(rest[size:])
+    return load_checkpoint(folder / "model")
+
+
+def _checkpoint_seeds(folder: Path) -> list[bytes]:
+    from indygru_cpu import IndyGRUCell
+    from indygru_cpu.tensorflow import save_checkpoint
+
+    found = []
+    for dtype in ("float32", "float64"):
+        cell = IndyGRUCell(1, name="cell", dtype=dtype)
+        cell.build((None, 2))
+        save_checkpoint(folder / "model", cell)
+        index, data = ((folder / f"model.{kind}").read_bytes() for kind in ("index", "data-00000-of-00001"))
+        found.append(len(index).to_bytes(_INDEX_SIZE, "little") + index + data)
+    return found
+
+
+def _read_onnx(data: bytes, folder: Path) -> object:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from indygru_cpu.interop import from_onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError:  # not ours
+        raise ValueError("no protobuf") from None
+    return from_onnx(model, reverse=True, project="diagonal")
+
+
+def _onnx_seeds(folder: Path) -> list[bytes]:
+    from indygru_cpu import IndyGRU
+    from indygru_cpu.interop import to_onnx
+
+    layers = IndyGRU(2, 1, activation="elu"), IndyGRU(2, 3, 2, bidirectional=True, bias=False, dtype="float64")
+    return [to_onnx(layer).SerializeToString() for layer in layers]
+
+
+LOADERS = {
+    "npz": _layer_file(".npz"),
+    "safetensors": _layer_file(".safetensors"),
+    "checkpoint": Loader(_read_checkpoint, _checkpoint_seeds),
+    "onnx": Loader(_read_onnx, _onnx_seeds),
+}
+
+
+def refusal(name: str, data: bytes, folder: Path) -> str | None:
+    """Why a loader refuses the bytes, or None if it reads them; what else it does is an error.
+
+    Memory is seen if the caller has started `tracemalloc`: once, because each start leaks a little.
+    """
+    from indygru_cpu import WeightsError
+    from indygru_cpu.tensorflow import CheckpointError
+
+    refusals = {"checkpoint": (CheckpointError,), "onnx": (ValueError, TypeError)}.get(name, (WeightsError,))
+    began = time.process_time()  # the clock on the wall goes on while others have the processor
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    try:
+        LOADERS[name].read(data, folder)
+        return None
+    except refusals as error:
+        return str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1] - before
+        if name != "onnx" and peak > MOST_PER_BYTE * len(data) + ALWAYS:  # ONNX's own parser is not ours to bound
+            raise MemoryError(f"{peak} bytes for {len(data)}")
+        if (seconds := time.process_time() - began) > MOST_SECONDS:
+            raise TimeoutError(f"{seconds} seconds for {len(data)} bytes")
+
+
+class _Agrees(int):
+    """A checksum that every other one equals."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+@contextmanager
+def checksums_agree() -> Iterator[None]:
+    """Whoever writes a hostile file writes its checksums, which a fuzzer cannot: so none is wrong here."""
+    modules = ("_checkpoint.masked_crc32c", "_checkpoint_table.masked_crc32c", "_files._checksum")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("zipfile.ZipExtFile._update_crc"))
+        for name in modules:
+            stack.enter_context(mock.patch(f"indygru_cpu.{name}", return_value=_Agrees()))
+        yield
+
+
+def keep(name: str, corpus: Path, target: Path, folder: Path) -> None:
+    """Copy the shortest bytes for each refusal; numbers and what is quoted make no other text."""
+    found: dict[str | None, bytes] = {}
+    for data in sorted((path.read_bytes() for path in corpus.iterdir()), key=lambda data: (len(data), data)):
+        text = refusal(name, data, folder)
+        found.setdefault(text and re.sub(r"'[^']*'|\"[^\"]*\"|b?\S*\\x\S*|\d+", "_", text), data)
+    target.mkdir(parents=True, exist_ok=True)
+    for data in found.values():
+        (target / hashlib.sha1(data).hexdigest()[:12]).write_bytes(data)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("loader", choices=LOADERS)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--corpus", type=Path, required=True, help="a folder that is read, and added to")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy what is worth to be kept, and run nothing")
+    options = parser.parse_args()
+    if options.keep:
+        with tempfile.TemporaryDirectory() as folder, checksums_agree():
+            keep(options.loader, options.corpus, options.keep, Path(folder))
+        return
+    fuzz(options.loader, options.corpus, options.seconds)
+
+
+def fuzz(name: str, corpus: Path, seconds: int) -> None:
+    """Run the fuzzer; it ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["indygru_cpu", "zipfile"]):
+        import zipfile  # noqa: F401
+
+        import indygru_cpu.interop
+        import indygru_cpu.tensorflow  # noqa: F401
+        from indygru_cpu import _files  # noqa: F401
+    corpus.mkdir(parents=True, exist_ok=True)
+    tracemalloc.start()
+    with tempfile.TemporaryDirectory() as folder, checksums_agree():
+        for number, seed in enumerate(LOADERS[name].seeds(Path(folder))):
+            (corpus / f"seed-{number}").write_bytes(seed)
+        arguments = [f"-max_total_time={seconds}", "-max_len=4096", "-timeout=600", "-rss_limit_mb=2048", str(corpus)]
+        atheris.Setup([sys.argv[0], *arguments], lambda data: refusal(name, data, Path(folder)) and None)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
