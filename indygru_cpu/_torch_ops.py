@@ -1,8 +1,7 @@
-"""A layer, in one direction or both, as a PyTorch operator. It works on the tensors' own memory, and computes nothing:
-that is `_stack`'s and `_engine`'s.
+"""A layer, in one direction or both, as a PyTorch operator, over `_stack` and `_engine`, on the tensors' own memory.
 
 `layer` is functional: what its gradient needs is among its results, as tensors of sizes that follow from shapes alone.
-So autograd, torch.compile, torch.export and checkpoints can treat it as any operator.
+So autograd, torch.compile, torch.export and checkpoints treat it as any operator.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def _array(tensor: Tensor) -> Array:
 
 
 def _results(input: Tensor, hx: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for y, h_n and the gates. Those have room for rows of all T steps, because sizes may not depend on values."""
+    """Room for y, h_n and the gates: of all T steps of each row, because sizes may not depend on values."""
     directions, _, n_units = hx.shape
     first, second, _ = input.shape
     lines = first * second if others[-1] else 0

@@ -273,10 +273,11 @@ class IndyGRU(torch.nn.Module):
         lengths = None if lengths is None else torch.as_tensor(lengths)
         if input.dim() != 2:
             check.check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
-            return self._stack(input, self._state(input, hx, input.shape[not self.batch_first]), lengths, self.batch_first)
+            state = self._state(input, hx, input.shape[0 if self.batch_first else 1])
+            return self._stack(input, state, lengths, self.batch_first)
         check.check_shape("input", input.shape, ("T", self.input_size))
-        state = self._state(input, hx).unsqueeze(1)
-        output, h_n = self._stack(input.unsqueeze(1), state, None if lengths is None else lengths.reshape(1), False)
+        state, lengths = self._state(input, hx).unsqueeze(1), None if lengths is None else lengths.reshape(1)
+        output, h_n = self._stack(input.unsqueeze(1), state, lengths, False)
         return output.squeeze(1), h_n.squeeze(1)
 
     def _check_tensor(self, name: str, value: object) -> None:
