@@ -21,6 +21,7 @@ from indygru_cpu._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _ARGUMENTS = (
     "Tensor input, Tensor hx, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor? kernel_reverse, "
     "Tensor? recurrent_kernel_reverse, Tensor? bias_reverse, Tensor? lengths, "
@@ -74,13 +75,7 @@ def _results(input: Tensor, hx: Tensor, *others: Any) -> tuple[Tensor, Tensor, T
     return y, hx.new_empty(hx.shape), input.new_empty((directions, 3 * n_units * lines))
 
 
-@torch.library.custom_op(
-    "indygru_cpu::layer",
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"({_ARGUMENTS}, bool keep_gates) -> (Tensor y, Tensor h_n, Tensor gates)",
-)
-def layer(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer: y, h_n, and the gates, if they are to be kept for the gradient."""
     *others, keep_gates = arguments
     start = _Start.checked(*others)
@@ -98,18 +93,19 @@ def layer(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return y, h_n, gates
 
 
+layer = torch.library.custom_op(
+    "indygru_cpu::layer",
+    _run,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"({_ARGUMENTS}, bool keep_gates) -> (Tensor y, Tensor h_n, Tensor gates)",
+)
 layer.register_fake(_results)
 #: Under autocast the layer runs in float32, as what needs the digits does; float64 stays float64.
 layer.register_autocast("cpu", torch.float32)
 
 
-@torch.library.custom_op(
-    "indygru_cpu::layer_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"(Tensor? dy, Tensor? dh_n, Tensor y, Tensor gates, {_ARGUMENTS}) -> Tensor[]",
-)
-def layer_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any) -> list[Tensor]:
+def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of input, hx and each weight that is there, in their order."""
     start = _Start.checked(*arguments)
     form, like = start.form, ("input", start.x.dtype)
@@ -130,6 +126,15 @@ def layer_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Ten
     return [torch.from_numpy(array).contiguous() for array in (form.outward(found.x), found.h0, *weights)]
 
 
+layer_backward = torch.library.custom_op(
+    "indygru_cpu::layer_backward",
+    _run_backward,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor? dy, Tensor? dh_n, Tensor y, Tensor gates, {_ARGUMENTS}) -> Tensor[]",
+)
+
+
 @layer_backward.register_fake
 def _(_dy: Any, _dh_n: Any, _y: Any, _gates: Any, *arguments: Any) -> list[Tensor]:
     return [value.new_empty(value.shape) for value in arguments[:8] if value is not None]
@@ -145,7 +150,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
-    found = iter(layer_backward(dy, dh_n, y, gates, *tensors, *ctx.options))
+    run = layer_backward if _is_watched(y) or torch.is_grad_enabled() else _run_backward
+    found = iter(run(dy, dh_n, y, gates, *tensors, *ctx.options))
     return *(None if tensor is None else next(found) for tensor in tensors[:8]), *[None] * 6
 
 
@@ -160,3 +166,25 @@ def _no_second_gradients(*_: Any) -> None:
 
 
 layer_backward.register_autograd(_no_second_gradients)
+
+
+class _Plain(torch.autograd.Function):
+    forward, setup_context, backward = map(staticmethod, (_run, _setup_context, _gradients))
+
+
+def _is_watched(*tensors: Tensor | None) -> bool:
+    """Whether a compiler, a tracer, autocast or a kind of tensor of its own must see an operator."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._len_torch_dispatch_stack() > 0
+        or any(tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta) for tensor in tensors)
+    )
+
+
+def call(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Call `layer`; where nobody but autograd looks on, without the dispatcher, whose way is three times as long."""
+    if _is_watched(*arguments[:9]):
+        return layer(*arguments)
+    return _Plain.apply(*arguments) if torch.is_grad_enabled() else _run(*arguments)

@@ -5,6 +5,7 @@ Needs the extra `torch`: ``pip install "indygru_cpu[torch]"``. ``docs/torch.md``
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ __all__ = ["IndyGRU"]
 _DTYPES = (torch.float32, torch.float64)
 
 
-def _names_of(end: str) -> list[str]:
-    return [f"{kind}{end}" for kind in ("kernel", "recurrent_kernel", "bias")]
+def _operands(layer: int, there: Container[str]) -> list[str | None]:
+    """Names of the six parameters that the operator takes for a layer; None for those that are not there."""
+    kinds, ends = ("kernel", "recurrent_kernel", "bias"), (f"_l{layer}", f"_l{layer}_reverse")
+    return [kind + end if kind + end in there else None for end in ends for kind in kinds]
 
 
 class IndyGRU(torch.nn.Module):
@@ -131,14 +134,9 @@ class IndyGRU(torch.nn.Module):
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in _DTYPES:
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
-        expected = self._shapes()
-        for name, shape in expected.items():
+        for name, shape in self._shapes().items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        #: Of each layer, the names of what the operator takes; None for what this module has not.
-        self._names = [
-            [name if name in expected else None for end in ("", "_reverse") for name in _names_of(f"_l{k}{end}")]
-            for k in range(self.num_layers)
-        ]
+        self._names = [_operands(k, self._shapes()) for k in range(self.num_layers)]
         self.reset_parameters()
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -314,14 +312,14 @@ class IndyGRU(torch.nn.Module):
 
     def _stack(self, input: Tensor, hx: Tensor, lengths: Tensor | None, batch_first: bool) -> tuple[Tensor, Tensor]:
         """The layers, each an operator of its own, and dropout between them."""
-        states = []
-        for names, state in zip(self._names, hx.chunk(self.num_layers), strict=True):
+        states: list[Tensor] = []
+        for names, state in zip(self._names, (hx,) if self.num_layers == 1 else hx.chunk(self.num_layers), strict=True):
             if states:
                 input = torch.nn.functional.dropout(input, self.dropout, self.training)
             weights = [None if name is None else getattr(self, name) for name in names]
             learns = any(value is not None and value.requires_grad for value in (input, state, *weights))
             keeps_gates = learns and torch.is_grad_enabled() and not self.recompute
             options = batch_first, self.groups, self.activation, self.reproducible, keeps_gates
-            input, h_n, _ = _torch_ops.layer(input, state, *weights, lengths, *options)
+            input, h_n, _ = _torch_ops.call(input, state, *weights, lengths, *options)
             states.append(h_n)
         return input, states[0] if self.num_layers == 1 else torch.cat(states)

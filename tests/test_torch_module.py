@@ -18,6 +18,7 @@ from indygru_cpu import _engine, _stack, _threads
 
 torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
 
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
@@ -209,6 +210,31 @@ def test_export():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     operators = [node for node in program.graph.nodes if "indygru_cpu" in str(node.target)]
     assert [node.args[-1] for node in operators] == [False, False]  # they keep no gates
+
+
+def test_tracers_see_the_operator():
+    module, call = module_of(), call_of(module_of(), requires_grad=False)
+    graph = make_fx(module)(*call[:2]).graph
+    assert [str(node.target) for node in graph.nodes if "indygru_cpu" in str(node.target)] == [
+        "indygru_cpu.layer.default"
+    ]
+
+
+def test_functional_transforms():
+    module = module_of()
+    x, *_ = call_of(module)
+    parameters = dict(module.named_parameters())
+
+    def loss(parameters):
+        return torch.func.functional_call(module, parameters, (x.detach(),))[0].square().sum()
+
+    found, expected = (
+        torch.func.grad(loss)(parameters),
+        torch.autograd.grad(loss(parameters), list(parameters.values())),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(found.values(), expected, strict=True))
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.vmap(module)(x.detach()[None].repeat(2, 1, 1, 1))
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
