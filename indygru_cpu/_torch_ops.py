@@ -150,7 +150,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
-    run = layer_backward if _is_watched(y) or torch.is_grad_enabled() else _run_backward
+    run = layer_backward if _is_watched(y) else _PlainBackward.apply
     found = iter(run(dy, dh_n, y, gates, *tensors, *ctx.options))
     return *(None if tensor is None else next(found) for tensor in tensors[:8]), *[None] * 6
 
@@ -170,6 +170,12 @@ layer_backward.register_autograd(_no_second_gradients)
 
 class _Plain(torch.autograd.Function):
     forward, setup_context, backward = map(staticmethod, (_run, _setup_context, _gradients))
+
+
+class _PlainBackward(torch.autograd.Function):
+    forward = staticmethod(lambda *arguments: tuple(_run_backward(*arguments)))
+    setup_context = staticmethod(lambda ctx, inputs, output: None)
+    backward = staticmethod(_no_second_gradients)
 
 
 def _is_watched(*tensors: Tensor | None) -> bool:

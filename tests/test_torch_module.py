@@ -62,7 +62,7 @@ def gradients(module, results, x, hx, dy, dh_n):
 
 def run(module, call, through=None, **options):
     """All results, of the module or of something that wraps it."""
-    results = (through or module)(*call[:2], **options)
+    results = (module if through is None else through)(*call[:2], **options)
     found = {"y": results[0].detach().numpy(), "h_n": results[1].detach().numpy()}
     return found | gradients(module, results, *call)
 
@@ -163,16 +163,16 @@ def test_an_output_that_was_written_to_is_an_error():
         y.sum().backward()
 
 
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "bias": False, "batch_first": True}], ids=str)
+@pytest.mark.parametrize(
+    ("lengths", "options"), [(None, {}), (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True})]
+)
 def test_opcheck(lengths, options):
     module = module_of(**options)
     x, hx, dy, _ = call_of(module)
     lengths = None if lengths is None else torch.tensor(lengths)
     weights = [None if name is None else getattr(module, name) for name in module._names[0]]
     arguments = (x, hx, *weights, lengths, module.batch_first, 1, "tanh", False)
-    for keeps_gates in (True, False):
-        torch.library.opcheck(_torch_ops.layer, (*arguments, keeps_gates))
+    torch.library.opcheck(_torch_ops.layer, (*arguments, True))
     with torch.no_grad():
         y, _, gates = _torch_ops.layer(*arguments, True)
         given = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
@@ -180,18 +180,18 @@ def test_opcheck(lengths, options):
 
 
 def test_compile():
-    """As one graph, forward and backward; inductor writes no C++ for a graph of our operators alone."""
-    module = module_of(**BOTH)
+    """As one graph, forward and backward; inductor writes no C++ for a graph of our operator alone."""
+    module = module_of(bidirectional=True)
     compiled = torch.compile(module, fullgraph=True)
     call = call_of(module)
     helpers.assert_same_bits(run(module, call, compiled), run(module, call))
 
 
 def test_compile_for_any_sizes():
-    module = module_of(batch_first=True)
+    module = module_of(**BOTH, batch_first=True)
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
-    for batch in (B, 3, 17):
+    for batch in (B, 3, 1):
         call, lengths = call_of(module, batch=batch), torch.arange(batch) % (T + 1)
         helpers.assert_same_bits(run(module, call, compiled, lengths=lengths), run(module, call, lengths=lengths))
     assert counter.frame_count == 1
@@ -201,7 +201,7 @@ def test_export():
     module = module_of(**BOTH, batch_first=True)
     steps, rows = torch.export.Dim("steps", max=4096), torch.export.Dim("rows", max=4096)
     with torch.no_grad():
-        program = torch.export.export(module, (call_of(module)[0],), dynamic_shapes=({0: rows, 1: steps}, None))
+        program = torch.export.export(module, (call_of(module)[0],), dynamic_shapes=({0: rows, 1: steps},))
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
@@ -303,7 +303,7 @@ def test_packed_sequences_as_torch_takes_them(enforce_sorted):
         assert helpers.scaled_error(a.detach().numpy(), b.detach().numpy()) < 1e-12
     weights = torch.randn_like(found.data)
     grads, expected_grads = (
-        torch.autograd.grad((output.data * weights).sum() + state.square().sum(), [x, hx])
+        torch.autograd.grad((output.data * weights).sum() + state.square().sum(), [x, hx], retain_graph=True)
         for output, state in ((found, h_n), (expected, expected_h_n))
     )
     for a, b in zip(grads, expected_grads, strict=True):
@@ -365,7 +365,7 @@ def test_from_and_to_numpy_share_memory():
     before = layer.state_dict()
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     for name, value in module.named_parameters():
-        np.testing.assert_array_equal(layer.parameters[name], before[name] - 0.1 * value.grad.numpy())
+        np.testing.assert_allclose(layer.parameters[name], before[name] - 0.1 * value.grad.numpy(), rtol=1e-12)
 
 
 def test_initial_values_follow_torchs_seed():
