@@ -147,6 +147,16 @@ def test_gradcheck(lengths, options):
     assert torch.autograd.gradcheck(function, (x, hx, *module.parameters()), fast_mode=True)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_is_kept_for_the_backward_pass(recompute):
+    kept = set()
+    module = module_of(recompute=recompute)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.add(tensor.numel()) or tensor, lambda t: t):
+        module(call_of(module)[0])
+    assert (3 * T * B * N in kept) is not recompute
+    assert kept - {3 * T * B * N, 0} == {T * B * D, T * B * N, B * N, D * 3 * N, 3 * N}
+
+
 def test_no_second_derivatives():
     module = module_of()
     x, *_ = call_of(module)
@@ -167,8 +177,10 @@ def test_an_output_that_was_written_to_is_an_error():
     ("lengths", "options"), [(None, {}), (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True})]
 )
 def test_opcheck(lengths, options):
+    """With an input that lies transposed, so that its gradient would too."""
     module = module_of(**options)
     x, hx, dy, _ = call_of(module)
+    x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     lengths = None if lengths is None else torch.tensor(lengths)
     weights = [None if name is None else getattr(module, name) for name in module._names[0]]
     arguments = (x, hx, *weights, lengths, module.batch_first, 1, "tanh", False)
