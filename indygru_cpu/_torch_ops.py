@@ -150,7 +150,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
-    run = layer_backward if _is_watched(y) else _PlainBackward.apply
+    run = layer_backward if _is_watched(y) else _plain_backward.apply
     found = iter(run(dy, dh_n, y, gates, *tensors, *ctx.options))
     return *(None if tensor is None else next(found) for tensor in tensors[:8]), *[None] * 6
 
@@ -168,21 +168,25 @@ def _no_second_gradients(*_: Any) -> None:
 layer_backward.register_autograd(_no_second_gradients)
 
 
-class _Plain(torch.autograd.Function):
-    forward, setup_context, backward = map(staticmethod, (_run, _setup_context, _gradients))
+def _differentiable(name: str, **parts: Any) -> Any:
+    """Make an `autograd.Function` of plain functions."""
+    return type(name, (torch.autograd.Function,), {key: staticmethod(part) for key, part in parts.items()})
 
 
-class _PlainBackward(torch.autograd.Function):
-    forward = staticmethod(lambda *arguments: tuple(_run_backward(*arguments)))
-    setup_context = staticmethod(lambda ctx, inputs, output: None)
-    backward = staticmethod(_no_second_gradients)
+_plain = _differentiable("IndyGRU", forward=_run, setup_context=_setup_context, backward=_gradients)
+_plain_backward = _differentiable(
+    "IndyGRUBackward",
+    forward=lambda *arguments: tuple(_run_backward(*arguments)),
+    setup_context=lambda ctx, inputs, output: None,
+    backward=_no_second_gradients,
+)
 
 
 def _is_watched(*tensors: Tensor | None) -> bool:
     """Whether a compiler, a tracer, autocast or a kind of tensor of its own must see an operator."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
         or torch._C._len_torch_dispatch_stack() > 0
         or any(tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta) for tensor in tensors)
@@ -193,4 +197,4 @@ def call(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Call `layer`; where nobody but autograd looks on, without the dispatcher, whose way is three times as long."""
     if _is_watched(*arguments[:9]):
         return layer(*arguments)
-    return _Plain.apply(*arguments) if torch.is_grad_enabled() else _run(*arguments)
+    return _plain.apply(*arguments) if torch.is_grad_enabled() else _run(*arguments)

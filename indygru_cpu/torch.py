@@ -147,7 +147,7 @@ class IndyGRU(torch.nn.Module):
         """Draw initial values, as a NumPy layer does, with a seed from torch's own generator."""
         if self.kernel_l0.is_meta:
             return
-        seed = torch.randint(2**63 - 1, (), device="cpu").item()
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         dtype = np.dtype(np.float64 if self.kernel_l0.dtype == torch.float64 else np.float32)
         drawn = initial_parameters(self._shapes(), self.groups, dtype, np.random.default_rng(seed))
         with torch.no_grad():
