@@ -191,6 +191,8 @@ def test_opcheck(lengths, options):
         torch.library.opcheck(_torch_ops.layer_backward, (dy, None, y, gates, *given))
 
 
+# What inductor imports of torch warns of itself.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compile():
     """As one graph, forward and backward; inductor writes no C++ for a graph of our operator alone."""
     module = module_of(bidirectional=True)
