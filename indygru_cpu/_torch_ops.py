@@ -194,7 +194,7 @@ def _is_watched(*tensors: Tensor | None) -> bool:
 
 
 def call(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Call `layer`; where nobody but autograd looks on, without the dispatcher, whose way is three times as long."""
+    """Call `layer`; where nobody but autograd looks on, without the dispatcher, whose way is longer."""
     if _is_watched(*arguments[:9]):
         return layer(*arguments)
     return _plain.apply(*arguments) if torch.is_grad_enabled() else _run(*arguments)
