@@ -6,6 +6,7 @@ So autograd, torch.compile, torch.export and checkpoints treat it as any operato
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,8 +169,10 @@ def _no_second_gradients(*_: Any) -> None:
 layer_backward.register_autograd(_no_second_gradients)
 
 
-def _differentiable(name: str, **parts: Any) -> Any:
+def _differentiable(name: str, forward: Any, **parts: Any) -> Any:
     """Make an `autograd.Function` of plain functions."""
+    forward.__signature__ = inspect.signature(forward)  # torch asks at every call, and working it out costs most
+    parts["forward"] = forward
     return type(name, (torch.autograd.Function,), {key: staticmethod(part) for key, part in parts.items()})
 
 
