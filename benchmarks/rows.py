@@ -150,10 +150,21 @@ def single_rows(threads: int) -> Iterator[Row]:
     yield row("training with `recompute=True` / without, lm", 1.35, SHAPES["lm"], recompute, "ours.training")
 
 
+def torch_rows(threads: int) -> Iterator[Row]:
+    """The module against the layer; and between products of torch, whose OpenMP has other threads than ours."""
+    for name in ("small", "speech", "lm"):
+        ours, torch = (partial(Job, module, shape=SHAPES[name], threads=threads) for module in ("ours", "ours_torch"))
+        row = partial(Row, "single", reach=1.1, needs=("torch",))
+        title = f"a training step of `indygru_cpu.torch`, {name} / of the layer"
+        yield row(title, torch("training"), (ours("training"),))
+        title = f"product -> `indygru_cpu.torch` -> product -> ..., {name} / its parts alone"
+        yield row(title, torch("pipeline"), (torch("forward"), torch("around")))
+
+
 def peer_rows(threads: int) -> Iterator[Row]:
-    """Each peer, and we in the same rounds, at each shape, against the projection alone."""
-    us = ("indygru_cpu", "ours", True, ())
-    everybody = [us, *((peer.title, f"peers.{peer.module}", peer.trains, peer.needs) for peer in PEERS)]
+    """Each peer, and we, also under torch, in the same rounds, at each shape, against the projection alone."""
+    us = [("indygru_cpu", "ours", True, ()), ("indygru_cpu.torch", "ours_torch", True, ("torch",))]
+    everybody = [*us, *((peer.title, f"peers.{peer.module}", peer.trains, peer.needs) for peer in PEERS)]
     for column, shape in SHAPES.items():
         matmul = (Job("yardsticks", "matmul", shape, threads=threads),)
         for title, module, trains, needs in everybody:
@@ -170,7 +181,7 @@ def length_rows(threads: int) -> Iterator[Row]:
 
 def rows(threads: int) -> list[Row]:
     """All of them."""
-    return [row for part in (shape_rows, single_rows, length_rows, peer_rows) for row in part(threads)]
+    return [row for part in (shape_rows, single_rows, torch_rows, length_rows, peer_rows) for row in part(threads)]
 
 
 def of_section(all_rows: Sequence[Any], section: str) -> list[Any]:

@@ -70,9 +70,12 @@ def infer(call: Call, h: Array, y: Array | None, threads: int, news: News = None
         _forward(call, h, y, None, threads, news)
 
 
-def train(call: Call, h: Array, y: Array, threads: int, recompute: bool, news: News = None) -> Tape:
-    """H (B, N) IN/OUT; y OUT."""
-    gates = None if recompute else np.empty(3 * h.shape[1] * call.sequences.n_lines, y.dtype)
+def train(
+    call: Call, h: Array, y: Array, threads: int, recompute: bool, news: News = None, room: Array | None = None
+) -> Tape:
+    """H (B, N) IN/OUT; y OUT; the gates go into `room`, if there is one, of at least 3 N numbers a valid step."""
+    size = 3 * h.shape[1] * call.sequences.n_lines
+    gates = None if recompute else np.empty(size, y.dtype) if room is None else room[:size]
     _forward(call, h, y, gates, threads, news)
     return Tape(call, y, gates)
 

@@ -65,7 +65,7 @@ class Stack(NamedTuple):
             yield i, Call(x, h[i], weights, rows, self.groups, self.activation, self.reproducible)
 
 
-def _columns(direction: int, n_units: int) -> tuple[Any, ...]:
+def columns(direction: int, n_units: int) -> tuple[Any, ...]:
     """Where a direction's y lies in the y of both."""
     return ..., slice(direction * n_units, (direction + 1) * n_units)
 
@@ -105,7 +105,7 @@ def _infer_layer(
     stack: Stack, layer: int, x: Array, h: Array, out: Array | None, rows: Sequences, progress: Progress
 ) -> None:
     for i, call in stack.calls(layer, x, h, rows):
-        y = None if out is None else out[_columns(i % stack.directions, h.shape[2])]
+        y = None if out is None else out[columns(i % stack.directions, h.shape[2])]
         _engine.infer(call, call.h0, y, call.threads(stack.num_threads), progress.of_a_call())
         progress.add(rows.n_steps)
 
@@ -124,7 +124,7 @@ def forward(
         out = y if is_last else np.empty(y.shape, y.dtype)
         tape.layers.append([])
         for i, call in stack.calls(layer, x, h0, sequences):
-            own, news = out[_columns(i % stack.directions, h0.shape[2])], progress.of_a_call()
+            own, news = out[columns(i % stack.directions, h0.shape[2])], progress.of_a_call()
             tape.layers[-1].append(_engine.train(call, h_n[i], own, threads[i], recompute, news))
             progress.add(sequences.n_steps)
         x = out
@@ -149,7 +149,7 @@ def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int 
     for layer, tapes in reversed(list(enumerate(tape.layers))):
         gradients = []
         for direction, kept in enumerate(tapes):
-            own_dy = None if dy is None else dy[_columns(direction, kept.y.shape[-1])]
+            own_dy = None if dy is None else dy[columns(direction, kept.y.shape[-1])]
             own_dh = None if dh_n is None else dh_n[layer * len(tapes) + direction]
             gradients.append(_engine.backward(kept, own_dy, own_dh, kept.call.threads(num_threads, passes=3)))
         dy = gradients[0].x

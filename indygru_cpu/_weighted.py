@@ -13,7 +13,8 @@ from indygru_cpu._parameters import Parameters, summary
 Array = np.ndarray[Any, Any]
 Self = TypeVar("Self", bound="Weighted")
 
-_DEFAULTS = {
+#: Options of a layer, which all change what it computes, and what they are unless given.
+DEFAULTS = {
     "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "activation": "tanh",
     "groups": 1, "reproducible": False,
 }  # fmt: skip
@@ -196,7 +197,7 @@ class Weighted:
         return f"{self!r}\n{summary(self._parameters)}"
 
     def __repr__(self) -> str:
-        given = {name: getattr(self, name) for name in _DEFAULTS}
-        options = [f"{name}={value!r}" for name, value in given.items() if value != _DEFAULTS[name]]
+        given = {name: getattr(self, name) for name in DEFAULTS}
+        options = [f"{name}={value!r}" for name, value in given.items() if value != DEFAULTS[name]]
         arguments = [str(self.input_size), str(self.hidden_size), *options, f"dtype={self.dtype}"]
         return f"{type(self).__name__}({', '.join(arguments)})"

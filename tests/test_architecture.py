@@ -75,6 +75,10 @@ ALLOWED = {
     "_stack": {"_call", "_engine", "_progress", "_sequences", "_validation", "_weighted"},
     "stream": {"_call", "_core", "_progress", "_sequences", "_stack", "_threads", "_validation", "_weighted"},
     "layer": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted", "stream"},
+    "_torch_ops": {
+        "_call", "_engine", "_forms", "_progress", "_sequences", "_stack", "_threads", "_validation",
+    },
+    "torch": {"_parameters", "_torch_ops", "_validation", "_weighted", "layer"},
     "_gate_orders": set(),
     "_interop_weights": {"_gate_orders", "_validation", "layer"},
     "_interop_torch": {"_gate_orders", "_interop_weights", "layer"},
@@ -99,12 +103,12 @@ def test_downwards_only(module):
 USERS = {
     "_core": ["_blas", "_engine", "_threads", "stream"],
     "_blas": ["_engine"],
-    "_threads": ["_call", "stream"],
+    "_threads": ["_call", "_torch_ops", "stream"],
     "reference": ["_custom_activation", "_cell_run"],
     "_files": ["_weighted"],
     "_npz": ["_files"],
     "_safetensors": ["_files"],
-    "layer": [name for name in MODULES if name.startswith("_interop")],
+    "layer": ["torch", *[name for name in MODULES if name.startswith("_interop")]],
     "cell": ["_dynamic_rnn", "tensorflow"],
 }
 

@@ -15,13 +15,17 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["_weighted", "functional", "layer", "stream"]
+MODULES = ["_weighted", "functional", "layer", "stream", "torch"]
+#: Pages whose Python blocks are one program; their names are those of the packages that the program needs.
+PAGES = ["torch"]
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
                  IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
+    if name in PAGES:
+        pytest.importorskip(name, reason=f"{name} is not installed, and the examples use it")
     results = doctest.testmod(importlib.import_module(f"indygru_cpu.{name}"))
     assert results.attempted > 0
     assert results.failed == 0
@@ -49,8 +53,8 @@ def test_every_parameter_is_documented(thing):
     assert names == set(inspect.signature(thing).parameters)
 
 
-def python_blocks():
-    return re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+def python_blocks(page=README):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
 def test_readme(tmp_path, monkeypatch, capsys):
@@ -68,6 +72,15 @@ def test_readme(tmp_path, monkeypatch, capsys):
             namespace |= test.globs
         else:
             exec(compile(block, f"README.md, block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(tmp_path, monkeypatch, name):
+    pytest.importorskip(name, reason=f"{name} is not installed, and the page's program uses it")
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(helpers.ROOT / "docs" / f"{name}.md")
+    assert blocks
+    exec(compile("\n".join(blocks), f"docs/{name}.md", "exec"), {"__name__": name})
 
 
 def test_readme_names_the_two_commands():
