@@ -8,7 +8,7 @@ from math import ceil, cos, isfinite, pi
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax  # type: ignore[import-untyped]
+from scipy.special import log_softmax
 
 from indygru_cpu._pooling import Pooling, Ragged
 from indygru_cpu.layer import IndyGRU
