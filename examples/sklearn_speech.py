@@ -15,7 +15,7 @@ from indygru_cpu.datasets import Utterances, japanese_vowels
 from indygru_cpu.sklearn import IndyGRUClassifier
 
 Array = np.ndarray[Any, Any]
-EPOCHS = 30
+EPOCHS = 20
 
 
 def utterances(part: Utterances) -> list[Array]:
@@ -40,7 +40,7 @@ def main() -> None:
     """Print what is found."""
     train, test = (utterances(part) for part in japanese_vowels())
     y_train, y_test = (part.speakers for part in japanese_vowels())
-    model = IndyGRUClassifier(64, learning_rate=0.01, max_iter=EPOCHS, pooling=("mean", "max"), random_state=0)
+    model = IndyGRUClassifier(32, max_iter=EPOCHS, pooling=("mean", "max"), random_state=0)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     scores = cross_val_score(model, train, y_train, cv=folds, n_jobs=2)
     print(f"Cross-validation on the training utterances: {scores.mean():.1%} right")

@@ -56,7 +56,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc,unused-ignore]
         noise: float = 0.0,
         alpha: float = 1e-4,
         batch_size: int = 32,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 0.01,
         max_iter: int = 60,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -152,7 +152,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc,unused-ignore]
         rng: np.random.Generator,
         after_epoch: Callable[[Self], object] | None,
     ) -> None:
-        loss = type(self)._loss
+        loss = self._loss
         recipe = Recipe(loss, **{name: getattr(self, name) for name in Recipe._fields if name != "loss"})
         watch = Watch(self.network_, *held_out, loss) if held_out else None
         standardised = Ragged(self.network_.standardised(data.values), data.offsets)

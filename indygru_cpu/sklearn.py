@@ -11,7 +11,7 @@ import numpy as np
 
 try:
     from sklearn.base import ClassifierMixin, RegressorMixin
-    from sklearn.utils import check_array, check_consistent_length, column_or_1d
+    from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import validate_data  # noqa: F401  (the newest of what is needed)
 except ImportError as error:
@@ -105,6 +105,7 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
     def _targets(self, y: Any, data: Ragged) -> Array:
         y = column_or_1d(y, warn=True)
         check_consistent_length(data.lengths, y)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         found: Array = np.eye(len(self.classes_), dtype=data.values.dtype)[index]
@@ -161,9 +162,7 @@ class IndyGRURegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc,
 
     def _targets(self, y: Any, data: Ragged) -> Array:
         if y is None:
-            raise ValueError(
-                "y: expected an array-like (n,) or (n, k), got None: this estimator requires y to be passed"
-            )
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         y = check_array(y, dtype=data.values.dtype, ensure_2d=False, input_name="y")
         check_consistent_length(data.lengths, y)
         self._one_output = y.ndim == 1

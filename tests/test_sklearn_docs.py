@@ -57,5 +57,5 @@ def test_examples(path, capsys):
     assert len(path.read_text().splitlines()) <= 60
     runpy.run_path(str(path), run_name="__main__")
     printed = capsys.readouterr().out
-    assert float(re.search(r"([\d.]+)% after epoch 30", printed)[1]) > 90
+    assert float(re.search(r"([\d.]+)% after epoch 20", printed)[1]) > 90
     assert float(re.search(r"99% sure: ([\d.]+)% right", printed)[1]) > 90
