@@ -80,7 +80,9 @@ class Max:
 
     def running(self, before: Array, count: int, y: Array) -> Array:
         largest: Array = y.max(axis=0)
-        return np.maximum(before, largest) if count else largest
+        if count:
+            np.maximum(before, largest, out=largest)
+        return largest
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Last:
         return dy
 
     def running(self, before: Array, count: int, y: Array) -> Array:
-        return y[-1].copy()
+        last: Array = y[-1].copy()
+        return last
 
 
 NAMES = ("mean", "last", "max")

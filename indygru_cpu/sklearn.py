@@ -112,7 +112,8 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
         return found
 
     def _strata(self, targets: Array) -> Array | None:
-        return targets.argmax(axis=1)
+        classes: Array = targets.argmax(axis=1)
+        return classes
 
     def _probabilities(self, outputs: Array) -> Array:
         found: Array = softmax(outputs, axis=1)
