@@ -91,6 +91,12 @@ ALLOWED = {
     },
     "_interop_onnx_read": {"_gate_orders", "_interop_onnx_forms", "_interop_weights", "layer"},
     "interop": {"_interop_keras", "_interop_onnx", "_interop_onnx_read", "_interop_pararnn", "_interop_torch"},
+    "_pooling": set(),
+    "_training": {"_pooling", "layer"},
+    "_sklearn_input": {"_pooling", "_validation"},
+    "_sklearn_partial": set(),
+    "_sklearn_base": {"_pooling", "_sklearn_input", "_sklearn_partial", "_training", "layer"},
+    "sklearn": {"_pooling", "_sklearn_base", "_sklearn_partial", "_training"},
 }  # fmt: skip
 
 
@@ -108,7 +114,7 @@ USERS = {
     "_files": ["_weighted"],
     "_npz": ["_files"],
     "_safetensors": ["_files"],
-    "layer": ["torch", *[name for name in MODULES if name.startswith("_interop")]],
+    "layer": [*[name for name in MODULES if name.startswith("_interop")], "_sklearn_base", "_training", "torch"],
     "cell": ["_dynamic_rnn", "tensorflow"],
 }
 
