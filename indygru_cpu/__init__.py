@@ -1,5 +1,8 @@
 """The IndyGRU layer (a GRU whose recurrent weights are vectors) on CPUs, for NumPy."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from indygru_cpu._environment import short_waits
 from indygru_cpu._version import __version__
 
@@ -14,12 +17,15 @@ except ModuleNotFoundError as error:
         "'pip install .' in the folder above it and then leave that folder, or 'pip install -e .' to use it in place."
     ) from None
 
-from indygru_cpu import functional, initializers
-from indygru_cpu._dynamic_rnn import dynamic_rnn
-from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
+from indygru_cpu import functional
 from indygru_cpu._weights import WeightsError
-from indygru_cpu.cell import IndyGRUCell
 from indygru_cpu.layer import IndyGRU
+
+if TYPE_CHECKING:
+    from indygru_cpu import initializers
+    from indygru_cpu._dynamic_rnn import dynamic_rnn
+    from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
+    from indygru_cpu.cell import IndyGRUCell
 
 __all__ = [
     "AUTO_REUSE",
@@ -34,3 +40,26 @@ __all__ = [
     "reset_default_scope",
     "variable_scope",
 ]
+
+#: TensorFlow's face, and where it is: a quarter of the time of an import, which most programs can do without.
+_LATER = {
+    "AUTO_REUSE": "_scopes",
+    "IndyGRUCell": "cell",
+    "dynamic_rnn": "_dynamic_rnn",
+    "get_variable_scope": "_scopes",
+    "initializers": "initializers",
+    "reset_default_scope": "_scopes",
+    "variable_scope": "_scopes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_LATER[name]}")
+    globals()[name] = value = getattr(module, name, module)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _LATER)

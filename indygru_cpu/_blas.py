@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from pathlib import Path
+from glob import escape, glob
 
 from indygru_cpu import _core
 from indygru_cpu._environment import for_a_moment
@@ -27,11 +27,12 @@ def _find() -> str:
     spec = importlib.util.find_spec("scipy_openblas32")
     if spec is None or spec.origin is None:
         raise ImportError(f"indygru_cpu needs the package scipy-openblas32, or {PATH_VARIABLE}=/path/to/libcblas.so")
-    libraries = sorted(Path(spec.origin).parent.glob("lib/*scipy_openblas*"))
-    libraries = [path for path in libraries if path.suffix in (".so", ".dylib", ".dll")]
+    folder = os.path.join(os.path.dirname(spec.origin), "lib")  # not pathlib, which alone takes a tenth of an import
+    libraries = sorted(glob(os.path.join(escape(folder), "*scipy_openblas*")))
+    libraries = [path for path in libraries if path.endswith((".so", ".dylib", ".dll"))]
     if not libraries:
-        raise ImportError(f"indygru_cpu: no library in {Path(spec.origin).parent / 'lib'}: reinstall scipy-openblas32")
-    return str(libraries[0])
+        raise ImportError(f"indygru_cpu: no library in {folder}: reinstall scipy-openblas32")
+    return libraries[0]
 
 
 class Blas:

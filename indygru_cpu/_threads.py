@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indygru_cpu import _core
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Multiply-adds below which a parallel region saves microseconds only (CONTRIBUTING.md has the figures).
 LEAST_WORK = 1_000_000
@@ -46,10 +49,11 @@ def _read(path: Path) -> str:
 def _cgroups(root: Path, own: Path) -> Iterator[Path]:
     """Folders of the groups that this process is in, each with all above it: every one of them may have a limit."""
     for line in ["::", *_read(own).splitlines()]:
-        path = Path("/", line.split(":", 2)[2])
+        path = root / line.split(":", 2)[2].lstrip("/")
         for folder in (path, *path.parents):
-            for mount in (root, root / "cpu"):
-                yield mount / str(folder).lstrip("/")
+            if folder == root or root in folder.parents:
+                yield folder
+                yield root / "cpu" / folder.relative_to(root)
 
 
 def _quota(folder: Path) -> float | None:
@@ -64,6 +68,8 @@ def _quota(folder: Path) -> float | None:
 
 def cgroup_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
     """Processors that the cgroups of this process grant (version 2 or 1), or None without a limit."""
+    from pathlib import Path  # here: an import need not wait for it
+
     found = [_quota(folder) for folder in _cgroups(Path(root), Path(own))]
     return min((quota for quota in found if quota is not None), default=None)
 

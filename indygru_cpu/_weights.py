@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -24,6 +23,8 @@ class Header(NamedTuple):
 
 def strict_json(data: bytes) -> Any:
     """JSON without what Python's reader lets pass: names given twice, NaN, infinities, other encodings."""
+    import json  # here: a program without weight files does not need it
+
     try:
         return json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse)
     except WeightsError:
