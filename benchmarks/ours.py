@@ -27,6 +27,19 @@ def forward(case: Case) -> Callable[[], Any]:
     return partial(layer_of(case), case.x, case.h0[None], out=case.dy.copy())
 
 
+def grouped(case: Case, groups: int = 32) -> Callable[[], Any]:
+    layer = IndyGRU(*case.shape[2:], dtype=case.dtype, groups=groups, seed=0, num_threads=case.threads)
+    return partial(layer, case.x, case.h0[None], out=case.dy.copy())
+
+
+def uneven(case: Case) -> Callable[[], Any]:
+    """One row of T steps, the others of one step, and no padding."""
+    n_steps, n_batch, n_inputs, n_units = case.shape
+    offsets = np.concatenate([[0], n_steps + np.arange(n_batch)])
+    values, out = (a.reshape(-1, width)[: offsets[-1]] for a, width in ((case.x, n_inputs), (case.dy.copy(), n_units)))
+    return partial(layer_of(case).ragged, values, offsets, case.h0[None], out=out)
+
+
 def training(case: Case, recompute: bool = False) -> Callable[[], Any]:
     layer, x, h0, dy = layer_of(case), case.x, case.h0[None], case.dy
 

@@ -117,7 +117,7 @@ def shape_rows(threads: int) -> Iterator[Row]:
 def single_rows(threads: int) -> Iterator[Row]:
     """What has one shape of its own."""
 
-    def row(title: str, reach: float, shape: Shape, work: str, *yardstick: str, **options: Any) -> Row:
+    def row(title: str, reach: float | None, shape: Shape, work: str, *yardstick: str, **options: Any) -> Row:
         dtype = options.pop("dtype", "float32")
         ours, *others = (Job(*name.split("."), shape, dtype, threads) for name in (work, *yardstick))
         return Row("single", title, ours, tuple(others), reach=reach, **options)
@@ -146,6 +146,12 @@ def single_rows(threads: int) -> Iterator[Row]:
         "a unit-step, T = 1,000,000 in chunks / T = 256", 1.1,
         *(Job("ours", "streamed", (length, *STREAMED), threads=threads) for length in (1_000_000, 256)),
     )  # fmt: skip
+    yield row("32 groups, (50, 8, 1024, 960) / one", None, (50, 8, 1024, 960), "ours.grouped", forward)
+    jobs = [
+        Job("ours", work, (2000, n_batch, 64, 128), threads=threads)
+        for work, n_batch in (("uneven", 64), ("forward", 1))
+    ]
+    yield Row("single", "one row of 2000 steps among 63 of one step / that row alone", jobs[0], (jobs[1],))
     recompute = "ours.training_with_recompute"
     yield row("training with `recompute=True` / without, lm", 1.35, SHAPES["lm"], recompute, "ours.training")
 
