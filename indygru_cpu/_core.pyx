@@ -36,7 +36,7 @@ include "_products.pxi"
 cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
     cdef ptrdiff_t bytes = scratch_bytes(p)
     cdef int i
-    p.round_end = indygru_now() + seconds_of_a_round
+    p.round_end = indygru_now() + nanoseconds_of_a_round
     if n_threads == 1:  # not worth the entry into a parallel region
         take_items(p, job, scratch)
         return

@@ -71,4 +71,4 @@ cdef extern from "indygru_kernels.h" nogil:
     int indygru_grant_team(int wanted)
     void indygru_leave_seats(int n_threads)
     int indygru_is_forked()
-    double indygru_now()
+    long long indygru_now()

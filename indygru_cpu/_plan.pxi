@@ -58,7 +58,7 @@ cdef struct Plan:
     Lines now_x, now_dx                          # its inputs and their gradients as matrices:
     bint x_lies, dx_lies                         # where they lie, or x_lines and dx_lines
     ptrdiff_t next_item, n_items, steps_told     # of a round
-    double round_end
+    long long round_end                          # nanoseconds: sums of doubles would raise the caller's exception flags
     ptrdiff_t *done                              # steps of each tile of forward; NULL: all at once
 
 # A tile's place, its job, and the columns of the kernel that belong to it.

@@ -11,14 +11,14 @@ cdef extern from * nogil:
 # One of p.n_items.
 ctypedef void (*job_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil
 
-cdef double seconds_of_a_round = 0.05
+cdef long long nanoseconds_of_a_round = 50 * 1000 * 1000
 
 
 def set_seconds_of_a_round(double seconds):
     """The former value. For tests: with 0, each thread takes one item or chunk and comes back."""
-    global seconds_of_a_round
-    before, seconds_of_a_round = seconds_of_a_round, seconds
-    return before
+    global nanoseconds_of_a_round
+    before, nanoseconds_of_a_round = nanoseconds_of_a_round, <long long> (seconds * 1e9)
+    return before / 1e9
 
 
 cdef bint time_is_up(const Plan *p) noexcept nogil:

@@ -34,7 +34,7 @@ SHAPES = [
     ((8, 17, 14, 2 * 400), 2),
 ]
 #: The same through BLAS: two unit tiles to a group, of one row and of several; a group a tile, with all rows in place.
-BLAS = [((270, 1, 2 * 770, 2 * 33), 2), ((130, 3, 2 * 770, 2 * 40), 2), ((130, 2, 5 * 768, 5 * 9), 5)]
+BLAS = [((270, 1, 2 * 770, 2 * 33), 2), ((270, 3, 2 * 770, 2 * 40), 2), ((270, 2, 5 * 768, 5 * 9), 5)]
 FLAGS = [{}, {"recompute": True}, {"reproducible": True, "reverse": True}]
 
 

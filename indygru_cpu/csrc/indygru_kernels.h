@@ -149,6 +149,6 @@ void indygru_leave_seats(int n_threads);
 /* Whether this process is the child of a fork that OpenMP's threads did not survive, so that it must stay serial. */
 int indygru_is_forked(void);
 
-double indygru_now(void); /* seconds, of a clock that nobody sets */
+long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
 
 #endif

@@ -9,8 +9,26 @@ enum {
     NAME(GROUP) = 240 /* rows at once: a run of theirs (48 KB of float32) stays in L2 for all panels */
 };
 
-/* rows x panels of out (+)= x w over inputs first to last; `rows` and `panels` are constants where this is inlined, and
- * every loop over them unrolled, so that the sums live in registers. */
+/* sums (rows, panels * PANEL) += x w of one input. `rows` and `panels` are constants where this is inlined, and every
+ * loop over them unrolled, so that the sums live in registers. */
+INLINE void NAME(add_input)(int rows, int panels, const indygru_projection *job, const void *const *x, ptrdiff_t k,
+                            const REAL *restrict w, REAL (*restrict sums)[NAME(BLOCK_PANELS) * NAME(PANEL)])
+{
+    enum { PANEL = NAME(PANEL) };
+    UNROLL(6)
+    for (int i = 0; i < rows; i++) {
+        REAL input = ((const REAL *)x[i])[k];
+        UNROLL(4)
+        for (int p = 0; p < panels; p++) {
+            const REAL *restrict column = w + p * job->w_panel;
+            SIMD
+            for (int j = 0; j < PANEL; j++)
+                sums[i][p * PANEL + j] = FMA(input, column[j], sums[i][p * PANEL + j]);
+        }
+    }
+}
+
+/* rows x panels of out (+)= x w over inputs first to last. */
 INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, const void *const *x, ptrdiff_t first,
                         ptrdiff_t last, const REAL *restrict w, ptrdiff_t w_row, REAL *restrict out, ptrdiff_t out_row)
 {
@@ -22,19 +40,13 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
         for (int j = 0; j < panels * PANEL; j++)
             sums[i][j] = first ? out[i * out_row + j] : 0;
     }
-    UNROLL(4)
-    for (ptrdiff_t k = first; k < last; k++, w += w_row) {
-        UNROLL(6)
-        for (int i = 0; i < rows; i++) {
-            REAL input = ((const REAL *)x[i])[k];
-            UNROLL(4)
-            for (int p = 0; p < panels; p++) {
-                const REAL *restrict column = w + p * job->w_panel;
-                SIMD
-                for (int j = 0; j < PANEL; j++)
-                    sums[i][p * PANEL + j] = FMA(input, column[j], sums[i][p * PANEL + j]);
-            }
-        }
+    if (rows == 3 && panels == 2) { /* no register is left for several inputs at once */
+        for (ptrdiff_t k = first; k < last; k++, w += w_row)
+            NAME(add_input)(rows, panels, job, x, k, w, sums);
+    } else {
+        UNROLL(4)
+        for (ptrdiff_t k = first; k < last; k++, w += w_row)
+            NAME(add_input)(rows, panels, job, x, k, w, sums);
     }
     UNROLL(6)
     for (int i = 0; i < rows; i++) {
@@ -54,6 +66,7 @@ static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job
                            REAL *out, ptrdiff_t out_row)
 {
     const void *const *x = job->x + at->row;
+#define THREE_ROWS_PANELS (HAS_FMA ? 2 : 1) /* a product of its own takes the last register */
 #define BLOCK(rows, panels)                                                                                            \
     NAME(block)(rows, panels, job, x, at->first, at->last, w, w_row, out, out_row);                                    \
     break
@@ -63,7 +76,7 @@ static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job
     case 21: BLOCK(2, 1);
     case 22: BLOCK(2, 2);
     case 31: BLOCK(3, 1);
-    case 32: BLOCK(3, 2);
+    case 32: BLOCK(3, THREE_ROWS_PANELS);
     case 41: BLOCK(4, 1);
     case 51: BLOCK(5, 1);
     default: BLOCK(6, 1);
@@ -94,7 +107,7 @@ static void NAME(edge_block)(const NAME(place) * at, const indygru_projection *j
 /* Rows from `at->row` to `end` in blocks of at->rows, all columns: panels outside, so that each stays in L1. */
 static void NAME(project_rows)(NAME(place) at, ptrdiff_t end, const indygru_projection *job)
 {
-    static const int most_panels[] = {0, 4, 2, 2, 1, 1, 1}; /* as many as fill the registers, by rows */
+    static const int most_panels[] = {0, 4, 2, THREE_ROWS_PANELS, 1, 1, 1}; /* as many as fill the registers, by rows */
     enum { PANEL = NAME(PANEL) };
     ptrdiff_t start = at.row;
     for (at.column = 0; at.column < job->n_columns; at.column += at.panels * PANEL) {

@@ -83,11 +83,11 @@ void indygru_leave_seats(int n_threads)
     __atomic_sub_fetch(&seats, n_threads, __ATOMIC_ACQ_REL);
 }
 
-double indygru_now(void)
+long long indygru_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
 /* Teams at work end first: a child made in the middle would find locks of OpenBLAS held by threads that it lacks. */
