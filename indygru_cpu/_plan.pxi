@@ -1,6 +1,6 @@
 # Part of _core.pyx: how a call is laid out in tiles, chunks and scratch, before any arithmetic.
 
-# Measured on Zen 3 (CONTRIBUTING.md has the figures).
+# Measured on Zen 3 (docs/speed.md has the figures).
 cdef enum:
     TILES_WANTED = 16         # enough for balance
     SHARED_TILES = 4          # of the same units, from which on their weights are packed once for all of them

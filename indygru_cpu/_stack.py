@@ -20,7 +20,7 @@ from indygru_cpu._weighted import Weighted
 
 Array = np.ndarray[Any, Any]
 #: Bytes of an inner layer's y that are made before the next layer takes them. They stay in L3, and memory bounded; less
-#: costs more for packing weights and starting calls than L2 saves (CONTRIBUTING.md).
+#: costs more for packing weights and starting calls than L2 saves (docs/speed.md).
 INNER_BYTES = 4 * 1024 * 1024
 LEAST_STEPS = 16
 

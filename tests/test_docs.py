@@ -16,15 +16,20 @@ from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
 MODULES = ["_weighted", "functional", "layer", "stream", "torch"]
-#: Pages whose Python blocks are one program; their names are those of the packages that the program needs.
-PAGES = ["torch"]
+#: Modules that need a package, which has their name.
+BRIDGES = {"torch"}
+DOCS = helpers.ROOT / "docs"
+#: Pages that have a test of their own. The blocks of every other page are one program in Python, run here.
+TESTED_ELSEWHERE = {"interop": "test_interop_docs", "migration": "test_migration", "sklearn": "test_sklearn_docs"}
+#: What those programs may import and not find.
+OPTIONAL = {"torch"}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
                  IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name in PAGES:
+    if name in BRIDGES:
         pytest.importorskip(name, reason=f"{name} is not installed, and the examples use it")
     results = doctest.testmod(importlib.import_module(f"indygru_cpu.{name}"))
     assert results.attempted > 0
@@ -53,15 +58,23 @@ def test_every_parameter_is_documented(thing):
     assert names == set(inspect.signature(thing).parameters)
 
 
-def python_blocks(page=README):
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+def blocks_of(page):
+    """(language, code) of each fenced block."""
+    return re.findall(r"^ *(?:```|~~~)(\S*).*?\n(.*?)^ *(?:```|~~~) *$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def programs():
+    """Pages with blocks, but the README, that have no test of their own."""
+    pages = [*helpers.ROOT.glob("*.md"), *DOCS.rglob("*.md"), *helpers.ROOT.glob("*/README.md")]
+    elsewhere = {README, *(DOCS / f"{name}.md" for name in TESTED_ELSEWHERE)}
+    return [page for page in sorted(set(pages) - elsewhere) if blocks_of(page)]
 
 
 def test_readme(tmp_path, monkeypatch, capsys):
     """All Python blocks in order, in one namespace, in an empty folder; those with prompts as doctests."""
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks()
-    assert blocks
+    languages, blocks = zip(*blocks_of(README), strict=True)
+    assert set(languages) == {"python"}
     namespace = {"__name__": "readme"}
     for number, block in enumerate(blocks, 1):
         if ">>>" in block:
@@ -74,13 +87,23 @@ def test_readme(tmp_path, monkeypatch, capsys):
             exec(compile(block, f"README.md, block {number}", "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page(tmp_path, monkeypatch, name):
-    pytest.importorskip(name, reason=f"{name} is not installed, and the page's program uses it")
+@pytest.mark.parametrize("page", programs(), ids=lambda page: page.stem)
+def test_page(tmp_path, monkeypatch, page):
+    """A page that is new is run here, without being named; one in another language needs a test of its own."""
+    languages, blocks = zip(*blocks_of(page), strict=True)
+    assert set(languages) == {"python"}, "nothing runs the other blocks"
+    program = compile("\n".join(blocks), page.name, "exec")
+    for name in OPTIONAL & set(re.findall(r"^\s*(?:import|from) (\w+)", "\n".join(blocks), re.M)):
+        pytest.importorskip(name, reason=f"{name} is not installed, and the page's program uses it")
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(helpers.ROOT / "docs" / f"{name}.md")
-    assert blocks
-    exec(compile("\n".join(blocks), f"docs/{name}.md", "exec"), {"__name__": name})
+    exec(program, {"__name__": page.stem})
+
+
+@pytest.mark.parametrize("page", TESTED_ELSEWHERE)
+def test_pages_with_a_test_of_their_own_have_one(page):
+    assert blocks_of(DOCS / f"{page}.md")
+    test = helpers.ROOT / "tests" / f"{TESTED_ELSEWHERE[page]}.py"
+    assert f'"docs" / "{page}.md"' in test.read_text(encoding="utf-8")
 
 
 def test_readme_names_the_two_commands():
