@@ -92,7 +92,8 @@ def _text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
-def _check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
+def check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
+    """Compare a shape with what it must be."""
     fits = len(found) == len(expected)
     for have, want in zip(found, expected):  # noqa: B905  (the lengths were compared; strict= costs on every step)
         fits = fits and (have == want or isinstance(want, str))
@@ -134,7 +135,7 @@ def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]
     if like is None or native is not like[1]:
         native = _native(name, native, like)
     if found.shape != shape:
-        _check_shape(name, found.shape, shape)
+        check_shape(name, found.shape, shape)
     return found if _is_readable(found) else np.array(found, dtype=native, order="C")
 
 
@@ -151,7 +152,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
-    _check_shape(name, value.shape, shape)
+    check_shape(name, value.shape, shape)
     if not value.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     if not _is_readable(value) or _overlaps_itself(value):
@@ -187,7 +188,7 @@ def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
     found = as_array(name, value)
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got {found.dtype}")
-    _check_shape(name, found.shape, (n_batch,))
+    check_shape(name, found.shape, (n_batch,))
     wrong = np.flatnonzero((found < 0) | (found > n_steps))
     if len(wrong):
         raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {found[wrong[0]]} for row {wrong[0]}")

@@ -75,6 +75,7 @@ ALLOWED = {
     "_stack": {"_call", "_engine", "_progress", "_sequences", "_validation", "_weighted"},
     "stream": {"_call", "_core", "_progress", "_sequences", "_stack", "_threads", "_validation", "_weighted"},
     "layer": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted", "stream"},
+    "dask": {"_validation", "layer"},
     "_gate_orders": set(),
     "_interop_weights": {"_gate_orders", "_validation", "layer"},
     "_interop_torch": {"_gate_orders", "_interop_weights", "layer"},
@@ -104,7 +105,7 @@ USERS = {
     "_files": ["_weighted"],
     "_npz": ["_files"],
     "_safetensors": ["_files"],
-    "layer": [name for name in MODULES if name.startswith("_interop")],
+    "layer": ["dask", *[name for name in MODULES if name.startswith("_interop")]],
     "cell": ["_dynamic_rnn", "tensorflow"],
 }
 
