@@ -1,6 +1,6 @@
 """Inference on Dask's arrays and bags: each block, or partition, is one call of the layer on the worker that has it.
 
-Needs the extra `dask`: ``pip install "indygru_cpu[dask]"``. ``docs/many_machines.md`` is its page.
+Needs the extra `dask`: ``pip install "indygru_cpu[dask]"``.
 """
 
 from __future__ import annotations
