@@ -15,9 +15,9 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["_weighted", "dask", "functional", "layer", "stream", "torch"]
+MODULES = ["_weighted", "functional", "layer", "stream", "torch"]
 #: Modules that need a package, which has their name.
-BRIDGES = {"dask", "torch"}
+BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"
 #: Pages that have a test of their own. The blocks of every other page are one program in Python, run here.
 TESTED_ELSEWHERE = {"interop": "test_interop_docs", "migration": "test_migration", "sklearn": "test_sklearn_docs"}
