@@ -22,7 +22,7 @@ from indygru_cpu import _core
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Multiply-adds below which a parallel region saves microseconds only (CONTRIBUTING.md has the figures).
+#: Multiply-adds below which a parallel region saves microseconds only (docs/speed.md has the figures).
 LEAST_WORK = 1_000_000
 #: Of all calls of a process that are at work at once.
 MOST_THREADS = _core.MOST_THREADS

@@ -88,6 +88,10 @@ class Weighted:
         others = ("batch_first", "dropout", "activation", "reproducible")
         return self._sizes() | {name: getattr(self, name) for name in others} | {"dtype": self.dtype.name}
 
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Under what name Dask knows results: by what they depend on, so neither by the seed nor by `num_threads`."""
+        return type(self).__qualname__, self._configuration(), dict(self._parameters)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters and the configuration to a file, which is replaced as a whole or not at all.
 

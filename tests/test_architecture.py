@@ -79,6 +79,7 @@ ALLOWED = {
         "_call", "_engine", "_forms", "_progress", "_sequences", "_stack", "_threads", "_validation",
     },
     "torch": {"_parameters", "_torch_ops", "_validation", "_weighted", "layer"},
+    "dask": {"_validation", "layer"},
     "_gate_orders": set(),
     "_interop_weights": {"_gate_orders", "_validation", "layer"},
     "_interop_torch": {"_gate_orders", "_interop_weights", "layer"},
@@ -114,7 +115,13 @@ USERS = {
     "_files": ["_weighted"],
     "_npz": ["_files"],
     "_safetensors": ["_files"],
-    "layer": [*[name for name in MODULES if name.startswith("_interop")], "_sklearn_base", "_training", "torch"],
+    "layer": [
+        *[name for name in MODULES if name.startswith("_interop")],
+        "_sklearn_base",
+        "_training",
+        "dask",
+        "torch",
+    ],
     "cell": ["_dynamic_rnn", "tensorflow"],
 }
 

@@ -43,8 +43,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         site = ELSEWHERE.get(target, target.removeprefix("docs/"))
         return f"]({posixpath.relpath(site, posixpath.dirname(here) or '.')}"
 
-    # Cells of HTML tables hold Markdown in docs/migration.md, which only this dialect wants to be told.
-    return re.sub(r"<(table|tr|td)>", r'<\1 markdown="1">', LINK.sub(of_site, markdown))
+    return LINK.sub(of_site, markdown)
 
 
 def on_page_content(html: str, **_: object) -> str:
