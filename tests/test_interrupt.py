@@ -69,8 +69,8 @@ CALLS = {
         call, others = (lambda: layer.last(np.broadcast_to(row, (1, 200_000, 800)))), ()
     """,
     "many units": """
-        w = weights(100, 1_000_000)
-        call, others = (lambda: functional.forward(x(600, 33, 100), None, *w, return_sequences=False)), w
+        w = weights(100, 100_000)
+        call, others = (lambda: functional.forward(x(6000, 33, 100), None, *w, return_sequences=False)), w
     """,
     "functional.step": """
         w, h, row = weights(2000, 700), random(90_000, 700), random(1, 2000)
@@ -101,8 +101,8 @@ CALLS = {
         call, others = (lambda: functional.backward(tape)), ()
     """,
     "backward of many rows": """
-        tape = tape_of(1, 400_000, 1000, 300, recompute=True)
-        call, others = (lambda: [functional.backward(tape) for _ in range(9)]), ()
+        tape = tape_of(1, 100_000, 1000, 300, recompute=True)
+        call, others = (lambda: [functional.backward(tape) for _ in range(36)]), ()
     """,
     "recompute": """
         tape = tape_of(100_000, 8, 2000, 300, recompute=True)
