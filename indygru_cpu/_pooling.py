@@ -73,7 +73,7 @@ class Max:
         return found
 
     def gradient(self, d: Array, y: Ragged) -> Array:
-        largest = (y.values == np.repeat(self.batch(y), y.lengths, axis=0)).astype(d.dtype)
+        largest: Array = (y.values == np.repeat(self.batch(y), y.lengths, axis=0)).astype(d.dtype)
         shares: Array = d / np.add.reduceat(largest, y.offsets[:-1])
         largest *= np.repeat(shares, y.lengths, axis=0)
         return largest
