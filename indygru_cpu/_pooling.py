@@ -136,5 +136,5 @@ class Pooling:
         return first
 
     def running(self, before: Array, count: int, y: Array) -> Array:
-        parts = np.split(before, len(self.pools))
+        parts = before.reshape(len(self.pools), -1)
         return np.hstack([pool.running(part, count, y) for pool, part in zip(self.pools, parts, strict=True)])
