@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 #: Test accuracy of the paper that came with the data (see datasets.py).
 PAPER = 0.941
 #: Times that each side of the comparison with NumPy runs.
-ROUNDS = 5
+ROUNDS = 3
 
 
 class DemoError(Exception):
