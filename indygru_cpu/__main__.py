@@ -33,15 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".")
     defaults = _demo.Settings()
     for option, least, meaning in (
-        ("hidden-size", 1, "units of the IndyGRU"),
-        ("iterations", 1, "most iterations of L-BFGS"),
-        ("seed", 0, "of the initial weights"),
-        ("threads", 1, "threads of the layer"),
+        ("hidden-size", 1, "units of each IndyGRU"),
+        ("networks", 1, "networks whose mean decides"),
+        ("epochs", 1, "epochs of training"),
+        ("seed", 0, "of the initial weights, the batches and the noise"),
+        ("threads", 1, "threads of the layers"),
     ):
         default = getattr(defaults, option.replace("-", "_"))
         text = f"{meaning} (default {default})"
         demo.add_argument(f"--{option}", type=_at_least(least), default=default, metavar="INT", help=text)
-    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw loss, accuracy, gates and states")
+    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw losses, accuracy, gates and states")
     demo.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained weights")
 
     text = "show the build, and what it uses on this machine"

@@ -1,22 +1,14 @@
-"""The demo's picture: how training went, and gates and states of one utterance. Only this file imports matplotlib."""
+"""The demo's picture: losses, accuracy, and gates and states of one utterance. Only this file imports matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-
-
-class Progress(NamedTuple):
-    """Where the model stands after an iteration: the loss, and the share of right answers."""
-
-    loss: float
-    train: float
-    test: float
 
 
 def check_format(path: Path) -> None:
@@ -28,10 +20,13 @@ def check_format(path: Path) -> None:
         raise ValueError(f"expected a name ending in .png (or .{', .'.join(sorted(set(known) - {'png'}))})")
 
 
-def draw(progress: Sequence[Progress], paper: float, inside: Mapping[str, Array], path: Path) -> None:
-    """Write the picture, with `paper` as the accuracy to compare with; no window, no state of pyplot.
+def draw(
+    losses: Sequence[Sequence[float]], heard: Array, paper: float, inside: Mapping[str, Array], path: Path
+) -> None:
+    """Write the picture; no window, no state of pyplot.
 
-    Above, how training went; below, one utterance: arrays (T, inputs or units) under what they are.
+    Above, the loss of each network by epochs, and test accuracy by frames heard, beside that of the `paper`; below, one
+    utterance: arrays (T, inputs or units) under what they are.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,32 +36,36 @@ def draw(progress: Sequence[Progress], paper: float, inside: Mapping[str, Array]
     parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
     above, below = parts
     above.suptitle("IndyGRU learns to tell nine speakers apart", x=0.01, ha="left", weight="bold")
-    _draw_training(above.subplots(1, 2), progress, paper)
+    left, right = above.subplots(1, 2)
+    _draw_losses(left, losses)
+    _draw_accuracy(right, heard, paper)
     below.suptitle("Inside the layer while one of them speaks", x=0.01, ha="left", weight="bold")
     _draw_utterance(below, inside)
     figure.savefig(path, dpi=150)
 
 
-def _draw_training(axes: Any, progress: Sequence[Progress], paper: float) -> None:
+def _draw_losses(axes: Any, losses: Sequence[Sequence[float]]) -> None:
+    for each in losses:
+        axes.semilogy(range(1, len(each) + 1), each, linewidth=1)
+    _finish(axes, "epoch", f"Loss of {len(losses)} networks: cross-entropy and penalty")
+
+
+def _draw_accuracy(axes: Any, heard: Array, paper: float) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    losses, accuracies = axes
-    iterations = range(1, len(progress) + 1)
-    losses.semilogy(iterations, [each.loss for each in progress], color="tab:blue")
-    losses.set_title("Loss: cross-entropy and penalty", loc="left")
-    train, test = [each.train for each in progress], [each.test for each in progress]
-    accuracies.plot(iterations, train, color="tab:blue", label="training utterances")
-    accuracies.plot(iterations, test, color="tab:orange", label="test utterances")
-    label = f"test, paper of 1999: {paper:.1%}"
-    accuracies.axhline(paper, color="0.5", linestyle="--", linewidth=1, label=label)
-    accuracies.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    accuracies.set_title(f"Accuracy: {progress[-1].test:.1%} of the test utterances", loc="left")
-    accuracies.legend(loc="lower right", frameon=False)
-    for each in (losses, accuracies):
-        each.set_xlabel("iteration of L-BFGS")
-        each.grid(color="0.9")
-        each.set_axisbelow(True)
-        each.spines[["top", "right"]].set_visible(False)
+    axes.plot(range(1, len(heard) + 1), heard, color="tab:orange", label="test utterances")
+    axes.axhline(paper, color="0.5", linestyle="--", linewidth=1, label=f"paper of 1999, all frames: {paper:.1%}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="lower right", frameon=False)
+    _finish(axes, "frames heard", f"Accuracy while they speak: {heard[-1]:.1%} in the end")
+
+
+def _finish(axes: Any, x: str, title: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_title(title, loc="left")
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_utterance(figure: Any, inside: Mapping[str, Array]) -> None:

@@ -73,7 +73,7 @@ class Max:
         return found
 
     def gradient(self, d: Array, y: Ragged) -> Array:
-        largest = (y.values == np.repeat(self.batch(y), y.lengths, axis=0)).astype(d.dtype)
+        largest: Array = (y.values == np.repeat(self.batch(y), y.lengths, axis=0)).astype(d.dtype)
         shares: Array = d / np.add.reduceat(largest, y.offsets[:-1])
         largest *= np.repeat(shares, y.lengths, axis=0)
         return largest
@@ -136,5 +136,5 @@ class Pooling:
         return first
 
     def running(self, before: Array, count: int, y: Array) -> Array:
-        parts = np.split(before, len(self.pools))
+        parts = before.reshape(len(self.pools), -1)
         return np.hstack([pool.running(part, count, y) for pool, part in zip(self.pools, parts, strict=True)])

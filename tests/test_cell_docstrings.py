@@ -31,7 +31,9 @@ def test_examples(module):
     assert results.attempted > 0
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module is not _variables], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module is not _variables], ids=lambda module: module.__name__
+)
 def test_public_names_are_documented(module):
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
     for value in own:

@@ -93,7 +93,7 @@ def test_version(capsys):
         (["dance"], ["'dance'", "demo"]),
         (["info", "--plot", "a.png"], ["--plot"]),
         (["demo", "--hidden-size", "0"], ["--hidden-size", "at least 1", "'0'"]),
-        (["demo", "--iterations", "many"], ["--iterations", "at least 1", "'many'"]),
+        (["demo", "--epochs", "many"], ["--epochs", "at least 1", "'many'"]),
         (["demo", "--seed", "-1"], ["--seed", "at least 0", "'-1'"]),
         (["demo", "--threads", "1.5"], ["--threads", "at least 1", "'1.5'"]),
     ],
