@@ -1,6 +1,6 @@
 """Inference on Dask's arrays and bags: each block, or partition, is one call of the layer on the worker that has it.
 
-Needs the extra `dask`: ``pip install "indygru_cpu[dask]"``.
+Needs the extra `dask`: ``pip install "indygru_cpu[dask]"``. ``docs/dask.md`` is its page.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ try:
     import dask
     import dask.array
     import dask.bag
+    from dask.delayed import delayed
 except ImportError as error:
     raise ImportError(f'needs Dask and its arrays ({error}): pip install "indygru_cpu[dask]"') from error
 
@@ -93,7 +94,7 @@ def predict(layer: IndyGRU, x: Any, *, lengths: Any = None, last: bool = False, 
 def _sent(layer: IndyGRU) -> Any:
     """A copy, which the caller's later changes do not reach, as a node of the graph: it goes to each worker once."""
     name = f"indygru-layer-{dask.base.tokenize(layer)}"
-    return dask.delayed(copy.deepcopy(layer), name=name, traverse=False)
+    return delayed(copy.deepcopy(layer), name=name, traverse=False)
 
 
 def _predict_array(layer: IndyGRU, x: Any, lengths: Any, options: dict[str, Any]) -> Any:

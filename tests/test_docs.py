@@ -22,7 +22,7 @@ DOCS = helpers.ROOT / "docs"
 #: Pages that have a test of their own. The blocks of every other page are one program in Python, run here.
 TESTED_ELSEWHERE = {"interop": "test_interop_docs", "migration": "test_migration", "sklearn": "test_sklearn_docs"}
 #: What those programs may import and not find.
-OPTIONAL = {"torch"}
+OPTIONAL = {"dask", "torch"}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
                  IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
 
