@@ -225,7 +225,7 @@ def test_wrong_numbers_are_refused():
     ("given", "expected"),
     [({}, _environment.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
 )
-def test_idle_threads_wait_for_a_short_time_unless_told_otherwise(given, expected):
+def test_idle_threads_wait_for_a_short_time_unless_told_otherwise(given, expected, tmp_path):
     """OpenMP says itself what it found."""
     if not _core.openmp_threads() or "gomp" not in Path("/proc/self/maps").read_text():
         pytest.skip("only GCC's OpenMP tells how long its threads wait")
@@ -233,6 +233,6 @@ def test_idle_threads_wait_for_a_short_time_unless_told_otherwise(given, expecte
     code = "import os; before = dict(os.environ); import indygru_cpu; assert dict(os.environ) == before"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **given}, capture_output=True,
-        text=True, check=True, timeout=60,
+        text=True, check=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
