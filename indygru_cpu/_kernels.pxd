@@ -68,6 +68,7 @@ cdef extern from "indygru_kernels.h" nogil:
     int indygru_start_teams(int (*end_helpers)() noexcept nogil)
     int indygru_take_seats(int wanted, int least)
     int indygru_seats_taken()
+    void indygru_rest()
     int indygru_grant_team(int wanted)
     void indygru_leave_seats(int n_threads)
     int indygru_is_forked()

@@ -78,6 +78,7 @@ ALLOWED = {
     "_torch_ops": {
         "_call", "_engine", "_forms", "_progress", "_sequences", "_stack", "_threads", "_validation",
     },
+    "c_api": {"_core", "_engine"},
     "torch": {"_parameters", "_torch_ops", "_validation", "_weighted", "layer"},
     "dask": {"_validation", "layer"},
     "_gate_orders": set(),
@@ -108,7 +109,7 @@ def test_downwards_only(module):
 
 #: Who may import what is not everybody's: the extension, its helpers, and the NumPy twin.
 USERS = {
-    "_core": ["_blas", "_engine", "_threads", "stream"],
+    "_core": ["_blas", "_engine", "_threads", "c_api", "stream"],
     "_blas": ["_engine"],
     "_threads": ["_call", "_torch_ops", "stream"],
     "reference": ["_custom_activation", "_cell_run"],
