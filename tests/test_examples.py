@@ -19,7 +19,10 @@ class Example(NamedTuple):
     at_least: float
 
 
-EXAMPLES = {"torch_speakers": Example((3,), ("torch",), r"Test accuracy: (\S+)%", 80)}
+EXAMPLES = {
+    "numba_features": Example((), ("numba",), r"Test accuracy: (\S+)%", 90),
+    "torch_speakers": Example((3,), ("torch",), r"Test accuracy: (\S+)%", 80),
+}
 #: Run by test_sklearn_docs.
 ELSEWHERE = {"sklearn_speech"}
 
