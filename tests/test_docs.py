@@ -24,7 +24,9 @@ TESTED_ELSEWHERE = {
     "c_api": "test_c_api",
     "interop": "test_interop_docs",
     "migration": "test_migration",
+    "ray": "test_ray",
     "sklearn": "test_sklearn_docs",
+    "spark": "test_spark",
 }
 #: What those programs may import and not find.
 OPTIONAL = {"dask", "torch"}
