@@ -51,19 +51,21 @@ package() {
         { tail -20 "$work/$1/build.log"; return 1; }
 }
 
-# suite FOLDER VARIABLE=VALUE... -- OPTION... : CORE's tests of a package, file by file, each with a time limit.
+# suite FOLDER VARIABLE=VALUE... -- OPTION... : CORE's tests of a package, file by file, each with a time limit; what
+# they print is in $logs.
 suite() {
     local folder=$1 file status worst=0 settings=()
+    mkdir -p "$logs"
     shift
     while [ "$1" != -- ]; do settings+=("$1"); shift; done
     shift
     for file in ${TESTS:-$CORE}; do
         (cd "$work" && env PYTHONPATH="$folder" "${settings[@]}" timeout "${TIMEOUT:-600}" "${runner[@]}" "$python" "${interpreter[@]}" \
             -m pytest "$folder/tests/$file.py" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -q \
-            "$@") > "$work/$file.log" 2>&1
+            "$@") > "$logs/$file.log" 2>&1
         status=$?
-        echo "  $file: $(tail -1 "$work/$file.log")"
-        [ $status -eq 0 ] || { worst=1; grep -E '^(FAILED|ERROR)|==[0-9]+==ERROR|runtime error|WARNING: Thread' "$work/$file.log"; }
+        echo "  $file: $(tail -1 "$logs/$file.log")"
+        [ $status -eq 0 ] || { worst=1; grep -E '^(FAILED|ERROR)|==[0-9]+==ERROR|runtime error|WARNING: Thread' "$logs/$file.log"; }
     done
     return $worst
 }
@@ -94,6 +96,7 @@ bits() { sed -n "s/ $2 / /p" "$work/$1/results" | grep -v '^pack_panels'; }
 as_x86_v3() {
     driver static -static && drive static || return
     [ -n "$(bits static x86_v3)" ] || { echo "this machine has no x86_v3 to compare with"; return $NOT_RUN; }
+    [ -n "$(bits "$1" "$2")" ] || { echo "the driver found no $2 there"; return 1; }
     diff <(bits static x86_v3) <(bits "$1" "$2") && echo "the bits of x86_v3: $(bits "$1" "$2" | wc -l) jobs"
 }
 
@@ -160,7 +163,7 @@ check_tiers() {
     local tier worst=0
     for tier in $("$python" -c 'from indygru_cpu import _core; print(*_core.tiers())'); do
         echo " $tier"
-        TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
+        TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} logs=$logs/$tier suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
     done
     return $worst
 }
@@ -201,7 +204,7 @@ check_machine-code() { needs objdump && "$python" tools/machine_code.py; }
 one() {
     local status output
     declare -F "check_$1" > /dev/null || { echo "tools/check.sh: there is no check $1: see tools/check.sh list" >&2; exit 2; }
-    (runner=() interpreter=() && "check_$1")
+    (runner=() interpreter=() logs=$work/logs/$1 && "check_$1")
     status=$?
     case $status in
         0) echo "== $1: holds" ;;
