@@ -52,7 +52,7 @@ package() {
 }
 
 # suite FOLDER VARIABLE=VALUE... -- OPTION... : CORE's tests of a package, file by file, each with a time limit; what
-# they print is in $logs.
+# they print is in $logs. A sanitizer needs --capture=sys: what pytest has caught dies with the process, or is dropped.
 suite() {
     local folder=$1 file status worst=0 settings=()
     mkdir -p "$logs"
@@ -61,10 +61,10 @@ suite() {
     shift
     for file in ${TESTS:-$CORE}; do
         (cd "$work" && env PYTHONPATH="$folder" "${settings[@]}" timeout "${TIMEOUT:-600}" "${runner[@]}" "$python" "${interpreter[@]}" \
-            -m pytest "$folder/tests/$file.py" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -q \
+            -m pytest "$folder/tests/$file.py" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -v \
             "$@") > "$logs/$file.log" 2>&1
         status=$?
-        echo "  $file: $(tail -1 "$logs/$file.log")"
+        echo "  $file: $(tail -1 "$logs/$file.log" | tr -d =)$([ $status -ne 124 ] || echo ': out of time')"
         [ $status -eq 0 ] || { worst=1; grep -E '^(FAILED|ERROR)|==[0-9]+==ERROR|runtime error|WARNING: Thread' "$logs/$file.log"; }
     done
     return $worst
@@ -173,7 +173,7 @@ check_python-dev() { interpreter=(-X dev -W error) suite "$root" -- ; }
 check_python-asan() {
     package python-asan -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer &&
         suite "$work/python-asan/package" ASAN_OPTIONS=detect_leaks=0 \
-            "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" --
+            "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" -- --capture=sys
 }
 
 # With Clang's OpenMP, which tells the sanitizer through archer what waits for what; GCC's does not.
@@ -183,11 +183,11 @@ check_python-tsan() {
     archer=$(find /usr/lib/llvm-*/lib -name libarcher.so 2> /dev/null | sort -V | tail -1)
     [ -n "$archer" ] || { echo "there is no libarcher.so here, of LLVM's OpenMP"; return $NOT_RUN; }
     folder=$(dirname "$archer")
-    TSAN_OPTIONS=exitcode=0 package python-tsan -O1 -g -fsanitize=thread || return
+    TSAN_OPTIONS=exitcode=0 package python-tsan -g -fsanitize=thread || return
     runner=(setarch --addr-no-randomize)
     TESTS=${TESTS:-$THREADED} suite "$work/python-tsan/package" "LD_LIBRARY_PATH=$folder" \
         "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libtsan.so) $folder/libomp.so.5" \
-        TSAN_OPTIONS=ignore_noninstrumented_modules=1 --
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys
 }
 
 check_coverage() {
