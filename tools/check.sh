@@ -51,19 +51,21 @@ package() {
         { tail -20 "$work/$1/build.log"; return 1; }
 }
 
-# suite FOLDER VARIABLE=VALUE... -- OPTION... : CORE's tests of a package, file by file, each with a time limit.
+# suite FOLDER VARIABLE=VALUE... -- OPTION... : CORE's tests of a package, file by file, each with a time limit; what
+# they print is in $logs. A sanitizer needs --capture=sys: what pytest has caught dies with the process, or is dropped.
 suite() {
     local folder=$1 file status worst=0 settings=()
+    mkdir -p "$logs"
     shift
     while [ "$1" != -- ]; do settings+=("$1"); shift; done
     shift
     for file in ${TESTS:-$CORE}; do
         (cd "$work" && env PYTHONPATH="$folder" "${settings[@]}" timeout "${TIMEOUT:-600}" "${runner[@]}" "$python" "${interpreter[@]}" \
-            -m pytest "$folder/tests/$file.py" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -q \
-            "$@") > "$work/$file.log" 2>&1
+            -m pytest "$folder/tests/$file.py" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -v \
+            "$@") > "$logs/$file.log" 2>&1
         status=$?
-        echo "  $file: $(tail -1 "$work/$file.log")"
-        [ $status -eq 0 ] || { worst=1; grep -E '^(FAILED|ERROR)|==[0-9]+==ERROR|runtime error|WARNING: Thread' "$work/$file.log"; }
+        echo "  $file: $(tail -1 "$logs/$file.log" | tr -d =)$([ $status -ne 124 ] || echo ': out of time')"
+        [ $status -eq 0 ] || { worst=1; grep -E '^(FAILED|ERROR)|==[0-9]+==ERROR|runtime error|WARNING: Thread' "$logs/$file.log"; }
     done
     return $worst
 }
@@ -94,6 +96,7 @@ bits() { sed -n "s/ $2 / /p" "$work/$1/results" | grep -v '^pack_panels'; }
 as_x86_v3() {
     driver static -static && drive static || return
     [ -n "$(bits static x86_v3)" ] || { echo "this machine has no x86_v3 to compare with"; return $NOT_RUN; }
+    [ -n "$(bits "$1" "$2")" ] || { echo "the driver found no $2 there"; return 1; }
     diff <(bits static x86_v3) <(bits "$1" "$2") && echo "the bits of x86_v3: $(bits "$1" "$2" | wc -l) jobs"
 }
 
@@ -160,7 +163,7 @@ check_tiers() {
     local tier worst=0
     for tier in $("$python" -c 'from indygru_cpu import _core; print(*_core.tiers())'); do
         echo " $tier"
-        TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
+        TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} logs=$logs/$tier suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
     done
     return $worst
 }
@@ -170,7 +173,7 @@ check_python-dev() { interpreter=(-X dev -W error) suite "$root" -- ; }
 check_python-asan() {
     package python-asan -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer &&
         suite "$work/python-asan/package" ASAN_OPTIONS=detect_leaks=0 \
-            "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" --
+            "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" -- --capture=sys
 }
 
 # With Clang's OpenMP, which tells the sanitizer through archer what waits for what; GCC's does not.
@@ -180,11 +183,11 @@ check_python-tsan() {
     archer=$(find /usr/lib/llvm-*/lib -name libarcher.so 2> /dev/null | sort -V | tail -1)
     [ -n "$archer" ] || { echo "there is no libarcher.so here, of LLVM's OpenMP"; return $NOT_RUN; }
     folder=$(dirname "$archer")
-    TSAN_OPTIONS=exitcode=0 package python-tsan -O1 -g -fsanitize=thread || return
+    TSAN_OPTIONS=exitcode=0 package python-tsan -g -fsanitize=thread || return
     runner=(setarch --addr-no-randomize)
     TESTS=${TESTS:-$THREADED} suite "$work/python-tsan/package" "LD_LIBRARY_PATH=$folder" \
         "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libtsan.so) $folder/libomp.so.5" \
-        TSAN_OPTIONS=ignore_noninstrumented_modules=1 --
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys
 }
 
 check_coverage() {
@@ -201,7 +204,7 @@ check_machine-code() { needs objdump && "$python" tools/machine_code.py; }
 one() {
     local status output
     declare -F "check_$1" > /dev/null || { echo "tools/check.sh: there is no check $1: see tools/check.sh list" >&2; exit 2; }
-    (runner=() interpreter=() && "check_$1")
+    (runner=() interpreter=() logs=$work/logs/$1 && "check_$1")
     status=$?
     case $status in
         0) echo "== $1: holds" ;;
