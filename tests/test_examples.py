@@ -20,6 +20,7 @@ class Example(NamedTuple):
 
 
 EXAMPLES = {
+    "jax_speakers": Example((3,), ("jax",), r"Test accuracy: (\S+)%", 80),
     "numba_features": Example((), ("numba",), r"Test accuracy: (\S+)%", 90),
     "torch_speakers": Example((3,), ("torch",), r"Test accuracy: (\S+)%", 80),
 }
