@@ -214,3 +214,4 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
 
 include "_stream.pxi"
 include "_capi.pxi"
+include "_xla.pxi"

@@ -79,6 +79,7 @@ ALLOWED = {
         "_call", "_engine", "_forms", "_progress", "_sequences", "_stack", "_threads", "_validation",
     },
     "c_api": {"_core", "_engine"},
+    "jax": {"_call", "_core", "_engine", "_threads", "_validation"},
     "torch": {"_parameters", "_torch_ops", "_validation", "_weighted", "layer"},
     "dask": {"_validation", "layer"},
     "_arrow": {"_validation", "layer"},
@@ -112,9 +113,9 @@ def test_downwards_only(module):
 
 #: Who may import what is not everybody's: the extension, its helpers, and the NumPy twin.
 USERS = {
-    "_core": ["_blas", "_engine", "_threads", "c_api", "stream"],
+    "_core": ["_blas", "_engine", "_threads", "c_api", "jax", "stream"],
     "_blas": ["_engine"],
-    "_threads": ["_call", "_torch_ops", "stream"],
+    "_threads": ["_call", "_torch_ops", "jax", "stream"],
     "reference": ["_custom_activation", "_cell_run"],
     "_files": ["_weighted"],
     "_npz": ["_files"],

@@ -23,6 +23,7 @@ DOCS = helpers.ROOT / "docs"
 TESTED_ELSEWHERE = {
     "c_api": "test_c_api",
     "interop": "test_interop_docs",
+    "jax": "test_jax",
     "migration": "test_migration",
     "ray": "test_ray",
     "sklearn": "test_sklearn_docs",
