@@ -41,7 +41,8 @@ def run(case, name):
 @pytest.mark.parametrize("wrong", [np.float16, np.int64, np.int8, np.uint32, np.bool_, np.complex64, object, "U7"])
 def test_other_dtypes_are_refused(case, name, wrong):
     value = getattr(case, name)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         array = value.astype(wrong)
     with pytest.raises(TypeError, match=rf"^{name}\b.*float32 or float64.*got {array.dtype}.*astype\(np\.float32\)"):
         run(replace(case, **{name: array}), name)
