@@ -38,10 +38,10 @@ cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept 
     cdef int i
     p.round_end = indygru_now() + nanoseconds_of_a_round
     if n_threads == 1:  # not worth the entry into a parallel region
-        take_items(p, job, scratch)
+        take_items(p, job, scratch, True)
         return
     for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        take_items(p, job, scratch + i * bytes)
+        take_items(p, job, scratch + i * bytes, i == 0)
 
 
 cdef void pack_tile(const Plan *p, ptrdiff_t column, char *scratch) noexcept nogil:
@@ -102,7 +102,6 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.activation = <activation_t> activation
     p.lengths = p.origins = NULL
     p.tape = p.packed = p.y.data = NULL
-    p.done = NULL
     p.steps_told = 0
     p.clear_padding = False
     p.span = 0
@@ -155,8 +154,9 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
         if packs:
             p.packed = scratch + own
             go_through(&p, pack_tile, p.unit_tiles, n_threads, scratch, False)
+        p.lap = p.chunk if packs or p.engine == AS_THEY_LIE else p.n_steps  # a tile that packs its own does it once
         while steps_done(&p) < p.n_steps:
-            go_through(&p, forward_tile, tiles, n_threads, scratch, p.engine == BLAS, progress)
+            go_through(&p, forward_laps, n_threads, n_threads, scratch, p.engine == BLAS, progress)
         if progress is not None and tiles == 0:
             progress(p.n_steps)
     finally:

@@ -71,4 +71,6 @@ cdef extern from "indygru_kernels.h" nogil:
     int indygru_grant_team(int wanted)
     void indygru_leave_seats(int n_threads)
     int indygru_is_forked()
+    int indygru_processor()
+    void indygru_step_aside(int processor)
     long long indygru_now()

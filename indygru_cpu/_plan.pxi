@@ -58,8 +58,10 @@ cdef struct Plan:
     Lines now_x, now_dx                          # its inputs and their gradients as matrices:
     bint x_lies, dx_lies                         # where they lie, or x_lines and dx_lines
     ptrdiff_t next_item, n_items, steps_told     # of a round
+    int processor                                # of the calling thread, in its last item
+    ptrdiff_t lap                                # steps of a tile that forward takes at once
     long long round_end                          # nanoseconds: sums of doubles would raise the caller's exception flags
-    ptrdiff_t *done                              # steps of each tile of forward; NULL: all at once
+    ptrdiff_t *done                              # steps of each tile of forward, -1: some thread is at it
 
 # A tile's place, its job, and the columns of the kernel that belong to it.
 cdef struct Tile:
@@ -253,6 +255,7 @@ cdef char *allocate(ptrdiff_t size) except NULL:
     cdef char *start = block + 64 + (64 - (<uintptr_t> block) % 64)
     cdef char **below = <char **> start - 1
     below[0] = block
+    want_large_pages(start, size)
     return start
 
 

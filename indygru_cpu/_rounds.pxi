@@ -5,8 +5,18 @@ cdef extern from * nogil:
     """
     /* The number before. */
     static ptrdiff_t take_next(ptrdiff_t *next) { return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED); }
+    static ptrdiff_t look_at(const ptrdiff_t *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
+    static void put(ptrdiff_t *number, ptrdiff_t value) { __atomic_store_n(number, value, __ATOMIC_RELEASE); }
+    /* Whether it was as expected, and so is another now. */
+    static int change(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
+    {
+        return __atomic_compare_exchange_n(number, &expected, value, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    }
     """
     ptrdiff_t take_next(ptrdiff_t *next)
+    ptrdiff_t look_at(const ptrdiff_t *number)
+    void put(ptrdiff_t *number, ptrdiff_t value)
+    bint change(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
 
 # One of p.n_items.
 ctypedef void (*job_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil
@@ -25,10 +35,34 @@ cdef bint time_is_up(const Plan *p) noexcept nogil:
     return indygru_now() >= p.round_end
 
 
-cdef void take_items(Plan *p, job_t job, char *scratch) noexcept nogil:
-    """One thread's part of a round. An item that it has begun it finishes; a tile of forward may stop after a chunk."""
+cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t *steps) noexcept nogil:
+    """The tile with the fewest steps behind it that no thread is at, and these steps; -1: there is none to do."""
+    cdef ptrdiff_t i, found, least
+    while True:
+        steps[0], found = p.n_steps, -1
+        for i in range(p.row_tiles * p.unit_tiles):
+            least = look_at(&p.done[i])
+            if 0 <= least < steps[0]:
+                steps[0], found = least, i
+        if found < 0 or change(&p.done[found], steps[0], -1):
+            return found
+
+
+cdef void leave_tile(const Plan *p, ptrdiff_t index, ptrdiff_t steps) noexcept nogil:
+    put(&p.done[index], steps)
+
+
+cdef void take_items(Plan *p, job_t job, char *scratch, bint is_caller) noexcept nogil:
+    """One thread's part of a round. An item that it has begun it finishes; forward's ends in time.
+
+    Other libraries' threads wait for work in loops that hold a processor for long after their last product. The system
+    may then leave two of ours on the other one, because all of them look as busy."""
     cdef ptrdiff_t item = take_next(&p.next_item)
     while item < p.n_items:
+        if is_caller:
+            p.processor = indygru_processor()
+        else:
+            indygru_step_aside(p.processor)
         job(p, item, scratch)
         if time_is_up(p):
             return

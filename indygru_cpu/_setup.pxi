@@ -13,6 +13,7 @@ cdef extern from *:
     #endif
     #if defined(_WIN32)
     static int there_is_room(size_t size) { return 1; }
+    static void want_large_pages(char *start, size_t size) { (void)start, (void)size; }
     #else
     #include <sys/mman.h>
     /* Not malloc, which writes into its block, and the kernel would clear a page for that: ten times as slow. */
@@ -20,6 +21,15 @@ cdef extern from *:
     {
         void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
         return room != MAP_FAILED && munmap(room, size) == 0;
+    }
+    /* As NumPy does with its arrays. */
+    static void want_large_pages(char *start, size_t size)
+    {
+    #ifdef MADV_HUGEPAGE
+        size_t offset = 4096 - (size_t)start % 4096;
+        if (size >= (size_t)4 << 20)
+            madvise(start + offset, size - offset, MADV_HUGEPAGE);
+    #endif
     }
     #endif
     /* Since GCC 9; elsewhere since OpenMP 5. */
@@ -46,6 +56,7 @@ cdef extern from *:
     ctypedef void (*set_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
     bint there_is_room(size_t size) noexcept nogil
+    void want_large_pages(char *start, size_t size) noexcept nogil
     int end_helpers() noexcept nogil
 
 MOST_THREADS = INDYGRU_MOST_SEATS

@@ -86,10 +86,9 @@ cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint b
         here += width
 
 
-cdef ptrdiff_t run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
+cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
                          const Array *y) noexcept nogil:
-    """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT; NULL: unwanted.
-    The step where it ended: a tile that can resume stops when time is up."""
+    """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT; NULL: unwanted."""
     cdef Tile tile = whole[0]
     cdef indygru_tile *job = &tile.job
     cdef Lines weights = take_weights(p, &tile)
@@ -100,7 +99,7 @@ cdef ptrdiff_t run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrd
         job.gates, job.gates_line = gates, 3 * job.n_units
     if y is not NULL:
         job.y_step, job.y_row = y.step // p.itemsize, y.row // p.itemsize
-    while first < end and (first == begin or p.done is NULL or not time_is_up(p)):
+    while first < end:
         steps = min(p.chunk, end - first)
         if p.clear_padding:
             zero_padding(p, &tile, first, first + steps)
@@ -112,23 +111,39 @@ cdef ptrdiff_t run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrd
             p.ops.forward_tile(job)
             job.gates = <char *> job.gates + indygru_count_lines(&job.run) * job.gates_line * p.itemsize
         first += steps
-    return first
 
 
-cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile, to its end or that of the round; h (rows, units) IN/OUT."""
+cdef ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first, ptrdiff_t last,
+                             char *scratch) noexcept nogil:
+    """Some steps of one tile; h (rows, units) IN/OUT. The steps that it has behind it then."""
     cdef Tile tile = nth_tile(p, index, scratch)
-    cdef ptrdiff_t first = 0 if p.done is NULL else p.done[index]
     cdef ptrdiff_t end = p.n_steps if p.clear_padding else longest_row(p, &tile.job.run)
     cdef unsigned long long state
     if first < end:
         state = indygru_flush_enter()
         move_state(p, &tile, &p.h, False)
-        first = run_steps(p, &tile, first, end, tape_of(p, &tile, first), &p.y if p.y.data is not NULL else NULL)
+        run_steps(p, &tile, first, min(last, end), tape_of(p, &tile, first), &p.y if p.y.data is not NULL else NULL)
         move_state(p, &tile, &p.h, True)
         indygru_flush_leave(state)
-    if p.done is not NULL:
-        p.done[index] = first if first < end else p.n_steps
+    return last if last < end else p.n_steps
+
+
+cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """One tile, all steps."""
+    forward_steps(p, index, 0, p.n_steps, scratch)
+
+
+cdef void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
+    """A thread's part of a round: lap by lap, always of the tile that is furthest behind of those that no other thread
+    is at. So all tiles end together, even if a thread starts late or rests."""
+    cdef ptrdiff_t index, first
+    while True:
+        index = claim_tile(p, &first)
+        if index < 0:
+            return
+        leave_tile(p, index, forward_steps(p, index, first, first + p.lap, scratch))
+        if time_is_up(p):
+            return
 
 
 cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:

@@ -149,6 +149,12 @@ void indygru_leave_seats(int n_threads);
 /* Whether this process is the child of a fork that OpenMP's threads did not survive, so that it must stay serial. */
 int indygru_is_forked(void);
 
+/* The processor that the calling thread is on; -1 where that cannot be told. */
+int indygru_processor(void);
+
+/* Moves the calling thread off a processor, if it is on that one and may run on others. It may run where it could. */
+void indygru_step_aside(int processor);
+
 long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
 
 #endif

@@ -1,4 +1,8 @@
 /* What all calls of a process share: seats for threads at work, threads that OpenMP keeps, forks, and the time. */
+#ifdef __linux__
+#define _GNU_SOURCE
+#include <sched.h>
+#endif
 #include "indygru_kernels.h"
 
 #include <pthread.h>
@@ -82,6 +86,26 @@ void indygru_leave_seats(int n_threads)
         keep_helpers(n_threads - 1);
     __atomic_sub_fetch(&seats, n_threads, __ATOMIC_ACQ_REL);
 }
+
+#ifdef __linux__
+
+int indygru_processor(void) { return sched_getcpu(); }
+
+void indygru_step_aside(int processor)
+{
+    cpu_set_t allowed, others; /* larger machines have larger sets: there the first call fails, and nothing is done */
+    if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof allowed, &allowed))
+        return;
+    others = allowed;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+#else
+int indygru_processor(void) { return -1; }
+void indygru_step_aside(int processor) { (void)processor; }
+#endif
 
 long long indygru_now(void)
 {
