@@ -58,7 +58,7 @@ cdef struct Plan:
     Lines now_x, now_dx                          # its inputs and their gradients as matrices:
     bint x_lies, dx_lies                         # where they lie, or x_lines and dx_lines
     ptrdiff_t next_item, n_items, steps_told     # of a round
-    int processor                                # of the calling thread, in its last item
+    ptrdiff_t processor                          # of the calling thread, in its last item
     ptrdiff_t lap                                # steps of a tile that forward takes at once
     long long round_end                          # nanoseconds: sums of doubles would raise the caller's exception flags
     ptrdiff_t *done                              # steps of each tile of forward, -1: some thread is at it

@@ -60,9 +60,9 @@ cdef void take_items(Plan *p, job_t job, char *scratch, bint is_caller) noexcept
     cdef ptrdiff_t item = take_next(&p.next_item)
     while item < p.n_items:
         if is_caller:
-            p.processor = indygru_processor()
+            put(&p.processor, indygru_processor())
         else:
-            indygru_step_aside(p.processor)
+            indygru_step_aside(<int> look_at(&p.processor))
         job(p, item, scratch)
         if time_is_up(p):
             return
