@@ -120,7 +120,7 @@ def files(pattern: str) -> list[str]:
 core = Extension(
     "indygru_cpu._core",
     ["indygru_cpu/_core.pyx", *files("csrc/*.c")],
-    depends=[*files("csrc/*.h"), *files("_*.px[di]")],
-    include_dirs=["indygru_cpu/csrc", str(blas_headers())],
+    depends=[*files("csrc/*.h"), *files("include/*.h"), *files("*.px[di]")],
+    include_dirs=["indygru_cpu/csrc", "indygru_cpu/include", str(blas_headers())],
 )
 setup(ext_modules=cythonize([core], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildExt})

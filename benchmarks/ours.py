@@ -80,28 +80,3 @@ def streamed(case: Case) -> Callable[[], Any]:
             layer(x[:n], h, out=y[:n], h_out=h)
 
     return work
-
-
-def pipeline(case: Case) -> Callable[[], Any]:
-    """One round of: matmul -> layer -> matmul, and again, and again."""
-    layer, h0, rows, before, after = layer_of(case), case.h0[None], case.rows, case.before, case.after
-    x, y, z = np.empty_like(case.x), np.empty_like(case.dy), np.empty_like(case.dy)
-    x_rows, y_rows, z_rows = (array.reshape(len(rows), -1) for array in (x, y, z))
-
-    def work() -> None:
-        np.matmul(rows, before, out=x_rows)
-        layer(x, h0, out=y)
-        np.matmul(y_rows, after, out=z_rows)
-
-    return work
-
-
-def pipeline_in_a_crowd(case: Case) -> Callable[[], Any]:
-    """The same after torch and scikit-learn have started their threads in this process."""
-    import torch
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    torch.set_num_threads(case.threads)
-    torch.ones(1 << 20).sin()
-    HistGradientBoostingRegressor(max_iter=1).fit(case.normal(8, 2000, 8), case.normal(9, 2000))
-    return pipeline(case)

@@ -140,7 +140,7 @@ def single_rows(threads: int) -> Iterator[Row]:
     for name in ("small", "speech"):
         for work, who, needs in (("pipeline", "", ()), ("pipeline_in_a_crowd", crowd, ("torch", "sklearn"))):
             title = f"matmul -> layer -> matmul -> ..., {name}{who} / its parts alone"
-            yield row(title, 1.1, SHAPES[name], f"ours.{work}", forward, "yardsticks.around", needs=needs)
+            yield row(title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "yardsticks.around", needs=needs)
     yield row("10,000 steps of silence / of random inputs", 1.1, (10_000, 1, 64, 64), "ours.silence", forward)
     yield per_unit_step(
         "a unit-step, T = 1,000,000 in chunks / T = 256", 1.1,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from indygru_cpu import initializers
     from indygru_cpu._dynamic_rnn import dynamic_rnn
     from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
+    from indygru_cpu.c_api import get_include
     from indygru_cpu.cell import IndyGRUCell
 
 __all__ = [
@@ -35,17 +36,19 @@ __all__ = [
     "__version__",
     "dynamic_rnn",
     "functional",
+    "get_include",
     "get_variable_scope",
     "initializers",
     "reset_default_scope",
     "variable_scope",
 ]
 
-#: TensorFlow's face, and where it is: a quarter of the time of an import, which most programs can do without.
+#: TensorFlow's face and C's, and where they are: a quarter of the time of an import, which most can do without.
 _LATER = {
     "AUTO_REUSE": "_scopes",
     "IndyGRUCell": "cell",
     "dynamic_rnn": "_dynamic_rnn",
+    "get_include": "c_api",
     "get_variable_scope": "_scopes",
     "initializers": "initializers",
     "reset_default_scope": "_scopes",

@@ -5,10 +5,11 @@ contiguous last axis. A call lays out a plan (_plan.pxi); then tiles run without
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport PyObject
 from cython.parallel cimport prange
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport PTRDIFF_MAX, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -17,7 +18,8 @@ from indygru_cpu._kernels cimport *
 ctypedef cython.floating real
 
 cdef enum:
-    STEP_ROWS = 12            # two blocks of the micro-kernel
+    BLOCK_ROWS = 6            # of the micro-kernel; fewer take nearly as long
+    STEP_ROWS = 2 * BLOCK_ROWS
     STEP_SCRATCH = (4 * STEP_ROWS + 4) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
     PRODUCT_ROWS = 512        # of one block of a product: fewer would pack the other matrix more often
@@ -31,12 +33,12 @@ include "_plan.pxi"
 include "_rounds.pxi"
 include "_tiles.pxi"
 include "_products.pxi"
+include "_passes.pxi"
 
 
 cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
     cdef ptrdiff_t bytes = scratch_bytes(p)
     cdef int i
-    p.round_end = indygru_now() + nanoseconds_of_a_round
     if n_threads == 1:  # not worth the entry into a parallel region
         take_items(p, job, scratch, True)
         return
@@ -78,7 +80,7 @@ cdef void begin_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
         p.now_dx = Lines(p.dx_lines, p.n_inputs)
 
 
-cdef int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) except -1:
+cdef int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) except -1 nogil:
     """Tiles, then the two products over their gradients."""
     begin_chunk(p, first, steps)
     go_through(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, p.tape is NULL and p.engine == BLAS)
@@ -92,7 +94,7 @@ cdef int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads
 
 
 cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units,
-                        int n_groups, int activation) noexcept:
+                        int n_groups, int activation) noexcept nogil:
     """A plan without arrays."""
     cdef Plan p
     p.ops = &tier.ops[dtype]
@@ -102,9 +104,11 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.activation = <activation_t> activation
     p.lengths = p.origins = NULL
     p.tape = p.packed = p.y.data = NULL
-    p.steps_told = 0
+    p.progress = NULL
+    p.in_python, p.steps_told = False, 0
     p.clear_padding = False
     p.span = 0
+    p.processor = -1
     return p
 
 
@@ -115,7 +119,7 @@ cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, ptrdiff_t n_batch, c
                                 n_groups, activation)
     p.x = Array(<char *> &x[0, 0, 0], x.strides[0], x.strides[1])
     p.kernel = Lines(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
-    p.u, p.b = <char *> &recurrent_kernel[0], <char *> &bias[0]
+    p.u, p.b, p.in_python = <char *> &recurrent_kernel[0], <char *> &bias[0], True
     if lengths is not None:
         p.lengths = <const ptrdiff_t *> &lengths[0]
     if origins is not None:
@@ -140,43 +144,35 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
         p.clear_padding = clear_padding
     if tape is not None:
         p.tape = <char *> &tape[0]
-    measure_scratch(&p)
-    cdef ptrdiff_t tiles = p.row_tiles * p.unit_tiles, own = n_threads * scratch_bytes(&p)
-    cdef bint packs = p.engine != AS_THEY_LIE and (p.n_steps * work_of_a_step(&p) > LONG_WORK
-                                                   or p.row_tiles >= SHARED_TILES)
-    cdef ptrdiff_t packed = p.unit_tiles * p.weights_bytes if packs else 0
-    cdef char *scratch = allocate(own + packed + tiles * sizeof(ptrdiff_t))
-    p.done = <ptrdiff_t *> (scratch + own + packed)
-    memset(p.done, 0, tiles * sizeof(ptrdiff_t))
-    try:
-        if p.engine == BLAS:
-            ask_blas_room(n_threads)
-        if packs:
-            p.packed = scratch + own
-            go_through(&p, pack_tile, p.unit_tiles, n_threads, scratch, False)
-        p.lap = p.chunk if packs or p.engine == AS_THEY_LIE else p.n_steps  # a tile that packs its own does it once
-        while steps_done(&p) < p.n_steps:
-            go_through(&p, forward_laps, n_threads, n_threads, scratch, p.engine == BLAS, progress)
-        if progress is not None and tiles == 0:
-            progress(p.n_steps)
-    finally:
-        release(scratch)
+    if progress is not None:
+        p.progress = <PyObject *> progress
+    run_in_python(&p, FORWARD, n_threads)
+
+
+cdef void lay_single_step(Plan *p) noexcept nogil:
+    """For scratch of STEP_SCRATCH doubles."""
+    p.engine, p.chunk = AS_THEY_LIE, 1
+    p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
+    measure_scratch(p)
 
 
 cdef int long_step(Plan *p, char *scratch) except -1:
     """On a copy of the state, because a signal may end it."""
     cdef Array h = p.h
     cdef ptrdiff_t row, width = p.n_units * p.itemsize
-    cdef char *copy = allocate(p.n_batch * width)
+    cdef char *copy = found(indygru_allocate(p.n_batch * width), p.n_batch * width)
     p.h = Array(copy, 0, width)
     try:
         for row in range(p.n_batch):
             memcpy(cell(&p.h, 0, row, 0), cell(&h, 0, row, 0), width)
-        go_through(p, forward_tile, p.row_tiles * p.unit_tiles, 1, scratch, False)
+        begin_round(p)
+        with nogil:
+            go_through(p, forward_tile, p.row_tiles * p.unit_tiles, 1, scratch, False)
+        look_around(p)
         for row in range(p.n_batch):
             memcpy(cell(&h, 0, row, 0), cell(&p.h, 0, row, 0), width)
     finally:
-        release(copy)
+        indygru_release(copy)
     return 0
 
 
@@ -187,11 +183,8 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
     cdef Plan p = plan_of(1, x, h.shape[0], kernel, recurrent_kernel, bias, none, none, n_groups, activation,
                           True)
     cdef double scratch[STEP_SCRATCH]
-    p.engine = AS_THEY_LIE
     p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
-    p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
-    p.chunk = 1
-    measure_scratch(&p)
+    lay_single_step(&p)
     if work_of_a_step(&p) >= INTERRUPTED_WORK:
         long_step(&p, <char *> scratch)
         return
@@ -213,38 +206,12 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.dy = Array(<char *> &dy[0, 0, 0], dy.strides[0], dy.strides[1])
     p.dx = Array(<char *> &dx[0, 0, 0], dx.strides[0], dx.strides[1])
     p.dh = Array(<char *> &dh[0, 0], 0, dh.strides[0])
-    p.dkernel = <char *> &dkernel[0, 0]
+    p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
     if tape is not None:
         p.tape = <char *> &tape[0]
-    cdef ptrdiff_t n_lines = count_lines(&p, 0, p.n_batch, 0, p.n_steps), i, first
-    cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
-    most_lines = min(most_lines, BACKWARD_LINES)
-    p.span = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
-    measure_scratch(&p)
-    cdef ptrdiff_t lines = min(min(p.span, p.n_steps) * p.n_batch, n_lines), bytes = scratch_bytes(&p)
-    cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
-    cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
-    cdef ptrdiff_t columns = 3 * p.n_units, sums = aligned(p.row_tiles * columns * p.itemsize), j
-    cdef char *scratch = allocate(n_threads * bytes + gradients + 2 * inputs + 2 * sums)
-    p.dgates = scratch + n_threads * bytes
-    p.x_lines = p.dgates + gradients
-    p.dx_lines = p.x_lines + inputs
-    p.du, p.db = p.dx_lines + inputs, p.dx_lines + inputs + sums
-    memset(p.du, 0, 2 * sums)
-    cdef unsigned long long state
-    try:
-        ask_blas_room(n_threads)
-        for i in range(ceil_div(p.n_steps, p.span), 0, -1):
-            first = (i - 1) * p.span
-            backward_chunk(&p, first, min(p.span, p.n_steps - first), n_threads, scratch)
-        state = indygru_flush_enter()  # sums of the threads' parts round as their parts do
-        for i in range(p.row_tiles):
-            for j in range(columns):
-                du[j] += (<real *> p.du)[i * columns + j]
-                db[j] += (<real *> p.db)[i * columns + j]
-        indygru_flush_leave(state)
-    finally:
-        release(scratch)
+    run_in_python(&p, BACKWARD, n_threads)
 
 
 include "_stream.pxi"
+include "_capi.pxi"
+include "_xla.pxi"

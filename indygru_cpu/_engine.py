@@ -20,6 +20,8 @@ _FORWARD, _BACKWARD, _STEP = (
     {dtype: function[name] for dtype, name in _FUSED.items()}
     for function in (_core.forward, _core.backward, _core.step)
 )
+#: Bytes of a tape from which on a new page for each of them costs more than a step's Python.
+_LARGE = 1 << 20
 #: Rows up to which one step is as fast with the weights as they lie as with packed ones.
 _MOST_STEP_ROWS = 32
 
@@ -75,9 +77,14 @@ def train(
 ) -> Tape:
     """H (B, N) IN/OUT; y OUT; the gates go into `room`, if there is one, of at least 3 N numbers a valid step."""
     size = 3 * h.shape[1] * call.sequences.n_lines
-    gates = None if recompute else np.empty(size, y.dtype) if room is None else room[:size]
+    gates = None if recompute else _room(size, y.dtype) if room is None else room[:size]
     _forward(call, h, y, gates, threads, news)
     return Tape(call, y, gates)
+
+
+def _room(size: int, dtype: np.dtype[Any]) -> Array:
+    n_bytes = size * dtype.itemsize
+    return np.frombuffer(memoryview(_core.Room(n_bytes)), dtype) if n_bytes >= _LARGE else np.empty(size, dtype)
 
 
 def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: int, news: News) -> None:

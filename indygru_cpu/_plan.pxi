@@ -11,6 +11,7 @@ cdef enum:
     LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
     LEAST_LINES_BLAS = 256
     LONG_WORK = 1024 * 1024 * 1024  # multiply-adds, some 20 ms of one core with AVX2: more than one round of the team
+    LEAST_PARALLEL_WORK = 1000 * 1000  # multiply-adds below which a parallel region saves microseconds only
     INTERRUPTED_WORK = 16 * 1024 * 1024  # of a step from which on rounds cost nothing of it
     CHUNK_WORK = LONG_WORK // 2     # at most of one tile's chunk, because nothing interrupts it
     UNIT_WORK = 30            # of gates and candidate, in inputs' worth of multiply-adds
@@ -48,6 +49,8 @@ cdef struct Plan:
     ptrdiff_t proj_bytes, gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes  # of one thread's scratch
     Array dy, dh, dx
     char *dkernel
+    char *drecurrent_kernel
+    char *dbias
     char *du                                     # (row tiles, 3N)
     char *db
     char *dgates                                 # (lines of a chunk, 3N)
@@ -60,6 +63,9 @@ cdef struct Plan:
     ptrdiff_t next_item, n_items, steps_told     # of a round
     ptrdiff_t processor                          # of the calling thread, in its last item
     ptrdiff_t lap                                # steps of a tile that forward takes at once
+    bint in_python                               # whether to look for signals between rounds
+    PyObject *progress                           # called with steps_done, or NULL
+    ptrdiff_t scratch_size                       # of all threads
     long long round_end                          # nanoseconds: sums of doubles would raise the caller's exception flags
     ptrdiff_t *done                              # steps of each tile of forward, -1: some thread is at it
 
@@ -106,6 +112,8 @@ cdef void lay_grid(Plan *p) noexcept nogil:
 cdef void lay_step_grid(Plan *p, int n_threads) noexcept nogil:
     """Tiles of a single step: as few as may be, unless threads share them."""
     lay_grid(p)
+    p.tile_rows = min(MOST_TILE_ROWS, ceil_div(p.tile_rows, BLOCK_ROWS) * BLOCK_ROWS)
+    p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
     if n_threads == 1:
         p.tile_units = min(INDYGRU_MAX_TILE_UNITS, ceil_div(p.group_units, LEAST_TILE_UNITS) * LEAST_TILE_UNITS)
         p.group_tiles = ceil_div(p.group_units, p.tile_units)
@@ -247,18 +255,7 @@ cdef char *state_before(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept
                 tile.unit * p.itemsize)
 
 
-cdef char *allocate(ptrdiff_t size) except NULL:
-    """Aligned to a cache line; the distance to malloc's own block lies just below."""
-    cdef char *block = <char *> malloc(size + 128)
-    if block is NULL:
+cdef char *found(char *scratch, ptrdiff_t size) except NULL:
+    if scratch is NULL:
         raise MemoryError(f"indygru_cpu: no memory for {size} bytes of scratch")
-    cdef char *start = block + 64 + (64 - (<uintptr_t> block) % 64)
-    cdef char **below = <char **> start - 1
-    below[0] = block
-    want_large_pages(start, size)
-    return start
-
-
-cdef void release(char *start) noexcept:
-    cdef char **below = <char **> start - 1
-    free(below[0])
+    return scratch

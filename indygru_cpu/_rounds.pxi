@@ -1,5 +1,4 @@
-# Part of _core.pyx: items of work, shared by a team in rounds, between which the caller's thread is back in Python.
-from time import sleep
+# Part of _core.pyx: items of work, shared by a team in rounds; between them a call of Python looks around there.
 
 cdef extern from * nogil:
     """
@@ -29,6 +28,36 @@ def set_seconds_of_a_round(double seconds):
     global nanoseconds_of_a_round
     before, nanoseconds_of_a_round = nanoseconds_of_a_round, <long long> (seconds * 1e9)
     return before / 1e9
+
+
+def processor():
+    """The one that this thread is on; -1 where that cannot be told. For tests, as the next."""
+    return indygru_processor()
+
+
+def step_aside(int processor):
+    indygru_step_aside(processor)
+
+
+cdef void begin_round(Plan *p) noexcept nogil:
+    p.round_end = indygru_now() + nanoseconds_of_a_round
+
+
+cdef int look_around(Plan *p) except -1 with gil:
+    """In Python: signals, such as Ctrl-C, and news for the caller."""
+    PyErr_CheckSignals()
+    if p.progress is not NULL and steps_done(p) > p.steps_told:
+        p.steps_told = steps_done(p)
+        (<object> p.progress)(p.steps_told)
+    return 0
+
+
+cdef int pause(Plan *p) except -1 nogil:
+    """Between rounds. A call that did not come from Python never goes there."""
+    if p.in_python:
+        look_around(p)
+    begin_round(p)
+    return 0
 
 
 cdef bint time_is_up(const Plan *p) noexcept nogil:
@@ -69,35 +98,29 @@ cdef void take_items(Plan *p, job_t job, char *scratch, bint is_caller) noexcept
         item = take_next(&p.next_item)
 
 
-cdef int take_team(int wanted, bint blas) except 0:
+cdef int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
     """Seats for a team. OpenBLAS bears only so many callers: one too many waits, and Ctrl-C ends the waiting."""
     cdef int seats
     if indygru_is_forked():
         wanted = 1  # also in the middle of a call, if `progress` or a signal's handler forks
     seats = indygru_take_seats(wanted, 0 if blas else 1)
     while seats == 0:
-        sleep(0.001)
+        indygru_rest()
+        pause(p)
         seats = indygru_take_seats(wanted, 0)
     if blas and get_blas_threads is not NULL and get_blas_threads() != 1:
         set_blas_threads(1)  # threadpoolctl sets it in every OpenBLAS that it finds; more threads, other bits
-    if seats > 1:
-        with nogil:
-            seats = indygru_grant_team(seats)
-    return seats
+    return indygru_grant_team(seats) if seats > 1 else seats
 
 
-cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas,
-                    progress=None) except -1:
-    """Every item, whichever thread takes it. Between rounds: signals, such as Ctrl-C, and news for the caller."""
+cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas) except -1 nogil:
+    """Every item, whichever thread takes it."""
     cdef int team
     p.next_item, p.n_items = 0, n_items
     while p.next_item < n_items:
-        team = take_team(n_threads, blas)
-        with nogil:
-            play_round(p, job, team, scratch)
-            indygru_leave_seats(team)
-        PyErr_CheckSignals()
-        if progress is not None and steps_done(p) > p.steps_told:
-            p.steps_told = steps_done(p)
-            progress(p.steps_told)
+        team = take_team(p, n_threads, blas)
+        play_round(p, job, team, scratch)
+        indygru_leave_seats(team)
+        if time_is_up(p):
+            pause(p)
     return 0

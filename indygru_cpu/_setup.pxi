@@ -13,7 +13,6 @@ cdef extern from *:
     #endif
     #if defined(_WIN32)
     static int there_is_room(size_t size) { return 1; }
-    static void want_large_pages(char *start, size_t size) { (void)start, (void)size; }
     #else
     #include <sys/mman.h>
     /* Not malloc, which writes into its block, and the kernel would clear a page for that: ten times as slow. */
@@ -22,16 +21,19 @@ cdef extern from *:
         void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
         return room != MAP_FAILED && munmap(room, size) == 0;
     }
-    /* As NumPy does with its arrays. */
-    static void want_large_pages(char *start, size_t size)
+    #endif
+    /* OpenBLAS takes a buffer for each thread, and ends the process, or tries for ever, where there is no memory. It
+       keeps its buffers, so they are asked for once. */
+    static int blas_buffers;
+    static int has_blas_room(int n_threads, size_t size)
     {
-    #ifdef MADV_HUGEPAGE
-        size_t offset = 4096 - (size_t)start % 4096;
-        if (size >= (size_t)4 << 20)
-            madvise(start + offset, size - offset, MADV_HUGEPAGE);
-    #endif
+        if (n_threads <= __atomic_load_n(&blas_buffers, __ATOMIC_RELAXED))
+            return 1;
+        if (!there_is_room(size))
+            return 0;
+        __atomic_store_n(&blas_buffers, n_threads, __ATOMIC_RELAXED);
+        return 1;
     }
-    #endif
     /* Since GCC 9; elsewhere since OpenMP 5. */
     static int end_helpers(void)
     {
@@ -55,11 +57,11 @@ cdef extern from *:
     ctypedef int (*get_threads_t)() noexcept nogil
     ctypedef void (*set_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
-    bint there_is_room(size_t size) noexcept nogil
-    void want_large_pages(char *start, size_t size) noexcept nogil
+    bint has_blas_room(int n_threads, size_t size) noexcept nogil
     int end_helpers() noexcept nogil
 
 MOST_THREADS = INDYGRU_MOST_SEATS
+LEAST_WORK = LEAST_PARALLEL_WORK
 cdef const indygru_tier *tier = NULL
 cdef sgemm_t sgemm = NULL
 cdef dgemm_t dgemm = NULL
@@ -101,21 +103,6 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_thr
     global sgemm, dgemm, get_blas_threads, set_blas_threads
     sgemm, dgemm = <sgemm_t> sgemm_address, <dgemm_t> dgemm_address
     get_blas_threads, set_blas_threads = <get_threads_t> get_threads_address, <set_threads_t> set_threads_address
-
-
-cdef int blas_buffers = 0
-
-
-cdef int ask_blas_room(int n_threads) except -1:
-    """OpenBLAS takes a buffer for each thread, and ends the process, or tries for ever, where there is no memory. It
-    keeps its buffers, so they are asked for once."""
-    global blas_buffers
-    cdef size_t size = <size_t> n_threads * BLAS_BUFFER
-    if n_threads > blas_buffers:
-        if not there_is_room(size):
-            raise MemoryError(f"indygru_cpu: no memory for {size} bytes of BLAS buffers")
-        blas_buffers = n_threads
-    return 0
 
 
 def openmp_threads():

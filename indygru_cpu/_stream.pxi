@@ -47,12 +47,13 @@ cdef class Steps:
             p[0] = plan_of_sizes(self.itemsize == sizeof(double), 1, self.n_batch,
                                  n_units if k else self.n_inputs, n_units, n_groups, activation)
             lay_step_grid(p, n_threads)
-            p.engine, p.chunk = PANELS, 1
+            p.engine, p.chunk, p.in_python = PANELS, 1, True
             measure_scratch(p)
             bytes += p.unit_tiles * p.weights_bytes
             scratch = max(scratch, n_threads * scratch_bytes(p))
             self.work += self.n_batch * 3 * n_units * (p.group_inputs + UNIT_WORK)
-        self.block = self.saved = allocate(aligned(state.nbytes) + bytes + scratch)
+        bytes += aligned(state.nbytes) + scratch
+        self.block = self.saved = found(indygru_allocate(bytes), bytes)
         self.scratch = self.saved + aligned(state.nbytes)
         for k in range(self.n_layers):
             self.plans[k].packed = self.scratch
@@ -62,7 +63,7 @@ cdef class Steps:
     def __dealloc__(self):
         free(self.plans)
         if self.block is not NULL:
-            release(self.block)
+            indygru_free(self.block)
 
     def _take(self, stack):
         """Pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,): a stack's contiguous arrays."""
@@ -193,7 +194,10 @@ cdef class Steps:
         try:
             for k in range(self.n_layers):
                 p = self.plan_of_layer(k, x, x_row)
-                go_through(p, forward_tile, p.row_tiles * p.unit_tiles, self.n_threads, self.scratch, False)
+                begin_round(p)
+                with nogil:
+                    go_through(p, forward_tile, p.row_tiles * p.unit_tiles, self.n_threads, self.scratch, False)
+                look_around(p)
         except BaseException:
             memcpy(self.state_data, self.saved, size)
             raise

@@ -22,8 +22,8 @@ from indygru_cpu import _core
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Multiply-adds below which a parallel region saves microseconds only (docs/speed.md has the figures).
-LEAST_WORK = 1_000_000
+#: Multiply-adds of a call from which on it may be parallel.
+LEAST_WORK = _core.LEAST_WORK
 #: Of all calls of a process that are at work at once.
 MOST_THREADS = _core.MOST_THREADS
 

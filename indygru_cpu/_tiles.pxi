@@ -87,8 +87,8 @@ cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint b
 
 
 cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
-                         const Array *y) noexcept nogil:
-    """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT; NULL: unwanted."""
+                    const Array *y) noexcept nogil:
+    """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT, or NULL."""
     cdef Tile tile = whole[0]
     cdef indygru_tile *job = &tile.job
     cdef Lines weights = take_weights(p, &tile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,6 +137,26 @@ def test_another_library(run_python, copied):
     assert given.split("|") == [digest, str(copied), "'scipy_'"]
 
 
+@pytest.mark.skipif(not shutil.which("cc"), reason="compiles a library")
+def test_a_library_that_is_no_openblas(run_python, tmp_path):
+    """Which has nothing but products: the same numbers to rounding, and it does not say what it is."""
+    library = tmp_path / "libplain.so"
+    source = helpers.ROOT / "tests" / "plain_blas.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True, timeout=60)
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(helpers.ROOT / "tests")!r})
+        import helpers
+        from indygru_cpu import _blas
+        for dtype in helpers.DTYPES:
+            case = helpers.random_case(helpers.THROUGH_BLAS[2], dtype, ragged=True)
+            helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
+            assert not helpers.same_bits(case.forward()["y"], case.forward(reproducible=True)["y"])
+        print(_blas.blas.path, repr(_blas.blas.prefix), _blas.blas.version, _blas.blas.threads)
+    """
+    assert run_python(code, INDYGRU_CPU_BLAS=str(library)) == f"{library} '' unknown None"
+
+
 def import_error(run_python, **environment):
     text = run_python("import indygru_cpu", status=1, **environment)
     assert text.splitlines()[-1].startswith("ImportError: ")
@@ -173,6 +194,17 @@ def test_no_blas_at_all(run_python):
     assert error.startswith("ImportError: ")
     assert "scipy-openblas32" in error
     assert "INDYGRU_CPU_BLAS" in error
+
+
+def test_a_package_without_its_library(run_python, tmp_path):
+    """As one that was cut off while it was installed."""
+    package = tmp_path / "scipy_openblas32"
+    (package / "lib").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "lib" / "scipy_openblas.pc").write_text("no library")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu"
+    error = run_python(code, tmp_path, status=1).splitlines()[-1]
+    assert error == f"ImportError: indygru_cpu: no library in {package / 'lib'}: reinstall scipy-openblas32"
 
 
 def test_the_addresses_are_those_of_the_library():

@@ -20,7 +20,15 @@ MODULES = ["_weighted", "functional", "layer", "stream", "torch"]
 BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"
 #: Pages that have a test of their own. The blocks of every other page are one program in Python, run here.
-TESTED_ELSEWHERE = {"interop": "test_interop_docs", "migration": "test_migration", "sklearn": "test_sklearn_docs"}
+TESTED_ELSEWHERE = {
+    "c_api": "test_c_api",
+    "interop": "test_interop_docs",
+    "jax": "test_jax",
+    "migration": "test_migration",
+    "ray": "test_ray",
+    "sklearn": "test_sklearn_docs",
+    "spark": "test_spark",
+}
 #: What those programs may import and not find.
 OPTIONAL = {"dask", "torch"}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,

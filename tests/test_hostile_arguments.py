@@ -147,6 +147,37 @@ def test_every_argument_takes_and_refuses_the_same(face, kind):
             call(value)
 
 
+WHOLE = {"lengths": np.array([3, 0, 7]), "offsets": np.array([0, 2, 5, 7])}
+NOT_WHOLE = [kind for kind in OTHER if kind not in ("integers", "one column more")]
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in SAME if kind != "spread"), *NOT_WHOLE])
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_of_the_same_kinds(name, kind):
+    """`lengths` and `offsets` too; only that room between integers cannot be filled with NaN."""
+    case, plain = helpers.random_case((7, 3, 5, 9), np.float32), WHOLE[name]
+    x = case.x if name == "lengths" else case.x[:, 0]
+
+    def call(value):
+        return dict(enumerate(functional.forward(x, None, *case.arguments[2:], **{name: value})))
+
+    if kind in SAME:
+        helpers.assert_same_bits(call(SAME[kind](plain)), call(plain))
+    else:
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: (expected|masked)"):
+            call(OTHER[kind](plain))
+
+
+def test_memory_that_is_too_hard_to_tell_apart():
+    """Is taken for shared at once; NumPy alone would think for a minute (its example, of bytes that nobody touches)."""
+    room, strided = np.zeros(192_163_377, np.int8), np.lib.stride_tricks.as_strided
+    a = strided(room, (1049, 1049, 1049), (36_674, 61_119, 85_569))
+    b = strided(room[64_023_025:], (1049, 1049, 1), (12_223, 12_224, 1))
+    with pytest.raises(np.exceptions.TooHardError):
+        np.shares_memory(a, b, max_work=100_000)
+    assert _validation.overlaps(a, b)
+
+
 @pytest.mark.parametrize("size", [2**31, 2**62, 10**30])
 def test_sizes_that_nothing_could_count(size):
     """Named before NumPy is asked for memory, whose words name nothing; one less could be counted."""

@@ -110,8 +110,17 @@ CALLS = {
     """,
 }
 
+#: GiB of address space, most of it never touched, of calls that have more than one.
+RESERVED = {"padding": 12, "backward": 10, "backward, long and narrow": 6, "backward, wide": 4, "recompute": 8}
+NO_ROOM = "this process may not reserve the address space"
+
 INTERRUPT = """
     import textwrap
+    try:
+        np.empty(int(sys.argv[2]) * 2**30, np.uint8)
+    except MemoryError as error:
+        print(sys.argv[3], error, sep=": ")
+        sys.exit()
     exec(textwrap.dedent(sys.argv[1]))
     before, wait = [array.copy() for array in others], 0.7
     sent = []
@@ -137,9 +146,11 @@ INTERRUPT = """
 @pytest.mark.parametrize("name", CALLS)
 def test_it_comes_at_once(run_python, name):
     """Within two seconds on any machine; a twentieth of one is what is aimed at (docs/guarantees.md)."""
-    latency = float(run_python(script(INTERRUPT), CALLS[name]))
-    assert latency < 2
-    print(f"{name}: {latency:.3f} s")
+    printed = run_python(script(INTERRUPT), CALLS[name], RESERVED.get(name, 1), NO_ROOM)
+    if printed.startswith(NO_ROOM):
+        pytest.skip(printed)
+    assert float(printed) < 2
+    print(f"{name}: {printed} s")
 
 
 def test_calls_of_other_threads(run_python):

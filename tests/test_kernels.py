@@ -156,9 +156,11 @@ def test_strides_beyond_32_bits(tier, tmp_path, n_batch):
     expected = case.run()
 
     def far(name, array):
-        room = np.memmap(
-            tmp_path / name, np.float32, "w+", shape=(3, 2**31 // (7 * n_batch) + 5, n_batch, array.shape[2])
-        )
+        shape = (3, 2**31 // (7 * n_batch) + 5, n_batch, array.shape[2])
+        try:
+            room = np.memmap(tmp_path / name, np.float32, "w+", shape=shape)
+        except OSError as error:
+            pytest.skip(f"no file of {4 * np.prod(shape)} bytes, with holes, can be mapped here: {error}")
         view = np.asarray(room)[:, 1]
         view[...] = array
         return view

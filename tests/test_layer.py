@@ -158,6 +158,8 @@ def test_an_optimiser_may_update_in_place():
 def test_parameters_stay_the_same_arrays():
     layer = make()
     before = dict(layer.parameters)
+    assert len(layer.parameters) == len(before) == 3
+    assert repr(layer.parameters) == f"Parameters({before!r})"
     layer.load_state_dict(make(seed=1).state_dict())
     assert all(layer.parameters[name] is array for name, array in before.items())
     assert all(array.flags.writeable and array.dtype == np.float32 for array in before.values())

@@ -254,6 +254,7 @@ def test_scope_objects():
         first = used()
     with variable_scope("elsewhere"), variable_scope(scope, reuse=True) as same:
         assert (same.name, same.reuse) == ("a", True)
+        assert repr(same) == "<VariableScope 'a' reuse=True>"
         assert shares(first, used())
     with variable_scope(scope, initializer=initializers.Constant(3)):
         other = used("other")

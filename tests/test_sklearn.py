@@ -296,6 +296,13 @@ def test_verbose_shows_a_bar(capsys):
     assert "loss=" in captured.err
 
 
+def test_a_bar_needs_tqdm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)  # then importing it fails
+    X, slope = sequences()
+    with pytest.raises(ImportError, match=r'^verbose=True needs tqdm .*: pip install "indygru_cpu\[sklearn\]"$'):
+        fitted(quick(IndyGRUClassifier, verbose=True), X, slope)
+
+
 def test_only_who_uses_it_imports_it(run_python):
     code = """
         import sys, indygru_cpu

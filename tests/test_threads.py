@@ -133,6 +133,12 @@ def test_omp_num_threads(run_python):
 
 
 @needs_openmp
+def test_where_there_is_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert _threads.affinity() == 7
+
+
 @needs_affinity
 def test_affinity(run_python):
     code = """

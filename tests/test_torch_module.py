@@ -505,3 +505,10 @@ def test_torch_is_imported_by_who_uses_it(run_python):
     """
     assert run_python(code) == 'torch is missing: pip install "indygru_cpu[torch]"'
     assert indygru_cpu.torch.torch is torch
+
+
+def test_a_broken_torch_is_not_called_missing(run_python, tmp_path):
+    (tmp_path / "torch.py").write_text("import no_such_module_at_all")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu.torch"
+    error = run_python(code, tmp_path, status=1).splitlines()[-1]
+    assert error == "ModuleNotFoundError: No module named 'no_such_module_at_all'"

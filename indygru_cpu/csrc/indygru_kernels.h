@@ -10,17 +10,7 @@
 
 #include <stddef.h>
 
-enum indygru_dtype { INDYGRU_F32, INDYGRU_F64, INDYGRU_N_DTYPES };
-
-enum indygru_activation {
-    INDYGRU_TANH,
-    INDYGRU_RELU,
-    INDYGRU_SIGMOID,
-    INDYGRU_IDENTITY,
-    INDYGRU_ELU,
-    INDYGRU_SOFTSIGN,
-    INDYGRU_N_ACTIVATIONS
-};
+#include "../include/indygru_call.h" /* enums of dtypes and activations */
 
 /* The widest tile: lets kernels keep a tile's per-unit sums on the stack. */
 #define INDYGRU_MAX_TILE_UNITS 128
@@ -129,15 +119,24 @@ extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
 unsigned long long indygru_flush_enter(void);
 void indygru_flush_leave(unsigned long long saved);
 
+/* Memory, aligned to a cache line; NULL: there is none. What is released may be kept for the next who wants as much
+ * (memory.c); what is freed goes back to the system. */
+char *indygru_allocate(ptrdiff_t size);
+void indygru_release(char *start);
+void indygru_free(char *start);
+
 /* What all calls of the process share (team.c). A seat is a thread at work, the calling one included. */
-#define INDYGRU_MOST_SEATS 64 /* OpenBLAS has a fixed number of work buffers: this many callers stay far below it */
+/* OpenBLAS has a fixed number of work buffers: this many callers stay far below it. */
+#define INDYGRU_MOST_SEATS INDYGRU_MAX_THREADS
 
 /* Once, at import; 0 on success. `end_helpers` ends the threads that OpenMP keeps for the calling one; 0 on success. */
 int indygru_start_teams(int (*end_helpers)(void));
 
-/* Up to `wanted` seats, as far as there are any, but at least `least`; the number may be 0. */
+/* Up to `wanted` seats, as far as there are any, but at least `least`; the number may be 0. While a fork is made it
+   waits. */
 int indygru_take_seats(int wanted, int least);
 int indygru_seats_taken(void);
+void indygru_rest(void); /* half a millisecond, before who got no seat asks again */
 
 /* Of a team that has its seats, how many threads can be started now; the seats of the others are free again. OpenMP
    would end the process where one cannot be started. */

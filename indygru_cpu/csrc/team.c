@@ -13,10 +13,11 @@ static int seats;          /* taken */
 static int kept;           /* threads that OpenMP keeps for all threads that have called */
 static pthread_key_t ours; /* how many of them it keeps for the calling thread */
 static int was_parallel;   /* whether there ever was a team */
+static int forking;        /* forks that wait for seats, or are being made */
 static int forked, survives_fork;
 static int (*end_helpers)(void);
 
-int indygru_take_seats(int wanted, int least)
+static int take_free_seats(int wanted, int least)
 {
     int taken = __atomic_load_n(&seats, __ATOMIC_RELAXED), got;
     do {
@@ -24,11 +25,30 @@ int indygru_take_seats(int wanted, int least)
         got = left < wanted ? left : wanted;
         got = got < least ? least : got;
     } while (got > 0 &&
-             !__atomic_compare_exchange_n(&seats, &taken, taken + got, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+             !__atomic_compare_exchange_n(&seats, &taken, taken + got, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     return got > 0 ? got : 0;
 }
 
-int indygru_seats_taken(void) { return __atomic_load_n(&seats, __ATOMIC_RELAXED); }
+/* Either a fork sees the seats, or who took them sees the fork: both write first and then read. */
+int indygru_take_seats(int wanted, int least)
+{
+    int got = take_free_seats(wanted, least);
+    while (__atomic_load_n(&forking, __ATOMIC_SEQ_CST)) {
+        __atomic_sub_fetch(&seats, got, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&forking, __ATOMIC_SEQ_CST))
+            indygru_rest();
+        got = take_free_seats(wanted, least);
+    }
+    return got;
+}
+
+int indygru_seats_taken(void) { return __atomic_load_n(&seats, __ATOMIC_SEQ_CST); }
+
+void indygru_rest(void)
+{
+    const struct timespec moment = {0, 500 * 1000};
+    nanosleep(&moment, NULL);
+}
 
 static int own_helpers(void) { return (int)(intptr_t)pthread_getspecific(ours); }
 static void forget_helpers(void *n) { __atomic_sub_fetch(&kept, (int)(intptr_t)n, __ATOMIC_RELAXED); }
@@ -117,23 +137,25 @@ long long indygru_now(void)
 /* Teams at work end first: a child made in the middle would find locks of OpenBLAS held by threads that it lacks. */
 static void before_fork(void)
 {
-    const struct timespec moment = {0, 500 * 1000};
+    __atomic_add_fetch(&forking, 1, __ATOMIC_SEQ_CST);
     while (indygru_seats_taken())
-        nanosleep(&moment, NULL);
+        indygru_rest();
     survives_fork = !forked && !was_parallel && end_helpers() == 0;
 }
+
+static void in_parent(void) { __atomic_sub_fetch(&forking, 1, __ATOMIC_SEQ_CST); }
 
 static void in_child(void)
 {
     forked = !survives_fork;
-    seats = kept = 0;
+    seats = kept = forking = 0;
     pthread_setspecific(ours, NULL);
 }
 
 int indygru_start_teams(int (*end)(void))
 {
     end_helpers = end;
-    return pthread_key_create(&ours, forget_helpers) || pthread_atfork(before_fork, NULL, in_child);
+    return pthread_key_create(&ours, forget_helpers) || pthread_atfork(before_fork, in_parent, in_child);
 }
 
 int indygru_is_forked(void) { return forked; }

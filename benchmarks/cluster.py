@@ -1,0 +1,113 @@
+"""What a machine of many cores, and a cluster of them, would do, on paper; `docs/many_machines.md` has the formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cases import SHAPES
+from tables import number, table
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is assumed: bytes and seconds."""
+
+    cores: int = 64
+    memory: float = 200e9
+    network: float = 25e9 / 8
+    message: float = 50e-6
+
+
+MACHINE, FASTER = Machine(), Machine(network=100e9 / 8)
+MACHINES = 32
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Of a sequence: its x, its y and its h_n; and of a layer: the gradients of its weights."""
+
+    x: int
+    y: int
+    h_n: int
+    gradients: int
+
+
+def bytes_of(shape: str) -> Bytes:
+    """In float32."""
+    n_steps, _, n_inputs, n_units = SHAPES[shape]
+    return Bytes(*(4 * n for n in (n_steps * n_inputs, n_steps * n_units, n_units, 3 * n_units * (n_inputs + 2))))
+
+
+BYTES_OF = {shape: bytes_of(shape) for shape in ("speech", "lm")}
+
+
+def computed(machine: Machine, per_core: float) -> float:
+    """Sequences per second that the cores compute."""
+    return machine.cores * per_core
+
+
+def remembered(machine: Machine, size: Bytes) -> float:
+    """Sequences per second that memory brings: x is read, y written, and what is written is read first."""
+    return machine.memory / (size.x + 2 * size.y)
+
+
+def received(machine: Machine, size: Bytes, out: int) -> float:
+    """Sequences per second that the network brings and takes, each way on its own."""
+    return machine.network / max(size.x, out)
+
+
+def of_cluster(machine: Machine, size: Bytes, out: int, per_core: float) -> float:
+    """Sequences per second of all machines: each has its own network."""
+    return MACHINES * min(computed(machine, per_core), remembered(machine, size), received(machine, size, out))
+
+
+def reduced(machine: Machine, ranks: int, size: Bytes) -> float:
+    """Seconds of a ring's all-reduce: each rank passes on 2 (R - 1) pieces of an R-th of the gradients, in turn."""
+    rounds = 2 * (ranks - 1)
+    return rounds * (machine.message + size.gradients / ranks / machine.network)
+
+
+def column(found: dict[str, Any], shape: str) -> list[str]:
+    """One shape's numbers, in the order of `ROWS`."""
+    size, n_batch = BYTES_OF[shape], SHAPES[shape][1]
+    infers, trains = (found["rates"][f"{work} {shape}"][-1] / found["cores"] for work in ("forward", "training"))
+    step = n_batch / trains
+    rates = [
+        infers, computed(MACHINE, infers), remembered(MACHINE, size),
+        *(received(machine, size, out) for machine in (MACHINE, FASTER) for out in (size.y, size.h_n)),
+        *(of_cluster(machine, size, out, infers) for machine in (MACHINE, FASTER) for out in (size.y, size.h_n)),
+    ]  # fmt: skip
+    sums = [reduced(MACHINE, ranks, size) for ranks in (MACHINES, MACHINES * MACHINE.cores)]
+    return [
+        *(f"{rate:,.0f}" for rate in rates), f"{size.gradients / 1e6:.2f} MB", f"{1e3 * step:,.0f} ms",
+        *(f"{1e3 * seconds:.1f} ms ({number(100 * seconds / (step + seconds))} %)" for seconds in sums),
+        f"{MACHINES * computed(MACHINE, trains) * step / (step + sums[0]):,.0f}",
+    ]  # fmt: skip
+
+
+ROWS = [
+    "one core, measured",
+    "64 cores: what they compute",
+    "64 cores: what memory brings",
+    "25 Gbit/s: x in and y out",
+    "25 Gbit/s: x in and h_n out",
+    "100 Gbit/s: x in and y out",
+    "100 Gbit/s: x in and h_n out",
+    "32 machines at 25 Gbit/s, y",
+    "32 machines at 25 Gbit/s, h_n",
+    "32 machines at 100 Gbit/s, y",
+    "32 machines at 100 Gbit/s, h_n",
+    "training: gradients of a layer",
+    "a step: one batch a core",
+    "all-reduce, 1 process a machine (its share)",
+    "all-reduce, 64 processes a machine (its share)",
+    "32 machines train, 1 process each",
+]
+
+
+def section(found: dict[str, Any]) -> str:
+    """The table, in sequences per second where no unit is said."""
+    columns = [column(found, shape) for shape in BYTES_OF]
+    lines = [[title, *cells] for title, *cells in zip(ROWS, *columns, strict=True)]
+    return table(["sequences per second", *(f"{shape} {SHAPES[shape]}" for shape in BYTES_OF)], lines)

@@ -1,0 +1,45 @@
+"""Who speaks? Spark runs a layer with random weights over all utterances; a linear classifier on its states tells.
+
+pip install "indygru_cpu[spark,sklearn]" && python examples/spark_speakers.py [WORKERS]      # and a Java
+
+The layer is a reservoir, as in echo state networks: it is not trained, so its states are all there is to compute, and
+they can be computed anywhere. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from pyspark.sql import SparkSession
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from indygru_cpu import IndyGRU
+from indygru_cpu.datasets import japanese_vowels
+from indygru_cpu.spark import predict
+
+
+def main() -> None:
+    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    data = japanese_vowels()
+    rows = [
+        (name, int(speaker), part.x[:length, i].ravel().tolist())  # 12 numbers a step
+        for name, part in zip(("train", "test"), data, strict=True)
+        for i, (length, speaker) in enumerate(zip(part.lengths, part.speakers, strict=True))
+    ]
+    layer = IndyGRU(12, 256, bidirectional=True, seed=0, reproducible=True)
+    spark = SparkSession.builder.master(f"local[{workers}]").config("spark.ui.enabled", "false").getOrCreate()
+    frame = spark.createDataFrame(rows, "part string, speaker int, x array<float>")
+    found = predict(layer, frame, output="state", last=True).drop("x").collect()
+    spark.stop()
+    X, speakers = np.float32([row.state for row in found]).reshape(len(found), -1), np.array([r.speaker for r in found])
+    is_train = np.array([row.part == "train" for row in found])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    model.fit(X[is_train], speakers[is_train])
+    print(f"Test accuracy: {100 * model.score(X[~is_train], speakers[~is_train]):.1f}%")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+# Part of _core.pyx: forward and backward from their scratch to their end, for callers in Python and in C alike.
+from cpython.buffer cimport PyBuffer_FillInfo
+
+
+cdef class Room:
+    """Bytes for a tape: a buffer whose memory the next tape may get, when nobody refers to this one any more."""
+    cdef char *start
+    cdef Py_ssize_t size
+
+    def __cinit__(self, Py_ssize_t size):
+        self.start, self.size = found(indygru_allocate(size), size), size
+
+    def __dealloc__(self):
+        if self.start is not NULL:
+            indygru_release(self.start)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.start, self.size, False, flags)
+
+
+cdef char *begin_forward(Plan *p, int n_threads) noexcept nogil:
+    """Scratch, also for weights packed once for all tiles, if that pays; NULL: no memory."""
+    measure_scratch(p)
+    cdef ptrdiff_t tiles = p.row_tiles * p.unit_tiles, own = n_threads * scratch_bytes(p)
+    cdef bint packs = p.engine != AS_THEY_LIE and (p.n_steps * work_of_a_step(p) > LONG_WORK
+                                                   or p.row_tiles >= SHARED_TILES)
+    cdef ptrdiff_t packed = p.unit_tiles * p.weights_bytes if packs else 0
+    p.scratch_size = own + packed + tiles * sizeof(ptrdiff_t)
+    cdef char *scratch = indygru_allocate(p.scratch_size)
+    if scratch is NULL:
+        return NULL
+    p.done = <ptrdiff_t *> (scratch + own + packed)
+    memset(p.done, 0, tiles * sizeof(ptrdiff_t))
+    if packs:
+        p.packed = scratch + own
+    p.lap = p.chunk if packs or p.engine == AS_THEY_LIE else p.n_steps  # a tile that packs its own does so once
+    return scratch
+
+
+cdef int forward_tiles(Plan *p, int n_threads, char *scratch) except -1 nogil:
+    if p.packed is not NULL:
+        go_through(p, pack_tile, p.unit_tiles, n_threads, scratch, False)
+    while steps_done(p) < p.n_steps:
+        go_through(p, forward_laps, n_threads, n_threads, scratch, p.engine == BLAS)
+    return 0
+
+
+cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
+    """The span of a chunk, and scratch for it, its sums zero; NULL: no memory."""
+    cdef ptrdiff_t n_lines = count_lines(p, 0, p.n_batch, 0, p.n_steps)
+    cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
+    most_lines = min(most_lines, BACKWARD_LINES)
+    p.span = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
+    measure_scratch(p)
+    cdef ptrdiff_t lines = min(min(p.span, p.n_steps) * p.n_batch, n_lines), own = n_threads * scratch_bytes(p)
+    cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
+    cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
+    cdef ptrdiff_t sums = aligned(p.row_tiles * 3 * p.n_units * p.itemsize)
+    p.scratch_size = own + gradients + 2 * inputs + 2 * sums
+    cdef char *scratch = indygru_allocate(p.scratch_size)
+    if scratch is NULL:
+        return NULL
+    p.dgates = scratch + own
+    p.x_lines = p.dgates + gradients
+    p.dx_lines = p.x_lines + inputs
+    p.du, p.db = p.dx_lines + inputs, p.dx_lines + inputs + sums
+    memset(p.du, 0, 2 * sums)
+    return scratch
+
+
+cdef void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
+    """The row tiles' sums, tile by tile, rounded as they are."""
+    cdef ptrdiff_t i, j, columns = 3 * p.n_units
+    cdef unsigned long long state = indygru_flush_enter()
+    for i in range(p.row_tiles):
+        for j in range(columns):
+            du[j] += (<real *> p.du)[i * columns + j]
+            db[j] += (<real *> p.db)[i * columns + j]
+    indygru_flush_leave(state)
+
+
+cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
+    cdef ptrdiff_t i, first
+    for i in range(ceil_div(p.n_steps, p.span), 0, -1):
+        first = (i - 1) * p.span
+        backward_chunk(p, first, min(p.span, p.n_steps - first), n_threads, scratch)
+    if p.itemsize == sizeof(float):
+        add_sums(p, <float *> p.drecurrent_kernel, <float *> p.dbias)
+    else:
+        add_sums(p, <double *> p.drecurrent_kernel, <double *> p.dbias)
+    return 0
+
+
+# Forward or backward: its scratch and the way through it, taken by run_in_python and by run_without (_capi.pxi).
+cdef struct Pass:
+    char *(*begin)(Plan *, int) noexcept nogil
+    int (*go)(Plan *, int, char *) except -1 nogil
+
+cdef Pass FORWARD = Pass(begin_forward, forward_tiles)
+cdef Pass BACKWARD = Pass(begin_backward, backward_chunks)
+
+
+cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
+    """Backward's products always go through BLAS."""
+    cdef bint through_blas = p.engine == BLAS or p.span > 0
+    return through_blas and not has_blas_room(n_threads, <size_t> n_threads * BLAS_BUFFER)
+
+
+cdef int run_in_python(Plan *p, Pass way, int n_threads) except -1:
+    cdef char *scratch = found(way.begin(p, n_threads), p.scratch_size)
+    try:
+        if lacks_blas_room(p, n_threads):
+            raise MemoryError(f"indygru_cpu: no memory for {<size_t> n_threads * BLAS_BUFFER} bytes of BLAS buffers")
+        begin_round(p)
+        with nogil:
+            way.go(p, n_threads, scratch)
+        look_around(p)
+    finally:
+        indygru_release(scratch)
+    return 0

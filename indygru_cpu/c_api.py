@@ -1,0 +1,47 @@
+"""The layer for C, Cython and Numba: functions that are called without Python in between.
+
+``include/indygru_call.h``, in `get_include`, tells what they take and return; ``docs/c_api.md`` shows how each language
+calls them. Cython: ``from indygru_cpu.c_api cimport indygru_call, indygru_forward``. Numba finds their addresses by
+``numba.extending.get_cython_function_address("indygru_cpu.c_api", "indygru_forward")``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from indygru_cpu import _core, _engine  # noqa: F401  (_engine opens BLAS for _core)
+from indygru_cpu._core import message
+
+__all__ = ["CALL", "get_include", "message"]
+
+_FIELDS = [
+    (np.uintp, "size"),
+    (np.intc, "dtype activation reproducible n_threads"),
+    (np.intp, "n_steps n_batch n_inputs n_units n_groups"),
+    (np.uintp, "lengths kernel recurrent_kernel bias x h y tape h0 dy dh dx dkernel drecurrent_kernel dbias"),
+]
+
+#: `indygru_call` as a NumPy record, for Numba and ctypes; pointers are addresses: ``array.ctypes.data``.
+CALL = np.dtype([(name, kind) for kind, names in _FIELDS for name in names.split()], align=True)
+
+#: Where `cimport`, Numba and indygru_cpu.h look: the capsules of the functions.
+__pyx_capi__ = _core.__pyx_capi__
+
+
+def get_include() -> str:
+    """Return the folder of the C headers, for ``include_dirs`` of an extension.
+
+    Returns
+    -------
+    str
+        The path of ``indygru_cpu/include``.
+
+    Examples
+    --------
+    >>> import os, indygru_cpu
+    >>> sorted(os.listdir(indygru_cpu.get_include()))
+    ['indygru_call.h', 'indygru_cpu.h']
+    """
+    return str(Path(__file__).parent / "include")

@@ -1,0 +1,121 @@
+/* Memory for scratch and tapes: a few large blocks are kept between calls.
+ *
+ * The system clears every page before it gives it, and takes an interrupt for each: that cost a third of a training
+ * step. How much of it malloc keeps depends on what else the process has done. */
+#include "indygru_kernels.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#ifndef _WIN32
+#include <sys/mman.h>
+#endif
+
+enum { LINE = 64, LEAST_KEPT = 1 << 20, MOST_KEPT = 96 << 20, N_KEPT = 4 };
+
+typedef struct {
+    void *block; /* what the system gave */
+    ptrdiff_t size;
+} head; /* just below the start of each block */
+
+static char *kept[N_KEPT];
+static ptrdiff_t kept_bytes; /* of all together at most MOST_KEPT */
+static unsigned next_to_go;  /* whose turn it is to make room */
+
+static head *head_of(char *start) { return (head *)start - 1; }
+
+static int put(int i, char *start)
+{
+    char *nothing = NULL;
+    return __atomic_compare_exchange_n(&kept[i], &nothing, start, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static char *take(int i) { return __atomic_exchange_n(&kept[i], NULL, __ATOMIC_ACQ_REL); }
+
+#ifdef _WIN32
+static void *get_pages(ptrdiff_t size) { return malloc(size); }
+static void give_back(void *pages, ptrdiff_t size) { (void)size, free(pages); }
+#else
+/* Not malloc, whose heap cannot shrink while a block at its end is kept. */
+static void *get_pages(ptrdiff_t size)
+{
+    void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    if (pages == MAP_FAILED)
+        return NULL;
+#ifdef MADV_HUGEPAGE /* as NumPy does with its arrays: the processor finds few large pages quicker than many small */
+    madvise(pages, size, MADV_HUGEPAGE);
+#endif
+    return pages;
+}
+static void give_back(void *pages, ptrdiff_t size) { munmap(pages, size); }
+#endif
+
+void indygru_free(char *start)
+{
+    head *it = head_of(start);
+    if (it->size >= LEAST_KEPT)
+        give_back(it->block, it->size + 2 * LINE);
+    else
+        free(it->block);
+}
+
+/* What was kept, or NULL. */
+static void forget(char *start)
+{
+    if (!start)
+        return;
+    __atomic_sub_fetch(&kept_bytes, head_of(start)->size, __ATOMIC_RELAXED);
+    indygru_free(start);
+}
+
+static char *take_kept(ptrdiff_t size)
+{
+    for (int i = 0; i < N_KEPT; i++) {
+        char *start = take(i);
+        if (start && head_of(start)->size >= size && head_of(start)->size / 2 <= size) {
+            __atomic_sub_fetch(&kept_bytes, head_of(start)->size, __ATOMIC_RELAXED);
+            return start;
+        }
+        if (start && !put(i, start)) /* someone else was quicker */
+            forget(start);
+    }
+    return NULL;
+}
+
+char *indygru_allocate(ptrdiff_t size)
+{
+    int is_large = size >= LEAST_KEPT;
+    char *start = is_large ? take_kept(size) : NULL, *block;
+    if (start)
+        return start;
+    if (size > PTRDIFF_MAX - 2 * LINE)
+        return NULL;
+    block = is_large ? get_pages(size + 2 * LINE) : malloc(size + 2 * LINE);
+    if (!block)
+        return NULL;
+    start = block + LINE + (LINE - (uintptr_t)block % LINE);
+    *head_of(start) = (head){block, size};
+    return start;
+}
+
+/* Whether the block is kept now. */
+static int keep(char *start)
+{
+    ptrdiff_t size = head_of(start)->size;
+    if (__atomic_add_fetch(&kept_bytes, size, __ATOMIC_RELAXED) <= MOST_KEPT)
+        for (int i = 0; i < N_KEPT; i++)
+            if (put(i, start))
+                return 1;
+    __atomic_sub_fetch(&kept_bytes, size, __ATOMIC_RELAXED);
+    return 0;
+}
+
+void indygru_release(char *start)
+{
+    if (head_of(start)->size >= LEAST_KEPT && head_of(start)->size <= MOST_KEPT)
+        for (int i = 0; i <= N_KEPT; i++) { /* older blocks go: the sizes that are wanted may have changed for good */
+            if (keep(start))
+                return;
+            forget(take(__atomic_fetch_add(&next_to_go, 1, __ATOMIC_RELAXED) % N_KEPT));
+        }
+    indygru_free(start);
+}

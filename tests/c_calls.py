@@ -1,0 +1,55 @@
+"""Calls of the C functions from Python, for tests: the functions by name, and records for a case."""
+
+from __future__ import annotations
+
+import ctypes
+
+import helpers
+import numpy as np
+
+from indygru_cpu import c_api
+
+WEIGHTS = ("kernel", "recurrent_kernel", "bias")
+SIZES = ("n_steps", "n_batch", "n_inputs", "n_units")
+
+
+def address_of(name):
+    """Of a function of indygru_call.h."""
+    capsule = c_api.__pyx_capi__[f"indygru_{name}"]
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    return pointer(capsule, b"int (indygru_call const *)")
+
+
+def function(name):
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address_of(name))
+
+
+def record(case, **fields):
+    """A call with a case's sizes, weights and inputs, and other fields: arrays, which must stay alive, or numbers."""
+    call = np.zeros(1, c_api.CALL)
+    sizes = dict(zip(SIZES, (*case.x.shape, case.h0.shape[1]), strict=True))
+    options = {"size": c_api.CALL.itemsize, "dtype": case.x.dtype == np.float64, "n_threads": 2, "n_groups": 1}
+    options["activation"] = helpers.ACTIVATIONS.index(case.activation)
+    arrays = {name: getattr(case, name) for name in ("x", "lengths", *WEIGHTS)}
+    for name, value in (sizes | options | arrays | fields).items():
+        call[name] = value.ctypes.data if isinstance(value, np.ndarray) else 0 if value is None else value
+    return call
+
+
+def forward_room(case, kept=True):
+    """What forward writes, as NaN; h the first state."""
+    tape = np.full(3 * case.dy.size, np.nan, case.x.dtype) if kept else None
+    return {"y": np.full_like(case.dy, np.nan), "h": case.h0.copy(), "tape": tape}
+
+
+def backward_room(case):
+    """What backward writes or adds to."""
+    return {"dx": np.zeros_like(case.x), "dh": case.dh_n.copy()} | {
+        f"d{name}": np.zeros_like(getattr(case, name)) for name in WEIGHTS
+    }
+
+
+def gradients(room):
+    """By the names of `helpers.GRADIENTS`."""
+    return {name: room["dh" if name == "h0" else f"d{name}"] for name in helpers.GRADIENTS}

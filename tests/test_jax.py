@@ -1,0 +1,54 @@
+"""jax_checks.py, in processes of its own: JAX warns of every fork, and other tests fork.
+
+It also has its dtypes by process. A time-out is part of the test: whatever runs on XLA's threads could wait for them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+
+import helpers
+import pytest
+
+CHECKS = helpers.ROOT / "tests" / "jax_checks.py"
+PAGE = (helpers.ROOT / "docs" / "jax.md").read_text(encoding="utf-8")
+RUN = """
+import sys, pytest
+options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-W", "error"]
+sys.exit(pytest.main([*options, "-c", sys.argv[1], sys.argv[2], *sys.argv[3:]]))
+"""
+
+
+@pytest.fixture
+def run_jax(run_python):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed, and this runs it")
+    return run_python
+
+
+#: With float64, and of float32 what has to do with dtypes: compiling takes most of the time.
+@pytest.mark.parametrize(("x64", "which", "at_least"), [("1", "test_", 30), ("0", "bits or dtypes or tanh", 14)])
+def test_checks(run_jax, x64, which, at_least):
+    printed = run_jax(RUN, os.devnull, CHECKS, "-k", which, timeout=150, JAX_ENABLE_X64=x64)
+    assert int(re.search(r"(\d+) passed", printed).group(1)) >= at_least
+    assert "skipped" not in printed
+
+
+def test_one_processor(run_jax):
+    """XLA then has one thread, so that nothing may wait for another."""
+    alone = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\n"
+    assert "1 passed" in run_jax(alone + RUN, os.devnull, CHECKS, "-k", "many_threads", timeout=150)
+
+
+def test_the_page(run_jax):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+    assert len(blocks) > 1
+    run_jax("\n".join(blocks), timeout=150)
+
+
+def test_without_jax_the_error_names_the_extra(run_python):
+    code = "import sys; sys.modules['jax'] = None; import indygru_cpu; import indygru_cpu.jax"
+    error = run_python(code, status=1).splitlines()[-1]
+    assert error == 'ImportError: jax is missing: pip install "indygru_cpu[jax]"'

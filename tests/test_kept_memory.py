@@ -1,0 +1,87 @@
+"""Large blocks of scratch and tapes stay with the process, for its next call; how many, and for whom."""
+
+from __future__ import annotations
+
+import sys
+
+import helpers
+import numpy as np
+import pytest
+
+from indygru_cpu import IndyGRU, _core
+
+MB = 1 << 20
+
+
+def address_of(room):
+    return np.frombuffer(room, np.uint8).ctypes.data
+
+
+@pytest.fixture
+def nothing_kept():
+    """Blocks of other sizes take the places of those that were kept; these four are no use to the sizes below."""
+    rooms = [_core.Room(24 * MB) for _ in range(4)]
+    del rooms
+
+
+@pytest.mark.usefixtures("nothing_kept")
+@pytest.mark.parametrize(("wanted", "is_same"), [(7 * MB, True), (4 * MB, True), (3 * MB, False), (8 * MB, False)])
+def test_the_next_gets_a_block_that_is_not_twice_as_large(wanted, is_same):
+    room = _core.Room(7 * MB)
+    address = address_of(room)
+    others = [_core.Room(7 * MB) for _ in range(3)]  # live all the while, so that malloc cannot give their places
+    del room
+    found = _core.Room(wanted)
+    assert (address_of(found) == address) == is_same
+    del others
+
+
+def test_a_room_is_aligned_and_lives_as_long_as_its_arrays():
+    for size in (1, 1000, 9 * MB):
+        array = np.frombuffer(_core.Room(size), np.uint8)
+        assert array.ctypes.data % 64 == 0
+        assert array.flags.writeable
+        other = np.frombuffer(_core.Room(size), np.uint8)
+        array[...], other[...] = 1, 2
+        assert (array == 1).all()
+        assert (other == 2).all()
+
+
+def test_no_memory_is_a_memory_error():
+    with pytest.raises(MemoryError, match=f"no memory for {sys.maxsize} bytes"):
+        _core.Room(sys.maxsize)
+
+
+def test_a_tape_stays_as_it_is_while_others_come_and_go():
+    """Steps of training in turns, with tapes of more than a megabyte: none takes the memory of one that is in use."""
+    layer = IndyGRU(17, 129, seed=0)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((100, n_batch, 17), dtype=np.float32) for n_batch in (9, 8, 7)]
+    expected = [layer.backward(tape, y) for y, _, tape in map(layer.forward, inputs)]
+    tapes = [(y, tape) for y, _, tape in map(layer.forward, inputs)]
+    assert all(tape.inner.layers[0][0].gates.nbytes > MB for _, tape in tapes)
+    for _ in range(3):
+        layer.forward(inputs[0])
+    for (y, tape), wanted in zip(tapes, expected, strict=True):
+        assert layer.backward(tape, y).x.tobytes() == wanted.x.tobytes()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux does")
+def test_no_more_than_96_megabytes_stay(tmp_path):
+    program = """
+        import numpy as np
+        from indygru_cpu import _core
+
+        def resident():
+            with open("/proc/self/statm") as told:
+                return int(told.read().split()[1]) * 4096 >> 20
+
+        before = resident()
+        for sizes in ((40, 40, 40, 40), (90,), (97,), (5, 30, 60, 80), (2,) * 60, (33,)):
+            rooms = [_core.Room(size << 20) for size in sizes]
+            for room in rooms:
+                np.frombuffer(room, np.uint8)[...] = 1
+            del rooms, room
+            assert resident() - before < 100, (sizes, resident() - before)
+        """
+    helpers.run_python(program, folder=tmp_path)
