@@ -65,8 +65,8 @@ def test_the_quota_bounds_the_default(monkeypatch, tmp_path):
         _threads._machine.cache_clear()
 
 
-#: Its own process counts, and so does any other of a user; so nobody else may be that user, nor the same test in another
-#: process of pytest-xdist.
+#: Its own process counts, and so does any other of a user; so nobody else may be that user, nor another test at the
+#: same time.
 LIMITED = """
     import os, resource
     import numpy as np

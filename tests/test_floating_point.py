@@ -69,7 +69,7 @@ def test_first_calls_import_nothing(run_python):
         y, h_n, tape = layer.forward(x, lengths=np.arange(17) % 8)
         layer.backward(tape, dy=y)
         h = h_n[0].copy()
-        functional.step(x[0], h, **layer.parameters, out=h)
+        functional.step(x[0], h, *layer.parameters.values(), out=h)
         stream = layer.stream(17)
         stream.push(x[0])
         stream.push_many(x)
