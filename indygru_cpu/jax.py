@@ -134,7 +134,7 @@ def _checked(x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, len
     """The house's checks."""
     weights = Weights.checked(kernel, recurrent_kernel, bias)
     call = Call.checked(x, h0, weights, lengths=lengths, offsets=None, reverse=False, **options)
-    if call.x.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(call.x.dtype) != call.x.dtype:
         raise TypeError("x has dtype float64, which JAX would cast: jax.config.update('jax_enable_x64', True)")
     return call
 
