@@ -1,8 +1,8 @@
-/* What dispatch.c and team.c ask of the machine: denormals, tiers, teams, forks. */
+/* What dispatch.c, team.c and memory.c ask of the machine: denormals, tiers, teams, forks, memory. */
 #ifndef DRIVER_SURROUNDINGS_H
 #define DRIVER_SURROUNDINGS_H
 
-#include "driver_arrays.h"
+#include "driver_memory.h"
 
 #include <float.h>
 #include <pthread.h>
@@ -137,6 +137,31 @@ static void check_fork_of_a_team_at_work(void)
     pthread_join(other, NULL);
 }
 
+static void *team_after_team(void *stop)
+{
+    while (!__atomic_load_n((int *)stop, __ATOMIC_RELAXED))
+        indygru_leave_seats(indygru_take_seats(1, 1));
+    return NULL;
+}
+
+/* Whoever asks for seats meanwhile gets them after it. */
+static void check_forks_among_teams(void)
+{
+    int stop = 0;
+    pthread_t others[2];
+    for (int i = 0; i < 2; i++)
+        if (pthread_create(&others[i], NULL, team_after_team, &stop))
+            fail("a thread");
+    for (int i = 0; i < 20; i++)
+        if (child_is_forked(1))
+            fail("a fork among teams of one");
+    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 2; i++)
+        pthread_join(others[i], NULL);
+    if (indygru_seats_taken())
+        fail("seats after forks");
+}
+
 static void check_teams_and_forks(void)
 {
     if (indygru_start_teams(end_helpers) || indygru_is_forked() || child_is_forked(2))
@@ -147,6 +172,7 @@ static void check_teams_and_forks(void)
     ended = refused = 0;
     check_seats();
     check_fork_of_a_team_at_work();
+    check_forks_among_teams();
     ended = 0;
     check_helpers();
     if (indygru_is_forked() || !child_is_forked(1) || !child_is_forked(2))
@@ -186,6 +212,7 @@ static void check_surroundings(void)
     check_denormals();
     check_teams_and_forks();
     check_stepping_aside();
+    check_memory();
 }
 
 #endif
