@@ -168,7 +168,10 @@ check_tiers() {
     return $worst
 }
 
-check_python-dev() { interpreter=(-X dev -W error) suite "$root" -- ; }
+check_python-dev() {
+    interpreter=(-X dev -W error)
+    suite "$root" --
+}
 
 check_python-asan() {
     package python-asan -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer &&
