@@ -46,10 +46,17 @@ def numpy(session: nox.Session, numpy: str) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Lines of Python that the tests run: at least 98 %."""
-    session.install("-e", ".[test]", "coverage>=7.4")
+    session.install("-e", ".[test]", "coverage>=7.10")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report")
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Changes of the modules that check arguments, each of which a test must notice."""
+    session.install("-e", ".[test]")
+    session.run("python", "tools/mutate.py", *(session.posargs or ["functional", "_validation"]))
 
 
 @nox.session

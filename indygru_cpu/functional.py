@@ -151,7 +151,7 @@ def _rooms(
     y = None
     if return_sequences:
         y = np.empty(call.y_shape, call.x.dtype) if out is None else out
-    return y, np.array(call.h0, order="C")
+    return y, call.h0.copy()
 
 
 def _last_state(h: Array, h_out: Array | None) -> Array:
@@ -264,7 +264,7 @@ def step(
     state = check.array("h", h, (x.shape[0], n_units), weights.like)
     index = check.activation_index(activation)
     if out is None:
-        out = np.array(state, order="C")
+        out = state.copy()
     else:
         others = {"x_t": x, **weights._asdict()} if out is h else {"x_t": x, "h": state, **weights._asdict()}
         check.out("out", out, state.shape, state.dtype, others)

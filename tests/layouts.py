@@ -81,6 +81,12 @@ class ArrayInterface(Exporter):
         return self.array.__array_interface__
 
 
+class ArrayStruct(Exporter):
+    @property
+    def __array_struct__(self):
+        return self.array.__array_struct__
+
+
 class ArrayMethod(Exporter):
     def __array__(self, dtype=None, copy=None):
         return self.array
@@ -94,7 +100,12 @@ class DLPack(Exporter):
         return self.array.__dlpack_device__()
 
 
-EXPORTERS = {"array interface": ArrayInterface, "array method": ArrayMethod, "DLPack": DLPack}
+EXPORTERS = {
+    "array interface": ArrayInterface,
+    "array struct": ArrayStruct,
+    "array method": ArrayMethod,
+    "DLPack": DLPack,
+}
 SAME = LAYOUTS | EXPORTERS | {
     "memory map": memory_map,
     "field of a record": field,

@@ -93,6 +93,20 @@ SHAPES = [
         "kernel: expected sizes up to 2147483647, got shape (2147483648, 0)",
     ),
 ]
+COLUMNS = [
+    (
+        lambda: forward(kernel=np.empty((0, 2**31 - 1), np.float32)),
+        ValueError,
+        "kernel: expected 3N columns (r, z, candidate), got 2147483647",
+    ),
+    (
+        lambda: forward(
+            kernel=np.empty((2**31 - 1, 0), np.float32), recurrent_kernel=np.empty(0, np.float32), bias=None
+        ),
+        ValueError,
+        "x: expected shape (T, B, 2147483647), got (7, 3, 5)",
+    ),
+]
 ARRAYS = [
     (
         lambda: forward(x=CASE.x.astype(int)),
@@ -181,7 +195,8 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(
-    ("call", "kind", "text"), [pytest.param(*row, id=row[2]) for row in NUMBERS + SHAPES + ARRAYS + OUTS + WHOLE]
+    ("call", "kind", "text"),
+    [pytest.param(*row, id=row[2]) for row in NUMBERS + SHAPES + COLUMNS + ARRAYS + OUTS + WHOLE],
 )
 def test_it_says(call, kind, text):
     with pytest.raises(kind) as error:

@@ -23,7 +23,7 @@ class Example(NamedTuple):
     says: str
     at_least: float
     warns: bool = False
-    seconds: int = 60
+    seconds: int = 180
 
 
 ACCURACY = r"Test accuracy: (\S+)%"

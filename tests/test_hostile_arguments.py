@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import helpers
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import EXPORTERS, OTHER, SAME, Exporter
+from layouts import (
+    EXPORTERS,
+    OTHER,
+    SAME,
+    ArrayInterface,
+    ArrayMethod,
+    ArrayStruct,
+    Exporter,
+    RefusingDLPack,
+)
 
 from indygru_cpu import IndyGRU, IndyGRUCell, _validation, dynamic_rnn, functional
 
@@ -166,6 +176,25 @@ def test_whole_numbers_of_the_same_kinds(name, kind):
     else:
         with pytest.raises((TypeError, ValueError), match=f"^{name}: (expected|masked)"):
             call(OTHER[kind](plain))
+
+
+@pytest.mark.parametrize("protocol", [ArrayInterface, ArrayMethod, ArrayStruct])
+def test_numpys_own_protocols_go_first(protocol):
+    """What lends its memory both ways is not asked for a DLPack, which may be refused."""
+    case = helpers.random_case((7, 3, 5, 9), np.float32)
+    both = type("Both", (protocol, RefusingDLPack), {})
+    helpers.assert_same_bits(functional.forward(both(case.x), *case.arguments[1:])[0], case.forward()["y"])
+
+
+def test_the_most_that_is_counted():
+    _validation.countable("x", (sys.maxsize // 8,))
+    _validation.lines("x", 2**29, 2**31 - 1, 1)
+    for wrong in (
+        lambda: _validation.countable("x", (sys.maxsize // 8 + 1,)),
+        lambda: _validation.lines("x", 1, 2**31, 1),
+    ):
+        with pytest.raises(ValueError, match=r"^x: expected "):
+            wrong()
 
 
 def test_memory_that_is_too_hard_to_tell_apart():

@@ -223,6 +223,18 @@ def test_load_state_dict_is_all_or_nothing(spoil, kind, text):
     helpers.assert_same_bits(dict(layer.parameters), before)
 
 
+def test_some_parameters_may_be_set_but_none_that_is_not_there():
+    layer, bias = make(), make(seed=1).parameters["bias_l0"] + np.float32(0.25)
+    layer.parameters.update({"bias_l0": bias})
+    before = layer.state_dict()
+    helpers.assert_same_bits(before["bias_l0"], bias)
+    with pytest.raises(
+        ValueError, match=r"^unknown parameters \['extra'\]: expected \['bias_l0', 'kernel_l0', 'recurre"
+    ):
+        layer.parameters.update({"bias_l0": -bias, "extra": bias})
+    helpers.assert_same_bits(dict(layer.parameters), before)
+
+
 def test_load_state_dict_of_its_own_views():
     """Views of the layer's own memory: read in full before anything is written."""
     layer = IndyGRU(3, 1, seed=1)

@@ -105,6 +105,12 @@ def test_functional_in_place():
     found = functional.forward(x, h, *weights, h_out=h)
     helpers.assert_same_bits(dict(enumerate(found)), dict(enumerate(expected)))
     assert found[1] is h
+    room = np.full_like(h, 0.375)
+    for h_out in (None, room, call["h0"][0]):
+        nothing, h_n = functional.forward(x, call["h0"][0].copy(), *weights, h_out=h_out, return_sequences=False)
+        assert nothing is None
+        assert h_out is None or h_n is h_out
+        helpers.assert_same_bits(h_n, expected[1])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")

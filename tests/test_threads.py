@@ -115,6 +115,17 @@ def test_count():
     assert _threads.count(10_000, 1e12) == _threads.MOST_THREADS
 
 
+def test_the_work_of_a_call(monkeypatch):
+    """Multiply-adds of all valid steps; those of gates and candidate, too; backward has three times as much."""
+    asked = []
+    monkeypatch.setattr(_threads, "count", lambda num_threads, work: asked.append((num_threads, work)) or 1)
+    case = helpers.random_case((7, 3, 5, 9), np.float32, ragged=True)
+    _, _, tape = functional.forward(*case.arguments, lengths=case.lengths, tape=True)
+    functional.backward(tape, num_threads=3)
+    work = case.lengths.sum() * 27 * (5 + 30)
+    assert asked == [(None, work), (3, 3 * work)]
+
+
 def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
     monkeypatch.setattr(_threads, "_warned_of_fork", True)
     monkeypatch.setattr(_threads._core, "is_forked", lambda: True)

@@ -41,7 +41,8 @@ def run(case, name):
 @pytest.mark.parametrize("wrong", [np.float16, np.int64, np.int8, np.uint32, np.bool_, np.complex64, object, "U7"])
 def test_other_dtypes_are_refused(case, name, wrong):
     value = getattr(case, name)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         array = value.astype(wrong)
     with pytest.raises(TypeError, match=rf"^{name}\b.*float32 or float64.*got {array.dtype}.*astype\(np\.float32\)"):
         run(replace(case, **{name: array}), name)
@@ -251,6 +252,30 @@ def test_out_may_be_a_view(case, tape):
         assert (room == 0.375).all()
 
 
+#: Strides in numbers, for (T, B, D, N): steps or rows beside each other; where there is one of them they mean nothing.
+APART = [((2, 3, 5, 9), (27, 9, 1)), ((1, 3, 5, 9), (0, 18, 1)), ((7, 1, 5, 9), (18, 0, 1)), ((7, 3, 5, 1), (6, 2, 5))]
+OVERLAPPING = [
+    ((2, 3, 5, 9), (18, 9, 1)),
+    ((2, 3, 5, 9), (26, 9, 1)),
+    ((7, 2, 5, 9), (27, 8, 1)),
+    ((2, 3, 5, 9), (0, 9, 1)),
+]
+
+
+@pytest.mark.parametrize(("shape", "strides"), APART + OVERLAPPING)
+def test_out_may_not_overlap_itself(shape, strides):
+    case = helpers.random_case(shape, np.float32)
+    room = np.full(300, 0.375, np.float32)
+    out = np.lib.stride_tricks.as_strided(room, case.dy.shape, np.multiply(strides, 4))
+    if (shape, strides) in APART:
+        forward(case, out=out)
+        helpers.assert_same_bits(out.copy(), case.forward()["y"])
+    else:
+        with pytest.raises(ValueError, match=r"^out: expected an aligned array with a contiguous last axis"):
+            forward(case, out=out)
+        assert (room == 0.375).all()
+
+
 WRONG_OUTS = [
     (
         lambda case: out_for(case, dtype=np.float64),
@@ -332,6 +357,7 @@ def test_y_on_a_tape_is_read_only(case, recompute):
     assert not y.flags.writeable
     assert h_n.flags.writeable
     assert forward(case)[0].flags.writeable
+    assert forward(case, tape=True, recompute=recompute, out=out_for(case))[0].flags.writeable
     assert (tape.gates is None) == recompute
     with pytest.raises(ValueError, match="read-only"):
         y[0] = 0

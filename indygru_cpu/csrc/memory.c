@@ -2,6 +2,7 @@
  *
  * The system clears every page before it gives it, and takes an interrupt for each: that cost a third of a training
  * step. How much of it malloc keeps depends on what else the process has done. */
+#define _DEFAULT_SOURCE /* for anonymous memory */
 #include "indygru_kernels.h"
 
 #include <stdint.h>
