@@ -158,7 +158,7 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
     except Exception as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {error}") from None
-    if isinstance(found, np.ma.MaskedArray):
+    if _is_masked(found):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     return np.asarray(found)
 
@@ -184,7 +184,7 @@ def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype
 
 def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> Array:
     """An array that the kernels can write: exact dtype and shape, and no byte shared with an input."""
-    if isinstance(value, np.ma.MaskedArray):  # which would not let us write below its mask
+    if _is_masked(value):  # which would not let us write below its mask
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -198,6 +198,12 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
         if np.may_share_memory(value, other) and overlaps(value, other):  # the first alone costs less than a call
             raise ValueError(f"{name} shares memory with {other_name}: give it memory of its own")
     return value
+
+
+def _is_masked(value: object) -> bool:
+    """Whether an array has a mask. NumPy imports that module when asked for: 10 ms, and exception flags, of a call."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray)
 
 
 def _overlaps_itself(array: Array) -> bool:

@@ -65,7 +65,8 @@ def test_the_quota_bounds_the_default(monkeypatch, tmp_path):
         _threads._machine.cache_clear()
 
 
-#: Its own process counts, and so does any other of a user; so nobody else may be that user.
+#: Its own process counts, and so does any other of a user; so nobody else may be that user, nor another test at the
+#: same time.
 LIMITED = """
     import os, resource
     import numpy as np
@@ -86,7 +87,7 @@ LIMITED = """
     def limit(threads):
         resource.setrlimit(resource.RLIMIT_NPROC, (threads, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
         if not os.getuid():
-            os.setuid(54321)
+            os.setuid(50_000 + os.getpid() % 10_000)
 """
 
 

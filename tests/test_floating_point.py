@@ -56,6 +56,28 @@ def test_a_caller_keeps_his_state_and_it_changes_no_bit(tier, dtype, cases, chan
         assert fp.denormals_live()
 
 
+def test_first_calls_import_nothing(run_python):
+    """An import raises flags, and takes milliseconds."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from indygru_cpu import IndyGRU, _threads, functional
+        _threads.default()
+        layer = IndyGRU(7, 9, seed=5)
+        x = np.random.default_rng(5).standard_normal((8, 17, 7), np.float32)
+        before = set(sys.modules)
+        y, h_n, tape = layer.forward(x, lengths=np.arange(17) % 8)
+        layer.backward(tape, dy=y)
+        h = h_n[0].copy()
+        functional.step(x[0], h, *layer.parameters.values(), out=h)
+        stream = layer.stream(17)
+        stream.push(x[0])
+        stream.push_many(x)
+        print(*sorted(set(sys.modules) - before))
+    """
+    assert run_python(code) == ""
+
+
 @needs_fenv
 def test_no_flag_is_raised(tier, dtype, cases):
     """By arithmetic that rounds, overflows and has no result; and none that was there is lost."""

@@ -26,7 +26,7 @@ def test_the_program_of_the_page_runs(run_python):
     pytest.importorskip("skops", reason="skops, of the extra test, is not installed")
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     assert len(blocks) == 4
-    printed = run_python("".join(blocks), PYTHONPATH=os.pathsep.join(sys.path))
+    printed = run_python("".join(blocks), timeout=300, PYTHONPATH=os.pathsep.join(sys.path))
     one, three = re.search(r"^(\d+)% of 370 new.*^three together: (\d+)%", printed, re.M | re.S).groups()
     assert int(one) > 90
     assert int(three) > 90

@@ -9,6 +9,10 @@
  * on one thread and on several: the same bits driver surroundings      denormals, forks, tiers
  *
  * Status 0: all went well; 1: a result is wrong; 2: wrong arguments. */
+#ifdef __linux__
+#define _GNU_SOURCE
+#include <sched.h>
+#endif
 #include "driver_jobs.h"
 #include "driver_surroundings.h"
 #include "driver_threads.h"

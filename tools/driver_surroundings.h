@@ -1,12 +1,13 @@
-/* What dispatch.c asks of the machine: denormals, forks, tiers. */
+/* What dispatch.c, team.c and memory.c ask of the machine: denormals, tiers, teams, forks, memory. */
 #ifndef DRIVER_SURROUNDINGS_H
 #define DRIVER_SURROUNDINGS_H
 
-#include "driver_arrays.h"
+#include "driver_memory.h"
 
 #include <float.h>
 #include <pthread.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Whether an operation with a denormal result gives zero. */
@@ -43,32 +44,166 @@ static void check_denormals(void)
         fail("denormals are still flushed");
 }
 
-static int end_nothing(void) { return 0; }
+static int ended, refused; /* how often helpers were to end, and whether they refuse */
+static int end_helpers(void)
+{
+    ended++;
+    return refused;
+}
 
-/* Of a child of this process: whether it says that it must stay serial. */
-static int child_is_forked(void)
+/* Of a child of this process, or of a later generation: whether it says that it must stay serial. */
+static int child_is_forked(int generations)
 {
     int status = 1;
     fflush(NULL);
     pid_t child = fork();
-    if (child == 0)
-        exit(indygru_is_forked()); /* not _exit, which would forget what gcov has counted */
+    if (child == 0) /* not _exit, which would forget what gcov has counted */
+        exit(generations > 1 ? child_is_forked(generations - 1) : indygru_is_forked());
     if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
         fail("a fork's child");
     return WEXITSTATUS(status);
 }
 
+static void team(int wanted)
+{
+    int taken = indygru_take_seats(wanted, 1), granted = indygru_grant_team(taken);
+    if (taken != wanted || granted != wanted || indygru_seats_taken() != wanted)
+        fail("a team");
+    indygru_leave_seats(granted);
+    if (indygru_seats_taken())
+        fail("seats after a team");
+}
+
+static void *team_of(void *wanted)
+{
+    team(*(int *)wanted);
+    team(*(int *)wanted);
+    return NULL;
+}
+
+static void on_another_thread(void *run(void *), int number)
+{
+    pthread_t other;
+    if (pthread_create(&other, NULL, run, &number) || pthread_join(other, NULL))
+        fail("a thread");
+}
+
+static void check_seats(void)
+{
+    int all = indygru_take_seats(INDYGRU_MOST_SEATS - 1, 1), last = indygru_take_seats(5, 0);
+    if (all != INDYGRU_MOST_SEATS - 1 || last != 1 || indygru_take_seats(5, 0) != 0 || indygru_take_seats(5, 1) != 1)
+        fail("seats when few are left");
+    indygru_leave_seats(1);
+    indygru_leave_seats(1);
+    for (int i = 0; i < all; i++)
+        indygru_leave_seats(1);
+}
+
+/* This thread keeps two helpers. A thread's are forgotten when it ends; those that would be too many end. */
+static void check_helpers(void)
+{
+    team(3);
+    for (int i = 0; i < 3; i++)
+        on_another_thread(team_of, INDYGRU_MOST_SEATS - 1);
+    if (ended)
+        fail("helpers were to end, although they were not too many");
+    on_another_thread(team_of, INDYGRU_MOST_SEATS);
+    if (ended != 2)
+        fail("too many helpers");
+    ended = 0, refused = 1;
+    on_another_thread(team_of, INDYGRU_MOST_SEATS);
+    if (ended != 1)
+        fail("helpers that did not end are helpers no more");
+}
+
+static void *leave_soon(void *n)
+{
+    const struct timespec moment = {0, 2000 * 1000};
+    nanosleep(&moment, NULL);
+    indygru_leave_seats(*(int *)n);
+    return NULL;
+}
+
+/* A fork waits for the team of another thread. */
+static void check_fork_of_a_team_at_work(void)
+{
+    long long start = indygru_now();
+    int n = indygru_grant_team(indygru_take_seats(1, 1));
+    pthread_t other;
+    if (pthread_create(&other, NULL, leave_soon, &n))
+        fail("a thread");
+    if (child_is_forked(1) || indygru_seats_taken() || indygru_now() - start < 1000 * 1000)
+        fail("a fork in the middle of a team");
+    pthread_join(other, NULL);
+}
+
+static void *team_after_team(void *stop)
+{
+    while (!__atomic_load_n((int *)stop, __ATOMIC_RELAXED))
+        indygru_leave_seats(indygru_take_seats(1, 1));
+    return NULL;
+}
+
+/* Whoever asks for seats meanwhile gets them after it. */
+static void check_forks_among_teams(void)
+{
+    int stop = 0;
+    pthread_t others[2];
+    for (int i = 0; i < 2; i++)
+        if (pthread_create(&others[i], NULL, team_after_team, &stop))
+            fail("a thread");
+    for (int i = 0; i < 20; i++)
+        if (child_is_forked(1))
+            fail("a fork among teams of one");
+    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 2; i++)
+        pthread_join(others[i], NULL);
+    if (indygru_seats_taken())
+        fail("seats after forks");
+}
+
 static void check_teams_and_forks(void)
 {
-    if (indygru_start_teams(end_nothing) || indygru_is_forked() || child_is_forked())
+    if (indygru_start_teams(end_helpers) || indygru_is_forked() || child_is_forked(2))
         fail("a fork before any team");
-    int taken = indygru_take_seats(2, 1), granted = indygru_grant_team(taken);
-    if (taken != 2 || granted != 2 || indygru_seats_taken() != 2)
-        fail("a team of two");
-    indygru_leave_seats(granted);
-    if (indygru_seats_taken() || indygru_is_forked() || !child_is_forked())
+    refused = 1;
+    if (!child_is_forked(1))
+        fail("a fork with helpers that do not end");
+    ended = refused = 0;
+    check_seats();
+    check_fork_of_a_team_at_work();
+    check_forks_among_teams();
+    ended = 0;
+    check_helpers();
+    if (indygru_is_forked() || !child_is_forked(1) || !child_is_forked(2))
         fail("a fork after a team");
 }
+
+#ifdef __linux__
+/* Whoever steps aside may run where he could before. */
+static void check_stepping_aside(void)
+{
+    cpu_set_t allowed, here, now;
+    int processor;
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    indygru_step_aside(-1);
+    for (int i = 0; i < 100; i++) /* now and then another processor has us before we step aside */
+        indygru_step_aside(indygru_processor());
+    sched_getaffinity(0, sizeof now, &now);
+    if (!CPU_EQUAL(&now, &allowed))
+        fail("stepping aside left fewer processors");
+    processor = indygru_processor();
+    CPU_ZERO(&here);
+    CPU_SET(processor, &here);
+    sched_setaffinity(0, sizeof here, &here);
+    indygru_step_aside(processor);
+    if (indygru_processor() != processor)
+        fail("stepping aside with nowhere to go");
+    sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+static void check_stepping_aside(void) { indygru_step_aside(indygru_processor()); }
+#endif
 
 static void check_surroundings(void)
 {
@@ -76,6 +211,8 @@ static void check_surroundings(void)
         fail("tiers");
     check_denormals();
     check_teams_and_forks();
+    check_stepping_aside();
+    check_memory();
 }
 
 #endif

@@ -9,10 +9,10 @@
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)
 #define NAME(word) PASTE(word, SUFFIX)
-#ifdef __clang__
-#define UNROLL(n) _Pragma("unroll")
-#else
 #define TEXT(x) _Pragma(#x)
+#ifdef __clang__
+#define UNROLL(n) TEXT(unroll n)
+#else
 #define UNROLL(n) TEXT(GCC unroll n)
 #endif
 /* Without the instruction, the fused function would be a library call: two roundings instead. */
