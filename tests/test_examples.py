@@ -28,6 +28,7 @@ class Example(NamedTuple):
 
 ACCURACY = r"Test accuracy: (\S+)%"
 EXAMPLES = {
+    "dask_speakers": Example((), ("dask", "distributed", "sklearn"), ACCURACY, 95),
     "jax_speakers": Example((3,), ("jax",), ACCURACY, 80),
     "numba_features": Example((), ("numba",), ACCURACY, 90),
     "torch_speakers": Example((3,), ("torch",), ACCURACY, 80),
