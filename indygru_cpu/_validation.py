@@ -186,7 +186,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     """An array that the kernels can write: exact dtype and shape, and no byte shared with an input."""
     if _is_masked(value):  # which would not let us write below its mask
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
-    if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.dtype.isnative:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:  # also of another byte order
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
     check_shape(name, value.shape, shape)

@@ -250,3 +250,21 @@ def test_no_memory_is_no_wrong_argument():
 
     with pytest.raises(MemoryError, match="24 TiB"):
         IndyGRU(5, 9)(TooLarge(np.full((7, 3, 5), 0.5)))
+
+
+@pytest.mark.parametrize("step", [-1, 2])
+def test_rows_of_the_kernel_in_any_stride(dtype, step):
+    """BLAS takes no negative stride, and reads a kernel of one tile where it lies."""
+    case = helpers.random_case((33, 9, 17, 8), dtype)
+    room = np.repeat(case.kernel, abs(step), axis=0)[:: np.sign(step)].copy()
+    kernel = room[::step]
+    assert not kernel.flags.c_contiguous
+    helpers.assert_same_bits(kernel, case.kernel)
+    found, expected = (
+        functional.backward(
+            functional.forward(case.x, case.h0, w, case.recurrent_kernel, case.bias, tape=True)[2], case.dy
+        )
+        for w in (kernel, case.kernel)
+    )
+    for a, b in zip(found, expected, strict=True):
+        helpers.assert_same_bits(a, b)
