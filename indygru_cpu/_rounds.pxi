@@ -64,15 +64,19 @@ cdef bint time_is_up(const Plan *p) noexcept nogil:
     return indygru_now() >= p.round_end
 
 
-cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t *steps) noexcept nogil:
-    """The tile with the fewest steps behind it that no thread is at, and these steps; -1: there is none to do."""
-    cdef ptrdiff_t i, found, least
+cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexcept nogil:
+    """A tile that no thread is at, and the steps that it has behind it; -1: there is none to do.
+
+    The one with the fewest, but a thread takes tiles of others only if they are more than a lap behind its own: the next
+    call then finds in this processor's caches what this one has read and written there."""
+    cdef ptrdiff_t i, found, done, lag, least = 0, tiles = p.row_tiles * p.unit_tiles
     while True:
-        steps[0], found = p.n_steps, -1
-        for i in range(p.row_tiles * p.unit_tiles):
-            least = look_at(&p.done[i])
-            if 0 <= least < steps[0]:
-                steps[0], found = least, i
+        found = -1
+        for i in range(tiles):
+            done = look_at(&p.done[i])
+            lag = done + (0 if i * p.n_items // tiles == item else p.lap)
+            if 0 <= done < p.n_steps and (found < 0 or lag < least):
+                least, found, steps[0] = lag, i, done
         if found < 0 or change(&p.done[found], steps[0], -1):
             return found
 

@@ -134,11 +134,10 @@ cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept n
 
 
 cdef void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
-    """A thread's part of a round: lap by lap, always of the tile that is furthest behind of those that no other thread
-    is at. So all tiles end together, even if a thread starts late or rests."""
+    """A thread's part of a round, lap by lap. All tiles end together, even if a thread starts late or rests."""
     cdef ptrdiff_t index, first
     while True:
-        index = claim_tile(p, &first)
+        index = claim_tile(p, item, &first)
         if index < 0:
             return
         leave_tile(p, index, forward_steps(p, index, first, first + p.lap, scratch))

@@ -3,55 +3,58 @@
  * Every FMA is written out and the compiler may not contract others, so a number gets the same bits in a vector, in
  * a loop's scalar tail, and on every tier that has FMA. Comparisons are written so that NaN falls through. */
 
-/* Two independent selects: nested ones are merged by the compiler into nine instructions where these take four. */
+/* Max and min, NaN kept, if the compiler does not know the bounds (limits.c). */
 INLINE REAL NAME(clamp)(REAL x, REAL low, REAL high)
 {
     REAL raised = x < low ? low : x;
-    return x > high ? high : raised;
+    return raised > high ? high : raised;
 }
 
-/* exp(x) = scale * (1 + m) and expm1(x) = scale * m + (scale - 1), with scale = 2^n and m = expm1(x - n log 2).
- * x from EXP_LOW (where scale becomes 0) to EXP_HIGH (where it becomes infinite). */
+/* For y = factor * x from exp_low to -sigmoid_low: exp(y) = scale * (1 + m) and expm1(y) = scale * m + (scale - 1), with
+ * scale = 2^n and m = expm1(y - n log 2). The factor is a constant, which costs an instruction less than a product. */
 typedef struct {
     REAL scale, m;
 } NAME(exp_parts);
 
-INLINE NAME(exp_parts) NAME(split_exp)(REAL x)
+INLINE NAME(exp_parts) NAME(split_exp)(REAL factor, REAL x)
 {
     /* Adding 1.5 * 2^mantissa rounds to an integer and leaves it, biased, in the low bits. */
     REAL rounder = (REAL)1.5 * ((BITS)1 << MANTISSA_BITS) + EXPONENT_BIAS;
     union {
         REAL value;
         BITS bits;
-    } scale = {.value = FMA(x, (REAL)1.44269504088896340736, rounder)};
+    } scale = {.value = FMA(x, factor * (REAL)1.44269504088896340736, rounder)};
     REAL n = scale.value - rounder;
     scale.bits <<= MANTISSA_BITS;
-    REAL r = FMA(n, -LOG2_LOW, FMA(n, -LOG2_HIGH, x));
+    REAL r = FMA(n, -LOG2_LOW, FMA(n, -LOG2_HIGH, factor * x));
     static const REAL coefficients[] = {EXPM1_COEFFICIENTS};
     enum { LAST = sizeof coefficients / sizeof *coefficients - 1 };
-    REAL q = coefficients[LAST];
-    UNROLL(16)
-    for (int k = LAST - 1; k >= 0; k--)
-        q = FMA(q, r, coefficients[k]);
-    return (NAME(exp_parts)){scale.value, FMA(r * r, q, r)};
+    /* In pairs of coefficients: half as long a chain as one by one. */
+    REAL r2 = r * r, q = LAST % 2 ? FMA(coefficients[LAST], r, coefficients[LAST - 1]) : coefficients[LAST];
+    UNROLL(8)
+    for (int k = (LAST - 2) / 2 * 2; k >= 0; k -= 2)
+        q = FMA(q, r2, FMA(coefficients[k + 1], r, coefficients[k]));
+    return (NAME(exp_parts)){scale.value, FMA(r2, q, r)};
 }
 
 INLINE REAL NAME(sigmoid)(REAL x)
 {
-    NAME(exp_parts) e = NAME(split_exp)(-NAME(clamp)(x, -EXP_HIGH, -EXP_LOW));
+    REAL low = NAME(indygru_limits).sigmoid_low, high = NAME(indygru_limits).sigmoid_high;
+    NAME(exp_parts) e = NAME(split_exp)(-1, NAME(clamp)(x, low, high));
     return 1 / FMA(e.scale, 1 + e.m, (REAL)1);
 }
 
-/* For x up to EXP_HIGH - 1. */
-INLINE REAL NAME(expm1_unclamped)(REAL x)
+/* expm1(factor * x), for products from exp_low to -sigmoid_low - 1. */
+INLINE REAL NAME(expm1_unclamped)(REAL factor, REAL x)
 {
-    NAME(exp_parts) e = NAME(split_exp)(x);
+    NAME(exp_parts) e = NAME(split_exp)(factor, x);
     return FMA(e.scale, e.m, e.scale - 1);
 }
 
 INLINE REAL NAME(tanh)(REAL x)
 {
-    REAL e = NAME(expm1_unclamped)(-2 * NAME(clamp)(x, -TANH_LIMIT, TANH_LIMIT));
+    REAL one = NAME(indygru_limits).tanh_one;
+    REAL e = NAME(expm1_unclamped)(-2, NAME(clamp)(x, -one, one));
     return COPYSIGN(e / (2 + e), x); /* for -0 */
 }
 
@@ -62,7 +65,7 @@ INLINE REAL NAME(activate_one)(enum indygru_activation activation, REAL x)
     case INDYGRU_TANH: return NAME(tanh)(x);
     case INDYGRU_RELU: return x < 0 ? 0 : x;
     case INDYGRU_SIGMOID: return NAME(sigmoid)(x);
-    case INDYGRU_ELU: return x < 0 ? NAME(expm1_unclamped)(NAME(clamp)(x, EXP_LOW, 0)) : x;
+    case INDYGRU_ELU: return x < 0 ? NAME(expm1_unclamped)(1, NAME(clamp)(x, NAME(indygru_limits).exp_low, 0)) : x;
     case INDYGRU_SOFTSIGN: return x / (1 + ABS(x));
     default: return x;
     }

@@ -104,6 +104,14 @@ typedef struct {
     indygru_ops ops[INDYGRU_N_DTYPES];
 } indygru_tier;
 
+/* exp(x) is 0 up to exp_low; sigmoid(x) is 0 up to sigmoid_low and 1 from sigmoid_high on, tanh(x) from tanh_one on. */
+extern const struct indygru_limits_f32 {
+    float exp_low, sigmoid_low, sigmoid_high, tanh_one;
+} indygru_limits_f32;
+extern const struct indygru_limits_f64 {
+    double exp_low, sigmoid_low, sigmoid_high, tanh_one;
+} indygru_limits_f64;
+
 ptrdiff_t indygru_count_lines(const indygru_run *run);
 
 /* Addresses of a run's lines in an array (n_steps, n_rows, any width); strides in bytes. */

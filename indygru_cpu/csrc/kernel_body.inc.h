@@ -32,9 +32,6 @@
 #define COPYSIGN __builtin_copysignf
 #define LOG2_HIGH 0x1.63p-1f /* few bits, so that n * LOG2_HIGH is exact */
 #define LOG2_LOW -0x1.bd0106p-13f
-#define EXP_LOW -88.0f
-#define EXP_HIGH 88.9f
-#define TANH_LIMIT 10.0f /* tanh is 1 from here on */
 /* expm1(x) = x + x^2 p(x) on |x| <= log(2) / 2; minimax (Remez) p, error below 1.4e-8 |x| */
 #define EXPM1_COEFFICIENTS                                                                                             \
     0x1.000000350a3aep-1f, 0x1.5554af8405127p-3f, 0x1.5554870fd9374p-5f, 0x1.1227e33ca1882p-7f, 0x1.6d98e3e4f1d53p-10f
@@ -50,9 +47,6 @@
 #define COPYSIGN __builtin_copysign
 #define LOG2_HIGH 0x1.62e42feep-1
 #define LOG2_LOW 0x1.a39ef35793c76p-33
-#define EXP_LOW -709.0
-#define EXP_HIGH 709.9
-#define TANH_LIMIT 20.0
 /* error below 1.8e-17 |x| */
 #define EXPM1_COEFFICIENTS                                                                                             \
     0x1.0000000000005p-1, 0x1.555555555555cp-3, 0x1.5555555552139p-5, 0x1.111111110e707p-7, 0x1.6c16c17f29655p-10,     \

@@ -14,8 +14,5 @@
 #undef COPYSIGN
 #undef LOG2_HIGH
 #undef LOG2_LOW
-#undef EXP_LOW
-#undef EXP_HIGH
-#undef TANH_LIMIT
 #undef EXPM1_COEFFICIENTS
 #undef FOR_ACTIVATION
