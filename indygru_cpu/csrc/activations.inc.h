@@ -10,8 +10,9 @@ INLINE REAL NAME(clamp)(REAL x, REAL low, REAL high)
     return raised > high ? high : raised;
 }
 
-/* For y = factor * x from exp_low to -sigmoid_low: exp(y) = scale * (1 + m) and expm1(y) = scale * m + (scale - 1), with
- * scale = 2^n and m = expm1(y - n log 2). The factor is a constant, which costs an instruction less than a product. */
+/* For y = factor * x from exp_low to -sigmoid_low: exp(y) = scale * (1 + m) and expm1(y) = scale * m + (scale - 1),
+ * with scale = 2^n and m = expm1(y - n log 2). The factor is a constant, which costs an instruction less than a
+ * product. */
 typedef struct {
     REAL scale, m;
 } NAME(exp_parts);

@@ -26,7 +26,7 @@ INLINE void NAME(candidate_row)(enum indygru_activation activation, ptrdiff_t n,
     SIMD
     for (ptrdiff_t j = 0; j < n; j++) {
         c[j] = NAME(activate_one)(activation, FMA(u[j], r[j] * h[j], p_c[j]) + b[j]);
-        y[j] = h[j] = FMA(z[j], h[j], (1 - z[j]) * c[j]);
+        y[j] = h[j] = FMA(1 - z[j], c[j], z[j] * h[j]);
     }
 }
 
