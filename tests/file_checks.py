@@ -26,6 +26,15 @@ def npz(tmp_path):
     return tmp_path / "layer.npz"
 
 
+def assert_reads(path, configuration, arrays):
+    found_configuration, found = _files.read(path)
+    assert found_configuration == configuration
+    assert [type(value) for value in found_configuration.values()] == [type(value) for value in configuration.values()]
+    assert list(found) == list(arrays)
+    assert_same_bits(found, arrays)
+    assert all(array.dtype.isnative and array.flags.writeable and array.flags.aligned for array in found.values())
+
+
 def assert_refused(path, message):
     """Not read, and for the reason given."""
     with pytest.raises(WeightsError, match=message) as caught:
