@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_files import GOLDEN, PREFIXES
 
 from indygru_cpu import IndyGRUCell, dynamic_rnn, reset_default_scope
 from indygru_cpu._checkpoint import read_index, read_tensors, write_checkpoint
 from indygru_cpu.tensorflow import CheckpointError, load_checkpoint, save_checkpoint
 
-GOLDEN = Path(__file__).parent / "data" / "golden" / "checkpoint"
-PREFIXES = [GOLDEN / "model.ckpt", GOLDEN / "train" / "model.ckpt-25"]
 NAMES = [
     "gates/kernel_w",
     "gates/kernel_u",
