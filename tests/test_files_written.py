@@ -64,7 +64,6 @@ STEPS = [
     (".safetensors", safetensors.numpy, "save"), (".safetensors", _files._safetensors, "opened"),
     *[(suffix, _atomic.os, name) for suffix in SUFFIXES for name in ("fsync", "replace")],
 ]  # fmt: skip
-
 WITH_OLD_FILE = [(suffix, _atomic.os, "chmod") for suffix in SUFFIXES]
 
 
