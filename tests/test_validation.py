@@ -1,4 +1,4 @@
-"""Wrong arguments: errors that name the argument, what was expected and what came (`out`: test_validation_memory.py)."""
+"""Wrong arguments: errors name the argument, what was expected and what came. `out` is in test_validation_memory.py."""
 
 from __future__ import annotations
 
