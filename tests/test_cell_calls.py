@@ -1,19 +1,16 @@
-"""The sections "Calls and building" and "Zero state" of the observed contract."""
+"""The section "Calls and building" of the observed contract."""
 
 from __future__ import annotations
 
 import re
 
+import cells
 import numpy as np
 import pytest
 
-from indygru_cpu import IndyGRUCell, reset_default_scope
+from indygru_cpu import IndyGRUCell
 
-
-@pytest.fixture(autouse=True)
-def rng():
-    reset_default_scope(seed=11)
-    return np.random.default_rng(5)
+rng = cells.rng
 
 
 def arrays(rng, *shapes, dtype="float64"):
@@ -234,93 +231,3 @@ def test_masked_arrays_are_refused(rng):
         IndyGRUCell(7)(np.ma.masked_less(x, 0), h)
     with pytest.raises(TypeError, match="state: masked"):
         IndyGRUCell(7)(x, np.ma.masked_less(h, 0))
-
-
-# --- zero state --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "shape"),
-    [
-        (3, (3, 7)),
-        (0, (0, 7)),
-        (2.0, (2, 7)),
-        (np.int32(9), (9, 7)),
-        (np.array(9), (9, 7)),
-        ((2, 3), (2, 3, 7)),
-    ],
-)
-@pytest.mark.parametrize("dtype", ["float32", np.float64])
-def test_zero_state(batch_size, shape, dtype):
-    zeros = IndyGRUCell(7).zero_state(batch_size, dtype)
-    assert (zeros.shape, zeros.dtype) == (shape, np.dtype(dtype))
-    assert not zeros.any()
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "error", "message"),
-    [
-        (-1, ValueError, "Dimension -1 must be >= 0"),
-        (2.5, ValueError, r"Ambiguous dimension: 2\.5"),
-        (None, ValueError, "got None"),
-        ("3", TypeError, "got '3'"),
-        ((2, -3), ValueError, "Dimension -3"),
-    ],
-)
-def test_zero_states_of_impossible_batches(batch_size, error, message):
-    with pytest.raises(error, match=f"batch_size: .*{message}"):
-        IndyGRUCell(7).zero_state(batch_size, "float32")
-
-
-@pytest.mark.parametrize("dtype", [None, "foo", "int32"])
-def test_zero_states_of_other_dtypes(dtype):
-    with pytest.raises(TypeError, match="dtype"):
-        IndyGRUCell(7).zero_state(3, dtype)
-
-
-def test_zero_state_needs_both_arguments():
-    with pytest.raises(TypeError, match="dtype"):
-        IndyGRUCell(7).zero_state(3)
-
-
-@pytest.mark.parametrize("given", [{}, {"batch_size": 3}, {"dtype": "float64"}, {"batch_size": 3, "dtype": np.float64}])
-@pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 9, 5)])
-def test_initial_state_of_inputs(given, shape, rng):
-    state = IndyGRUCell(7).get_initial_state(rng.normal(size=shape), **given)
-    assert (state.shape, state.dtype, state.any()) == ((3, 7), "float64", False)
-
-
-def test_initial_state_without_inputs():
-    state = IndyGRUCell(7).get_initial_state(batch_size=3, dtype="float32")
-    assert (state.shape, state.dtype) == ((3, 7), "float32")
-    cell = IndyGRUCell(7)
-    for given in ({}, {"batch_size": 3}, {"dtype": "float32"}):
-        text = f"batch_size={given.get('batch_size')}, dtype={given.get('dtype')}"
-        with pytest.raises(ValueError, match=f"cannot be None while constructing initial state: {text}"):
-            cell.get_initial_state(**given)
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        (
-            {"batch_size": 2},
-            ValueError,
-            "batch size from input tensor is different from the input param. Input tensor batch: 3, batch_size: 2",
-        ),
-        (
-            {"dtype": "float32"},
-            ValueError,
-            "dtype from input tensor is different from the input param. Input tensor dtype: float64, dtype: float32",
-        ),
-        ({"dtype": "foo"}, TypeError, "dtype"),
-    ],
-)
-def test_initial_states_that_contradict_the_inputs(given, error, message, rng):
-    with pytest.raises(error, match=message):
-        IndyGRUCell(7).get_initial_state(rng.normal(size=(3, 5)), **given)
-
-
-def test_initial_state_of_a_scalar(rng):
-    with pytest.raises(ValueError, match="rank at least 1"):
-        IndyGRUCell(7).get_initial_state(np.float64(0.5))

@@ -1,36 +1,16 @@
-"""The section "Sequences" of the observed contract: dynamic_rnn."""
+"""The section "Sequences" of the observed contract: dynamic_rnn; for lengths see test_cell_lengths.py."""
 
 from __future__ import annotations
 
-import re
-
+import cells
 import numpy as np
 import pytest
+from cells import B, D, N, T
 
-from indygru_cpu import IndyGRUCell, dynamic_rnn, functional, reset_default_scope, variable_scope
+from indygru_cpu import IndyGRUCell, dynamic_rnn, functional, variable_scope
 
-B, T, D, N = 8, 9, 5, 7
-
-
-@pytest.fixture(autouse=True)
-def rng():
-    reset_default_scope(seed=11)
-    return np.random.default_rng(5)
-
-
-@pytest.fixture
-def case(rng):
-    """Return a cell, inputs, lengths and an initial state."""
-    cell = IndyGRUCell(N, "relu", dtype="float64")
-    cell.build((None, D))
-    cell.set_weights([rng.normal(size=v.shape) for v in cell.variables])
-    lengths = np.array([9, 0, 1, 5, 3, 8, 9, 2])
-    return cell, rng.normal(size=(B, T, D)), lengths, rng.normal(size=(B, N))
-
-
-def gradients(cell, x, lengths, h, G, Gh):
-    *_, tape = dynamic_rnn(cell, x, lengths, h, tape=True)
-    return tape.backward(G, Gh)
+rng = cells.rng
+case = cells.case
 
 
 # --- layout ------------------------------------------------------------------------------------------------
@@ -132,118 +112,6 @@ def test_a_dtype_that_agrees_and_a_nested_list(case):
     for state, dtype in ((h, np.float64), (h.tolist(), None)):
         for a, b in zip(dynamic_rnn(cell, x, lengths, state, dtype), expected, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-# --- lengths -----------------------------------------------------------------------------------------------
-
-
-def test_past_a_rows_length(case):
-    cell, x, lengths, h = case
-    outputs, final_state = dynamic_rnn(cell, x, lengths, h)
-    full, _ = dynamic_rnn(cell, x, initial_state=h)
-    for row, length in enumerate(lengths):
-        np.testing.assert_array_equal(outputs[row, :length], full[row, :length])
-        assert not outputs[row, length:].any()
-        assert not np.signbit(outputs[row, length:]).any()
-        np.testing.assert_array_equal(final_state[row], full[row, length - 1] if length else h[row])
-
-
-def test_all_lengths_0(case):
-    cell, x, _, h = case
-    outputs, final_state = dynamic_rnn(cell, x, [0] * B, h)
-    assert not outputs.any()
-    np.testing.assert_array_equal(final_state, h)
-
-
-def test_longest_length_below_the_steps(case):
-    cell, x, lengths, h = case
-    short, last = dynamic_rnn(cell, x[:, :6], np.minimum(lengths, 6), h)
-    long, same = dynamic_rnn(cell, x, np.minimum(lengths, 6), h)
-    np.testing.assert_array_equal(long[:, :6], short)
-    assert not long[:, 6:].any()
-    np.testing.assert_array_equal(last, same)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        [9, 0, 1, 5, 3, 8, 9, 2],
-        (9, 0, 1, 5, 3, 8, 9, 2),
-        np.array([10, -1, 1, 5, 3, 8, 300, 2]),
-        np.array([127, -128, 1, 5, 3, 8, 9, 2], np.int8),
-        np.array([2**64 - 1, 0, 1, 5, 3, 8, 9, 2], np.uint64),
-        np.array([2**62, -(2**62), 1, 5, 3, 8, 9, 2]),
-        np.array([9.9, -0.5, 1.7, 5.0, 3.999, 8.25, np.inf, 2]),
-        np.array([9, 0, 1, 5, 3, 8, 9, 2], ">i4"),
-        np.array([9, 0, 1, 5, 3, 8, 9, 2], np.float16),
-    ],
-)
-def test_lengths_of_any_number_type_are_limited(given, case):
-    cell, x, lengths, h = case
-    for a, b in zip(dynamic_rnn(cell, x, given, h), dynamic_rnn(cell, x, lengths, h), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_booleans_count_as_0_and_1(case):
-    cell, x, _, h = case
-    flags = np.array([True, False] * 4)
-    for a, b in zip(dynamic_rnn(cell, x, flags, h), dynamic_rnn(cell, x, flags.astype(int), h), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "error", "message"),
-    [
-        (np.full((B, 1), 3), ValueError, "must be a vector of length batch_size, but saw shape: (8, 1)"),
-        (3, ValueError, "sequence_length must be a vector of length batch_size, but saw shape: ()"),
-        ([3] * (B + 1), ValueError, "sequence_length: expected 8 numbers, one for each row, got 9"),
-        ([3] * (B - 1), ValueError, "sequence_length: expected 8 numbers, one for each row, got 7"),
-        (["3"] * B, TypeError, "sequence_length: expected integers"),
-        ([3 + 0j] * B, TypeError, "sequence_length: expected integers"),
-        ([3.0] * 7 + [np.nan], ValueError, "sequence_length: expected integers, got NaN"),
-    ],
-)
-def test_lengths_that_are_none(lengths, error, message, case):
-    cell, x, _, h = case
-    with pytest.raises(error, match=re.escape(message)):
-        dynamic_rnn(cell, x, lengths, h)
-
-
-# --- gradients with lengths --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("activation", ["relu", (np.arctan, lambda c: np.cos(c) ** 2)])
-@pytest.mark.parametrize("rubbish", [-3e5, np.nan, np.inf])
-def test_padding_changes_no_output_and_no_gradient(rubbish, activation, case, rng):
-    cell, x, lengths, h = case
-    cell._activation = activation
-    G, Gh = rng.normal(size=(B, T, N)), rng.normal(size=(B, N))
-    expected = gradients(cell, x, lengths, h, G, Gh)
-    outputs, final_state = dynamic_rnn(cell, x, lengths, h)
-    padding = np.arange(T) >= lengths[:, None]
-    x[padding] = rubbish
-    G[padding] = rubbish
-    for a, b in zip(dynamic_rnn(cell, x, lengths, h), (outputs, final_state), strict=True):
-        np.testing.assert_array_equal(a, b)
-    found = gradients(cell, x, lengths, h, G, Gh)
-    assert not found["inputs"][padding].any()
-    for name, gradient in expected.items():
-        np.testing.assert_array_equal(found[name], gradient, err_msg=name)
-
-
-def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
-    cell, x, lengths, h = case
-    Gh = rng.normal(size=(B, N))
-    direct = gradients(cell, x, lengths, h, None, Gh)
-    G = np.zeros((B, T, N))
-    valid = lengths > 0
-    G[valid, lengths[valid] - 1] = Gh[valid]
-    moved = gradients(cell, x, lengths, h, G, None)
-    np.testing.assert_array_equal(direct["initial_state"][~valid], Gh[~valid])
-    assert not moved["initial_state"][~valid].any()
-    np.testing.assert_allclose(direct["initial_state"][valid], moved["initial_state"][valid], atol=1e-12)
-    for name in set(direct) - {"initial_state"}:
-        np.testing.assert_allclose(direct[name], moved[name], rtol=0, atol=1e-10, err_msg=name)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+import cells
 import numpy as np
 import pytest
+from cells import NAMES, B, D, N, T
 
-from indygru_cpu import IndyGRUCell, dynamic_rnn, reset_default_scope
+from indygru_cpu import IndyGRUCell, dynamic_rnn
 
-B, T, D, N = 8, 9, 5, 7
-NAMES = [
-    "gates/kernel_w",
-    "gates/kernel_u",
-    "gates/bias",
-    "candidate/kernel",
-    "candidate/kernel_u",
-    "candidate/bias",
-]
+rng = cells.rng
 
 
 def soft_clip(x):
@@ -29,12 +23,6 @@ PAIRS = {
     "relu": (lambda x: np.maximum(x, 0), lambda c: (c > 0).astype(c.dtype)),
     "softsign": (lambda x: x / (1 + np.abs(x)), lambda c: (1 - np.abs(c)) ** 2),
 }
-
-
-@pytest.fixture(autouse=True)
-def rng():
-    reset_default_scope(seed=11)
-    return np.random.default_rng(5)
 
 
 def random_cell(rng, activation=None, dtype="float64"):

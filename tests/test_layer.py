@@ -1,39 +1,15 @@
-"""IndyGRU: its API to the letter, parameters, layouts, and that it computes what `functional` computes."""
+"""IndyGRU: its API to the letter, layouts, and that it computes what `functional` computes."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import pickle
 
 import helpers
 import numpy as np
 import pytest
+from small_layers import NAMES, B, D, N, T, expected, inputs, make, upstream
 
 from indygru_cpu import IndyGRU, functional
-
-T, B, D, N = 9, 4, 3, 7
-NAMES = ["kernel_l0", "recurrent_kernel_l0", "bias_l0"]
-
-
-def make(**options):
-    return IndyGRU(D, N, **({"seed": 7} | options))
-
-
-def inputs(dtype=np.float32, shape=(T, B, D), seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def upstream(y, h_n):
-    rng = np.random.default_rng(8)
-    return [rng.standard_normal(array.shape).astype(array.dtype) for array in (y, h_n)]
-
-
-def expected(layer, x, h0=None, lengths=None):
-    """y, h_n and gradients for time-major, batched arguments, by `functional`."""
-    weights = (*layer.parameters.values(), None)[:3]
-    y, h_n, tape = functional.forward(x, h0, *weights, activation=layer.activation, lengths=lengths, tape=True)
-    return y, h_n, functional.backward(tape, *upstream(y, h_n))
 
 
 def test_signatures():
@@ -135,242 +111,12 @@ def test_gradients_may_be_left_out(dtype):
     assert not layer.backward(tape).x.any()
 
 
-def test_parameters_are_live(dtype):
-    """Nothing packed or remembered: each call computes with what is in the arrays at that moment."""
-    layer, x = make(dtype=dtype), inputs(dtype)
-    layer(x)
-    rng = np.random.default_rng(1)
-    for array in layer.parameters.values():
-        array[...] = rng.uniform(-1, 1, array.shape)
-    helpers.assert_same_bits(layer(x)[0], expected(layer, x)[0])
-
-
-def test_an_optimiser_may_update_in_place():
-    """Both ways to write it; the second also assigns the same array to the same name."""
-    layer = make()
-    before = layer.state_dict()
-    layer.parameters["bias_l0"][...] -= 0.5
-    layer.parameters["kernel_l0"] -= 0.5
-    for name in ("bias_l0", "kernel_l0"):
-        helpers.assert_same_bits(layer.parameters[name], before[name] - np.float32(0.5))
-
-
-def test_parameters_stay_the_same_arrays():
-    layer = make()
-    before = dict(layer.parameters)
-    assert len(layer.parameters) == len(before) == 3
-    assert repr(layer.parameters) == f"Parameters({before!r})"
-    layer.load_state_dict(make(seed=1).state_dict())
-    assert all(layer.parameters[name] is array for name, array in before.items())
-    assert all(array.flags.writeable and array.dtype == np.float32 for array in before.values())
-    with pytest.raises(AttributeError):
-        layer.parameters = {}
-    with pytest.raises(TypeError):
-        layer.parameters["kernel_l0"] = np.zeros((D, 3 * N))
-    with pytest.raises((TypeError, AttributeError)):
-        del layer.parameters["kernel_l0"]
-
-
-def test_state_dict_copies():
-    layer = make()
-    state = layer.state_dict()
-    helpers.assert_same_bits(state, dict(layer.parameters))
-    for name, array in state.items():
-        assert not np.shares_memory(array, layer.parameters[name])
-    other = make(seed=1)
-    other.load_state_dict(state)
-    helpers.assert_same_bits(dict(other.parameters), state)
-    state["kernel_l0"][...] = 0.25
-    assert not (other.parameters["kernel_l0"] == 0.25).any()
-
-
-WRONG_STATES = [
-    (lambda state: state.pop("bias_l0"), ValueError, "bias_l0"),
-    (lambda state: state.update(extra=state["bias_l0"]), ValueError, "extra"),
-    (
-        lambda state: state.update(bias_l0=state["bias_l0"][1:]),
-        ValueError,
-        r"bias_l0: expected shape \(21,\), got \(20,\)",
-    ),
-    (
-        lambda state: state.update(kernel_l0=state["kernel_l0"].T),
-        ValueError,
-        r"kernel_l0: expected shape \(3, 21\)",
-    ),
-    (
-        lambda state: state.update(bias_l0=state["bias_l0"].astype(float)),
-        TypeError,
-        "bias_l0 has dtype float64.*float32",
-    ),
-    (
-        lambda state: state.update(bias_l0=state["bias_l0"].astype(int)),
-        TypeError,
-        "bias_l0: expected .*got int64",
-    ),
-    (lambda state: state.update(bias_l0=None), TypeError, "bias_l0"),
-    (lambda state: state.update(bias_l0=np.ma.masked_array(state["bias_l0"])), TypeError, "bias_l0: masked"),
-]
-
-
-@pytest.mark.parametrize(("spoil", "kind", "text"), WRONG_STATES)
-def test_load_state_dict_is_all_or_nothing(spoil, kind, text):
-    """The last of the three is wrong, the others are right: yet nothing has changed."""
-    layer = make()
-    before, state = layer.state_dict(), make(seed=1).state_dict()
-    spoil(state)
-    with pytest.raises(kind, match=text):
-        layer.load_state_dict(state)
-    helpers.assert_same_bits(dict(layer.parameters), before)
-
-
-def test_some_parameters_may_be_set_but_none_that_is_not_there():
-    layer, bias = make(), make(seed=1).parameters["bias_l0"] + np.float32(0.25)
-    layer.parameters.update({"bias_l0": bias})
-    before = layer.state_dict()
-    helpers.assert_same_bits(before["bias_l0"], bias)
-    with pytest.raises(
-        ValueError, match=r"^unknown parameters \['extra'\]: expected \['bias_l0', 'kernel_l0', 'recurre"
-    ):
-        layer.parameters.update({"bias_l0": -bias, "extra": bias})
-    helpers.assert_same_bits(dict(layer.parameters), before)
-
-
-def test_load_state_dict_of_its_own_views():
-    """Views of the layer's own memory: read in full before anything is written."""
-    layer = IndyGRU(3, 1, seed=1)
-    state = layer.state_dict() | {"kernel_l0": layer.parameters["kernel_l0"].T}
-    wanted = state["kernel_l0"].copy()
-    layer.load_state_dict(state)
-    helpers.assert_same_bits(layer.parameters["kernel_l0"], wanted)
-
-
-WRONG_OPTIONS = [
-    ({"input_size": 0}, ValueError, "input_size: expected at least 1, got 0"),
-    ({"hidden_size": -3}, ValueError, "hidden_size: expected at least 1, got -3"),
-    ({"input_size": 2.0}, TypeError, r"input_size: expected an integer, got 2\.0"),
-    ({"hidden_size": "7"}, TypeError, "hidden_size: expected an integer, got '7'"),
-    ({"hidden_size": True}, TypeError, "hidden_size: expected an integer, got True"),
-    ({"activation": "swish"}, ValueError, "activation: expected one of tanh, .*softsign, got 'swish'"),
-    ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64, got .*float16"),
-    ({"dtype": None}, TypeError, "dtype: expected float32 or float64, got None"),
-    ({"dtype": "number"}, TypeError, "dtype: expected float32 or float64, got 'number'"),
-]
-
-
-@pytest.mark.parametrize(("options", "kind", "text"), WRONG_OPTIONS)
-def test_wrong_options(options, kind, text):
-    with pytest.raises(kind, match=text):
-        IndyGRU(**({"input_size": D, "hidden_size": N} | options))
-
-
-WRONG_CALLS = [
-    ({"x": inputs(shape=(T, B, D + 1))}, ValueError, r"x: expected shape \(T, B, 3\), got \(9, 4, 4\)"),
-    ({"x": inputs(shape=(T, D + 1))}, ValueError, r"x: expected shape \(T, 3\), got \(9, 4\)"),
-    ({"x": inputs(shape=(D,))}, ValueError, r"x: expected shape \(T, B, 3\), got \(3,\)"),
-    ({"x": inputs(np.float64)}, TypeError, "x has dtype float64, but the layer has float32"),
-    ({"x": inputs().astype(np.int32)}, TypeError, "x: expected .*got int32"),
-    ({"x": np.ma.masked_array(inputs())}, TypeError, "x: masked arrays are not supported"),
-    ({"h0": inputs(shape=(B, N))}, ValueError, r"h0: expected shape \(1, 4, 7\), got \(4, 7\)"),
-    ({"h0": inputs(shape=(2, B, N))}, ValueError, r"h0: expected shape \(1, 4, 7\), got \(2, 4, 7\)"),
-    ({"h0": inputs(np.float64, (1, B, N))}, TypeError, "h0 has dtype float64, but the layer has float32"),
-    ({"lengths": [1, 2, 3]}, ValueError, r"lengths: expected shape \(4,\), got \(3,\)"),
-    ({"lengths": [1, 2, 3, 10]}, ValueError, "lengths: expected values from 0 to 9, got 10 for row 3"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "kind", "text"), WRONG_CALLS)
-def test_wrong_calls(arguments, kind, text):
-    layer = make()
-    for call in (layer, layer.forward):
-        with pytest.raises(kind, match=text):
-            call(**({"x": inputs()} | arguments))
-
-
-@pytest.mark.parametrize("wrong", [[1, 2], [10], [-1], [[5, 5]]])
-def test_wrong_lengths_unbatched(wrong):
-    with pytest.raises(ValueError, match="lengths: expected"):
-        make()(inputs(shape=(T, D)), lengths=wrong)
-
-
-@pytest.mark.parametrize("wrong", [None, [1], "kernel_l0"])
-def test_a_state_dict_is_a_mapping(wrong):
-    with pytest.raises(TypeError, match="state_dict: expected a "):
-        make().load_state_dict(wrong)
-
-
-def test_wrong_gradients():
-    layer = make(batch_first=True)
-    y, h_n, tape = layer.forward(inputs(shape=(B, T, D)))
-    with pytest.raises(ValueError, match=r"dy: expected shape \(4, 9, 7\), got \(9, 4, 7\)"):
-        layer.backward(tape, y.swapaxes(0, 1))
-    with pytest.raises(ValueError, match=r"dh_n: expected shape \(1, 4, 7\), got \(4, 7\)"):
-        layer.backward(tape, dh_n=h_n[0])
-    with pytest.raises(TypeError, match="dy has dtype float64, but the layer has float32"):
-        layer.backward(tape, y.astype(np.float64))
-
-
-def test_a_tape_belongs_to_its_layer():
-    layer, twin = make(), make()
-    _, _, tape = layer.forward(inputs())
-    for wrong in (twin.forward(inputs())[2], tape.inner, None):
-        with pytest.raises(TypeError, match="tape: expected what this layer's forward returned"):
-            layer.backward(wrong)
-
-
 def test_y_of_forward_is_read_only():
     layer = make()
     y, h_n, _ = layer.forward(inputs())
     assert not y.flags.writeable
     assert h_n.flags.writeable
     assert layer(inputs())[0].flags.writeable
-
-
-def test_initial_values(dtype):
-    """Glorot uniform by part with the original's fans, vectors uniform on [-1, 1), biases 1 and 0."""
-    d, n = 57, 143
-    layer = IndyGRU(d, n, dtype=dtype, seed=3)
-    kernel, vector, bias = layer.parameters.values()
-    assert list(layer.parameters) == NAMES
-    assert (kernel.shape, vector.shape, bias.shape) == ((d, 3 * n), (3 * n,), (3 * n,))
-    parts = [
-        (kernel[:, : 2 * n], np.sqrt(6 / (d + 2 * n))),
-        (kernel[:, 2 * n :], np.sqrt(6 / (d + n))),
-        (vector, 1),
-    ]
-    for part, limit in parts:
-        assert np.abs(part).max() <= limit
-        assert part.max() > 0.98 * limit
-        assert part.min() < -0.98 * limit
-        assert abs(part.mean()) < 4 * limit / np.sqrt(3 * part.size)
-        assert part.var() == pytest.approx(limit**2 / 3, rel=4 / np.sqrt(part.size))
-    helpers.assert_same_bits(bias, np.array([1] * 2 * n + [0] * n, dtype))
-    assert {array.dtype for array in layer.parameters.values()} == {np.dtype(dtype)}
-
-
-def test_seeds():
-    def same(a, b):
-        return helpers.same_bits(a.parameters["kernel_l0"], b.parameters["kernel_l0"])
-
-    assert same(make(seed=5), make(seed=5))
-    assert not same(make(seed=5), make(seed=6))
-    assert not same(make(seed=None), make(seed=None))
-    assert same(make(seed=[1, 2]), make(seed=[1, 2]))
-    generator = np.random.default_rng(5)
-    assert same(make(seed=generator), make(seed=5))
-    assert not same(make(seed=generator), make(seed=5))
-
-
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-def test_clones(clone):
-    layer = make(activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False)
-    x = inputs(np.float64, (B, T, D))
-    twin = clone(layer)
-    assert repr(twin) == repr(layer)
-    assert (twin.num_threads, twin.reproducible, twin.batch_first) == (2, True, True)
-    helpers.assert_same_bits(twin(x)[0], layer(x)[0])
-    twin.parameters["kernel_l0"][...] = 0.25
-    assert not (layer.parameters["kernel_l0"] == 0.25).any()
-    assert not helpers.same_bits(twin(x)[0], layer(x)[0])
 
 
 def test_repr():

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
+import cells
 import numpy as np
 import pytest
+from cells import NAMES
+from checkpoint_files import GOLDEN, PREFIXES
 
-from indygru_cpu import IndyGRUCell, dynamic_rnn, reset_default_scope
+from indygru_cpu import IndyGRUCell, dynamic_rnn
 from indygru_cpu._checkpoint import read_index, read_tensors, write_checkpoint
 from indygru_cpu.tensorflow import CheckpointError, load_checkpoint, save_checkpoint
 
-GOLDEN = Path(__file__).parent / "data" / "golden" / "checkpoint"
-PREFIXES = [GOLDEN / "model.ckpt", GOLDEN / "train" / "model.ckpt-25"]
-NAMES = [
-    "gates/kernel_w",
-    "gates/kernel_u",
-    "gates/bias",
-    "candidate/kernel",
-    "candidate/kernel_u",
-    "candidate/bias",
-]
+rng = cells.rng
 SHAPES = {
     "gates/kernel_w": (5, 14),
     "gates/kernel_u": (1, 14),
@@ -30,12 +23,6 @@ SHAPES = {
     "candidate/kernel_u": (1, 7),
     "candidate/bias": (7,),
 }
-
-
-@pytest.fixture(autouse=True)
-def rng():
-    reset_default_scope(seed=11)
-    return np.random.default_rng(5)
 
 
 def tensors(rng, scope, dtype="float32"):

@@ -93,6 +93,14 @@ def patched(path, old, new, count=1):
     return path
 
 
+def change_entry(path, name, field, fmt, value):
+    """Set a field of a member's entry in the archive's directory, at its offset there."""
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"PK\1\2", 0, data.rindex(name))
+    struct.pack_into(fmt, data, start + field, value)
+    path.write_bytes(data)
+
+
 def header_of(arrays, text):
     """A safetensors header that fits the arrays, as objects to be changed."""
     header, position = {"__metadata__": {"configuration": text}}, 0

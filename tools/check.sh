@@ -18,7 +18,8 @@ WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 avx512 tier
 # What runs the kernels, or _core around them, in one process; the rest of the suite is Python.
 CORE="test_activations test_kernels test_properties test_golden test_groups test_ragged test_segments test_serving
     test_stacks test_step test_stream test_stream_state test_stream_use test_stream_threads test_threads test_leaks
-    test_dropout test_layer test_progress test_reference test_cell_golden test_cell_sequences test_validation"
+    test_dropout test_layer test_layer_parameters test_layer_refused test_progress test_reference test_cell_golden
+    test_cell_sequences test_cell_lengths test_validation test_validation_memory"
 THREADED="test_threads test_stream_threads test_progress test_groups"
 
 # needs COMMAND... : ends the check, unless they are all here.

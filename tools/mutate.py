@@ -31,8 +31,9 @@ from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).parent.parent
 TESTS = [
-    "error_texts", "validation", "hostile_arguments", "serving", "serving_refused", "ragged_refused", "step", "groups",
-    "dropout", "layer", "cell_construction", "stream_use", "memory", "progress", "threads",
+    "error_texts", "validation", "validation_memory", "hostile_arguments", "serving", "serving_refused",
+    "ragged_refused", "step", "groups", "dropout", "layer", "layer_parameters", "layer_refused", "cell_construction",
+    "cell_weights", "stream_use", "memory", "progress", "threads",
 ]  # fmt: skip
 #: The first run is of all tests, and traced.
 MOST_SECONDS, MOST_SECONDS_OF_ALL = 300, 1200

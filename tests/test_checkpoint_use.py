@@ -1,0 +1,143 @@
+"""Names, prefixes and tensors given to the checkpoint reader and writer, and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import doctest
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_files import PREFIXES, data_file, index_file, sample
+
+import indygru_cpu._checkpoint as checkpoint
+from indygru_cpu._checkpoint import CheckpointError, TensorEntry, read_index, read_tensors, write_checkpoint
+
+STRING_DTYPE = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else "S4"
+
+
+def test_a_wrong_prefix_is_put_right():
+    for file in (index_file(PREFIXES[1]), data_file(PREFIXES[1])):
+        with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; the prefix is the part.*model.ckpt-25'$"):
+            read_index(file)
+    for place in (PREFIXES[1].parent, PREFIXES[1].with_name("none.index")):
+        with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; prefixes of checkpoints.*ckpt-25'$"):
+            read_index(place)
+
+
+def test_a_missing_checkpoint_is_a_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file '.*none\.index'; prefixes of checkpoints in .*: none"):
+        read_tensors(tmp_path / "none", ["t"])
+
+
+def test_a_missing_name_gets_suggestions():
+    with pytest.raises(CheckpointError, match=r"no tensor '.*gates/kernel' among 6, but .*gates/kernel_w'"):
+        read_tensors(PREFIXES[0], ["rnn/indy_gru_cell/gates/kernel"])
+    with pytest.raises(CheckpointError, match=r"no tensor 7 among 27, but for example \['beta1_power'"):
+        read_tensors(PREFIXES[1], [7])
+    with pytest.raises(TypeError, match=r"names: expected several names.*'global_step'"):
+        read_tensors(PREFIXES[1], "global_step")
+
+
+def test_missing_package_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    for call in (
+        lambda: read_index(PREFIXES[0]),
+        lambda: write_checkpoint(tmp_path / "a", {"t": np.float32(7)}),
+    ):
+        with pytest.raises(ImportError, match=r'pip install "indygru_cpu\[tensorflow\]"'):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "error", "words"),
+    [
+        ("t", [7.0], TypeError, "expected NumPy arrays, got list for 't'"),
+        ("t", 7.0, TypeError, "expected NumPy arrays, got float for 't'"),
+        ("t", np.array(["text"]), TypeError, "'t' has dtype <U4, which a checkpoint cannot hold"),
+        ("t", np.array([None]), TypeError, "'t' has dtype object"),
+        ("t", np.array(["text"], STRING_DTYPE), TypeError, "'t' has dtype .*cannot hold"),
+        pytest.param(
+            *("t", np.longdouble(7), TypeError, "'t' has dtype float"),
+            marks=pytest.mark.skipif(np.longdouble(0).nbytes == 8, reason="the same as float64 here"),
+        ),
+        ("t", np.array(["2026"], "M8[Y]"), TypeError, "'t' has dtype datetime64"),
+        (7, np.float32(7), TypeError, "expected names of type str, got 7"),
+        ("", np.float32(7), ValueError, "'' cannot be the name"),
+        ("\0t", np.float32(7), ValueError, "cannot be the name"),
+        ("t\ud800", np.float32(7), ValueError, "cannot be the name"),
+    ],
+)
+def test_what_cannot_be_written(name, tensor, error, words, tmp_path):
+    with pytest.raises(error, match=words):
+        write_checkpoint(tmp_path / "a", {"fine": np.float32(7), name: tensor})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    tensors = {"t": np.float32(7)}
+    with pytest.raises(ValueError, match="tensors: expected at least one"):
+        write_checkpoint(tmp_path / "a", {})
+    with pytest.raises(ValueError, match="prefix: must end in a name other than 'checkpoint'"):
+        write_checkpoint(tmp_path / "checkpoint", tensors)
+    with pytest.raises(ValueError, match="prefix: must end in a name"):
+        write_checkpoint(f"{tmp_path}/", tensors)
+    with pytest.raises(FileNotFoundError, match=r"prefix: there is no directory '.*none'"):
+        write_checkpoint(tmp_path / "none" / "a", tensors)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["finish", "encode_index"])
+def test_a_failure_leaves_the_old_checkpoint(broken, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "a", {"t": sample("float32", (9,))})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, broken, fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_checkpoint(tmp_path / "a", {"t": sample("float32", (8,))})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_checkpoint(tmp_path / "a", {"t": sample("float32", (8,))})
+    assert read_index(tmp_path / "a")["t"].shape == (8,)
+
+
+def test_data_is_in_place_before_the_index(tmp_path, monkeypatch):
+    moved = []
+    monkeypatch.setattr(checkpoint.os, "replace", lambda _, target: moved.append(Path(target).name))
+    write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
+    assert moved == ["a.data-00000-of-00001", "a.index", "checkpoint"]
+
+
+def test_state_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint").write_bytes(
+        b'model_checkpoint_path: "b"\nall_model_checkpoint_paths: "/else\\"where/a"\n'
+        b'all_model_checkpoint_paths: "b"\nlast_preserved_timestamp: 7.5\nrubbish\n'
+    )
+    for name in ("c", "b", 'dé"j\\à'):
+        write_checkpoint(name, {"t": np.float32(7)})
+    assert (tmp_path / "checkpoint").read_bytes().splitlines() == [
+        rb'model_checkpoint_path: "d\303\251\042j\134\303\240"',
+        rb'all_model_checkpoint_paths: "/else\"where/a"',
+        rb'all_model_checkpoint_paths: "c"',
+        rb'all_model_checkpoint_paths: "b"',
+        rb'all_model_checkpoint_paths: "d\303\251\042j\134\303\240"',
+    ]
+
+
+def test_entries_cannot_be_changed():
+    entry = read_index(PREFIXES[1])["global_step"]
+    assert replace(entry, shard=3) == TensorEntry(np.dtype("int64"), 9, (), 3, 512, 8, entry.crc)
+    with pytest.raises(AttributeError):
+        entry.shard = 3
+
+
+def test_examples():
+    results = doctest.testmod(checkpoint)
+    assert results.attempted > 8
+    assert results.failed == 0

@@ -1,0 +1,176 @@
+"""Parameters of a layer: live arrays that stay the same, initial values, state dicts that are read all or nothing."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import helpers
+import numpy as np
+import pytest
+from small_layers import NAMES, B, D, N, T, expected, inputs, make
+
+from indygru_cpu import IndyGRU
+
+
+def test_parameters_are_live(dtype):
+    """Nothing packed or remembered: each call computes with what is in the arrays at that moment."""
+    layer, x = make(dtype=dtype), inputs(dtype)
+    layer(x)
+    rng = np.random.default_rng(1)
+    for array in layer.parameters.values():
+        array[...] = rng.uniform(-1, 1, array.shape)
+    helpers.assert_same_bits(layer(x)[0], expected(layer, x)[0])
+
+
+def test_an_optimiser_may_update_in_place():
+    """Both ways to write it; the second also assigns the same array to the same name."""
+    layer = make()
+    before = layer.state_dict()
+    layer.parameters["bias_l0"][...] -= 0.5
+    layer.parameters["kernel_l0"] -= 0.5
+    for name in ("bias_l0", "kernel_l0"):
+        helpers.assert_same_bits(layer.parameters[name], before[name] - np.float32(0.5))
+
+
+def test_parameters_stay_the_same_arrays():
+    layer = make()
+    before = dict(layer.parameters)
+    assert len(layer.parameters) == len(before) == 3
+    assert repr(layer.parameters) == f"Parameters({before!r})"
+    layer.load_state_dict(make(seed=1).state_dict())
+    assert all(layer.parameters[name] is array for name, array in before.items())
+    assert all(array.flags.writeable and array.dtype == np.float32 for array in before.values())
+    with pytest.raises(AttributeError):
+        layer.parameters = {}
+    with pytest.raises(TypeError):
+        layer.parameters["kernel_l0"] = np.zeros((D, 3 * N))
+    with pytest.raises((TypeError, AttributeError)):
+        del layer.parameters["kernel_l0"]
+
+
+def test_state_dict_copies():
+    layer = make()
+    state = layer.state_dict()
+    helpers.assert_same_bits(state, dict(layer.parameters))
+    for name, array in state.items():
+        assert not np.shares_memory(array, layer.parameters[name])
+    other = make(seed=1)
+    other.load_state_dict(state)
+    helpers.assert_same_bits(dict(other.parameters), state)
+    state["kernel_l0"][...] = 0.25
+    assert not (other.parameters["kernel_l0"] == 0.25).any()
+
+
+WRONG_STATES = [
+    (lambda state: state.pop("bias_l0"), ValueError, "bias_l0"),
+    (lambda state: state.update(extra=state["bias_l0"]), ValueError, "extra"),
+    (
+        lambda state: state.update(bias_l0=state["bias_l0"][1:]),
+        ValueError,
+        r"bias_l0: expected shape \(21,\), got \(20,\)",
+    ),
+    (
+        lambda state: state.update(kernel_l0=state["kernel_l0"].T),
+        ValueError,
+        r"kernel_l0: expected shape \(3, 21\)",
+    ),
+    (
+        lambda state: state.update(bias_l0=state["bias_l0"].astype(float)),
+        TypeError,
+        "bias_l0 has dtype float64.*float32",
+    ),
+    (
+        lambda state: state.update(bias_l0=state["bias_l0"].astype(int)),
+        TypeError,
+        "bias_l0: expected .*got int64",
+    ),
+    (lambda state: state.update(bias_l0=None), TypeError, "bias_l0"),
+    (lambda state: state.update(bias_l0=np.ma.masked_array(state["bias_l0"])), TypeError, "bias_l0: masked"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "kind", "text"), WRONG_STATES)
+def test_load_state_dict_is_all_or_nothing(spoil, kind, text):
+    """The last of the three is wrong, the others are right: yet nothing has changed."""
+    layer = make()
+    before, state = layer.state_dict(), make(seed=1).state_dict()
+    spoil(state)
+    with pytest.raises(kind, match=text):
+        layer.load_state_dict(state)
+    helpers.assert_same_bits(dict(layer.parameters), before)
+
+
+def test_some_parameters_may_be_set_but_none_that_is_not_there():
+    layer, bias = make(), make(seed=1).parameters["bias_l0"] + np.float32(0.25)
+    layer.parameters.update({"bias_l0": bias})
+    before = layer.state_dict()
+    helpers.assert_same_bits(before["bias_l0"], bias)
+    with pytest.raises(
+        ValueError, match=r"^unknown parameters \['extra'\]: expected \['bias_l0', 'kernel_l0', 'recurre"
+    ):
+        layer.parameters.update({"bias_l0": -bias, "extra": bias})
+    helpers.assert_same_bits(dict(layer.parameters), before)
+
+
+def test_load_state_dict_of_its_own_views():
+    """Views of the layer's own memory: read in full before anything is written."""
+    layer = IndyGRU(3, 1, seed=1)
+    state = layer.state_dict() | {"kernel_l0": layer.parameters["kernel_l0"].T}
+    wanted = state["kernel_l0"].copy()
+    layer.load_state_dict(state)
+    helpers.assert_same_bits(layer.parameters["kernel_l0"], wanted)
+
+
+@pytest.mark.parametrize("wrong", [None, [1], "kernel_l0"])
+def test_a_state_dict_is_a_mapping(wrong):
+    with pytest.raises(TypeError, match="state_dict: expected a "):
+        make().load_state_dict(wrong)
+
+
+def test_initial_values(dtype):
+    """Glorot uniform by part with the original's fans, vectors uniform on [-1, 1), biases 1 and 0."""
+    d, n = 57, 143
+    layer = IndyGRU(d, n, dtype=dtype, seed=3)
+    kernel, vector, bias = layer.parameters.values()
+    assert list(layer.parameters) == NAMES
+    assert (kernel.shape, vector.shape, bias.shape) == ((d, 3 * n), (3 * n,), (3 * n,))
+    parts = [
+        (kernel[:, : 2 * n], np.sqrt(6 / (d + 2 * n))),
+        (kernel[:, 2 * n :], np.sqrt(6 / (d + n))),
+        (vector, 1),
+    ]
+    for part, limit in parts:
+        assert np.abs(part).max() <= limit
+        assert part.max() > 0.98 * limit
+        assert part.min() < -0.98 * limit
+        assert abs(part.mean()) < 4 * limit / np.sqrt(3 * part.size)
+        assert part.var() == pytest.approx(limit**2 / 3, rel=4 / np.sqrt(part.size))
+    helpers.assert_same_bits(bias, np.array([1] * 2 * n + [0] * n, dtype))
+    assert {array.dtype for array in layer.parameters.values()} == {np.dtype(dtype)}
+
+
+def test_seeds():
+    def same(a, b):
+        return helpers.same_bits(a.parameters["kernel_l0"], b.parameters["kernel_l0"])
+
+    assert same(make(seed=5), make(seed=5))
+    assert not same(make(seed=5), make(seed=6))
+    assert not same(make(seed=None), make(seed=None))
+    assert same(make(seed=[1, 2]), make(seed=[1, 2]))
+    generator = np.random.default_rng(5)
+    assert same(make(seed=generator), make(seed=5))
+    assert not same(make(seed=generator), make(seed=5))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_clones(clone):
+    layer = make(activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False)
+    x = inputs(np.float64, (B, T, D))
+    twin = clone(layer)
+    assert repr(twin) == repr(layer)
+    assert (twin.num_threads, twin.reproducible, twin.batch_first) == (2, True, True)
+    helpers.assert_same_bits(twin(x)[0], layer(x)[0])
+    twin.parameters["kernel_l0"][...] = 0.25
+    assert not (layer.parameters["kernel_l0"] == 0.25).any()
+    assert not helpers.same_bits(twin(x)[0], layer(x)[0])

@@ -1,0 +1,71 @@
+"""Scopes in threads and in tasks of asyncio: names of their own, variables that are built once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import cells
+import numpy as np
+from scopes import H, X, shares, used
+
+from indygru_cpu import AUTO_REUSE, IndyGRUCell, variable_scope
+
+rng = cells.rng  # and with it a fresh default scope
+
+
+def run_in_threads(function, n=16):
+    barrier = threading.Barrier(n)
+
+    def start(number):
+        barrier.wait()
+        return function(number)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(start, range(n)))
+
+
+def test_threads_get_names_of_their_own():
+    cells = run_in_threads(lambda number: [used() for _ in range(20)])
+    scopes = [cell.scope_name for row in cells for cell in row]
+    assert len(set(scopes)) == 320
+    assert {"indy_gru_cell", "indy_gru_cell_319"} <= set(scopes)
+    assert len({cell.name for row in cells for cell in row}) == 320
+
+
+def test_threads_that_auto_reuse_share():
+    cells = run_in_threads(lambda number: used("enc", AUTO_REUSE))
+    assert all(shares(cell, cells[0]) for cell in cells)
+
+
+def test_threads_that_use_a_cell_for_the_first_time_build_it_once():
+    cell = IndyGRUCell(7)
+    outputs = run_in_threads(lambda number: cell(X, H)[0])
+    assert cell.scope_name == "indy_gru_cell"
+    for output in outputs:
+        np.testing.assert_array_equal(output, outputs[0])
+
+
+def test_each_thread_has_its_own_current_scope():
+    def work(number):
+        with variable_scope(f"thread_{number}"):
+            first, second = used(), used()
+        return first.scope_name, second.scope_name
+
+    with variable_scope("main"):
+        found = run_in_threads(work)
+    names = [(f"thread_{n}/indy_gru_cell", f"thread_{n}/indy_gru_cell_1") for n in range(16)]
+    assert found == names
+
+
+def test_each_asyncio_task_has_its_own_current_scope():
+    async def work(number):
+        with variable_scope(f"task_{number}"):
+            await asyncio.sleep(0)
+            return used().scope_name
+
+    async def main():
+        return await asyncio.gather(*map(work, range(5)))
+
+    assert asyncio.run(main()) == [f"task_{number}/indy_gru_cell" for number in range(5)]

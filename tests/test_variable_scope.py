@@ -1,0 +1,134 @@
+"""variable_scope: names inside and inside one another, coming back, inherited reuse, and what is no scope."""
+
+from __future__ import annotations
+
+import cells
+import numpy as np
+import pytest
+from scopes import EXISTS, shares, used
+
+from indygru_cpu import AUTO_REUSE, get_variable_scope, initializers, variable_scope
+
+rng = cells.rng  # and with it a fresh default scope
+
+
+def test_nested_scopes_and_numbers_inside():
+    with variable_scope("decoder") as outer:
+        with variable_scope("layer"):
+            first, second = used(), used()
+        third = used()
+        assert get_variable_scope() is outer
+    assert [cell.scope_name for cell in (first, second, third)] == [
+        "decoder/layer/indy_gru_cell",
+        "decoder/layer/indy_gru_cell_1",
+        "decoder/indy_gru_cell",
+    ]
+    assert get_variable_scope().name == ""
+
+
+def test_entering_a_scope_by_name_again():
+    with variable_scope("decoder"):
+        first = used()
+    with variable_scope("decoder"), pytest.raises(ValueError, match=EXISTS.format("decoder/indy_gru_cell")):
+        used()
+    with variable_scope("decoder", reuse=True):
+        assert shares(first, used())
+    with variable_scope("decoder", reuse=AUTO_REUSE):
+        assert shares(first, used())
+        assert used().scope_name == "decoder/indy_gru_cell_1"
+
+
+def test_reuse_is_inherited_and_cannot_be_undone_inside():
+    with variable_scope("a"), variable_scope("b"):
+        first = used("enc")
+    with variable_scope("a", reuse=True), variable_scope("b", reuse=False) as scope:
+        assert scope.reuse is True
+        assert shares(first, used("enc"))
+    with variable_scope("a", reuse=np.bool_(True)), variable_scope("b"):
+        assert shares(first, used("enc", reuse=False))
+
+
+def test_scope_objects():
+    with variable_scope("a", initializer="ones") as scope:
+        first = used()
+    with variable_scope("elsewhere"), variable_scope(scope, reuse=True) as same:
+        assert (same.name, same.reuse) == ("a", True)
+        assert repr(same) == "<VariableScope 'a' reuse=True>"
+        assert shares(first, used())
+    with variable_scope(scope, initializer=initializers.Constant(3)):
+        other = used("other")
+    assert other.scope_name == "a/other"
+    assert (first.variables[0].value == 1).all()
+    assert (other.variables[0].value == 3).all()
+    assert used(scope=scope, name="ignored").scope_name == "a"
+
+
+def test_coming_back_to_an_open_scope_counts_on():
+    with variable_scope("a") as scope:
+        first = used()
+        with variable_scope(scope):
+            second = used()
+        with pytest.raises(ValueError, match=EXISTS.format("a/indy_gru_cell_1")):
+            used()  # the counters are what they were before coming back
+    assert [first.scope_name, second.scope_name] == ["a/indy_gru_cell", "a/indy_gru_cell_1"]
+
+
+def test_reuse_variables():
+    with variable_scope("a") as scope:
+        first = used("enc")
+        scope.reuse_variables()
+        assert shares(first, used("enc", reuse=True))
+    with variable_scope(scope):
+        assert shares(first, used("enc"))
+
+
+def test_default_names():
+    names = []
+    for _ in range(3):
+        with variable_scope(None, default_name="block") as scope:
+            names.append((scope.name, used().scope_name))
+    assert names == [(name, f"{name}/indy_gru_cell") for name in ("block", "block_1", "block_2")]
+    with variable_scope("block", default_name="unused") as scope:
+        assert scope.name == "block"
+    with (
+        pytest.raises(TypeError, match="If default_name is None then name_or_scope is required"),
+        variable_scope(None),
+    ):
+        pass
+    with pytest.raises(ValueError, match="reuse=True cannot be used without a name_or_scope"):  # noqa: SIM117
+        with variable_scope(None, default_name="block", reuse=True):
+            pass
+
+
+def test_the_empty_name_is_the_current_scope():
+    with variable_scope("a"), variable_scope("") as scope:
+        assert scope.name == "a"
+        assert used().scope_name == "a/indy_gru_cell"
+
+
+@pytest.mark.parametrize("name", [3, b"a", ["a"]])
+def test_scopes_that_are_none(name):
+    with pytest.raises(TypeError, match="must be a string or VariableScope"), variable_scope(name):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a b", "_a", "a:0"])
+def test_invalid_names_of_scopes(name):
+    with pytest.raises(ValueError, match="is not a valid scope name"), variable_scope(name):
+        pass
+    assert get_variable_scope().name == ""
+
+
+def test_errors_inside_leave_the_scope():
+    with pytest.raises(KeyError), variable_scope("a"), variable_scope("b"):
+        raise KeyError
+    assert get_variable_scope().name == ""
+
+
+def test_scopes_of_a_stack_of_cells():
+    names = []
+    with variable_scope("multi_rnn_cell"):
+        for number in range(2):
+            with variable_scope(f"cell_{number}"):
+                names.append(used().scope_name)
+    assert names == ["multi_rnn_cell/cell_0/indy_gru_cell", "multi_rnn_cell/cell_1/indy_gru_cell"]

@@ -1,0 +1,47 @@
+"""What the tests of the torch module share: modules whose every parameter is drawn, calls, results by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from indygru_cpu.torch import IndyGRU
+
+T, B, D, N = 9, 7, 6, 10
+LENGTHS = [9, 0, 3, 7, 1, 9, 2]
+BOTH = {"num_layers": 2, "bidirectional": True}
+
+
+def module_of(seed=0, dtype=torch.float64, size=(D, N), **options):
+    """A module whose every parameter is drawn."""
+    module = IndyGRU(*size, dtype=dtype, **options)
+    rng = np.random.default_rng([seed, 80])
+    with torch.no_grad():
+        for value in module.parameters():
+            value.copy_(torch.from_numpy(rng.uniform(-0.9, 0.9, value.shape)))
+    return module
+
+
+def call_of(module, seed=0, batch=B, requires_grad=True):
+    """The input, the first state, and gradients of both results."""
+    rng = np.random.default_rng([seed, 81])
+    steps = (batch, T) if module.batch_first else (T, batch)
+    directions = 1 + module.bidirectional
+    states = (module.num_layers * directions, batch, module.hidden_size)
+    shapes = [(*steps, module.input_size), states, (*steps, directions * module.hidden_size), states]
+    tensors = [torch.from_numpy(rng.standard_normal(shape)).to(module.kernel_l0.dtype) for shape in shapes]
+    return [tensor.requires_grad_(requires_grad and i < 2) for i, tensor in enumerate(tensors)]
+
+
+def gradients(module, results, x, hx, dy, dh_n):
+    """Of what went in, and of the parameters, under the names that the layer's have."""
+    inputs = {"x": x, "h0": hx} | dict(module.named_parameters())
+    found = torch.autograd.grad([results[0], results[1]], list(inputs.values()), [dy, dh_n])
+    return {name: value.numpy() for name, value in zip(inputs, found, strict=True)}
+
+
+def run(module, call, through=None, **options):
+    """All results, of the module or of something that wraps it."""
+    results = (module if through is None else through)(*call[:2], **options)
+    found = {"y": results[0].detach().numpy(), "h_n": results[1].detach().numpy()}
+    return found | gradients(module, results, *call)
