@@ -22,8 +22,9 @@ cdef enum:
     STEP_ROWS = 2 * BLOCK_ROWS
     STEP_SCRATCH = (4 * STEP_ROWS + 4) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
-    PRODUCT_ROWS = 512        # of one block of a product: fewer would pack the other matrix more often
-    PRODUCT_COLUMNS = 384
+    DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
+    DX_ROWS = 512             # more would leave threads without work
+    PRODUCT_COLUMNS = 768
     BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
     PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block
     BACKWARD_LINES = 256 * 1024  # at most of one chunk of backward, however narrow: nothing interrupts a tile
@@ -87,7 +88,7 @@ cdef int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads
     if p.now_lines == 0 or p.n_inputs == 0 or p.n_units == 0:
         return 0
     for p.now_slice in range(count_slices(p)):
-        go_through(p, multiply, count_dkernel_blocks(p) + count_dx_blocks(p), n_threads, scratch, True)
+        go_through(p, multiply, dkernel_grid(p).n + dx_grid(p).n, n_threads, scratch, True)
     if not p.dx_lies:
         go_through(p, store_dx, p.row_tiles, n_threads, scratch, False)
     return 0

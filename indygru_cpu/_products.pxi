@@ -31,13 +31,29 @@ cdef Runs runs_of(const Plan *p) noexcept nogil:
     return Runs(3, p.group_units)
 
 
-cdef ptrdiff_t count_dkernel_blocks(const Plan *p) noexcept nogil:
+# Blocks of a product, of one size as nearly as may be: small ones at the edges would take nearly as long.
+cdef struct Grid:
+    ptrdiff_t rows, columns  # of a block
+    ptrdiff_t across, n      # blocks side by side, and all of them
+
+
+cdef Grid cut(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows, ptrdiff_t times) noexcept nogil:
+    """So many products (rows, columns), not empty: each in two blocks at least, so that no thread is left with one."""
+    cdef Grid grid
+    cdef ptrdiff_t down = ceil_div(rows, most_rows), across = ceil_div(columns, PRODUCT_COLUMNS)
+    grid.rows, grid.columns = ceil_div(rows, down), ceil_div(columns, 2 if down * across == 1 else across)
+    grid.across = ceil_div(columns, grid.columns)
+    grid.n = times * ceil_div(rows, grid.rows) * grid.across
+    return grid
+
+
+cdef Grid dkernel_grid(const Plan *p) noexcept nogil:
     cdef Runs runs = runs_of(p)
-    return (p.n_groups * runs.n * ceil_div(p.group_inputs, PRODUCT_ROWS) * ceil_div(runs.columns, PRODUCT_COLUMNS))
+    return cut(p.group_inputs, runs.columns, DKERNEL_ROWS, p.n_groups * runs.n)
 
 
-cdef ptrdiff_t count_dx_blocks(const Plan *p) noexcept nogil:
-    return p.n_groups * ceil_div(p.now_lines, PRODUCT_ROWS) * ceil_div(p.group_inputs, PRODUCT_COLUMNS)
+cdef Grid dx_grid(const Plan *p) noexcept nogil:
+    return cut(p.now_lines, p.group_inputs, DX_ROWS, p.n_groups)
 
 
 cdef ptrdiff_t count_slices(const Plan *p) noexcept nogil:
@@ -49,14 +65,14 @@ cdef void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dkernel += x^T dgates, of the slice's lines."""
     cdef Runs runs = runs_of(p)
     cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, line = p.now_slice * PRODUCT_DEPTH
-    cdef ptrdiff_t across = ceil_div(runs.columns, PRODUCT_COLUMNS)
-    cdef ptrdiff_t blocks = across * ceil_div(p.group_inputs, PRODUCT_ROWS)
+    cdef Grid grid = dkernel_grid(p)
+    cdef ptrdiff_t blocks = grid.n // (p.n_groups * runs.n)
     cdef ptrdiff_t group = index // blocks // runs.n, run = index // blocks % runs.n
-    cdef ptrdiff_t row = index % blocks // across * PRODUCT_ROWS, column = index % across * PRODUCT_COLUMNS
+    cdef ptrdiff_t row = index % blocks // grid.across * grid.rows, column = index % grid.across * grid.columns
     cdef ptrdiff_t at = run * p.n_units + group * p.group_units + column
     if line < p.now_lines:
-        gemm(p, CblasTrans, CblasNoTrans, min(PRODUCT_ROWS, p.group_inputs - row),
-             min(PRODUCT_COLUMNS, runs.columns - column), min(PRODUCT_DEPTH, p.now_lines - line),
+        gemm(p, CblasTrans, CblasNoTrans, min(grid.rows, p.group_inputs - row),
+             min(grid.columns, runs.columns - column), min(PRODUCT_DEPTH, p.now_lines - line),
              Lines(p.now_x.data + (line * p.now_x.row + group * p.group_inputs + row) * size, p.now_x.row),
              Lines(p.dgates + (line * columns + at) * size, columns), 1,
              Lines(p.dkernel + (row * columns + at) * size, columns))
@@ -66,25 +82,25 @@ cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T, of the slice's columns of each run."""
     cdef Runs runs = runs_of(p)
     cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, first = p.now_slice * PRODUCT_DEPTH, run, at
-    cdef ptrdiff_t across = ceil_div(p.group_inputs, PRODUCT_COLUMNS)
-    cdef ptrdiff_t blocks = across * ceil_div(p.now_lines, PRODUCT_ROWS), group = index // blocks
-    cdef ptrdiff_t row = index % blocks // across * PRODUCT_ROWS, column = index % across * PRODUCT_COLUMNS
+    cdef Grid grid = dx_grid(p)
+    cdef ptrdiff_t blocks = grid.n // p.n_groups, group = index // blocks
+    cdef ptrdiff_t row = index % blocks // grid.across * grid.rows, column = index % grid.across * grid.columns
     if first >= runs.columns:
         return
     for run in range(runs.n):
         at = run * p.n_units + group * p.group_units + first
-        gemm(p, CblasNoTrans, CblasTrans, min(PRODUCT_ROWS, p.now_lines - row),
-             min(PRODUCT_COLUMNS, p.group_inputs - column), min(PRODUCT_DEPTH, runs.columns - first),
+        gemm(p, CblasNoTrans, CblasTrans, min(grid.rows, p.now_lines - row),
+             min(grid.columns, p.group_inputs - column), min(PRODUCT_DEPTH, runs.columns - first),
              Lines(p.dgates + (row * columns + at) * size, columns),
              Lines(p.kernel.data + (column * p.kernel.row + at) * size, p.kernel.row), run != 0 or first != 0,
              Lines(p.now_dx.data + (row * p.now_dx.row + group * p.group_inputs + column) * size, p.now_dx.row))
 
 
 cdef void multiply(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    cdef ptrdiff_t sums = count_dkernel_blocks(p)
+    cdef ptrdiff_t n_dx = dx_grid(p).n
     cdef unsigned long long state = indygru_flush_enter()
-    if index < sums:
-        multiply_dkernel(p, index)
+    if index < n_dx:
+        multiply_dx(p, index)
     else:
-        multiply_dx(p, index - sums)
+        multiply_dkernel(p, index - n_dx)
     indygru_flush_leave(state)

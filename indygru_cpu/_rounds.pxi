@@ -67,8 +67,8 @@ cdef bint time_is_up(const Plan *p) noexcept nogil:
 cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexcept nogil:
     """A tile that no thread is at, and the steps that it has behind it; -1: there is none to do.
 
-    The one with the fewest, but a thread takes tiles of others only if they are more than a lap behind its own: the next
-    call then finds in this processor's caches what this one has read and written there."""
+    The one with the fewest, but a thread takes tiles of others only if they are more than a lap behind its own: the
+    next call then finds in this processor's caches what this one has read and written there."""
     cdef ptrdiff_t i, found, done, lag, least = 0, tiles = p.row_tiles * p.unit_tiles
     while True:
         found = -1

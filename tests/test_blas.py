@@ -44,6 +44,13 @@ def test_large_calls_go_through_it(tier, dtype, shape):
     assert helpers.scaled_error(by_blas, by_kernel) <= helpers.bound("y", dtype)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 66000, 5), (2, 1, 769, 257), (1500, 3, 257, 7)])
+def test_every_block_of_the_products(dtype, shape):
+    """One number more than blocks hold, and more blocks than there are numbers in one."""
+    case = helpers.random_case(shape, dtype)
+    helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
+
+
 @pytest.mark.parametrize("threads", [None, "3"])
 def test_the_environment_is_restored(run_python, threads):
     """For Python and for C: the variable is set for one moment only."""
