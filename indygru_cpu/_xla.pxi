@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t
 
 cdef enum:
     XLA_MAJOR = 0
+    XLA_FIRST_MINOR = 1
     XLA_METADATA = 1       # the extension that asks for a handler's version
     XLA_INVALID_ARGUMENT = 3
     XLA_F64 = 12
@@ -90,10 +91,13 @@ cdef void *fail(const XlaCallFrame *frame, const char *message) noexcept nogil:
 
 
 cdef void *tell_version(const XlaCallFrame *frame) noexcept nogil:
-    """A minor version only adds fields behind those that are read here, so any will do."""
+    """A minor version only adds fields behind those that are read here, so any will do. The first ones ask before there
+    is an api."""
     cdef XlaMetadata *metadata = (<XlaMetadataExtension *> frame.extension_start).metadata
     metadata.api_version.major_version = XLA_MAJOR
-    metadata.api_version.minor_version = frame.api.api_version.minor_version
+    metadata.api_version.minor_version = XLA_FIRST_MINOR
+    if frame.api is not NULL:
+        metadata.api_version.minor_version = frame.api.api_version.minor_version
     return NULL
 
 

@@ -181,7 +181,8 @@ check_python-asan() {
             "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" -- --capture=sys -k "not memory_of_inference and not ends_early_leaks_nothing"
 }
 
-# With Clang's OpenMP, which tells the sanitizer through archer what waits for what; GCC's does not.
+# With Clang's OpenMP, which tells the sanitizer through archer what waits for what; GCC's does not. It has a thread more
+# than was asked for, so the test that counts them is left out.
 check_python-tsan() {
     needs setarch
     local archer folder
@@ -192,7 +193,7 @@ check_python-tsan() {
     runner=(setarch --addr-no-randomize)
     TESTS=${TESTS:-$THREADED} suite "$work/python-tsan/package" "LD_LIBRARY_PATH=$folder" \
         "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libtsan.so) $folder/libomp.so.5" \
-        TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys -k "thread or progress"
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys -k "(thread or progress) and not asked_for_are_used"
 }
 
 check_coverage() {
