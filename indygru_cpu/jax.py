@@ -168,4 +168,5 @@ def _states(x: Any, h0: Any, *_others: Any) -> tuple[jax.ShapeDtypeStruct, jax.S
 def _run(target: str, options: _Options, results: Any, operands: Any) -> Any:
     """A handler of _xla.pxi, which knows the order of operands and options; vmap gives all operands a leading axis."""
     numbers = np.array(options, np.int64)
-    return jax.ffi.ffi_call(target, results, vmap_method="expand_dims")(*operands, options=numbers)
+    call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
+    return tuple(call(*operands, options=numbers))  # JAX 0.5 returns a list
