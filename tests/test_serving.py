@@ -56,6 +56,17 @@ def test_states_in_place(dtype, form, options):
     assert (room == 0.375).all()
 
 
+def test_states_in_place_with_a_tape(dtype):
+    """It keeps a copy of the first ones."""
+    case = helpers.random_case((9, 7, 8, 17), dtype)
+    _, expected, tape = functional.forward(*case.arguments, tape=True)
+    gradients, h = functional.backward(tape, case.dy), case.h0.copy()
+    _, found, tape = functional.forward(case.x, h, *case.arguments[2:], h_out=h, tape=True)
+    assert found is h
+    helpers.assert_same_bits(found, expected)
+    helpers.assert_same_bits(functional.backward(tape, case.dy)._asdict(), gradients._asdict())
+
+
 def test_states_in_a_file(tmp_path):
     """A memory map is an array as others are."""
     call = Serving("time first")
