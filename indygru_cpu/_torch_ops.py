@@ -15,7 +15,7 @@ from torch import Tensor
 from indygru_cpu import _engine, _stack, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Weights
-from indygru_cpu._forms import Form
+from indygru_cpu._forms import BATCH_FIRST, TIME_FIRST, Form
 from indygru_cpu._progress import Progress
 from indygru_cpu._sequences import Sequences
 
@@ -45,8 +45,8 @@ class _Start(NamedTuple):
         directions = [Weights.checked(*arrays[i : i + 3]) for i in (0, 3) if arrays[i] is not None]
         kernel, like = directions[0].kernel, directions[0].like
         n_units = kernel.shape[1] // 3
-        form = Form.BATCH_FIRST if batch_first else Form.TIME_FIRST
-        shape = (*form.value, check.groups(groups, {"N": n_units}) * kernel.shape[0])
+        form = BATCH_FIRST if batch_first else TIME_FIRST
+        shape = (*form.axes, check.groups(groups, {"N": n_units}) * kernel.shape[0])
         x = form.inward(check.array("input", _array(input), shape, like))
         n_steps, n_batch, _ = x.shape
         h0 = check.array("hx", _array(hx), (len(directions), n_batch, n_units), like)
