@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,10 @@ class Form:
         """The other way round."""
         return array
 
+    def lines(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+        """T and B of a padded x."""
+        return x_shape[0], x_shape[1]
+
     def batch(self, n_batch: int) -> tuple[int, ...]:
         """The axes of a user's states between the first and the last."""
         return (n_batch,)
@@ -55,6 +60,9 @@ class _BatchFirst(Form):
 
     outward = inward
 
+    def lines(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+        return x_shape[1], x_shape[0]
+
 
 class _Unbatched(Form):
     def inward(self, array: Array) -> Array:
@@ -62,6 +70,9 @@ class _Unbatched(Form):
 
     def outward(self, array: Array) -> Array:
         return array[:, 0]
+
+    def lines(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+        return x_shape[0], 1
 
     def batch(self, n_batch: int) -> tuple[int, ...]:
         return ()
@@ -73,6 +84,29 @@ TIME_FIRST, BATCH_FIRST = Form("T", "B"), _BatchFirst("B", "T")
 UNBATCHED, RAGGED = _Unbatched("T"), Form("sum of lengths", x_name="values")
 
 
+class Shapes(NamedTuple):
+    """What follows from the shape of x and the sizes of a layer: how results look to the user."""
+
+    sequences: Sequences
+    h: tuple[int, ...]
+    y: tuple[int, ...]
+
+    @classmethod
+    def of(cls, form: Form, x_shape: tuple[int, ...], sequences: Sequences, sizes: tuple[int, ...]) -> Shapes:
+        """Of sizes (input_size, hidden_size, num_layers, directions)."""
+        n_inputs, n_units, n_layers, directions = sizes
+        check.lines("x", sequences.n_steps, sequences.n_batch, max(n_inputs, 3 * n_units))
+        h_shape = (n_layers * directions, *form.batch(sequences.n_batch), n_units)
+        return cls(sequences, h_shape, (*x_shape[:-1], directions * n_units))
+
+
+@lru_cache(maxsize=256)
+def _padded_shapes(form: Form, x_shape: tuple[int, ...], sizes: tuple[int, ...]) -> Shapes:
+    """Of a padded x without lengths. Programs call with the same few shapes again and again."""
+    check.check_shape("x", x_shape, (*form.axes, sizes[0]))
+    return Shapes.of(form, x_shape, Sequences.padded(*form.lines(x_shape)), sizes)
+
+
 class Start(NamedTuple):
     """Checked arguments: x as given and as `functional` takes it; shapes of results as the user sees them."""
 
@@ -80,42 +114,37 @@ class Start(NamedTuple):
     form: Form
     given: Array
     x: Array
-    sequences: Sequences
     given_h0: object
     h0: Array | None
+    sequences: Sequences
     h_shape: tuple[int, ...]
     y_shape: tuple[int, ...]
 
     @classmethod
     def padded(cls, layer: Weighted, x: object, h0: object, lengths: object) -> Start:
         """Of a batch, or of one sequence without a batch."""
-        found = check.as_array("x", x)
+        found = check.floats("x", x, ("the layer", layer.dtype))
         form = UNBATCHED if found.ndim == 2 else BATCH_FIRST if layer.batch_first else TIME_FIRST
-        given = check.array("x", found, (*form.axes, layer.input_size), ("the layer", layer.dtype))
-        n_steps, n_batch, _ = form.inward(given).shape
+        shapes = _padded_shapes(form, found.shape, _sizes(layer))
         if lengths is not None:
+            n_steps, n_batch = shapes.sequences[:2]
             lengths = check.as_array("lengths", lengths)
             lengths = lengths[None] if form is UNBATCHED and lengths.ndim == 0 else lengths
             lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-        return cls._of(layer, form, given, h0, Sequences.padded(n_steps, n_batch, lengths))
+            shapes = shapes._replace(sequences=Sequences.padded(n_steps, n_batch, lengths))
+        return cls._of(layer, form, check.readable(found), h0, shapes)
 
     @classmethod
     def ragged(cls, layer: Weighted, values: object, h0: object, offsets: object) -> Start:
         """Of sequences one after the other."""
         given = check.array("values", values, (*RAGGED.axes, layer.input_size), ("the layer", layer.dtype))
         sequences = Sequences.ragged(check.offsets("offsets", offsets, len(given)), len(given))
-        return cls._of(layer, RAGGED, given, h0, sequences)
+        return cls._of(layer, RAGGED, given, h0, Shapes.of(RAGGED, given.shape, sequences, _sizes(layer)))
 
     @classmethod
-    def _of(
-        cls, layer: Weighted, form: Form, given: Array, h0: object, sequences: Sequences
-    ) -> Start:  # fmt: skip
-        directions = 1 + layer.bidirectional
-        check.lines("x", sequences.n_steps, sequences.n_batch, max(layer.input_size, 3 * layer.hidden_size))
-        h_shape = (layer.num_layers * directions, *form.batch(sequences.n_batch), layer.hidden_size)
-        state = None if h0 is None else check.array("h0", h0, h_shape, ("the layer", layer.dtype))
-        y_shape = (*given.shape[:-1], directions * layer.hidden_size)
-        return cls(layer, form, given, form.inward(given), sequences, h0, state, h_shape, y_shape)
+    def _of(cls, layer: Weighted, form: Form, given: Array, h0: object, shapes: Shapes) -> Start:
+        state = None if h0 is None else check.array("h0", h0, shapes.h, ("the layer", layer.dtype))
+        return cls(layer, form, given, form.inward(given), h0, state, *shapes)
 
     @property
     def n_steps(self) -> int:
@@ -137,3 +166,7 @@ class Start(NamedTuple):
     def first_state(self) -> Array:
         """A copy of h0."""
         return np.zeros(self.h_shape, self.layer.dtype) if self.h0 is None else self.h0.copy()
+
+
+def _sizes(layer: Weighted) -> tuple[int, ...]:
+    return layer.input_size, layer.hidden_size, layer.num_layers, 1 + layer.bidirectional

@@ -133,8 +133,8 @@ def check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
         raise ValueError(f"{name}: expected shape {_text(expected)}, got {_text(found)}")
 
 
-def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | None) -> np.dtype[Any]:
-    """The dtype in native byte order, if it is one of ours and the one that argument `like` has."""
+def _check_dtype(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | None) -> None:
+    """Refuse a dtype that is, in native byte order, none of ours, or not the one that argument `like` has."""
     native = found if found.isnative else found.newbyteorder("=")
     if native not in DTYPES:
         raise TypeError(
@@ -145,7 +145,6 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
             f"{name} has dtype {native}, but {like[0]} has {like[1]}: dtypes are never mixed; "
             f"cast one of them, such as {name}.astype(np.{like[1]})"
         )
-    return native
 
 
 def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
@@ -168,14 +167,24 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
     return np.asarray(found)
 
 
+def floats(name: str, value: object, like: tuple[str, np.dtype[Any]] | None) -> Array:
+    """An array of the dtype that argument `like` has, in any byte order."""
+    found = as_array(name, value)
+    if like is None or found.dtype is not like[1]:
+        _check_dtype(name, found.dtype, like)
+    return found
+
+
+def readable(array: Array) -> Array:
+    """The same numbers, ready to be read."""
+    return array if _is_readable(array) else np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    found = as_array(name, value)
-    native = found.dtype
-    if like is None or native is not like[1]:
-        native = _native(name, native, like)
+    found = floats(name, value, like)
     check_shape(name, found.shape, shape)
-    return found if _is_readable(found) else np.array(found, dtype=native, order="C")
+    return readable(found)
 
 
 def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
