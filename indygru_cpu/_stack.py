@@ -147,19 +147,20 @@ class Gradients(NamedTuple):
 def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int | None) -> Gradients:
     """From the last layer to the first."""
     found: list[list[Sequence[Array]]] = []
-    dh0: list[Array] = []
-    for layer, tapes in reversed(list(enumerate(tape.layers))):
+    call, directions = tape.layers[0][0].call, len(tape.layers[0])
+    shape = len(tape.layers) * directions, *call.h0.shape
+    dh = np.zeros(shape, call.h0.dtype) if dh_n is None else dh_n.copy()
+    for layer in range(len(tape.layers) - 1, -1, -1):
         gradients = []
-        for direction, kept in enumerate(tapes):
-            own_dy = None if dy is None else columns(dy, direction, kept.y.shape[-1])
-            own_dh = None if dh_n is None else dh_n[layer * len(tapes) + direction]
-            gradients.append(_engine.backward(kept, own_dy, own_dh, kept.call.threads(num_threads, passes=3)))
+        for direction, kept in enumerate(tape.layers[layer]):
+            own_dy = None if dy is None else columns(dy, direction, shape[2])
+            own_dh, threads = dh[layer * directions + direction], kept.call.threads(num_threads, passes=3)
+            gradients.append(_engine.backward(kept, own_dy, own_dh, threads))
         dy = gradients[0].x
         for other in gradients[1:]:
             dy += other.x
         if tape.masks and layer:
             dy *= tape.masks[layer - 1]
         found.insert(0, [each[2:] for each in gradients])
-        dh0 = [each.h0 for each in gradients] + dh0
     assert dy is not None
-    return Gradients(dy, np.array(dh0), found)
+    return Gradients(dy, dh, found)
