@@ -152,8 +152,6 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
 
     Whatever lends its memory to NumPy, or else as a DLPack, is not copied. A foreign object may raise what it likes.
     """
-    if type(value) is np.ndarray:
-        return value
     try:
         lends = any(hasattr(value, protocol) for protocol in _NUMPY_PROTOCOLS) or not hasattr(value, "__dlpack__")
         found = np.asanyarray(value, dtype) if lends else np.from_dlpack(value)  # type: ignore[arg-type]
@@ -169,7 +167,7 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
 
 def floats(name: str, value: object, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of the dtype that argument `like` has, in any byte order."""
-    found = as_array(name, value)
+    found = value if type(value) is np.ndarray else as_array(name, value)
     if like is None or found.dtype is not like[1]:
         _check_dtype(name, found.dtype, like)
     return found
