@@ -11,11 +11,10 @@ class Fused(Protocol):
 
 MOST_THREADS: int
 LEAST_WORK: int
+forward: Fused
+backward: Fused
+step: Fused
 activate: Fused
-
-def forward(*arguments: Any) -> None: ...
-def backward(*arguments: Any) -> None: ...
-def step(*arguments: Any) -> None: ...
 
 class Room:
     def __init__(self, size: int) -> None: ...

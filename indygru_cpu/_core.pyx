@@ -1,4 +1,4 @@
-"""The way from arrays to kernels: tiles over prange, time in chunks, BLAS.
+"""The way from typed memoryviews to kernels: tiles over prange, time in chunks, BLAS.
 
 `functional` is the only caller; it has checked every shape, dtype, stride and length. Arrays are time-major and have a
 contiguous last axis. A call lays out a plan (_plan.pxi); then tiles run without the GIL, and none waits for another.
@@ -30,7 +30,6 @@ cdef enum:
 
 include "_setup.pxi"
 include "_plan.pxi"
-include "_loans.pxi"
 include "_rounds.pxi"
 include "_tiles.pxi"
 include "_products.pxi"
@@ -113,34 +112,38 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     return p
 
 
-cdef Plan plan_of(Loans loans, ptrdiff_t n_steps, x, ptrdiff_t n_batch, kernel, recurrent_kernel, bias, lengths,
-                  origins, int n_groups, int activation, bint reproducible) except *:
-    cdef const Py_buffer *inputs = loans.floats(x, 3, READ)
-    cdef const Py_buffer *w = loans.floats(kernel, 2, READ)
-    cdef const Py_buffer *u = loans.floats(recurrent_kernel, 1, READ)
-    cdef Plan p = plan_of_sizes(loans.itemsize == sizeof(double), n_steps, n_batch, inputs.shape[2], u.shape[0] // 3,
+cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, ptrdiff_t n_batch, const real[:, :] kernel,
+                  const real[:] recurrent_kernel, const real[:] bias, const Py_ssize_t[:] lengths,
+                  const Py_ssize_t[:] origins, int n_groups, int activation, bint reproducible) noexcept:
+    cdef Plan p = plan_of_sizes(real is double, n_steps, n_batch, x.shape[2], recurrent_kernel.shape[0] // 3,
                                 n_groups, activation)
-    p.x = Array(<char *> inputs.buf, inputs.strides[0], inputs.strides[1])
-    p.kernel = Lines(<char *> w.buf, w.strides[0] // p.itemsize)
-    p.u, p.b, p.in_python = <char *> u.buf, <char *> loans.floats(bias, 1, READ).buf, True
-    p.lengths, p.origins = loans.integers(lengths), loans.integers(origins)
+    p.x = Array(<char *> &x[0, 0, 0], x.strides[0], x.strides[1])
+    p.kernel = Lines(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
+    p.u, p.b, p.in_python = <char *> &recurrent_kernel[0], <char *> &bias[0], True
+    if lengths is not None:
+        p.lengths = <const ptrdiff_t *> &lengths[0]
+    if origins is not None:
+        p.origins = <const ptrdiff_t *> &origins[0]
     lay_grid(&p)
     choose_engine(&p, reproducible)
     return p
 
 
-def forward(ptrdiff_t n_steps, x, h, kernel, recurrent_kernel, bias, y, tape, lengths, origins, bint clear_padding,
-            int n_groups, int activation, int n_threads, bint reproducible, progress):
+def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
+            const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
+            const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, bint clear_padding, int n_groups,
+            int activation, int n_threads, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
     None. T is n_steps, and may be less than the arrays say. A row's step t lies at origins + t along T. From time to
     time progress(steps done) is called."""
-    cdef Loans loans = Loans.__new__(Loans)
-    cdef const Py_buffer *state = loans.floats(h, 2, WRITTEN)
-    cdef Plan p = plan_of(loans, n_steps, x, state.shape[0], kernel, recurrent_kernel, bias, lengths, origins,
-                          n_groups, activation, reproducible)
-    p.h, p.tape = rows_of(state), loans.line(tape)
+    cdef Plan p = plan_of(n_steps, x, h.shape[0], kernel, recurrent_kernel, bias, lengths, origins, n_groups,
+                          activation, reproducible)
+    p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
     if y is not None:
-        p.y, p.clear_padding = loans.steps(y, WRITTEN), clear_padding
+        p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])
+        p.clear_padding = clear_padding
+    if tape is not None:
+        p.tape = <char *> &tape[0]
     if progress is not None:
         p.progress = <PyObject *> progress
     run_in_python(&p, FORWARD, n_threads)
@@ -173,14 +176,14 @@ cdef int long_step(Plan *p, char *scratch) except -1:
     return 0
 
 
-def step(x, h, kernel, recurrent_kernel, bias, int n_groups, int activation):
+def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
+         const real[:] bias, int n_groups, int activation):
     """x (1, B, D) IN; h (B, N) IN/OUT. Enters no parallel region, and allocates nothing that counts."""
-    cdef Loans loans = Loans.__new__(Loans)
-    cdef const Py_buffer *state = loans.floats(h, 2, WRITTEN)
-    cdef Plan p = plan_of(loans, 1, x, state.shape[0], kernel, recurrent_kernel, bias, None, None, n_groups,
-                          activation, True)
+    cdef const Py_ssize_t[:] none = None
+    cdef Plan p = plan_of(1, x, h.shape[0], kernel, recurrent_kernel, bias, none, none, n_groups, activation,
+                          True)
     cdef double scratch[STEP_SCRATCH]
-    p.h = rows_of(state)
+    p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
     lay_single_step(&p)
     if work_of_a_step(&p) >= INTERRUPTED_WORK:
         long_step(&p, <char *> scratch)
@@ -189,21 +192,27 @@ def step(x, h, kernel, recurrent_kernel, bias, int n_groups, int activation):
         forward_alone(&p, <char *> scratch)
 
 
-def backward(ptrdiff_t n_steps, x, h0, kernel, recurrent_kernel, bias, y, tape, lengths, origins, int n_groups,
-             int activation, int n_threads, bint reproducible, dy, dh, dx, dkernel, du, db):
+def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
+             const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
+             const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads,
+             bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel,
+             real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT."""
-    cdef Loans loans = Loans.__new__(Loans)
-    cdef const Py_buffer *state = loans.floats(h0, 2, READ)
-    cdef Plan p = plan_of(loans, n_steps, x, state.shape[0], kernel, recurrent_kernel, bias, lengths, origins,
-                          n_groups, activation, reproducible)
-    p.h0, p.dh = rows_of(state), rows_of(loans.floats(dh, 2, WRITTEN))
-    p.y, p.dy, p.dx = loans.steps(y, READ), loans.steps(dy, READ), loans.steps(dx, WRITTEN)
-    p.dkernel = rows_of(loans.floats(dkernel, 2, WRITTEN)).data
-    p.drecurrent_kernel, p.dbias, p.tape = loans.line(du), loans.line(db), loans.line(tape)
+    cdef Plan p = plan_of(n_steps, x, h0.shape[0], kernel, recurrent_kernel, bias, lengths, origins, n_groups,
+                          activation, reproducible)
+    p.h0 = Array(<char *> &h0[0, 0], 0, h0.strides[0])
+    p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])
+    p.dy = Array(<char *> &dy[0, 0, 0], dy.strides[0], dy.strides[1])
+    p.dx = Array(<char *> &dx[0, 0, 0], dx.strides[0], dx.strides[1])
+    p.dh = Array(<char *> &dh[0, 0], 0, dh.strides[0])
+    p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
+    if tape is not None:
+        p.tape = <char *> &tape[0]
     run_in_python(&p, BACKWARD, n_threads)
 
 
+include "_neighbours.pxi"
 include "_stream.pxi"
 include "_capi.pxi"
 include "_xla.pxi"

@@ -15,6 +15,11 @@ from indygru_cpu._call import Call
 Array = np.ndarray[Any, Any]
 News = Callable[[int], object] | None
 
+_FUSED = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_FORWARD, _BACKWARD, _STEP = (
+    {dtype: function[name] for dtype, name in _FUSED.items()}
+    for function in (_core.forward, _core.backward, _core.step)
+)
 #: Bytes of a tape from which on a new page for each of them costs more than a step's Python.
 _LARGE = 1 << 20
 #: Rows up to which one step is as fast with the weights as they lie as with packed ones.
@@ -52,7 +57,7 @@ class Tape:
 
 def step(x: Array, h: Array, call: Call) -> None:
     """X (1, B, D) IN, h (B, N) IN/OUT: one step, on this thread."""
-    _core.step(x, h, *call.weights, call.groups, call.activation)
+    _STEP[h.dtype](x, h, *call.weights, call.groups, call.activation)
 
 
 def infer(call: Call, h: Array, y: Array | None, threads: int, news: News = None) -> None:
@@ -88,7 +93,7 @@ def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads
         sequences.clear_gaps(y)
         y = sequences.view(y)
     has_padding = sequences.lengths is not None and not sequences.is_ragged
-    _core.forward(
+    _FORWARD[h.dtype](
         sequences.n_steps, sequences.view(call.x), h, *call.weights, y, gates, sequences.lengths, sequences.origins,
         has_padding, call.groups, call.activation, threads, call.reproducible, news,
     )  # fmt: skip
@@ -102,7 +107,7 @@ def backward(tape: Tape, dy: Array | None, dh: Array, threads: int) -> Gradients
     has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
     dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
     weights = [np.zeros(weight.shape, dtype) for weight in call.weights]
-    _core.backward(
+    _BACKWARD[dtype](
         sequences.n_steps, sequences.view(call.x), call.h0, *call.weights, sequences.view(tape.y), tape.gates,
         sequences.lengths, sequences.origins, call.groups, call.activation, threads, call.reproducible, dy, dh,
         sequences.view(dx), *weights,

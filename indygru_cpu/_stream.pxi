@@ -1,4 +1,6 @@
 # Part of _core.pyx: a stack of layers one step at a time, with all that a step needs made beforehand.
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+
 from numpy import ndarray
 
 cdef enum:
@@ -116,7 +118,7 @@ cdef class Steps:
         if type(x_t) is not ndarray:
             return False
         try:
-            PyObject_GetBuffer(x_t, x, READ)
+            PyObject_GetBuffer(x_t, x, PyBUF_FORMAT | PyBUF_STRIDES)
         except (BufferError, ValueError):  # a dtype that no buffer can tell
             return False
         if self.can_read(x):
