@@ -213,6 +213,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     run_in_python(&p, BACKWARD, n_threads)
 
 
+include "_neighbours.pxi"
 include "_stream.pxi"
 include "_capi.pxi"
 include "_xla.pxi"

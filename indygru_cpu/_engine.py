@@ -99,12 +99,11 @@ def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads
     )  # fmt: skip
 
 
-def backward(tape: Tape, dy: Array | None, dh_n: Array | None, threads: int) -> Gradients:
-    """Both IN: dy, shaped like y, and dh_n (B, N); None is zeros."""
+def backward(tape: Tape, dy: Array | None, dh: Array, threads: int) -> Gradients:
+    """Dy, shaped like y, IN, or None for zeros; dh (B, N) of the last state IN, of the first OUT."""
     call, sequences, dtype = tape.call, tape.call.sequences, tape.y.dtype
     n_units = call.h0.shape[1]
     dy = sequences.zeros(n_units, dtype) if dy is None else sequences.view(dy)
-    dh = np.zeros(call.h0.shape, dtype) if dh_n is None else dh_n.copy()
     has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
     dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
     weights = [np.zeros(weight.shape, dtype) for weight in call.weights]

@@ -65,9 +65,9 @@ class Stack(NamedTuple):
             yield i, Call(x, h[i], weights, rows, self.groups, self.activation, self.reproducible)
 
 
-def columns(direction: int, n_units: int) -> tuple[Any, ...]:
-    """Where a direction's y lies in the y of both."""
-    return ..., slice(direction * n_units, (direction + 1) * n_units)
+def columns(y: Array, direction: int, n_units: int) -> Array:
+    """A direction's part of the y of all, or of a gradient of it."""
+    return y if y.shape[-1] == n_units else y[..., direction * n_units : (direction + 1) * n_units]
 
 
 class Tape(NamedTuple):
@@ -105,7 +105,7 @@ def _infer_layer(
     stack: Stack, layer: int, x: Array, h: Array, out: Array | None, rows: Sequences, progress: Progress
 ) -> None:
     for i, call in stack.calls(layer, x, h, rows):
-        y = None if out is None else out[columns(i % stack.directions, h.shape[2])]
+        y = None if out is None else columns(out, i % stack.directions, h.shape[2])
         _engine.infer(call, call.h0, y, call.threads(stack.num_threads), progress.of_a_call())
         progress.add(rows.n_steps)
 
@@ -116,15 +116,17 @@ def forward(
 ) -> Tape:  # fmt: skip
     """h0 IN; h_n and y OUT; and the tape."""
     tape, layers = Tape([], []), range(len(stack.weights))
+    calls = [list(stack.calls(layer, x, h0, sequences)) for layer in layers]
     # Asked before dropout draws: a fork's warning may be an error, and must leave everything as it was.
-    threads = [call.threads(stack.num_threads) for layer in layers for _, call in stack.calls(layer, x, h0, sequences)]
+    threads = [call.threads(stack.num_threads) for each in calls for _, call in each]
     h_n[...] = h0
     for layer in layers:
         is_last = layer == len(stack.weights) - 1
         out = y if is_last else np.empty(y.shape, y.dtype)
         tape.layers.append([])
-        for i, call in stack.calls(layer, x, h0, sequences):
-            own, news = out[columns(i % stack.directions, h0.shape[2])], progress.of_a_call()
+        for i, call in calls[layer]:
+            own, news = columns(out, i % stack.directions, h0.shape[2]), progress.of_a_call()
+            call = call._replace(x=x) if layer else call
             tape.layers[-1].append(_engine.train(call, h_n[i], own, threads[i], recompute, news))
             progress.add(sequences.n_steps)
         x = out
@@ -145,19 +147,20 @@ class Gradients(NamedTuple):
 def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int | None) -> Gradients:
     """From the last layer to the first."""
     found: list[list[Sequence[Array]]] = []
-    dh0: list[Array] = []
-    for layer, tapes in reversed(list(enumerate(tape.layers))):
+    call, directions = tape.layers[0][0].call, len(tape.layers[0])
+    shape = len(tape.layers) * directions, *call.h0.shape
+    dh = np.zeros(shape, call.h0.dtype) if dh_n is None else dh_n.copy()
+    for layer in range(len(tape.layers) - 1, -1, -1):
         gradients = []
-        for direction, kept in enumerate(tapes):
-            own_dy = None if dy is None else dy[columns(direction, kept.y.shape[-1])]
-            own_dh = None if dh_n is None else dh_n[layer * len(tapes) + direction]
-            gradients.append(_engine.backward(kept, own_dy, own_dh, kept.call.threads(num_threads, passes=3)))
+        for direction, kept in enumerate(tape.layers[layer]):
+            own_dy = None if dy is None else columns(dy, direction, shape[2])
+            own_dh, threads = dh[layer * directions + direction], kept.call.threads(num_threads, passes=3)
+            gradients.append(_engine.backward(kept, own_dy, own_dh, threads))
         dy = gradients[0].x
         for other in gradients[1:]:
             dy += other.x
         if tape.masks and layer:
             dy *= tape.masks[layer - 1]
         found.insert(0, [each[2:] for each in gradients])
-        dh0 = [each.h0 for each in gradients] + dh0
     assert dy is not None
-    return Gradients(dy, np.array(dh0), found)
+    return Gradients(dy, dh, found)

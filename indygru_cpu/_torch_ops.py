@@ -15,7 +15,7 @@ from torch import Tensor
 from indygru_cpu import _engine, _stack, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Weights
-from indygru_cpu._forms import Form
+from indygru_cpu._forms import BATCH_FIRST, TIME_FIRST, Form
 from indygru_cpu._progress import Progress
 from indygru_cpu._sequences import Sequences
 
@@ -45,8 +45,8 @@ class _Start(NamedTuple):
         directions = [Weights.checked(*arrays[i : i + 3]) for i in (0, 3) if arrays[i] is not None]
         kernel, like = directions[0].kernel, directions[0].like
         n_units = kernel.shape[1] // 3
-        form = Form.BATCH_FIRST if batch_first else Form.TIME_FIRST
-        shape = (*form.value, check.groups(groups, {"N": n_units}) * kernel.shape[0])
+        form = BATCH_FIRST if batch_first else TIME_FIRST
+        shape = (*form.axes, check.groups(groups, {"N": n_units}) * kernel.shape[0])
         x = form.inward(check.array("input", _array(input), shape, like))
         n_steps, n_batch, _ = x.shape
         h0 = check.array("hx", _array(hx), (len(directions), n_batch, n_units), like)
@@ -56,9 +56,9 @@ class _Start(NamedTuple):
         stack = _stack.Stack([directions], groups, check.activation_index(activation), reproducible, threads)
         return cls(stack, form, x, h0, Sequences.padded(n_steps, n_batch, lengths))
 
-    def columns(self, direction: int) -> tuple[Any, ...]:
-        """Where a direction's y lies in the y of both."""
-        return _stack.columns(direction, self.h0.shape[2])
+    def columns(self, y: Array, direction: int) -> Array:
+        """A direction's part of the y of both."""
+        return _stack.columns(y, direction, self.h0.shape[2])
 
 
 def _array(tensor: Tensor) -> Array:
@@ -86,7 +86,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     if keep_gates:
         for i, call in start.stack.calls(0, start.x, start.h0, start.sequences):
             threads = call.threads(start.stack.num_threads)
-            _engine.train(call, states[i], y_inward[start.columns(i)], threads, False, room=gates[i])
+            _engine.train(call, states[i], start.columns(y_inward, i), threads, False, room=gates[i])
     else:
         _stack.infer(start.stack, start.x, states, y_inward, start.sequences, Progress(None, 0))
     return torch.from_numpy(y), torch.from_numpy(states), torch.from_numpy(gates)
@@ -115,7 +115,7 @@ def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tens
     tapes = []
     for i, call in start.stack.calls(0, start.x, start.h0, start.sequences):
         size = 3 * call.h0.shape[1] * call.sequences.n_lines
-        tapes.append(_engine.Tape(call, y_inward[start.columns(i)], rooms[i, :size] if kept else None))
+        tapes.append(_engine.Tape(call, start.columns(y_inward, i), rooms[i, :size] if kept else None))
     dy_inward = None if dy is None else form.inward(check.array("dy", _array(dy), shape, like))
     dh = None if dh_n is None else check.array("dh_n", _array(dh_n), start.h0.shape, like)
     found = _stack.backward(_stack.Tape([tapes], []), dy_inward, dh, start.stack.num_threads)

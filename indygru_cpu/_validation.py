@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from indygru_cpu import _core
+
 Array = np.ndarray[Any, Any]
 
 #: In the order of `enum indygru_activation`.
@@ -104,7 +106,8 @@ def num_threads(value: int | None) -> int | None:
 
 
 def _is_readable(array: Array) -> bool:
-    if not array.dtype.isnative or not (flags := array.flags).aligned:
+    flags = array.flags
+    if not flags.aligned or not array.dtype.isnative:
         return False
     if flags.c_contiguous:
         return True
@@ -121,15 +124,17 @@ def _text(shape: Shape) -> str:
 
 def check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
     """Compare a shape with what it must be."""
+    if found == expected:  # often; the loop costs more
+        return
     fits = len(found) == len(expected)
     for have, want in zip(found, expected):  # noqa: B905  (the lengths were compared; strict= costs on every step)
-        fits = fits and (have == want or isinstance(want, str))
+        fits = fits and (isinstance(want, str) or have == want)
     if not fits:
         raise ValueError(f"{name}: expected shape {_text(expected)}, got {_text(found)}")
 
 
-def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | None) -> np.dtype[Any]:
-    """The dtype in native byte order, if it is one of ours and the one that argument `like` has."""
+def _check_dtype(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | None) -> None:
+    """Refuse a dtype that is, in native byte order, none of ours, or not the one that argument `like` has."""
     native = found if found.isnative else found.newbyteorder("=")
     if native not in DTYPES:
         raise TypeError(
@@ -140,7 +145,6 @@ def _native(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | N
             f"{name} has dtype {native}, but {like[0]} has {like[1]}: dtypes are never mixed; "
             f"cast one of them, such as {name}.astype(np.{like[1]})"
         )
-    return native
 
 
 def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
@@ -148,8 +152,6 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
 
     Whatever lends its memory to NumPy, or else as a DLPack, is not copied. A foreign object may raise what it likes.
     """
-    if type(value) is np.ndarray:
-        return value
     try:
         lends = any(hasattr(value, protocol) for protocol in _NUMPY_PROTOCOLS) or not hasattr(value, "__dlpack__")
         found = np.asanyarray(value, dtype) if lends else np.from_dlpack(value)  # type: ignore[arg-type]
@@ -163,15 +165,24 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
     return np.asarray(found)
 
 
+def floats(name: str, value: object, like: tuple[str, np.dtype[Any]] | None) -> Array:
+    """An array of the dtype that argument `like` has, in any byte order."""
+    found = value if type(value) is np.ndarray else as_array(name, value)
+    if like is None or found.dtype is not like[1]:
+        _check_dtype(name, found.dtype, like)
+    return found
+
+
+def readable(array: Array) -> Array:
+    """The same numbers, ready to be read."""
+    return array if _is_readable(array) else np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    found = as_array(name, value)
-    native = found.dtype
-    if like is None or native is not like[1]:
-        native = _native(name, native, like)
-    if found.shape != shape:
-        check_shape(name, found.shape, shape)
-    return found if _is_readable(found) else np.array(found, dtype=native, order="C")
+    found = floats(name, value, like)
+    check_shape(name, found.shape, shape)
+    return readable(found)
 
 
 def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
@@ -182,34 +193,39 @@ def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype
     return found if found.flags.c_contiguous else np.ascontiguousarray(found)
 
 
-def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array]) -> Array:
-    """An array that the kernels can write: exact dtype and shape, and no byte shared with an input."""
+def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Any]) -> Array:
+    """An array that the kernels can write: exact dtype and shape, and no byte shared with an input that is there."""
     if _is_masked(value):  # which would not let us write below its mask
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype:  # also of another byte order
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
     check_shape(name, value.shape, shape)
-    if not value.flags.writeable:
-        raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if not _is_readable(value) or _overlaps_itself(value):
-        raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {value.strides}")
-    for other_name, other in inputs.items():
-        if np.may_share_memory(value, other) and overlaps(value, other):  # the first alone costs less than a call
+    if not value.flags.carray:  # writable, aligned and C-contiguous: often
+        _check_written(name, value)
+    for other_name in _core.near(value, inputs):  # by the bounds of their memory alone, which takes no time
+        if overlaps(value, inputs[other_name]):
             raise ValueError(f"{name} shares memory with {other_name}: give it memory of its own")
     return value
 
 
+def _check_written(name: str, array: Array) -> None:
+    if not array.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    if not _is_readable(array) or _overlaps_itself(array):
+        raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {array.strides}")
+
+
 def _is_masked(value: object) -> bool:
     """Whether an array has a mask. NumPy imports that module when asked for: 10 ms, and exception flags, of a call."""
+    if type(value) is np.ndarray:
+        return False
     masked = sys.modules.get("numpy.ma")
     return masked is not None and isinstance(value, masked.MaskedArray)
 
 
 def _overlaps_itself(array: Array) -> bool:
     """Whether elements may share memory, as in a broadcast array or in overlapping windows."""
-    if array.flags.c_contiguous:
-        return False
     reach = array.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
         if size > 1 and stride < reach:

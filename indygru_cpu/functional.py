@@ -206,9 +206,9 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     call, like = tape.call, ("y", tape.y.dtype)
     if dy is not None:
         dy = check.array("dy", dy, call.y_shape, like)
-    if dh_n is not None:
-        dh_n = check.array("dh_n", dh_n, call.h0.shape, like)
-    return _engine.backward(tape, dy, dh_n, call.threads(check.num_threads(num_threads), passes=3))
+    shape, dtype = call.h0.shape, tape.y.dtype
+    dh = np.zeros(shape, dtype) if dh_n is None else check.array("dh_n", dh_n, shape, like).copy()
+    return _engine.backward(tape, dy, dh, call.threads(check.num_threads(num_threads), passes=3))
 
 
 def step(

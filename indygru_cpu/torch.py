@@ -318,8 +318,8 @@ class IndyGRU(torch.nn.Module):
             if states:
                 input = torch.nn.functional.dropout(input, self.dropout, self.training)
             weights = [None if name is None else getattr(self, name) for name in names]
-            learns = any(value is not None and value.requires_grad for value in (input, state, *weights))
-            keeps_gates = learns and torch.is_grad_enabled() and not self.recompute
+            keeps_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper questions first
+            keeps_gates = keeps_gates and any(t is not None and t.requires_grad for t in (input, state, *weights))
             options = batch_first, self.groups, self.activation, self.reproducible, keeps_gates
             input, h_n, _ = _torch_ops.call(input, state, *weights, lengths, *options)
             states.append(h_n)

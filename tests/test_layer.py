@@ -161,3 +161,17 @@ def test_arguments_are_not_modified(dtype):
     layer.backward(tape, dy, dh_n)
     for array, copied in zip((x, h0, lengths, dy, dh_n), (*before, *upstream_before), strict=True):
         helpers.assert_same_bits(array, copied)
+
+
+def test_shapes_are_those_of_this_layer_and_form():
+    """What is known of an x of a shape is neither taken for another layer or form, nor forgets to refuse."""
+    x = np.random.default_rng(0).standard_normal((7, 9, 8), dtype=np.float32)
+    layers = [IndyGRU(8, n, k, batch_first=b, seed=0) for n in (1, 17) for k in (1, 3) for b in (False, True)]
+    for layer in layers * 2:
+        n_batch = 7 if layer.batch_first else 9
+        y, h_n = layer(x)
+        assert (y.shape, h_n.shape) == ((7, 9, layer.hidden_size), (layer.num_layers, n_batch, layer.hidden_size))
+        with pytest.raises(ValueError, match=r"^x: expected shape \(., ., 8\), got \(7, 9, 7\)$"):
+            layer(x[..., :7])
+        with pytest.raises(ValueError, match=rf"^h0: expected shape \({layer.num_layers}, {n_batch}, "):
+            layer(x, np.ones((2, 9, 8), np.float32))
