@@ -10,7 +10,7 @@ import numpy as np
 
 import indygru_cpu._blas  # noqa: F401  (opens BLAS for _core)
 from indygru_cpu import _core
-from indygru_cpu._call import Call
+from indygru_cpu._call import Call, Weights
 
 Array = np.ndarray[Any, Any]
 News = Callable[[int], object] | None
@@ -55,15 +55,15 @@ class Tape:
     gates: Array | None
 
 
-def step(x: Array, h: Array, call: Call) -> None:
+def step(x: Array, h: Array, weights: Weights, groups: int, activation: int) -> None:
     """X (1, B, D) IN, h (B, N) IN/OUT: one step, on this thread."""
-    _STEP[h.dtype](x, h, *call.weights, call.groups, call.activation)
+    _STEP[h.dtype](x, h, *weights, groups, activation)
 
 
 def infer(call: Call, h: Array, y: Array | None, threads: int, news: News = None) -> None:
     """H (B, N) IN/OUT; y OUT, or None if it is unwanted."""
     if threads == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
-        step(call.x, h, call)
+        step(call.x, h, call.weights, call.groups, call.activation)
         if y is not None:
             y[0] = h
         if news is not None:

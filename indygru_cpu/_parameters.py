@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,10 @@ class Parameters(Mapping[str, Array]):
     def arrays(self) -> dict[str, Array]:
         """The same as a plain dict, which is faster to read."""
         return self._arrays
+
+    def required(self, *requirements: Literal["C", "A", "W"]) -> Parameters:
+        """The same arrays, but copies of those that do not meet what `numpy.require` is asked for."""
+        return Parameters({name: np.require(array, requirements=requirements) for name, array in self._arrays.items()})
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]

@@ -179,9 +179,8 @@ class Weighted:
 
         configuration, arrays = _files.read(path)
         # What was read, and checked, becomes the layer's own: a copy would be as large as the file once more.
-        own = {name: np.require(array, requirements=("C", "A", "W")) for name, array in arrays.items()}
         new: Any = cls
-        layer: Self = new(**configuration, num_threads=num_threads, seed=Parameters(own))
+        layer: Self = new(**configuration, num_threads=num_threads, seed=Parameters(arrays).required("C", "A", "W"))
         return layer
 
     def summary(self) -> str:

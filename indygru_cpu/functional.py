@@ -25,7 +25,6 @@ from indygru_cpu import _engine
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Call, Weights
 from indygru_cpu._engine import Gradients, Tape
-from indygru_cpu._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
 
@@ -270,6 +269,5 @@ def step(
         check.out("out", out, state.shape, state.dtype, others)
         if out is not h:
             out[...] = state
-    rows = Sequences.padded(1, len(x))
-    _engine.step(x[None], out, Call(x, out, weights, rows, groups, index, True))
+    _engine.step(x[None], out, weights, groups, index)
     return out

@@ -125,9 +125,16 @@ class IndyGRU(Weighted):
         self.num_threads = check.num_threads(num_threads)
         given = seed if isinstance(seed, Parameters) else None  # `load` has them: nothing is drawn, nor copied
         rng = np.random.default_rng(seed if given is None else None)
-        self._parameters = given or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng)
-        self._weights = weights_of(self._parameters.arrays, self.num_layers, self.bidirectional)
+        self._take(given or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng))
         self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
+
+    def _take(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._weights = weights_of(parameters.arrays, self.num_layers, self.bidirectional)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._take(self._parameters.required("A"))  # in another process's message they may lie anywhere
 
     def _infer(
         self, start: Start, out: Array | None, h_out: Array | None, wants_y: bool, num_threads: int | None,

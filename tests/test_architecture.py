@@ -61,7 +61,7 @@ ALLOWED = {
     "_sequences": set(),
     "_call": {"_validation", "_threads", "_sequences"},
     "_engine": {"_blas", "_call", "_core"},
-    "functional": {"_call", "_engine", "_sequences", "_validation"},
+    "functional": {"_call", "_engine", "_validation"},
     "_parameters": {"_validation"},
     "_atomic": set(),
     "_weights": set(),

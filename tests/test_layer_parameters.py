@@ -49,6 +49,17 @@ def test_parameters_stay_the_same_arrays():
         del layer.parameters["kernel_l0"]
 
 
+def test_weights_that_arrive_unaligned(dtype):
+    """The kernels want numbers at multiples of their size; a message has its buffers anywhere."""
+    layer, x, buffers = make(dtype=dtype), inputs(dtype), []
+    data = pickle.dumps(layer, protocol=5, buffer_callback=buffers.append)
+    received = pickle.loads(data, buffers=[memoryview(b"?" + bytes(buffer))[1:] for buffer in buffers])
+    assert all(array.flags.aligned for array in received.parameters.values())
+    for each in (layer, received):
+        each.parameters["bias_l0"][...] += 0.5
+    helpers.assert_same_bits(received(x)[0], layer(x)[0])
+
+
 def test_state_dict_copies():
     layer = make()
     state = layer.state_dict()

@@ -91,7 +91,7 @@ static void NAME(edge_block)(const NAME(place) * at, const indygru_projection *j
     REAL weights[NAME(RUN) * PANEL], sums[NAME(BLOCK_ROWS) * PANEL] = {0};
     ptrdiff_t columns = job->n_columns - at->column, w_row = job->w_row;
     if (!job->padded) {
-        memset(weights, 0, sizeof weights);
+        memset(weights, 0, (at->last - at->first) * PANEL * sizeof *weights);
         for (ptrdiff_t k = 0; k < at->last - at->first; k++)
             memcpy(weights + k * PANEL, w + k * w_row, columns * sizeof *w);
         w = weights;
