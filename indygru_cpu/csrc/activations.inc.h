@@ -54,8 +54,8 @@ INLINE REAL NAME(expm1_unclamped)(REAL factor, REAL x)
 
 INLINE REAL NAME(tanh)(REAL x)
 {
-    REAL one = NAME(indygru_limits).tanh_one;
-    REAL e = NAME(expm1_unclamped)(-2, NAME(clamp)(x, -one, one));
+    REAL limit = NAME(indygru_limits).tanh_one;
+    REAL e = NAME(expm1_unclamped)(-2, NAME(clamp)(x, -limit, limit));
     return COPYSIGN(e / (2 + e), x); /* for -0 */
 }
 
