@@ -18,18 +18,10 @@ rng = cells.rng  # and with it a fresh default scope
 
 
 def test_order_and_names_of_variables():
-    short = [
-        "gates/kernel_w",
-        "gates/kernel_u",
-        "gates/bias",
-        "candidate/kernel",
-        "candidate/kernel_u",
-        "candidate/bias",
-    ]
     with variable_scope("model"):
         cell = used()
-    assert [variable.name for variable in cell.variables] == [f"model/indy_gru_cell/{name}:0" for name in short]
-    assert list(cell.named_variables) == short
+    assert [variable.name for variable in cell.variables] == [f"model/indy_gru_cell/{name}:0" for name in cells.NAMES]
+    assert list(cell.named_variables) == cells.NAMES
 
 
 def test_cells_are_named_at_construction_and_scopes_at_first_use():
