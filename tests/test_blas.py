@@ -37,11 +37,19 @@ def test_ours_has_one_thread():
 
 @pytest.mark.parametrize("shape", helpers.THROUGH_BLAS)
 def test_large_calls_go_through_it(tier, dtype, shape):
-    """Seen from the last bits, which are not the micro-kernel's. Other tests count on these sizes for BLAS."""
+    """On "baseline", seen from the last bits, which are not the micro-kernel's. Other tests count on these sizes."""
     case = helpers.random_case(shape, dtype)
     by_blas, by_kernel = case.forward()["y"], case.forward(reproducible=True)["y"]
-    assert not helpers.same_bits(by_blas, by_kernel)
+    assert helpers.same_bits(by_blas, by_kernel) == (tier != "baseline")
     assert helpers.scaled_error(by_blas, by_kernel) <= helpers.bound("y", dtype)
+
+
+def test_from_how_many_inputs_on(tier, dtype):
+    """With one fewer it is the micro-kernel. With exactly so many both may sum in the same order."""
+    for more in (-1, 4):
+        case = helpers.random_case((300, 1, helpers.BLAS_INPUTS[tier] + more, 9), dtype)
+        helpers.assert_close(case.run(), case.expected(), dtype)
+        assert helpers.same_bits(case.forward()["y"], case.forward(reproducible=True)["y"]) == (more < 0)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 66000, 5), (2, 1, 769, 257), (1500, 3, 257, 7)])
@@ -156,7 +164,7 @@ def test_a_library_that_is_no_openblas(run_python, tmp_path):
         import helpers
         from indygru_cpu import _blas
         for dtype in helpers.DTYPES:
-            case = helpers.random_case(helpers.THROUGH_BLAS[2], dtype, ragged=True)
+            case = helpers.random_case((140, 17, 4100, 9), dtype, ragged=True)
             helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
             assert not helpers.same_bits(case.forward()["y"], case.forward(reproducible=True)["y"])
         print(_blas.blas.path, repr(_blas.blas.prefix), _blas.blas.version, _blas.blas.threads)

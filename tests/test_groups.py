@@ -34,7 +34,7 @@ SHAPES = [
     ((8, 17, 14, 2 * 400), 2),
 ]
 #: The same through BLAS: two unit tiles to a group, of one row and of several; a group a tile, with all rows in place.
-BLAS = [((270, 1, 2 * 770, 2 * 33), 2), ((270, 3, 2 * 770, 2 * 40), 2), ((270, 2, 5 * 768, 5 * 9), 5)]
+BLAS = [((270, 1, 2 * 34, 2 * 33), 2), ((270, 3, 2 * 34, 2 * 40), 2), ((270, 2, 5 * 33, 5 * 9), 5)]
 FLAGS = [{}, {"recompute": True}, {"reproducible": True, "reverse": True}]
 
 
@@ -60,7 +60,7 @@ def test_a_dense_kernel_with_blocks_on_its_diagonal(tier, dtype, shape, groups, 
     [(*BLAS[0], np.float32, False), (*BLAS[1], np.float64, True), (*BLAS[2], np.float32, False)],
 )
 def test_through_blas(tier, shape, groups, dtype, ragged):
-    """Batch-major too, which lies otherwise. That it was BLAS is seen from the last bits."""
+    """Batch-major too, which lies otherwise. That it was BLAS, on "baseline", is seen from the last bits."""
     case, expected = case_and_expected(shape, groups, dtype, ragged, False)
     found = case.run(num_threads=1, groups=groups, recompute=ragged)
     helpers.assert_close(found, expected, dtype)
@@ -68,7 +68,7 @@ def test_through_blas(tier, shape, groups, dtype, ragged):
     helpers.assert_close(replace(case, x=swapped).run(num_threads=1, groups=groups), expected, dtype)
     by_kernel = case.forward(num_threads=1, groups=groups, reproducible=True)
     helpers.assert_close(by_kernel, {name: expected[name] for name in helpers.FORWARD}, dtype)
-    assert not helpers.same_bits(found["y"], by_kernel["y"])
+    assert helpers.same_bits(found["y"], by_kernel["y"]) == (tier != "baseline")
 
 
 @pytest.mark.parametrize(("shape", "groups"), [*SHAPES[:4], SHAPES[5], BLAS[0]], ids=str)

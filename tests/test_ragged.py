@@ -69,13 +69,13 @@ def through_blas(shape, dtype, reverse):
     return case, unpadded(oracles.run_case(case, reverse), case.lengths)
 
 
-@pytest.mark.parametrize(("shape", "reverse"), [((520, 1, 770, 33), True), ((90, 33, 780, 9), False)])
+@pytest.mark.parametrize(("shape", "reverse"), [((520, 1, 34, 33), True), ((90, 33, 38, 9), False)])
 def test_through_blas(tier, dtype, shape, reverse):
     """BLAS gathers the rows; a reproducible call has the same bits as a padded one."""
     case, expected = through_blas(shape, dtype, reverse)
     helpers.assert_close(run_ragged(case, reverse=reverse), expected, dtype)
     by_blas, found = (run_ragged(case, reverse=reverse, reproducible=flag) for flag in (False, True))
-    assert not helpers.same_bits(by_blas["y"], found["y"])
+    assert helpers.same_bits(by_blas["y"], found["y"]) == (tier != "baseline")
     padded = unpadded(case.run(num_threads=1, reverse=reverse, reproducible=True), case.lengths)
     helpers.assert_same_bits(found, padded)
 

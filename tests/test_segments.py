@@ -12,7 +12,7 @@ from oracles import B, N, forward_part, infer, long_case, make, make_call, run
 
 from indygru_cpu import _core, _stack, functional
 
-#: (T, B, D, N) of more than two chunks each: packed panels; BLAS, as the kernel lies; BLAS, packed.
+#: (T, B, D, N) of more than two chunks each: packed panels; BLAS, as the kernel lies; panels of several unit tiles.
 LONG = [((700, 9, 8000, 17), True), ((700, 9, 8000, 17), False), ((300, 9, 2000, 140), False)]
 
 
@@ -87,7 +87,7 @@ def many_rows(shape, dtype):
     return case, case.expected()
 
 
-@pytest.mark.parametrize("shape", [(7, 800, 9, 17), (3, 800, 768, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 800, 9, 17), (3, 800, 34, 130)], ids=str)
 def test_weights_that_many_tiles_share(tier, dtype, shape):
     """Packed once for all of them, as panels and for BLAS."""
     case, expected = many_rows(shape, dtype)
@@ -143,7 +143,7 @@ def test_chunks_are_not_too_short(monkeypatch):
 
 def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch):
     """Another chunk may be another engine: then within bounds."""
-    layer = make(dtype, (780, 9), num_layers=3)
+    layer = make(dtype, (38, 9), num_layers=3)
     call = make_call(layer, (300, 2), ragged=False)
     expected = forward_part(run(layer, call))
     monkeypatch.setattr(_stack, "LEAST_STEPS", 1)
@@ -152,4 +152,4 @@ def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch):
         found = infer(layer, call)
         helpers.assert_close(found, expected, dtype)
     layer.reproducible = True
-    assert not helpers.same_bits(found["y"], infer(layer, call)["y"])
+    assert helpers.same_bits(found["y"], infer(layer, call)["y"]) == (tier != "baseline")

@@ -64,7 +64,7 @@ typedef struct {
     void *du, *db; /* (3, n_units), `plane`   IN/OUT gradients of u and b, added to */
 } indygru_tile;
 
-/* out[i, j] = sum over k of x[i, k] w[k, j], each one chain of multiply-adds over k in order.
+/* out[i, j] = sum over k of x[i, k] w[k, j], in an order that depends on nothing but n_inputs.
  *
  * w is read in panels of `ops.panel` columns: w[k, j] lies at w[(j / panel) * w_panel + k * w_row + j % panel].
  * Weights as they lie have w_panel = panel and w_row = their row stride; packed ones w_panel = n_inputs * panel and

@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 #define TIER x86_v3
 #define VECTOR_BYTES 32
-#define BLAS_INPUTS 768
+#define BLAS_INPUTS 4096
 #define HAS_FMA 1
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma,bmi,bmi2"))), apply_to = function)

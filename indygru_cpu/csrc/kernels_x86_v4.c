@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 #define TIER x86_v4
 #define VECTOR_BYTES 64
-#define BLAS_INPUTS 768
+#define BLAS_INPUTS 4096
 #define HAS_FMA 1
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2"))), \

@@ -28,7 +28,8 @@ INLINE void NAME(add_input)(int rows, int panels, const indygru_projection *job,
     }
 }
 
-/* rows x panels of out (+)= x w over inputs first to last. */
+/* rows x panels of out (+)= x w over inputs first to last. Runs are summed apart, so that rounding errors grow with the
+ * length of one run and the number of runs, not with all inputs. */
 INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, const void *const *x, ptrdiff_t first,
                         ptrdiff_t last, const REAL *restrict w, ptrdiff_t w_row, REAL *restrict out, ptrdiff_t out_row)
 {
@@ -38,7 +39,7 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
     for (int i = 0; i < rows; i++) {
         SIMD
         for (int j = 0; j < panels * PANEL; j++)
-            sums[i][j] = first ? out[i * out_row + j] : 0;
+            sums[i][j] = 0;
     }
     if (rows == 3 && panels == 2) { /* no register is left for several inputs at once */
         for (ptrdiff_t k = first; k < last; k++, w += w_row)
@@ -52,7 +53,7 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
     for (int i = 0; i < rows; i++) {
         SIMD
         for (int j = 0; j < panels * PANEL; j++)
-            out[i * out_row + j] = sums[i][j];
+            out[i * out_row + j] = first ? out[i * out_row + j] + sums[i][j] : sums[i][j];
     }
 }
 
@@ -72,6 +73,7 @@ static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job
     break
     switch (at->rows * 10 + at->panels) {
     case 11: BLOCK(1, 1);
+    case 12: BLOCK(1, 2);
     case 14: BLOCK(1, 4);
     case 21: BLOCK(2, 1);
     case 22: BLOCK(2, 2);
@@ -112,7 +114,9 @@ static void NAME(project_rows)(NAME(place) at, ptrdiff_t end, const indygru_proj
     ptrdiff_t start = at.row;
     for (at.column = 0; at.column < job->n_columns; at.column += at.panels * PANEL) {
         ptrdiff_t left = (job->n_columns - at.column) / PANEL;
-        at.panels = left >= most_panels[at.rows] ? most_panels[at.rows] : 1;
+        at.panels = most_panels[at.rows];
+        while (at.panels > 1 && at.panels > left)
+            at.panels /= 2;
         const REAL *w = (const REAL *)job->w + at.column / PANEL * job->w_panel + at.first * job->w_row;
         for (at.row = start; at.row < end; at.row += at.rows) {
             REAL *out = (REAL *)job->out + at.row * job->out_row + at.column;
