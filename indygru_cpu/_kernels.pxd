@@ -57,6 +57,7 @@ cdef extern from "indygru_kernels.h" nogil:
         indygru_ops ops[2]
     const char *const indygru_tier_names[INDYGRU_N_TIERS]
     const indygru_tier *indygru_get_tier(int i)
+    ptrdiff_t indygru_l2_bytes()
     int indygru_is_valid(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
     ptrdiff_t indygru_place(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
     ptrdiff_t indygru_count_lines(const indygru_run *run)

@@ -6,8 +6,9 @@ cdef enum:
     SHARED_TILES = 4          # of the same units, from which on their weights are packed once for all of them
     MOST_TILE_ROWS = 96       # more would push a step's gates out of L2
     LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
-    GATES_BYTES = 256 * 1024  # of one chunk: what lies in L2 between projection and recurrence
-    BLAS_BYTES = 384 * 1024   # the same for BLAS, which wants more rows at once
+    LEAST_CHUNK_BYTES = 128 * 1024
+    MOST_CHUNK_BYTES = 1024 * 1024
+    USUAL_L2_BYTES = 512 * 1024  # where the system does not tell
     LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
     LEAST_LINES_BLAS = 256
     LONG_WORK = 1024 * 1024 * 1024  # multiply-adds, some 20 ms of one core with AVX2: more than one round of the team
@@ -17,6 +18,23 @@ cdef enum:
     UNIT_WORK = 30            # of gates and candidate, in inputs' worth of multiply-adds
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
+
+
+# Of one chunk's projection: half of L2, where it lies until the recurrence has consumed it.
+cdef ptrdiff_t chunk_bytes = min(MOST_CHUNK_BYTES, max(LEAST_CHUNK_BYTES,
+                                                       (indygru_l2_bytes() or USUAL_L2_BYTES) // 2))
+
+
+def l2_bytes():
+    """Of one core; 0 where the system does not tell."""
+    return indygru_l2_bytes()
+
+
+def set_chunk_bytes(ptrdiff_t size):
+    """The former value. For tests: results never depend on it, but for those of BLAS in their last bits."""
+    global chunk_bytes
+    before, chunk_bytes = chunk_bytes, size
+    return before
 
 
 # One array (steps, rows, width), contiguous along width. Strides in bytes.
@@ -131,7 +149,8 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
         p.engine = PANELS
     else:
         p.engine = BLAS
-    p.chunk = (BLAS_BYTES if p.engine == BLAS else GATES_BYTES) // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
+    cdef ptrdiff_t bytes = chunk_bytes * 3 // 2 if p.engine == BLAS else chunk_bytes  # BLAS wants more rows at once
+    p.chunk = bytes // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
     p.chunk = min(p.chunk, CHUNK_WORK // max(1, 3 * p.tile_units * p.tile_rows * p.group_inputs))
     p.chunk = max(1, p.chunk)
 

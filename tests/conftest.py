@@ -47,6 +47,14 @@ def short_rounds():
 
 
 @pytest.fixture
+def chunk_bytes():
+    """Sets how many bytes of projection a chunk has; the machine's own number is restored."""
+    before = _core.set_chunk_bytes(1)
+    yield _core.set_chunk_bytes
+    _core.set_chunk_bytes(before)
+
+
+@pytest.fixture
 def long_rounds():
     """They come back when they are done, however slow the machine."""
     before = _core.set_seconds_of_a_round(1e9)

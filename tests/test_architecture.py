@@ -140,7 +140,7 @@ def test_users(module):
 
 
 #: C that is no kernel: what the calls of a process share. It may ask the system for more.
-SHARED = {"team.c": {"pthread.h", "sched.h", "time.h"}, "memory.c": {"stdlib.h", "sys/mman.h"}}
+SHARED = {"team.c": {"pthread.h", "sched.h", "time.h"}, "memory.c": {"stdlib.h", "sys/mman.h", "unistd.h"}}
 
 
 def test_kernels_know_neither_python_nor_openmp():

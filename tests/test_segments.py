@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
 from functools import cache
 
 import helpers
@@ -62,6 +65,31 @@ def test_long_sums_of_products(dtype, shape):
     """More lines, or more columns, than a product sums at once."""
     case = helpers.random_case(shape, dtype)
     helpers.assert_close(case.run(), case.expected(), dtype)
+
+
+@pytest.mark.parametrize("shape", [(90, 17, 33, 129), (1000, 1, 8, 9)], ids=str)
+def test_no_bit_depends_on_the_size_of_the_cache(tier, dtype, shape, chunk_bytes):
+    """A step at once, some kilobytes, or all."""
+    case = helpers.random_case(shape, dtype, ragged=True)
+    expected = case.run(reproducible=True)
+    for size in (5000, 70_000, 2**40):
+        chunk_bytes(size)
+        helpers.assert_same_bits(case.run(reproducible=True), expected)
+        helpers.assert_close(case.run(), expected, dtype)
+
+
+def test_half_of_the_cache_is_a_chunks():
+    """Within bounds."""
+    found = _core.l2_bytes()
+    chunk = _core.set_chunk_bytes(1)
+    assert _core.set_chunk_bytes(chunk) == 1
+    assert chunk == min(max((found or 512 * 1024) // 2, 128 * 1024), 1024 * 1024)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or not shutil.which("getconf"), reason="needs glibc's getconf")
+def test_the_cache_is_as_the_system_tells():
+    done = subprocess.run(["getconf", "LEVEL2_CACHE_SIZE"], capture_output=True, text=True, check=True, timeout=60)
+    assert _core.l2_bytes() == int(done.stdout.strip() or 0)
 
 
 @pytest.mark.usefixtures("short_rounds")

@@ -122,6 +122,9 @@ void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t ste
 const indygru_tier *indygru_get_tier(int i);
 extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
 
+/* Of one core's second cache; 0 where the system does not tell. */
+ptrdiff_t indygru_l2_bytes(void);
+
 /* Between enter and leave the calling thread rounds to nearest, traps nothing and flushes denormals to zero, whatever
  * its own state says; leave restores that, exception flags included. So results depend on no thread's state. */
 unsigned long long indygru_flush_enter(void);

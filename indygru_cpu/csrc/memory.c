@@ -1,4 +1,4 @@
-/* Memory for scratch and tapes: a few large blocks are kept between calls.
+/* Memory for scratch and tapes: a few large blocks are kept between calls. And the size of the cache.
  *
  * The system clears every page before it gives it, and takes an interrupt for each: that cost a third of a training
  * step. How much of it malloc keeps depends on what else the process has done. */
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #ifndef _WIN32
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 enum { LINE = 64, LEAST_KEPT = 1 << 20, MOST_KEPT = 96 << 20, N_KEPT = 4 };
@@ -119,4 +120,13 @@ void indygru_release(char *start)
             forget(take(__atomic_fetch_add(&next_to_go, 1, __ATOMIC_RELAXED) % N_KEPT));
         }
     indygru_free(start);
+}
+
+ptrdiff_t indygru_l2_bytes(void)
+{
+    long size = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return size > 0 ? size : 0;
 }
