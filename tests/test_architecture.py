@@ -74,7 +74,8 @@ ALLOWED = {
     "_forms": {"_sequences", "_validation", "_weighted"},
     "_stack": {"_call", "_engine", "_progress", "_sequences", "_validation", "_weighted"},
     "stream": {"_call", "_core", "_progress", "_sequences", "_stack", "_threads", "_validation", "_weighted"},
-    "layer": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted", "stream"},
+    "_layer_passes": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted"},
+    "layer": {"_forms", "_layer_passes", "_parameters", "_validation", "stream"},
     "_torch_ops": {
         "_call", "_engine", "_forms", "_progress", "_sequences", "_stack", "_threads", "_validation",
     },
