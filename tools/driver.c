@@ -4,9 +4,9 @@
  *     driver tiers             the tiers that this machine can run, a line each
  *     driver jobs              the jobs, a line each: name, kernel, what its work is counted in
  *     driver JOB DTYPE TIER    one job (dtype f32 or f64) at its fixed size; prints how much work it was
- *     driver all               every job at odd sizes, with and without lengths and origins, in each activation; prints
- * a line for each job, dtype and tier: how often it ran, and a hash of its results' bits driver threads           tiles
- * on one thread and on several: the same bits driver surroundings      denormals, forks, tiers
+ *     driver all               every job at odd sizes; prints how often each ran, and a hash of its results' bits
+ *     driver threads           tiles on one thread and on several: the same bits
+ *     driver surroundings      denormals, forks, tiers, the cache
  *
  * Status 0: all went well; 1: a result is wrong; 2: wrong arguments. */
 #ifdef __linux__

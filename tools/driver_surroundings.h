@@ -209,6 +209,8 @@ static void check_surroundings(void)
 {
     if (indygru_get_tier(-1) || indygru_get_tier(INDYGRU_N_TIERS) || !indygru_get_tier(0))
         fail("tiers");
+    if (indygru_l2_bytes() < 0)
+        fail("cache");
     check_denormals();
     check_teams_and_forks();
     check_stepping_aside();
