@@ -76,6 +76,7 @@ def test_padding_is_never_read(case, options):
         helpers.assert_same_bits(found["h_n"][row], found["y"][case.lengths[row] - 1, row])
 
 
+@pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_rows_and_padding_are_apart_in_blas_too(dtype, poison):
     """At a size where BLAS multiplies several rows at once: what is in one of them stays there."""
