@@ -152,9 +152,7 @@ class Start(NamedTuple):
         return self.sequences.n_steps * self.h_shape[0]
 
     def room(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Any]) -> Array:
-        """Where a result goes: a user's array, apart from all that is read and from `others`, or a new one."""
-        if out is None:
-            return np.empty(shape, self.layer.dtype)
+        """A user's array for a result, apart from all that is read and from `others`."""
         inputs = {self.form.x_name: self.given, **self.layer.parameters.arrays, **others}
         return check.out(name, out, shape, self.layer.dtype, inputs)
 

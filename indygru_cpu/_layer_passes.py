@@ -10,7 +10,7 @@ import numpy as np
 from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
 from indygru_cpu._parameters import Parameters
-from indygru_cpu._progress import Progress
+from indygru_cpu._progress import SILENCE, Progress
 from indygru_cpu._stack import Stack, Tape, backward, forward, infer, weights_of
 from indygru_cpu._weighted import Weighted
 
@@ -37,6 +37,10 @@ class LayerTape:
     num_threads: int | None
 
 
+def _news(progress: Any, start: Start) -> Progress:
+    return SILENCE if progress is None else Progress(progress, start.n_steps)
+
+
 class Passes(Weighted):
     """The part of `IndyGRU` that its public methods share."""
 
@@ -55,8 +59,10 @@ class Passes(Weighted):
         progress: Any,
     ) -> tuple[Any, Array]:  # fmt: skip
         form, stack = start.form, Stack.of(self, num_threads)
-        news = Progress(progress, start.n_steps)
-        y = start.room("out", out, start.y_shape, {"h0": start.h0}) if wants_y else None
+        news = _news(progress, start)
+        y = None if out is None else start.room("out", out, start.y_shape, {"h0": start.h0})
+        if y is None and wants_y:
+            y = np.empty(start.y_shape, self.dtype)
         kept = None if h_out is None else start.room_for_state(h_out, out)
         h = start.first_state()  # apart from h_out, which stays as it is if something ends the call
         y_inward = None if y is None else form.inward(y)
@@ -74,8 +80,7 @@ class Passes(Weighted):
         h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
         tape = forward(
             stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),
-            start.sequences, Progress(progress, start.n_steps), recompute=recompute,
-            dropout=self.dropout, rng=self._rng,
+            start.sequences, _news(progress, start), recompute=recompute, dropout=self.dropout, rng=self._rng,
         )  # fmt: skip
         y.flags.writeable = False
         return y, h_n, LayerTape(self, tape, form, y.shape, h_n.shape, stack.num_threads)

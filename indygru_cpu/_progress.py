@@ -37,6 +37,10 @@ class Progress:
         self._done += steps
 
 
+#: Of calls whose news nobody wants: none need an object of their own.
+SILENCE = Progress(None, 0)
+
+
 def _update_of(update: Callable[[int], object]) -> Callable[[int, int], object]:
     """A report for a bar, which wants increments."""
     seen = 0

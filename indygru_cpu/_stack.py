@@ -6,7 +6,7 @@ columns of one y side by side; states of all layers and directions are one array
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,12 +57,16 @@ class Stack(NamedTuple):
         """1 or 2."""
         return len(self.weights[0])
 
-    def calls(self, layer: int, x: Array, h: Array, sequences: Sequences) -> Iterator[tuple[int, Call]]:
-        """The call of each direction of a layer, and the place of its state in `h` (layers * directions, B, N)."""
-        for direction, weights in enumerate(self.weights[layer]):
-            i = layer * self.directions + direction
-            rows = sequences.reversed() if direction else sequences
-            yield i, Call(x, h[i], weights, rows, self.groups, self.activation, self.reproducible)
+    def places(self, layer: int) -> range:
+        """Of a layer's states, one for each direction, among those of all: (layers * directions, B, N)."""
+        n = len(self.weights[layer])
+        return range(layer * n, layer * n + n)
+
+    def call(self, place: int, x: Array, h: Array, sequences: Sequences) -> Call:
+        """The call of the layer and direction whose state is at a place of `h` (layers * directions, B, N)."""
+        layer, direction = divmod(place, len(self.weights[0]))
+        rows, weights = sequences.reversed() if direction else sequences, self.weights[layer][direction]
+        return Call(x, h[place], weights, rows, self.groups, self.activation, self.reproducible)
 
 
 def columns(y: Array, direction: int, n_units: int) -> Array:
@@ -104,7 +108,8 @@ def infer(stack: Stack, x: Array, h: Array, y: Array | None, sequences: Sequence
 def _infer_layer(
     stack: Stack, layer: int, x: Array, h: Array, out: Array | None, rows: Sequences, progress: Progress
 ) -> None:
-    for i, call in stack.calls(layer, x, h, rows):
+    for i in stack.places(layer):
+        call = stack.call(i, x, h, rows)
         y = None if out is None else columns(out, i % stack.directions, h.shape[2])
         _engine.infer(call, call.h0, y, call.threads(stack.num_threads), progress.of_a_call())
         progress.add(rows.n_steps)
@@ -116,17 +121,17 @@ def forward(
 ) -> Tape:  # fmt: skip
     """h0 IN; h_n and y OUT; and the tape."""
     tape, layers = Tape([], []), range(len(stack.weights))
-    calls = [list(stack.calls(layer, x, h0, sequences)) for layer in layers]
+    calls = [stack.call(i, x, h0, sequences) for i in range(len(h0))]
     # Asked before dropout draws: a fork's warning may be an error, and must leave everything as it was.
-    threads = [call.threads(stack.num_threads) for each in calls for _, call in each]
+    threads = [call.threads(stack.num_threads) for call in calls]
     h_n[...] = h0
     for layer in layers:
         is_last = layer == len(stack.weights) - 1
         out = y if is_last else np.empty(y.shape, y.dtype)
         tape.layers.append([])
-        for i, call in calls[layer]:
+        for i in stack.places(layer):
             own, news = columns(out, i % stack.directions, h0.shape[2]), progress.of_a_call()
-            call = call._replace(x=x) if layer else call
+            call = calls[i]._replace(x=x) if layer else calls[i]
             tape.layers[-1].append(_engine.train(call, h_n[i], own, threads[i], recompute, news))
             progress.add(sequences.n_steps)
         x = out

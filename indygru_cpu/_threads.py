@@ -121,9 +121,10 @@ def warn_of_fork() -> None:
 
 def count(num_threads: int | None, work: float) -> int:
     """Threads for a call of so many multiply-adds."""
-    wanted = 1
-    if work >= LEAST_WORK and _core.openmp_threads():
-        wanted = _without_fork().count if num_threads is None else min(num_threads, MOST_THREADS)
+    openmp = _core.openmp_threads() if work >= LEAST_WORK else 0
+    if not openmp:
+        return 1
+    wanted = min(openmp, _machine().count) if num_threads is None else min(num_threads, MOST_THREADS)
     if wanted > 1 and _core.is_forked():
         warn_of_fork()
         return 1

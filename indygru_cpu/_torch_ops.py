@@ -16,7 +16,7 @@ from indygru_cpu import _engine, _stack, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Weights
 from indygru_cpu._forms import BATCH_FIRST, TIME_FIRST, Form
-from indygru_cpu._progress import Progress
+from indygru_cpu._progress import SILENCE
 from indygru_cpu._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
@@ -84,11 +84,12 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     gates = (np.empty if start.sequences.lengths is None else np.zeros)(of_gates, start.x.dtype)
     y_inward = start.form.inward(y)
     if keep_gates:
-        for i, call in start.stack.calls(0, start.x, start.h0, start.sequences):
+        for i in start.stack.places(0):
+            call = start.stack.call(i, start.x, start.h0, start.sequences)
             threads = call.threads(start.stack.num_threads)
             _engine.train(call, states[i], start.columns(y_inward, i), threads, False, room=gates[i])
     else:
-        _stack.infer(start.stack, start.x, states, y_inward, start.sequences, Progress(None, 0))
+        _stack.infer(start.stack, start.x, states, y_inward, start.sequences, SILENCE)
     return torch.from_numpy(y), torch.from_numpy(states), torch.from_numpy(gates)
 
 
@@ -113,7 +114,8 @@ def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tens
     kept = gates.shape[1] > 0
     rooms = check.array("gates", _array(gates), (len(start.h0), 3 * start.h0[0].size * len(start.x) * kept), like)
     tapes = []
-    for i, call in start.stack.calls(0, start.x, start.h0, start.sequences):
+    for i in start.stack.places(0):
+        call = start.stack.call(i, start.x, start.h0, start.sequences)
         size = 3 * call.h0.shape[1] * call.sequences.n_lines
         tapes.append(_engine.Tape(call, start.columns(y_inward, i), rooms[i, :size] if kept else None))
     dy_inward = None if dy is None else form.inward(check.array("dy", _array(dy), shape, like))

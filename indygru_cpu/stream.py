@@ -9,7 +9,7 @@ import numpy as np
 from indygru_cpu import _core, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Weights
-from indygru_cpu._progress import Progress
+from indygru_cpu._progress import SILENCE
 from indygru_cpu._sequences import Sequences
 from indygru_cpu._stack import Stack, infer
 from indygru_cpu._weighted import Weighted
@@ -100,7 +100,7 @@ class Stream(_core.Steps):
 
     def _run_chunk(self, x: Array, y: Array) -> None:
         state = self._state.copy()  # so that an interrupted call leaves the stream as it was
-        infer(self._stack, x, state, y, Sequences.padded(len(x), self.batch_size), Progress(None, 0))
+        infer(self._stack, x, state, y, Sequences.padded(len(x), self.batch_size), SILENCE)
         self._state[...] = state
 
     @property
