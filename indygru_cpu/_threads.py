@@ -121,8 +121,7 @@ def warn_of_fork() -> None:
 
 def count(num_threads: int | None, work: float) -> int:
     """Threads for a call of so many multiply-adds."""
-    openmp = _core.openmp_threads() if work >= LEAST_WORK else 0
-    if not openmp:
+    if num_threads == 1 or work < LEAST_WORK or not (openmp := _core.openmp_threads()):
         return 1
     wanted = min(openmp, _machine().count) if num_threads is None else min(num_threads, MOST_THREADS)
     if wanted > 1 and _core.is_forked():
