@@ -157,9 +157,8 @@ class Start(NamedTuple):
         return check.out(name, out, shape, self.layer.dtype, inputs)
 
     def room_for_state(self, h_out: object, out: object) -> Array:
-        """Where the last states go; `h_out` may be `h0` itself."""
-        in_place = h_out is not None and h_out is self.given_h0
-        return self.room("h_out", h_out, self.h_shape, {"out": out, "h0": None if in_place else self.h0})
+        """A user's array for the last states; it may be `h0` itself."""
+        return self.room("h_out", h_out, self.h_shape, {"out": out, "h0": None if h_out is self.given_h0 else self.h0})
 
     def first_state(self) -> Array:
         """A copy of h0."""

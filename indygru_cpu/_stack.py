@@ -59,12 +59,11 @@ class Stack(NamedTuple):
 
     def places(self, layer: int) -> range:
         """Of a layer's states, one for each direction, among those of all: (layers * directions, B, N)."""
-        n = len(self.weights[layer])
-        return range(layer * n, layer * n + n)
+        return range(layer * self.directions, (layer + 1) * self.directions)
 
     def call(self, place: int, x: Array, h: Array, sequences: Sequences) -> Call:
         """The call of the layer and direction whose state is at a place of `h` (layers * directions, B, N)."""
-        layer, direction = divmod(place, len(self.weights[0]))
+        layer, direction = divmod(place, self.directions)
         rows, weights = sequences.reversed() if direction else sequences, self.weights[layer][direction]
         return Call(x, h[place], weights, rows, self.groups, self.activation, self.reproducible)
 

@@ -121,9 +121,9 @@ def warn_of_fork() -> None:
 
 def count(num_threads: int | None, work: float) -> int:
     """Threads for a call of so many multiply-adds."""
-    if num_threads == 1 or work < LEAST_WORK or not (openmp := _core.openmp_threads()):
+    if num_threads == 1 or work < LEAST_WORK or not _core.openmp_threads():
         return 1
-    wanted = min(openmp, _machine().count) if num_threads is None else min(num_threads, MOST_THREADS)
+    wanted = _without_fork().count if num_threads is None else min(num_threads, MOST_THREADS)
     if wanted > 1 and _core.is_forked():
         warn_of_fork()
         return 1

@@ -119,8 +119,7 @@ def test_callers_of_blas_are_bounded(run_python):
 
 @needs_openmp
 def test_teams_shrink_while_others_are_at_work(monkeypatch):
-    monkeypatch.setattr(_threads, "_machine", lambda: _threads.Choice(8, "test"))
-    monkeypatch.setattr(_threads._core, "openmp_threads", lambda: 9)
+    monkeypatch.setattr(_threads, "_without_fork", lambda: _threads.Choice(8, "test"))
     for at_work, expected in [(0, 8), (3, 5), (7, 1), (64, 1)]:
         monkeypatch.setattr(_threads._core, "threads_at_work", lambda at_work=at_work: at_work)
         assert _threads.count(None, 1e12) == expected
