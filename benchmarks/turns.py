@@ -33,6 +33,8 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 #: A turn repeats the work until it lasts about so many seconds.
 LEAST = 0.05
+#: Seconds of work from which on its first run in a turn counts. Caches and threads that sleep cost up to 0.04 s of it.
+LONG = 1.0
 
 
 class Job(NamedTuple):
@@ -120,11 +122,11 @@ def prepare(job: Job) -> Callable[[], Any]:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Mean of as many runs as the turn has time for, after one that wakes caches and threads; a long one needs none."""
+    """Mean of as many runs as the turn has time for, after one that wakes caches and threads; long ones need none."""
     start = time.perf_counter()
     work()
     first = time.perf_counter() - start
-    if first > 4 * LEAST:
+    if first > LONG:
         return first
     repeats = max(1, round(LEAST / first))
     return timeit.timeit(work, number=repeats) / repeats

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu import _custom_activation, _validation, functional, reference
+from indygru_cpu import _custom_activation, _memory, _validation, functional, reference
 from indygru_cpu._engine import Gradients
 from indygru_cpu._variables import CellVariables, named_views
 
@@ -128,7 +128,7 @@ def run(
     shapes = inputs.shape, state.shape
     if layout is ONE_STEP and len(inputs) != len(state):
         inputs, state = _of_one_batch(inputs, state)
-    outputs = np.empty((*inputs.shape[:-1], variables.num_units), variables.dtype)
+    outputs = _memory.empty((*inputs.shape[:-1], variables.num_units), variables.dtype)
     _, h_n, *tapes = engine.forward(
         layout.to_steps(inputs),
         state,

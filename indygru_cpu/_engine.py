@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import indygru_cpu._blas  # noqa: F401  (opens BLAS for _core)
-from indygru_cpu import _core
+from indygru_cpu import _core, _memory
 from indygru_cpu._call import Call, Weights
 
 Array = np.ndarray[Any, Any]
@@ -20,8 +20,6 @@ _FORWARD, _BACKWARD, _STEP = (
     {dtype: function[name] for dtype, name in _FUSED.items()}
     for function in (_core.forward, _core.backward, _core.step)
 )
-#: Bytes of a tape from which on a new page for each of them costs more than a step's Python.
-_LARGE = 1 << 20
 #: Rows up to which one step is as fast with the weights as they lie as with packed ones.
 _MOST_STEP_ROWS = 32
 
@@ -77,14 +75,9 @@ def train(
 ) -> Tape:
     """H (B, N) IN/OUT; y OUT; the gates go into `room`, if there is one, of at least 3 N numbers a valid step."""
     size = 3 * h.shape[1] * call.sequences.n_lines
-    gates = None if recompute else _room(size, y.dtype) if room is None else room[:size]
+    gates = None if recompute else _memory.empty((size,), y.dtype) if room is None else room[:size]
     _forward(call, h, y, gates, threads, news)
     return Tape(call, y, gates)
-
-
-def _room(size: int, dtype: np.dtype[Any]) -> Array:
-    n_bytes = size * dtype.itemsize
-    return np.frombuffer(memoryview(_core.Room(n_bytes)), dtype) if n_bytes >= _LARGE else np.empty(size, dtype)
 
 
 def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: int, news: News) -> None:
@@ -106,7 +99,7 @@ def backward(tape: Tape, dy: Array | None, dh: Array, threads: int) -> Gradients
     dy = sequences.zeros(n_units, dtype) if dy is None else sequences.view(dy)
     has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
     dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
-    weights = [np.zeros(weight.shape, dtype) for weight in call.weights]
+    weights = [_memory.zeros(weight.shape, dtype) for weight in call.weights]
     _BACKWARD[dtype](
         sequences.n_steps, sequences.view(call.x), call.h0, *call.weights, sequences.view(tape.y), tape.gates,
         sequences.lengths, sequences.origins, call.groups, call.activation, threads, call.reproducible, dy, dh,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from indygru_cpu import _memory
 from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
 from indygru_cpu._parameters import Parameters
@@ -62,7 +63,7 @@ class Passes(Weighted):
         news = _news(progress, start)
         y = None if out is None else start.room("out", out, start.y_shape, {"h0": start.h0})
         if y is None and wants_y:
-            y = np.empty(start.y_shape, self.dtype)
+            y = _memory.empty(start.y_shape, self.dtype)
         kept = None if h_out is None else start.room_for_state(h_out, out)
         h = start.first_state()  # apart from h_out, which stays as it is if something ends the call
         y_inward = None if y is None else form.inward(y)
@@ -76,7 +77,7 @@ class Passes(Weighted):
         self, start: Start, recompute: bool, num_threads: int | None, progress: Any
     ) -> tuple[Array, Array, LayerTape]:
         form, stack = start.form, Stack.of(self, num_threads)
-        y, h_n = np.empty(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
+        y, h_n = _memory.empty(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
         h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
         tape = forward(
             stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),

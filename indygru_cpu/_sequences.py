@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from indygru_cpu import _memory
+
 Array = np.ndarray[Any, Any]
 
 
@@ -108,7 +110,7 @@ class Sequences(NamedTuple):
     def room(self, width: int, like: Array, zeroed: bool) -> Array:
         """A new array of a user's shape, time-major or batch-major as `like`."""
         shape = self.shape(width)
-        new = np.zeros if zeroed else np.empty
+        new = _memory.zeros if zeroed else _memory.empty
         if self.is_ragged or abs(like.strides[0]) >= abs(like.strides[1]):
             return new(shape, like.dtype)
         return np.swapaxes(new((shape[1], shape[0], shape[2]), like.dtype), 0, 1)

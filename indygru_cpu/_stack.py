@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu import _engine
+from indygru_cpu import _engine, _memory
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Call, Weights
 from indygru_cpu._progress import Progress
@@ -94,7 +94,7 @@ def infer(stack: Stack, x: Array, h: Array, y: Array | None, sequences: Sequence
             for first in range(0, max(1, len(x)), steps)
         ]
     shape = (steps, *x.shape[1:-1], stack.directions * h.shape[2])
-    buffers = [np.empty(shape, x.dtype) for _ in range(min(2, n_inner))]
+    buffers = [_memory.empty(shape, x.dtype) for _ in range(min(2, n_inner))]
     for part, rows in parts:
         inputs = x[part]
         for layer in range(n_inner):
@@ -126,7 +126,7 @@ def forward(
     h_n[...] = h0
     for layer in layers:
         is_last = layer == len(stack.weights) - 1
-        out = y if is_last else np.empty(y.shape, y.dtype)
+        out = y if is_last else _memory.empty(y.shape, y.dtype)
         tape.layers.append([])
         for i in stack.places(layer):
             own, news = columns(out, i % stack.directions, h0.shape[2]), progress.of_a_call()

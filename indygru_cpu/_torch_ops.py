@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indygru_cpu import _engine, _stack, _threads
+from indygru_cpu import _engine, _memory, _stack, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Weights
 from indygru_cpu._forms import BATCH_FIRST, TIME_FIRST, Form
@@ -79,9 +79,9 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *others, keep_gates = arguments
     start = _Start.checked(*others)
     of_y, _, of_gates = _shapes(*arguments)
-    y, states = np.empty(of_y, start.x.dtype), start.h0.copy()
+    y, states = _memory.empty(of_y, start.x.dtype), start.h0.copy()
     # With lengths, the same numbers every time, also where no gates go.
-    gates = (np.empty if start.sequences.lengths is None else np.zeros)(of_gates, start.x.dtype)
+    gates = (_memory.empty if start.sequences.lengths is None else _memory.zeros)(of_gates, start.x.dtype)
     y_inward = start.form.inward(y)
     if keep_gates:
         for i in start.stack.places(0):

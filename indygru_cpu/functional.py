@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu import _engine
+from indygru_cpu import _engine, _memory
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Call, Weights
 from indygru_cpu._engine import Gradients, Tape
@@ -149,7 +149,7 @@ def _rooms(
         call.check_out("h_out", h_out, call.h0.shape, others if out is None else {**others, "out": out})
     y = None
     if return_sequences:
-        y = np.empty(call.y_shape, call.x.dtype) if out is None else out
+        y = _memory.empty(call.y_shape, call.x.dtype) if out is None else out
     return y, call.h0.copy()
 
 

@@ -58,10 +58,11 @@ ALLOWED = {
     "reference": set(),
     "_threads": {"_core"},
     "_blas": {"_core", "_environment"},
-    "_sequences": set(),
+    "_memory": {"_core"},
+    "_sequences": {"_memory"},
     "_call": {"_validation", "_threads", "_sequences"},
-    "_engine": {"_blas", "_call", "_core"},
-    "functional": {"_call", "_engine", "_validation"},
+    "_engine": {"_blas", "_call", "_core", "_memory"},
+    "functional": {"_call", "_engine", "_memory", "_validation"},
     "_parameters": {"_validation"},
     "_atomic": set(),
     "_weights": set(),
@@ -72,12 +73,14 @@ ALLOWED = {
     "_progress": set(),
     "_weighted": {"_files", "_parameters"},
     "_forms": {"_sequences", "_validation", "_weighted"},
-    "_stack": {"_call", "_engine", "_progress", "_sequences", "_validation", "_weighted"},
-    "stream": {"_call", "_core", "_progress", "_sequences", "_stack", "_threads", "_validation", "_weighted"},
-    "_layer_passes": {"_forms", "_parameters", "_progress", "_stack", "_validation", "_weighted"},
+    "_stack": {"_call", "_engine", "_memory", "_progress", "_sequences", "_validation", "_weighted"},
+    "stream": {
+        "_call", "_core", "_memory", "_progress", "_sequences", "_stack", "_threads", "_validation", "_weighted",
+    },
+    "_layer_passes": {"_forms", "_memory", "_parameters", "_progress", "_stack", "_validation", "_weighted"},
     "layer": {"_forms", "_layer_passes", "_parameters", "_validation", "stream"},
     "_torch_ops": {
-        "_call", "_engine", "_forms", "_progress", "_sequences", "_stack", "_threads", "_validation",
+        "_call", "_engine", "_forms", "_memory", "_progress", "_sequences", "_stack", "_threads", "_validation",
     },
     "c_api": {"_core", "_engine"},
     "jax": {"_call", "_core", "_engine", "_threads", "_validation"},
@@ -114,7 +117,7 @@ def test_downwards_only(module):
 
 #: Who may import what is not everybody's: the extension, its helpers, and the NumPy twin.
 USERS = {
-    "_core": ["_blas", "_engine", "_threads", "_validation", "c_api", "jax", "stream"],
+    "_core": ["_blas", "_engine", "_memory", "_threads", "_validation", "c_api", "jax", "stream"],
     "_blas": ["_engine"],
     "_threads": ["_call", "_torch_ops", "jax", "stream"],
     "reference": ["_custom_activation", "_cell_run"],

@@ -1,4 +1,4 @@
-/* Memory for scratch and tapes: a few large blocks are kept between calls. And the size of the cache.
+/* Memory for scratch, tapes and large results: some blocks are kept between calls. And the size of the cache.
  *
  * The system clears every page before it gives it, and takes an interrupt for each: that cost a third of a training
  * step. How much of it malloc keeps depends on what else the process has done. */
@@ -12,7 +12,7 @@
 #include <unistd.h>
 #endif
 
-enum { LINE = 64, LEAST_KEPT = 1 << 20, MOST_KEPT = 96 << 20, N_KEPT = 4 };
+enum { LINE = 64, LEAST_KEPT = 1 << 20, MOST_KEPT = 192 << 20, N_KEPT = 16 };
 
 typedef struct {
     void *block; /* what the system gave */
