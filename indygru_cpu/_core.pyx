@@ -25,6 +25,9 @@ cdef enum:
     DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
     DX_ROWS = 512             # more would leave threads without work
     PRODUCT_COLUMNS = 768
+    DX_PANELS_INPUTS = 256    # up to which the micro-kernel makes dx faster than BLAS does,
+    DX_PANELS_LINES = 512     # and lines from which on that pays for packing
+    DX_PANELS_ROWS = 96       # of a block then
     BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
     PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block
     BACKWARD_LINES = 256 * 1024  # at most of one chunk of backward, however narrow: nothing interrupts a tile
@@ -104,7 +107,7 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
     p.lengths = p.origins = NULL
-    p.tape = p.packed = p.y.data = NULL
+    p.tape = p.packed = p.transposed = p.y.data = NULL
     p.progress = NULL
     p.in_python, p.steps_told = False, 0
     p.clear_padding = False

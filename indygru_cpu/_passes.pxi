@@ -56,7 +56,8 @@ cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
     cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
     cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
     cdef ptrdiff_t sums = aligned(p.row_tiles * 3 * p.n_units * p.itemsize)
-    p.scratch_size = own + gradients + 2 * inputs + 2 * sums
+    cdef ptrdiff_t transposed = transposed_bytes(p, n_lines)
+    p.scratch_size = own + gradients + 2 * inputs + 2 * sums + transposed
     cdef char *scratch = indygru_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
@@ -65,6 +66,8 @@ cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
     p.dx_lines = p.x_lines + inputs
     p.du, p.db = p.dx_lines + inputs, p.dx_lines + inputs + sums
     memset(p.du, 0, 2 * sums)
+    if transposed:
+        p.transposed = p.db + sums
     return scratch
 
 
@@ -81,6 +84,11 @@ cdef void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
 
 cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
     cdef ptrdiff_t i, first
+    if p.transposed is not NULL:
+        if p.itemsize == sizeof(float):
+            transpose_kernel(p, <float *> p.transposed)
+        else:
+            transpose_kernel(p, <double *> p.transposed)
     for i in range(ceil_div(p.n_steps, p.span), 0, -1):
         first = (i - 1) * p.span
         backward_chunk(p, first, min(p.span, p.n_steps - first), n_threads, scratch)

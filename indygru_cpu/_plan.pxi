@@ -72,6 +72,7 @@ cdef struct Plan:
     char *du                                     # (row tiles, 3N)
     char *db
     char *dgates                                 # (lines of a chunk, 3N)
+    char *transposed                             # the kernel as panels of (3N, D) for dx, or NULL: BLAS multiplies
     char *x_lines                                # (lines of a chunk, D)
     char *dx_lines
     indygru_run now                              # backward's chunk: its steps of all rows

@@ -53,6 +53,8 @@ cdef Grid dkernel_grid(const Plan *p) noexcept nogil:
 
 
 cdef Grid dx_grid(const Plan *p) noexcept nogil:
+    if p.transposed is not NULL:
+        return Grid(DX_PANELS_ROWS, p.n_inputs, 1, ceil_div(p.now_lines, DX_PANELS_ROWS))
     return cut(p.now_lines, p.group_inputs, DX_ROWS, p.n_groups)
 
 
@@ -78,6 +80,37 @@ cdef void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
              Lines(p.dkernel + (row * columns + at) * size, columns))
 
 
+cdef ptrdiff_t transposed_bytes(const Plan *p, ptrdiff_t n_lines) noexcept nogil:
+    """Of the kernel in panels, where the micro-kernel makes dx; else 0."""
+    if p.n_groups > 1 or n_lines < DX_PANELS_LINES or p.n_inputs > min(DX_PANELS_INPUTS, p.ops.blas_inputs):
+        return 0
+    return aligned(ceil_div(p.n_inputs, p.ops.panel) * p.ops.panel * 3 * p.n_units * p.itemsize)
+
+
+cdef void transpose_kernel(const Plan *p, real *panels) noexcept nogil:
+    """As indygru_projection describes packed weights, (3N, D)."""
+    cdef ptrdiff_t first, column, i, columns = 3 * p.n_units, panel = p.ops.panel
+    for first in range(ceil_div(p.n_inputs, panel)):
+        for column in range(columns):
+            for i in range(panel):
+                panels[i] = 0
+                if first * panel + i < p.n_inputs:
+                    panels[i] = (<real *> p.kernel.data)[(first * panel + i) * p.kernel.row + column]
+            panels += panel
+
+
+cdef void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
+    """One block of dx = dgates kernel^T by the micro-kernel, with nothing but the kernel packed."""
+    cdef const void *lines[DX_PANELS_ROWS]
+    cdef ptrdiff_t i, row = index * DX_PANELS_ROWS, columns = 3 * p.n_units
+    cdef indygru_projection job = indygru_projection(
+        min(DX_PANELS_ROWS, p.now_lines - row), columns, p.n_inputs, &lines[0], p.transposed, p.ops.panel,
+        columns * p.ops.panel, True, p.now_dx.data + row * p.now_dx.row * p.itemsize, p.now_dx.row)
+    for i in range(job.n_rows):
+        lines[i] = p.dgates + (row + i) * columns * p.itemsize
+    p.ops.project(&job)
+
+
 cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T, of the slice's columns of each run."""
     cdef Runs runs = runs_of(p)
@@ -97,10 +130,13 @@ cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
 
 
 cdef void multiply(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    cdef ptrdiff_t n_dx = dx_grid(p).n
+    """One block of either product; the larger ones first, so that small ones are left to fill in."""
+    cdef ptrdiff_t n_dkernel = dkernel_grid(p).n
     cdef unsigned long long state = indygru_flush_enter()
-    if index < n_dx:
-        multiply_dx(p, index)
-    else:
-        multiply_dkernel(p, index - n_dx)
+    if index < n_dkernel:
+        multiply_dkernel(p, index)
+    elif p.transposed is NULL:
+        multiply_dx(p, index - n_dkernel)
+    elif p.now_slice == 0:
+        multiply_dx_in_panels(p, index - n_dkernel)
     indygru_flush_leave(state)

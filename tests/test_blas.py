@@ -6,9 +6,11 @@ import ctypes
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import helpers
+import numpy as np
 import pytest
 
 from indygru_cpu import _blas, _core
@@ -57,6 +59,27 @@ def test_every_block_of_the_products(dtype, shape):
     """One number more than blocks hold, and more blocks than there are numbers in one."""
     case = helpers.random_case(shape, dtype)
     helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "in_panels"),
+    [((64, 17, 80, 9), True), ((173, 9, 17, 33), True), ((129, 9, 256, 33), True), ((521, 4, 1, 2733), True),
+     ((64, 17, 257, 9), False), ((25, 17, 80, 9), False)],
+)  # fmt: skip
+def test_what_multiplies_for_the_gradient_of_inputs(tier, dtype, shape, in_panels, ragged):
+    """Up to 256 inputs, from 512 lines on, the micro-kernel, whose bits of a row are the same in any batch."""
+    case, n_inputs, few = helpers.random_case(shape, dtype, ragged=ragged), shape[2], shape[1] * 2 // 3 + 1
+    found = case.run(num_threads=2)
+    helpers.assert_close(found, case.expected(), dtype)
+    if ragged:
+        return
+    part = replace(case, **{name: getattr(case, name)[:, :few] for name in ("x", "dy")})
+    part = replace(part, **{name: getattr(case, name)[:few] for name in ("h0", "dh_n")})
+    is_same = helpers.same_bits(part.run()["x"], np.ascontiguousarray(found["x"][:, :few]))
+    if n_inputs < helpers.BLAS_INPUTS[tier]:
+        assert is_same or not in_panels
+    assert in_panels or not is_same or dtype is np.float64  # where BLAS may sum in that order
 
 
 @pytest.mark.parametrize("threads", [None, "3"])

@@ -47,30 +47,39 @@ static void NAME(add_sums)(const indygru_tile *tile, REAL *restrict sums, REAL *
         }
 }
 
+/* One valid step of one row; du and db (3, n) IN/OUT. */
+INLINE void NAME(backward_line)(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t line,
+                                REAL *restrict du, REAL *restrict db)
+{
+    ptrdiff_t n = tile->n_units, place = indygru_place(&tile->run, step, row);
+    const REAL *gates = (const REAL *)tile->gates + line * tile->gates_line;
+    REAL *dgates = (REAL *)tile->dgates + line * tile->dgates_line;
+    const REAL *h = step || !tile->h_first ? (const REAL *)tile->y + (place - 1) * tile->y_step + row * tile->y_row
+                                           : (const REAL *)tile->h_first + row * tile->h_first_row;
+    const REAL *dy = (const REAL *)tile->dy + place * tile->dy_step + row * tile->dy_row;
+    REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
+    FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile, gates, h, dy, dh, dgates)
+    NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
+}
+
 static void NAME(backward_tile)(const indygru_tile *tile)
 {
     enum { SUMMED = 512 }; /* lines: rounding errors grow with these plus the number of sums, not with their product */
-    const indygru_run *run = &tile->run;
-    ptrdiff_t n = tile->n_units, line = indygru_count_lines(run);
+    indygru_run now = tile->run;
+    ptrdiff_t first = indygru_count_lines(&tile->run);
     REAL du[3 * INDYGRU_MAX_TILE_UNITS] = {0}, db[3 * INDYGRU_MAX_TILE_UNITS] = {0};
-    for (ptrdiff_t step = run->n_steps - 1; step >= 0; step--)
-        for (ptrdiff_t row = run->n_rows - 1; row >= 0; row--) {
-            if (!indygru_is_valid(run, step, row))
-                continue;
-            line--;
-            const REAL *gates = (const REAL *)tile->gates + line * tile->gates_line;
-            REAL *dgates = (REAL *)tile->dgates + line * tile->dgates_line;
-            ptrdiff_t place = indygru_place(run, step, row);
-            const REAL *h = step || !tile->h_first
-                                ? (const REAL *)tile->y + (place - 1) * tile->y_step + row * tile->y_row
-                                : (const REAL *)tile->h_first + row * tile->h_first_row;
-            const REAL *dy = (const REAL *)tile->dy + place * tile->dy_step + row * tile->dy_row;
-            REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
-            FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile, gates, h, dy, dh, dgates)
-            NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
-            if (line % SUMMED == 0) {
-                NAME(add_sums)(tile, du, tile->du);
-                NAME(add_sums)(tile, db, tile->db);
-            }
+    now.n_steps = 1;
+    for (ptrdiff_t step = tile->run.n_steps - 1; step >= 0; step--) {
+        ptrdiff_t end = first;
+        now.first_step = tile->run.first_step + step;
+        first -= indygru_count_lines(&now);
+        /* Upwards within a step: the processor foresees that better, 0.90 to 0.95 of the time. */
+        for (ptrdiff_t row = 0, line = first; line < end; row++)
+            if (indygru_is_valid(&now, 0, row))
+                NAME(backward_line)(tile, step, row, line++, du, db);
+        if (first == 0 || first / SUMMED < end / SUMMED) {
+            NAME(add_sums)(tile, du, tile->du);
+            NAME(add_sums)(tile, db, tile->db);
         }
+    }
 }
