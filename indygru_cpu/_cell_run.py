@@ -128,7 +128,7 @@ def run(
     shapes = inputs.shape, state.shape
     if layout is ONE_STEP and len(inputs) != len(state):
         inputs, state = _of_one_batch(inputs, state)
-    outputs = _memory.empty((*inputs.shape[:-1], variables.num_units), variables.dtype)
+    outputs = _memory.new((*inputs.shape[:-1], variables.num_units), variables.dtype)
     _, h_n, *tapes = engine.forward(
         layout.to_steps(inputs),
         state,

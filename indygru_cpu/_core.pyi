@@ -10,6 +10,8 @@ class Fused(Protocol):
     def __getitem__(self, dtype: str) -> Any: ...
 
 MOST_THREADS: int
+LEAST_KEPT: int
+MOST_KEPT: int
 LEAST_WORK: int
 forward: Fused
 backward: Fused

@@ -34,7 +34,7 @@ class Gradients(NamedTuple):
     bias: Array
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tape:
     """What `backward` needs of a call of `forward`. It refers to that call's arrays: leave them as they are until then.
 
@@ -75,19 +75,22 @@ def train(
 ) -> Tape:
     """H (B, N) IN/OUT; y OUT; the gates go into `room`, if there is one, of at least 3 N numbers a valid step."""
     size = 3 * h.shape[1] * call.sequences.n_lines
-    gates = None if recompute else _memory.empty((size,), y.dtype) if room is None else room[:size]
+    gates = None if recompute else _memory.new((size,), y.dtype) if room is None else room[:size]
     _forward(call, h, y, gates, threads, news)
     return Tape(call, y, gates)
 
 
 def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: int, news: News) -> None:
-    sequences = call.sequences
-    if y is not None:
-        sequences.clear_gaps(y)
-        y = sequences.view(y)
-    has_padding = sequences.lengths is not None and not sequences.is_ragged
+    sequences, x = call.sequences, call.x
+    is_ragged = sequences.is_ragged
+    if is_ragged or sequences.reverse:
+        x = sequences.view(x)
+        if y is not None:
+            sequences.clear_gaps(y)
+            y = sequences.view(y)
+    has_padding = sequences.lengths is not None and not is_ragged
     _FORWARD[h.dtype](
-        sequences.n_steps, sequences.view(call.x), h, *call.weights, y, gates, sequences.lengths, sequences.origins,
+        sequences.n_steps, x, h, *call.weights, y, gates, sequences.lengths, sequences.origins,
         has_padding, call.groups, call.activation, threads, call.reproducible, news,
     )  # fmt: skip
 
@@ -96,13 +99,16 @@ def backward(tape: Tape, dy: Array | None, dh: Array, threads: int) -> Gradients
     """Dy, shaped like y, IN, or None for zeros; dh (B, N) of the last state IN, of the first OUT."""
     call, sequences, dtype = tape.call, tape.call.sequences, tape.y.dtype
     n_units = call.h0.shape[1]
-    dy = sequences.zeros(n_units, dtype) if dy is None else sequences.view(dy)
     has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
     dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
-    weights = [_memory.zeros(weight.shape, dtype) for weight in call.weights]
+    weights = [_memory.new(weight.shape, dtype, zeroed=True) for weight in call.weights]
+    x, y, seen_dx = call.x, tape.y, dx
+    if sequences.is_ragged or sequences.reverse:
+        x, y, seen_dx = map(sequences.view, (x, y, dx))
+        dy = None if dy is None else sequences.view(dy)
     _BACKWARD[dtype](
-        sequences.n_steps, sequences.view(call.x), call.h0, *call.weights, sequences.view(tape.y), tape.gates,
-        sequences.lengths, sequences.origins, call.groups, call.activation, threads, call.reproducible, dy, dh,
-        sequences.view(dx), *weights,
+        sequences.n_steps, x, call.h0, *call.weights, y, tape.gates, sequences.lengths, sequences.origins, call.groups,
+        call.activation, threads, call.reproducible, sequences.zeros(n_units, dtype) if dy is None else dy, dh,
+        seen_dx, *weights,
     )  # fmt: skip
     return Gradients(dx, dh, *weights)

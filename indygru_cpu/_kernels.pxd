@@ -73,6 +73,7 @@ cdef extern from "indygru_kernels.h" nogil:
     int indygru_grant_team(int wanted)
     void indygru_leave_seats(int n_threads)
     int indygru_is_forked()
+    enum: INDYGRU_LEAST_KEPT, INDYGRU_MOST_KEPT
     char *indygru_allocate(ptrdiff_t size)
     void indygru_release(char *start)
     void indygru_free(char *start)

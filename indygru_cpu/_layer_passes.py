@@ -26,7 +26,7 @@ class Gradients(NamedTuple):
     parameters: dict[str, Array]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LayerTape:
     """What `IndyGRU.backward` needs of a call of `IndyGRU.forward`; it refers to that call's arrays."""
 
@@ -63,7 +63,7 @@ class Passes(Weighted):
         news = _news(progress, start)
         y = None if out is None else start.room("out", out, start.y_shape, {"h0": start.h0})
         if y is None and wants_y:
-            y = _memory.empty(start.y_shape, self.dtype)
+            y = _memory.new(start.y_shape, self.dtype)
         kept = None if h_out is None else start.room_for_state(h_out, out)
         h = start.first_state()  # apart from h_out, which stays as it is if something ends the call
         y_inward = None if y is None else form.inward(y)
@@ -77,7 +77,7 @@ class Passes(Weighted):
         self, start: Start, recompute: bool, num_threads: int | None, progress: Any
     ) -> tuple[Array, Array, LayerTape]:
         form, stack = start.form, Stack.of(self, num_threads)
-        y, h_n = _memory.empty(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
+        y, h_n = _memory.new(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
         h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
         tape = forward(
             stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),
@@ -94,5 +94,5 @@ class Passes(Weighted):
             dh_n = form.state_inward(check.array("dh_n", dh_n, tape.h_shape, like))
         found = backward(tape.inner, dy, dh_n, tape.num_threads)
         flat = [array for layer in found.weights for direction in layer for array in direction[: 2 + self.bias]]
-        by_name = dict(zip(self._parameters, flat, strict=True))
+        by_name = dict(zip(self._parameters.arrays, flat, strict=True))
         return Gradients(form.outward(found.x), form.state_outward(found.h0), by_name)

@@ -11,20 +11,17 @@ from indygru_cpu import _core
 
 Array = np.ndarray[Any, Any]
 
-#: Bytes from which on a new page for each of them costs more than a step's Python.
-LARGE = 1 << 20
 
+def new(shape: tuple[int, ...], dtype: np.dtype[Any], zeroed: bool = False) -> Array:
+    """Like `numpy.empty` or `numpy.zeros`, C-contiguous.
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Like `numpy.empty`, C-contiguous."""
+    A small array costs less than the Python around a block, and what is too large to be kept the system clears best,
+    page by page when it is written to.
+    """
     n_bytes = prod(shape) * dtype.itemsize
-    if n_bytes < LARGE:
-        return np.empty(shape, dtype)
-    return np.frombuffer(memoryview(_core.Room(n_bytes)), dtype).reshape(shape)
-
-
-def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Like `numpy.zeros`, C-contiguous."""
-    new = empty(shape, dtype)
-    new.fill(0)
-    return new
+    if not _core.LEAST_KEPT <= n_bytes <= _core.MOST_KEPT:
+        return np.zeros(shape, dtype) if zeroed else np.empty(shape, dtype)
+    found = np.frombuffer(memoryview(_core.Room(n_bytes)), dtype).reshape(shape)
+    if zeroed:
+        found.fill(0)
+    return found

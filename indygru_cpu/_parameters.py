@@ -20,43 +20,38 @@ class Parameters(Mapping[str, Array]):
     """
 
     def __init__(self, arrays: dict[str, Array]) -> None:
-        self._arrays = arrays
-
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """The same as a plain dict, which is faster to read."""
-        return self._arrays
+        self.arrays = arrays  # the same as a plain dict, which is faster to read
 
     def required(self, *requirements: Literal["C", "A", "W"]) -> Parameters:
         """The same arrays, but copies of those that do not meet what `numpy.require` is asked for."""
-        return Parameters({name: np.require(array, requirements=requirements) for name, array in self._arrays.items()})
+        return Parameters({name: np.require(array, requirements=requirements) for name, array in self.arrays.items()})
 
     def __getitem__(self, name: str) -> Array:
-        return self._arrays[name]
+        return self.arrays[name]
 
     def __setitem__(self, name: str, value: object) -> None:
         self.update({name: value})
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
+        return iter(self.arrays)
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self.arrays)
 
     def __repr__(self) -> str:
-        return f"Parameters({self._arrays!r})"
+        return f"Parameters({self.arrays!r})"
 
     def update(self, values: Mapping[str, object]) -> None:
         """Copy values into the arrays: all of them, or, after an error, none."""
-        if unknown := sorted(values.keys() - self._arrays.keys()):
-            raise ValueError(f"unknown parameters {unknown}: expected {sorted(self._arrays)}")
+        if unknown := sorted(values.keys() - self.arrays.keys()):
+            raise ValueError(f"unknown parameters {unknown}: expected {sorted(self.arrays)}")
         checked = {}
         for name, value in values.items():
-            target = self._arrays[name]
+            target = self.arrays[name]
             found = check.array(name, value, target.shape, ("the layer", target.dtype))
             checked[name] = found if found is target else found.copy()  # a value may be a view of another target
         for name, value in checked.items():
-            self._arrays[name][...] = value
+            self.arrays[name][...] = value
 
 
 def shapes(

@@ -24,6 +24,8 @@ class Sequences(NamedTuple):
     ----------
     n_steps, n_batch : int
         T (of ragged values: of the longest row) and B.
+    n_lines : int
+        Valid steps of all rows.
     lengths, origins : arrays of intp, (B,), or None
         Valid steps of each row, None for T; and the place of its first one, None for 0.
     reverse : bool
@@ -36,6 +38,7 @@ class Sequences(NamedTuple):
 
     n_steps: int
     n_batch: int
+    n_lines: int
     lengths: Array | None
     origins: Array | None
     reverse: bool
@@ -45,14 +48,15 @@ class Sequences(NamedTuple):
     @classmethod
     def padded(cls, n_steps: int, n_batch: int, lengths: Array | None = None) -> Sequences:
         """Rows that begin at step 0."""
-        return cls(n_steps, n_batch, lengths, None, False)
+        return cls(n_steps, n_batch, n_steps * n_batch if lengths is None else int(lengths.sum()), lengths, None, False)
 
     @classmethod
     def ragged(cls, offsets: Array, n_values: int) -> Sequences:
         """Rows one after the other, row b from offsets[b] up to offsets[b + 1]."""
         lengths, covered = np.diff(offsets), slice(int(offsets[0]), int(offsets[-1]))
         longest = int(lengths.max(initial=0))
-        return cls(longest, len(lengths), lengths, offsets[:-1].copy(), False, n_values, covered)
+        n_lines = covered.stop - covered.start
+        return cls(longest, len(lengths), n_lines, lengths, offsets[:-1].copy(), False, n_values, covered)
 
     def reversed(self) -> Sequences:
         """The same rows, each from its last step to its first: seen from the end, a row begins after its padding."""
@@ -65,7 +69,7 @@ class Sequences(NamedTuple):
     def part(self, first: int, steps: int) -> Sequences:
         """What is left of padded rows in some steps."""
         lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, steps)
-        return self._replace(n_steps=steps, lengths=lengths)
+        return self.padded(steps, self.n_batch, lengths)
 
     @property
     def is_ragged(self) -> bool:
@@ -76,11 +80,6 @@ class Sequences(NamedTuple):
     def is_one_step(self) -> bool:
         """Whether this is one step of all rows."""
         return self.n_steps == 1 and self.lengths is None
-
-    @property
-    def n_lines(self) -> int:
-        """Valid steps of all rows."""
-        return self.n_steps * self.n_batch if self.lengths is None else int(self.lengths.sum())
 
     def shape(self, width: int) -> tuple[int, ...]:
         """The shape of a user's array."""
@@ -110,10 +109,9 @@ class Sequences(NamedTuple):
     def room(self, width: int, like: Array, zeroed: bool) -> Array:
         """A new array of a user's shape, time-major or batch-major as `like`."""
         shape = self.shape(width)
-        new = _memory.zeros if zeroed else _memory.empty
         if self.is_ragged or abs(like.strides[0]) >= abs(like.strides[1]):
-            return new(shape, like.dtype)
-        return np.swapaxes(new((shape[1], shape[0], shape[2]), like.dtype), 0, 1)
+            return _memory.new(shape, like.dtype, zeroed)
+        return np.swapaxes(_memory.new((shape[1], shape[0], shape[2]), like.dtype, zeroed), 0, 1)
 
     def clear_gaps(self, array: Array) -> None:
         """Zero what belongs to no sequence in ragged values; the kernels do it in padded ones."""

@@ -61,6 +61,8 @@ cdef extern from *:
     int end_helpers() noexcept nogil
 
 MOST_THREADS = INDYGRU_MOST_SEATS
+# Bytes of blocks that may be kept from call to call.
+LEAST_KEPT, MOST_KEPT = INDYGRU_LEAST_KEPT, INDYGRU_MOST_KEPT
 LEAST_WORK = LEAST_PARALLEL_WORK
 cdef const indygru_tier *tier = NULL
 cdef sgemm_t sgemm = NULL

@@ -45,17 +45,14 @@ class Stack(NamedTuple):
     activation: int
     reproducible: bool
     num_threads: int | None
+    directions: int
 
     @classmethod
     def of(cls, layer: Weighted, num_threads: int | None) -> Stack:
         """A layer's, as it is now."""
         threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
-        return cls(layer._weights, layer.groups, check.activation_index(layer.activation), layer.reproducible, threads)
-
-    @property
-    def directions(self) -> int:
-        """1 or 2."""
-        return len(self.weights[0])
+        activation, weights = check.activation_index(layer.activation), layer._weights
+        return cls(weights, layer.groups, activation, layer.reproducible, threads, len(weights[0]))
 
     def places(self, layer: int) -> range:
         """Of a layer's states, one for each direction, among those of all: (layers * directions, B, N)."""
@@ -94,7 +91,7 @@ def infer(stack: Stack, x: Array, h: Array, y: Array | None, sequences: Sequence
             for first in range(0, max(1, len(x)), steps)
         ]
     shape = (steps, *x.shape[1:-1], stack.directions * h.shape[2])
-    buffers = [_memory.empty(shape, x.dtype) for _ in range(min(2, n_inner))]
+    buffers = [_memory.new(shape, x.dtype) for _ in range(min(2, n_inner))]
     for part, rows in parts:
         inputs = x[part]
         for layer in range(n_inner):
@@ -126,7 +123,7 @@ def forward(
     h_n[...] = h0
     for layer in layers:
         is_last = layer == len(stack.weights) - 1
-        out = y if is_last else _memory.empty(y.shape, y.dtype)
+        out = y if is_last else _memory.new(y.shape, y.dtype)
         tape.layers.append([])
         for i in stack.places(layer):
             own, news = columns(out, i % stack.directions, h0.shape[2]), progress.of_a_call()

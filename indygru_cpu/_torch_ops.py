@@ -53,7 +53,9 @@ class _Start(NamedTuple):
         if lengths is not None:
             lengths = check.lengths("lengths", lengths.numpy(), n_steps, n_batch)
         threads = min(torch.get_num_threads(), _threads.default().count)
-        stack = _stack.Stack([directions], groups, check.activation_index(activation), reproducible, threads)
+        stack = _stack.Stack(
+            [directions], groups, check.activation_index(activation), reproducible, threads, len(directions)
+        )
         return cls(stack, form, x, h0, Sequences.padded(n_steps, n_batch, lengths))
 
     def columns(self, y: Array, direction: int) -> Array:
@@ -79,9 +81,9 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *others, keep_gates = arguments
     start = _Start.checked(*others)
     of_y, _, of_gates = _shapes(*arguments)
-    y, states = _memory.empty(of_y, start.x.dtype), start.h0.copy()
+    y, states = _memory.new(of_y, start.x.dtype), start.h0.copy()
     # With lengths, the same numbers every time, also where no gates go.
-    gates = (_memory.empty if start.sequences.lengths is None else _memory.zeros)(of_gates, start.x.dtype)
+    gates = _memory.new(of_gates, start.x.dtype, zeroed=start.sequences.lengths is not None)
     y_inward = start.form.inward(y)
     if keep_gates:
         for i in start.stack.places(0):

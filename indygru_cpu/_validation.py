@@ -105,12 +105,7 @@ def num_threads(value: int | None) -> int | None:
     return None if value is None else integer(value, "num_threads", 1)
 
 
-def _is_readable(array: Array) -> bool:
-    flags = array.flags
-    if not flags.aligned or not array.dtype.isnative:
-        return False
-    if flags.c_contiguous:
-        return True
+def _has_readable_strides(array: Array) -> bool:
     size = array.itemsize
     return (array.shape[-1] <= 1 or array.strides[-1] == size) and not any(s % size for s in array.strides)
 
@@ -175,11 +170,16 @@ def floats(name: str, value: object, like: tuple[str, np.dtype[Any]] | None) -> 
 
 def readable(array: Array) -> Array:
     """The same numbers, ready to be read."""
-    return array if _is_readable(array) else np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    flags = array.flags
+    if flags.aligned and array.dtype.isnative and (flags.c_contiguous or _has_readable_strides(array)):
+        return array
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
     """An array of a shape and of the dtype that argument `like` has, ready to be read."""
+    if like is not None and type(value) is np.ndarray and value.dtype is like[1] and value.shape == shape:
+        return readable(value)  # nearly always; what follows tells what is wrong
     found = floats(name, value, like)
     check_shape(name, found.shape, shape)
     return readable(found)
@@ -195,12 +195,13 @@ def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype
 
 def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Any]) -> Array:
     """An array that the kernels can write: exact dtype and shape, and no byte shared with an input that is there."""
-    if _is_masked(value):  # which would not let us write below its mask
+    if type(value) is not np.ndarray and _is_masked(value):  # which would not let us write below its mask
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype:  # also of another byte order
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
-    check_shape(name, value.shape, shape)
+    if value.shape != shape:
+        check_shape(name, value.shape, shape)
     if not value.flags.carray:  # writable, aligned and C-contiguous: often
         _check_written(name, value)
     for other_name in _core.near(value, inputs):  # by the bounds of their memory alone, which takes no time
@@ -212,7 +213,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
 def _check_written(name: str, array: Array) -> None:
     if not array.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if not _is_readable(array) or _overlaps_itself(array):
+    if not array.flags.aligned or not _has_readable_strides(array) or _overlaps_itself(array):
         raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {array.strides}")
 
 

@@ -149,7 +149,7 @@ def _rooms(
         call.check_out("h_out", h_out, call.h0.shape, others if out is None else {**others, "out": out})
     y = None
     if return_sequences:
-        y = _memory.empty(call.y_shape, call.x.dtype) if out is None else out
+        y = _memory.new(call.y_shape, call.x.dtype) if out is None else out
     return y, call.h0.copy()
 
 

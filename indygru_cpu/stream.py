@@ -94,7 +94,7 @@ class Stream(_core.Steps):
             Another dtype or shape; the stream is then as it was.
         """
         x = self._checked("chunk", chunk, ("T",))
-        y = _memory.empty((*x.shape[:-1], self._state.shape[2]), x.dtype)
+        y = _memory.new((*x.shape[:-1], self._state.shape[2]), x.dtype)
         self._alone(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
         return y
 

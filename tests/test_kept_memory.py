@@ -91,16 +91,16 @@ def test_no_more_than_192_megabytes_stay(tmp_path):
 def test_large_results_lie_where_earlier_ones_have_been(dtype):
     """As NumPy makes them otherwise: C-contiguous, writable, aligned; and zeros are zeros in used memory."""
     dtype, shape = np.dtype(dtype), (3, 5, MB // 8)
-    for new in (_memory.empty, _memory.zeros):
-        used = new(shape, dtype)
+    for zeroed in (False, True):
+        used = _memory.new(shape, dtype, zeroed)
         used[...] = np.nan
         address = used.ctypes.data
         del used
-        again = new(shape, dtype)
+        again = _memory.new(shape, dtype, zeroed)
         assert again.ctypes.data == address
         assert again.flags.carray
         assert (again.shape, again.dtype) == (shape, dtype)
-        assert new is _memory.empty or not again.any()
+        assert not zeroed or not again.any()
 
 
 def test_results_of_a_call_stay_as_they_are():

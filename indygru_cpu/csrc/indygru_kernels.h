@@ -131,7 +131,9 @@ unsigned long long indygru_flush_enter(void);
 void indygru_flush_leave(unsigned long long saved);
 
 /* Memory, aligned to a cache line; NULL: there is none. What is released may be kept for the next who wants as much
- * (memory.c); what is freed goes back to the system. */
+ * (memory.c), LEAST_KEPT bytes or more, MOST_KEPT of all blocks; what is freed goes back to the system. */
+#define INDYGRU_LEAST_KEPT (1 << 20)
+#define INDYGRU_MOST_KEPT (192 << 20)
 char *indygru_allocate(ptrdiff_t size);
 void indygru_release(char *start);
 void indygru_free(char *start);

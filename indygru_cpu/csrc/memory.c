@@ -12,7 +12,7 @@
 #include <unistd.h>
 #endif
 
-enum { LINE = 64, LEAST_KEPT = 1 << 20, MOST_KEPT = 192 << 20, N_KEPT = 16 };
+enum { LINE = 64, LEAST_KEPT = INDYGRU_LEAST_KEPT, MOST_KEPT = INDYGRU_MOST_KEPT, N_KEPT = 16 };
 
 typedef struct {
     void *block; /* what the system gave */
