@@ -161,7 +161,7 @@ def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tup
 layer.register_autograd(_gradients, setup_context=_setup_context)
 
 
-def _no_second_gradients(*_: Any) -> None:
+def _no_second_gradients(ctx: Any, *_: Any) -> Any:
     raise NotImplementedError(
         "indygru_cpu.torch.IndyGRU: expected a backward pass of first derivatives, got one through another "
         "(create_graph=True, gradgradcheck): second derivatives are not there"
