@@ -25,8 +25,8 @@ cdef enum:
     DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
     DX_ROWS = 512             # more would leave threads without work
     PRODUCT_COLUMNS = 768
-    DX_PANELS_INPUTS = 256    # up to which the micro-kernel makes dx faster than BLAS does,
-    DX_PANELS_LINES = 512     # and lines from which on that pays for packing
+    DX_PANELS_INPUTS = 512    # up to which the micro-kernel makes dx faster than BLAS does,
+    DX_PANELS_LINES = 512     # and lines, or columns of the kernel, from which on that pays for packing
     DX_PANELS_ROWS = 96       # of a block then
     BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
     PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block

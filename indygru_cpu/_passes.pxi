@@ -85,10 +85,7 @@ cdef void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
 cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
     cdef ptrdiff_t i, first
     if p.transposed is not NULL:
-        if p.itemsize == sizeof(float):
-            transpose_kernel(p, <float *> p.transposed)
-        else:
-            transpose_kernel(p, <double *> p.transposed)
+        go_through(p, transpose_panel, ceil_div(p.n_inputs, p.ops.panel), n_threads, scratch, False)
     for i in range(ceil_div(p.n_steps, p.span), 0, -1):
         first = (i - 1) * p.span
         backward_chunk(p, first, min(p.span, p.n_steps - first), n_threads, scratch)

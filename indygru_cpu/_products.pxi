@@ -82,21 +82,34 @@ cdef void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
 
 cdef ptrdiff_t transposed_bytes(const Plan *p, ptrdiff_t n_lines) noexcept nogil:
     """Of the kernel in panels, where the micro-kernel makes dx; else 0."""
-    if p.n_groups > 1 or n_lines < DX_PANELS_LINES or p.n_inputs > min(DX_PANELS_INPUTS, p.ops.blas_inputs):
+    if p.n_groups > 1 or n_lines < max(DX_PANELS_LINES, 3 * p.n_units):
+        return 0
+    if p.n_inputs > DX_PANELS_INPUTS or p.n_inputs >= p.ops.blas_inputs:
         return 0
     return aligned(ceil_div(p.n_inputs, p.ops.panel) * p.ops.panel * 3 * p.n_units * p.itemsize)
 
 
-cdef void transpose_kernel(const Plan *p, real *panels) noexcept nogil:
-    """As indygru_projection describes packed weights, (3N, D)."""
-    cdef ptrdiff_t first, column, i, columns = 3 * p.n_units, panel = p.ops.panel
-    for first in range(ceil_div(p.n_inputs, panel)):
-        for column in range(columns):
-            for i in range(panel):
-                panels[i] = 0
-                if first * panel + i < p.n_inputs:
-                    panels[i] = (<real *> p.kernel.data)[(first * panel + i) * p.kernel.row + column]
-            panels += panel
+cdef void transpose(const Plan *p, ptrdiff_t first, real *panel) noexcept nogil:
+    """Rows of the kernel, from `first` on, as a panel's columns (3N, panel), and zeros past the last row.
+
+    In squares: whole columns would take a cache line of each row, which may all want the same place in L1."""
+    cdef ptrdiff_t square, i, column, end, columns = 3 * p.n_units, width = p.ops.panel
+    cdef const real *row
+    for square in range(ceil_div(columns, width)):
+        end = min((square + 1) * width, columns)
+        for i in range(width):
+            row = <const real *> p.kernel.data + (first + i) * p.kernel.row
+            for column in range(square * width, end):
+                panel[column * width + i] = row[column] if first + i < p.n_inputs else 0
+
+
+cdef void transpose_panel(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
+    cdef ptrdiff_t first = item * p.ops.panel
+    cdef char *panel = p.transposed + first * 3 * p.n_units * p.itemsize
+    if p.itemsize == sizeof(float):
+        transpose(p, first, <float *> panel)
+    else:
+        transpose(p, first, <double *> panel)
 
 
 cdef void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
