@@ -37,11 +37,17 @@ class Measured:
         return median(times) if times else None
 
 
-def measure_group(rows: Sequence[Row], rounds: int) -> tuple[dict[Job, list[float]], dict[Job, str]]:
+#: A group whose rounds are short takes turns for so long: the machine's moods last for seconds.
+LEAST_OF_A_GROUP = 12.0
+
+
+def measure_group(
+    rows: Sequence[Row], rounds: int, seconds: float = 0
+) -> tuple[dict[Job, list[float]], dict[Job, str]]:
     """Let all jobs of the rows take turns, but those that something is missing for."""
     missing = {row.job: row.missing for row in rows if row.missing}
     jobs = [job for row in rows if not row.missing for job in row.jobs]
-    times, failed = take_turns(jobs, rounds) if jobs else ({}, {})
+    times, failed = take_turns(jobs, rounds, seconds) if jobs else ({}, {})
     return times, {**missing, **failed}
 
 
@@ -60,7 +66,9 @@ def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Meas
     found, few = Measured(), max(1, rounds // 3)
     for group, rows in by_group([row for row in all_rows if isinstance(row, Row)]).items():
         start = time.perf_counter()
-        found.times[group], missing = measure_group(rows, few if rows[0].section == "peers" else rounds)
+        found.times[group], missing = measure_group(
+            rows, few if rows[0].section == "peers" else rounds, LEAST_OF_A_GROUP
+        )
         found.missing.update(missing)
         print(f"\n{group}: {time.perf_counter() - start:.0f} s")
         for row in rows:

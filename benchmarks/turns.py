@@ -88,13 +88,19 @@ class Player:
         return float(found)
 
 
-def take_turns(jobs: Iterable[Job], rounds: int) -> tuple[dict[Job, list[float]], dict[Job, str]]:
-    """Seconds of each job in each round, and why a peer's job failed. One of ours that fails raises JobError."""
+def take_turns(jobs: Iterable[Job], rounds: int, seconds: float = 0) -> tuple[dict[Job, list[float]], dict[Job, str]]:
+    """Seconds of each job in each round, and why a peer's job failed. One of ours that fails raises JobError.
+
+    Short rounds go on until `seconds` have passed, but no further than to ten times as many.
+    """
     times: dict[Job, list[float]] = {job: [] for job in jobs}
     failed: dict[Job, str] = {}
+    end = time.monotonic() + seconds
     with ExitStack() as stack:
         players: dict[tuple[str, int], Player] = {}
-        for number in range(rounds + 1):
+        for number in range(10 * rounds + 1):
+            if number > rounds and time.monotonic() > end:
+                break
             for job in list(times):
                 key = job.module, job.threads
                 if key not in players:
