@@ -64,7 +64,8 @@ INLINE void NAME(backward_line)(const indygru_tile *tile, ptrdiff_t step, ptrdif
 
 static void NAME(backward_tile)(const indygru_tile *tile)
 {
-    enum { SUMMED = 512 }; /* lines: rounding errors grow with these plus the number of sums, not with their product */
+    /* Lines, and up to a step more: rounding errors grow with these plus the number of sums, not with their product. */
+    enum { SUMMED = 512 };
     indygru_run now = tile->run;
     ptrdiff_t first = indygru_count_lines(&tile->run);
     REAL du[3 * INDYGRU_MAX_TILE_UNITS] = {0}, db[3 * INDYGRU_MAX_TILE_UNITS] = {0};
