@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from indygru_cpu import functional
+from indygru_cpu._memory import release as release_memory
 from indygru_cpu._weights import WeightsError
 from indygru_cpu.layer import IndyGRU
 
@@ -39,6 +40,7 @@ __all__ = [
     "get_include",
     "get_variable_scope",
     "initializers",
+    "release_memory",
     "reset_default_scope",
     "variable_scope",
 ]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from indygru_cpu._parameters import Parameters, summary
+from indygru_cpu import _validation as check
+from indygru_cpu._parameters import Parameters, shapes, summary
 
 Array = np.ndarray[Any, Any]
 Self = TypeVar("Self", bound="Weighted")
+T = TypeVar("T")
 
 #: Options of a layer, which all change what it computes, and what they are unless given.
 DEFAULTS = {
@@ -20,28 +22,101 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+#: Options that the parameters' shapes follow from.
+_SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
+
+
+class Option(Generic[T]):
+    """A read-only attribute of a layer: its constructor sets it, and everything the layer holds follows from it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, layer: None, owner: type) -> Option[T]: ...
+    @overload
+    def __get__(self, layer: Weighted, owner: type) -> T: ...
+    def __get__(self, layer: Weighted | None, owner: type) -> Option[T] | T:
+        if layer is None:
+            return self
+        value: T = layer._options[self._name]
+        return value
+
+    def __set__(self, layer: Weighted, value: object) -> None:
+        raise AttributeError(
+            f"{self._name}: expected no assignment, because a layer's configuration is read-only, got {value!r}: "
+            f"make a new layer, such as {type(layer).__name__}(..., {self._name}={value!r})"
+        )
+
+
+def checked_options(
+    *, input_size: Any, hidden_size: Any, dtype: Any, num_layers: Any = 1, bias: Any = True, batch_first: Any = False,
+    dropout: Any = 0.0, bidirectional: Any = False, activation: Any = "tanh", groups: Any = 1,
+    reproducible: Any = False,
+) -> dict[str, Any]:  # fmt: skip
+    """All options of a layer, each checked, and of sizes that fit each other."""
+    input_size = check.size(input_size, "input_size")
+    hidden_size = check.integer(hidden_size, "hidden_size", 1, check.MOST_COLUMNS // 3)
+    check.countable("input_size and hidden_size", (input_size, 3 * hidden_size))
+    check.activation_index(activation)
+    return {
+        "input_size": input_size,
+        "hidden_size": hidden_size,
+        "num_layers": check.size(num_layers, "num_layers"),
+        "groups": check.groups(groups, {"input_size": input_size, "hidden_size": hidden_size}),
+        "dropout": check.fraction(dropout, "dropout"),
+        "bias": bool(bias),
+        "batch_first": bool(batch_first),
+        "reproducible": bool(reproducible),
+        "bidirectional": bool(bidirectional),
+        "activation": activation,
+        "dtype": check.dtype(dtype),
+    }
+
+
 class Weighted:
     """A layer without its calls. Every argument of its constructor but the seed is an attribute of the same name."""
 
-    input_size: int
-    hidden_size: int
-    num_layers: int
-    bias: bool
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    activation: str
-    dtype: np.dtype[Any]
-    groups: int
-    num_threads: int | None
-    reproducible: bool
+    input_size = Option[int]()
+    hidden_size = Option[int]()
+    num_layers = Option[int]()
+    bias = Option[bool]()
+    batch_first = Option[bool]()
+    dropout = Option[float]()
+    bidirectional = Option[bool]()
+    activation = Option[str]()
+    dtype = Option["np.dtype[Any]"]()
+    groups = Option[int]()
+    reproducible = Option[bool]()
+    num_threads: Any  # a property
+    _options: dict[str, Any]
     _parameters: Parameters
-    _weights: list[list[Any]]  # the same arrays, as calls take them
+    _stack: Any  # what follows from both, as calls take it
 
-    def _sizes(self) -> dict[str, Any]:
-        """What the parameters' shapes follow from."""
-        names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
-        return {name: getattr(self, name) for name in names}
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters."""
+        return shapes(**{name: self._options[name] for name in _SIZES})
+
+    @classmethod
+    def _with_parameters(
+        cls: type[Self], configuration: Mapping[str, Any], arrays: Mapping[str, Any], num_threads: int | None = None
+    ) -> Self:
+        """A layer with a configuration as `_configuration` gives it, whose parameters are these arrays where possible.
+
+        An array is copied only if it is not C-contiguous, aligned and writable.
+        """
+        layer = cls.__new__(cls)
+        layer._options = checked_options(**configuration)
+        expected, like = layer._shapes(), ("the layer", layer.dtype)
+        if arrays.keys() != expected.keys():
+            raise ValueError(f"parameters: expected {sorted(expected)}, got {sorted(arrays)}")
+        found = {name: check.array(name, arrays[name], shape, like) for name, shape in expected.items()}
+        layer._finish(Parameters(found).required("C", "A", "W"), np.random.default_rng(), num_threads)
+        return layer
+
+    def _finish(self, parameters: Parameters, rng: np.random.Generator, num_threads: int | None) -> None:
+        """Set what a layer has beside its options; a child class does the rest."""
+        raise NotImplementedError
 
     @property
     def parameters(self) -> Parameters:
@@ -50,7 +125,7 @@ class Weighted:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters."""
-        return {name: array.copy() for name, array in self._parameters.items()}
+        return {name: array.copy() for name, array in self._parameters.storage.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy values into the parameters. Every name, shape and dtype is checked first; an error changes nothing.
@@ -85,12 +160,11 @@ class Weighted:
 
     def _configuration(self) -> dict[str, Any]:
         """What a layer that computes the same is constructed with, as a weight file can hold it."""
-        others = ("batch_first", "dropout", "activation", "reproducible")
-        return self._sizes() | {name: getattr(self, name) for name in others} | {"dtype": self.dtype.name}
+        return self._options | {"dtype": self.dtype.name}
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Under what name Dask knows results: by what they depend on, so neither by the seed nor by `num_threads`."""
-        return type(self).__qualname__, self._configuration(), dict(self._parameters)
+        return type(self).__qualname__, self._configuration(), self._parameters.storage
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters and the configuration to a file, which is replaced as a whole or not at all.
@@ -135,7 +209,7 @@ class Weighted:
         """
         from indygru_cpu import _files  # here: most programs need no archives and hashes
 
-        _files.write(path, self._configuration(), self._parameters)
+        _files.write(path, self._configuration(), self._parameters.storage)
 
     @classmethod
     def load(cls: type[Self], path: str | os.PathLike[str], *, num_threads: int | None = None) -> Self:
@@ -178,10 +252,8 @@ class Weighted:
         from indygru_cpu import _files
 
         configuration, arrays = _files.read(path)
-        # What was read, and checked, becomes the layer's own: a copy would be as large as the file once more.
-        new: Any = cls
-        layer: Self = new(**configuration, num_threads=num_threads, seed=Parameters(arrays).required("C", "A", "W"))
-        return layer
+        # The arrays that were read become the layer's own: a copy would be as large as the file once more.
+        return cls._with_parameters(configuration, arrays, num_threads)
 
     def summary(self) -> str:
         """Return a table of the parameters: shapes, counts, bytes, and multiply-adds of a step of one row.
@@ -197,10 +269,9 @@ class Weighted:
         bias_l0              (15,)            15     60              0
         total                                 75    300             60
         """
-        return f"{self!r}\n{summary(self._parameters)}"
+        return f"{self!r}\n{summary(self._parameters.storage)}"
 
     def __repr__(self) -> str:
-        given = {name: getattr(self, name) for name in DEFAULTS}
-        options = [f"{name}={value!r}" for name, value in given.items() if value != DEFAULTS[name]]
+        options = [f"{name}={self._options[name]!r}" for name in DEFAULTS if self._options[name] != DEFAULTS[name]]
         arguments = [str(self.input_size), str(self.hidden_size), *options, f"dtype={self.dtype}"]
         return f"{type(self).__name__}({', '.join(arguments)})"

@@ -41,7 +41,8 @@ def states_after(stream, x, last):
 
 
 def compete(first, second):
-    """`first` until it has succeeded ten times, and meanwhile `second`; how often that has, and texts of the errors."""
+    """`first` until it has succeeded ten times and one of the two has met the other, and meanwhile `second`; how often
+    `first` and `second` have succeeded, and texts of the errors."""
     errors = set()
 
     def attempt(call, pause):
@@ -56,16 +57,16 @@ def compete(first, second):
 
     def ten_times():
         done, end = 0, time.monotonic() + 60
-        while done < 10:
+        while done < 10 or not errors:
             assert time.monotonic() < end, errors
             done += attempt(first, 0.0001)
+        return done
 
     with ThreadPoolExecutor(1) as pool:
         future, done = pool.submit(ten_times), 0
         while not future.done():
             done += attempt(second, 0.001)
-        future.result()
-    return done, errors
+    return future.result(), done, errors
 
 
 def advancing(stream, x, run):
@@ -80,10 +81,10 @@ def test_two_threads_on_one_stream(large, first, second):
     layer, x = large
     stream = begun(layer, len(x))
     references = sys.getrefcount(x)
-    done, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
+    done, others, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
     assert errors == {"stream: another thread is using it; give each thread a stream of its own"}
     assert sys.getrefcount(x) == references
-    assert stream.state.tobytes() == states_after(begun(layer, len(x)), x, 10 + done)[-1]
+    assert stream.state.tobytes() == states_after(begun(layer, len(x)), x, done + others)[-1]
     helpers.assert_same_bits(stream.push(x).copy(), stream.state[-1])
 
 
@@ -93,9 +94,9 @@ def test_the_state_during_a_step(large, run, look):
     """Nobody sees or copies half a step."""
     layer, x = large
     stream, found = begun(layer, len(x)), []
-    _, errors = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
+    done, _, errors = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
     assert errors
-    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, len(x)), x, 10))
+    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, len(x)), x, done))
 
 
 @pytest.mark.parametrize("run", ["push", "push_many"])
@@ -107,10 +108,10 @@ def test_changes_during_a_step(large, run, change):
     if change == "reset":
         start.reset()
     changes = {"refresh": stream.refresh, "state": lambda: setattr(stream, "state", start.state), "reset": stream.reset}
-    _, errors = compete(advancing(stream, x, run), changes[change])
+    done, _, errors = compete(advancing(stream, x, run), changes[change])
     assert errors
-    states = states_after(begun(layer, len(x)), x, 10)
-    known = [states[-1]] if change == "refresh" else states + states_after(start, x, 10)
+    states = states_after(begun(layer, len(x)), x, done)
+    known = [states[-1]] if change == "refresh" else states + states_after(start, x, done)
     assert stream.state.tobytes() in known
 
 
