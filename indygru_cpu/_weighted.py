@@ -117,6 +117,10 @@ class Weighted:
         and `num_threads`, which is a matter of the machine. In a ``.safetensors`` file the JSON has a checksum too,
         ``crc32``: leave it out if you change such a file.
 
+        The bytes are written to a temporary file in the same folder, ``.indygru_cpu-<16 hexadecimal digits>.tmp``,
+        which is then renamed. A process that is killed in between leaves it there: such a file can be deleted once no
+        process is saving.
+
         Examples
         --------
         >>> import os, tempfile
