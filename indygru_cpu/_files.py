@@ -43,13 +43,14 @@ def write(
 ) -> None:
     """Write a weight file, or leave the file at `path` as it is.
 
-    The same arguments give the same bytes. A file object gets all of them at once, after every check.
+    The same arguments give the same bytes. A file object gets all of them at once, after every check. The arrays are
+    copied first: where another thread changes them, the checksum is still that of what is written.
     """
     name = _name(path, "write")
     form = _form(path, name, format)
     with _naming(name):
-        _check(_headers(arrays), _configuration.checked(configuration))
-        little = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in arrays.items()}
+        little = {name: np.array(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
+        _check(_headers(little), _configuration.checked(configuration))
         checksum = None if form.CHECKS_BYTES else _checksum(configuration, little)
         text = _configuration.encode(configuration, checksum)
         if _is_path(path):
@@ -99,14 +100,16 @@ def _is_path(path: object) -> bool:
 def _name(path: Any, method: str) -> str:
     """Return the name of a file or file object that is written or read."""
     if _is_path(path):
-        return os.fsdecode(path)
+        if "\0" in (name := os.fsdecode(path)):
+            raise ValueError(f"path: expected a name without zero bytes, got {name!r}")
+        return name
     if isinstance(path, io.TextIOBase) or not hasattr(path, method):
         raise TypeError(
             f"path: expected a path, or a file object open in binary mode, which has {method}(), "
             f"got {type(path).__name__}"
         )
-    name = getattr(path, "name", None)
-    return name if isinstance(name, str) else type(path).__name__
+    given = getattr(path, "name", None)
+    return given if isinstance(given, str) else type(path).__name__
 
 
 @contextmanager
@@ -123,7 +126,7 @@ def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> Modul
 
     The suffix of a path must not contradict what was asked for.
     """
-    formats, suffixes = (" or ".join(form) for form in (map(repr, _FORMATS), [f".{form}" for form in _FORMATS]))
+    formats = " or ".join(map(repr, _FORMATS))
     if format is not None and format not in tuple(_FORMATS):
         raise ValueError(f"format: expected {formats}, got {format!r}")
     suffix = os.path.splitext(name)[1].lower().removeprefix(".")
@@ -137,6 +140,7 @@ def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> Modul
         format = "safetensors"
     if format is None:
         what = "name that" if _is_path(path) else "file object whose name"
+        suffixes = " or ".join(f".{known}" for known in _FORMATS)
         raise WeightsError(f"path: expected a {what} ends in {suffixes}, got {name!r}; otherwise pass format={formats}")
     return _FORMATS[format]
 

@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 CHECKS_BYTES = False
 #: Of the metadata. The package writes several in an order that changes from run to run, so there is only one.
 _KEY = "configuration"
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
 def _package() -> ModuleType:
@@ -85,5 +85,6 @@ def _header(tensor: Mapping[str, Any]) -> Header:
 
 
 def _array(tensor: Mapping[str, Any]) -> Array:
-    stored = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    stored: Array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+    native: Array = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return native

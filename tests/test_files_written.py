@@ -203,6 +203,28 @@ def test_object_arrays_are_not_written(old):
     assert contents(old.parent) == before
 
 
+def test_arrays_that_change_meanwhile_are_written_as_they_were(path, monkeypatch):
+    """By another thread that trains the layer: the checksum is of what is written."""
+    arrays = random_arrays(PLAIN)
+    encode = _files._configuration.encode
+
+    def change(*arguments):
+        for array in arrays.values():
+            array += 1
+        return encode(*arguments)
+
+    monkeypatch.setattr(_files._configuration, "encode", change)
+    _files.write(path, PLAIN, arrays)
+    monkeypatch.undo()
+    assert_reads(path, PLAIN, random_arrays(PLAIN))
+
+
+def test_names_with_zero_bytes(path):
+    for call in (lambda name: _files.write(name, PLAIN, random_arrays(PLAIN)), _files.read):
+        with pytest.raises(ValueError, match="path: expected a name without zero bytes"):
+            call(f"a\0{path.name}")
+
+
 def test_a_folder_is_not_replaced(path):
     path.mkdir()
     with pytest.raises(IsADirectoryError):
