@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, BinaryIO, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -166,21 +166,30 @@ class Weighted:
         """Under what name Dask knows results: by what they depend on, so neither by the seed nor by `num_threads`."""
         return type(self).__qualname__, self._configuration(), self._parameters.storage
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str] | BinaryIO, *, format: str | None = None) -> None:
         """Write the parameters and the configuration to a file, which is replaced as a whole or not at all.
 
         Parameters
         ----------
-        path : str or path
-            Ends in ``.npz`` or in ``.safetensors``. A file that is there keeps its permissions; a symbolic link stays,
-            and the file it points to is replaced.
+        path : str, path or binary file object
+            A file that is there keeps its permissions; a symbolic link stays, and the file it points to is replaced.
+            A file object gets all bytes at its position, after every check has passed; flushing and closing it is left
+            to the caller.
+        format : {"npz", "safetensors"}, optional
+            Needed where the name of the file or file object does not end in ``.npz`` or ``.safetensors``.
 
         Raises
         ------
         WeightsError
-            Another suffix.
+            Another suffix, and no `format`.
+        ValueError
+            An unknown `format`, or one that contradicts the suffix.
+        TypeError
+            Neither a path nor a file object open in binary mode.
+        PermissionError
+            A file that is there is read-only, as for `numpy.save`; or the folder does not allow new files.
         OSError
-            From the file system. The file that was there is as it was.
+            From the file system. The file that was there is as it was; a file object may hold a part of the bytes.
         ImportError
             The package safetensors, from the extra `safetensors`, is missing.
 
@@ -190,6 +199,10 @@ class Weighted:
         parameters are there under their names, and beside them, as JSON, the configuration. Not in it are the seed,
         and `num_threads`, which is a matter of the machine. In a ``.safetensors`` file the JSON has a checksum too,
         ``crc32``: leave it out if you change such a file.
+
+        The bytes are written to a temporary file in the same folder, ``.indygru_cpu-<16 hexadecimal digits>.tmp``,
+        which is then renamed. A process that is killed in between leaves it there: such a file can be deleted once no
+        process is saving.
 
         Examples
         --------
@@ -209,17 +222,26 @@ class Weighted:
         """
         from indygru_cpu import _files  # here: most programs need no archives and hashes
 
-        _files.write(path, self._configuration(), self._parameters.storage)
+        _files.write(path, self._configuration(), self._parameters.storage, format)
 
     @classmethod
-    def load(cls: type[Self], path: str | os.PathLike[str], *, num_threads: int | None = None) -> Self:
+    def load(
+        cls: type[Self],
+        path: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: str | None = None,
+        num_threads: int | None = None,
+    ) -> Self:
         """Read a layer that `save` has written.
 
         Parameters
         ----------
-        path : str or path
-            Ends in ``.npz`` or in ``.safetensors``. Nothing in the file is believed before it has been checked, and
-            no code in it is ever run.
+        path : str, path or binary file object
+            Nothing in the file is believed before it has been checked, and no code in it is ever run. A file object is
+            read into memory from its position to its end.
+        format : {"npz", "safetensors"}, optional
+            Needed where the name of a file does not end in ``.npz`` or ``.safetensors``. Without it, a file object
+            whose name does not end so either is read as its first bytes say.
         num_threads : int, optional
             As for the constructor.
 
@@ -233,7 +255,11 @@ class Weighted:
         WeightsError
             A file that is damaged, not a layer's, or written by a newer version: unknown or missing arrays or
             configuration entries, wrong shapes or dtypes, sizes that are not those of the file, arrays compressed
-            more than 3 to 1. The message says what and where.
+            more than 3 to 1; another suffix, and no `format`. The message says what and where.
+        ValueError
+            An unknown `format`, or one that contradicts the suffix.
+        TypeError
+            Neither a path nor a file object open in binary mode.
         FileNotFoundError, OSError
             From the file system.
         ImportError
@@ -248,10 +274,18 @@ class Weighted:
         ...     IndyGRU(3, 5, batch_first=True).save(path)
         ...     IndyGRU.load(path, num_threads=1).batch_first
         True
+
+        A layer in memory, without a file:
+
+        >>> import io
+        >>> memory = io.BytesIO()
+        >>> IndyGRU(3, 5, batch_first=True).save(memory, format="npz")
+        >>> IndyGRU.load(io.BytesIO(memory.getvalue())).batch_first
+        True
         """
         from indygru_cpu import _files
 
-        configuration, arrays = _files.read(path)
+        configuration, arrays = _files.read(path, format)
         # The arrays that were read become the layer's own: a copy would be as large as the file once more.
         return cls._with_parameters(configuration, arrays, num_threads)
 

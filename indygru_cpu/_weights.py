@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+#: Of an error text.
+MOST_CHARACTERS = 2000
+
 
 class WeightsError(ValueError):
     """A weight file is damaged, hostile, or not of the layer that it says it is.
 
-    The message says what is wrong and where: the file, the array, the entry.
+    The message says what is wrong and where: the file, the array, the entry. It has at most 2,000 characters, although
+    names in a file may be longer.
     """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(_shortened(text))
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle of a long text: the file's name is at the start, what was expected is near the end."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    start, end = MOST_CHARACTERS * 3 // 5, MOST_CHARACTERS // 3
+    return f"{text[:start]} [... {len(text) - start - end} characters ...] {text[-end:]}"
 
 
 class Header(NamedTuple):
