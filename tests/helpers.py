@@ -122,6 +122,11 @@ class Case:
         y, h_n, tape = reference.forward(*double.arguments, **double.options)
         return {"y": y, "h_n": h_n} | reference.backward(tape, double.dy, double.dh_n)._asdict()
 
+    def expected_forward(self):
+        """The same of the forward pass alone."""
+        double = self.astype(np.float64)
+        return dict(zip(FORWARD, reference.forward(*double.arguments, **double.options)[:2], strict=True))
+
 
 def random_lengths(rng, n_steps, n_batch):
     """Any lengths, but one row is full (if there are several) and one is empty (if there are more)."""
