@@ -210,16 +210,20 @@ def golden(name):
     )  # fmt: skip
 
 
+#: Beginnings of the names of variables that change this library, OpenMP, BLAS, malloc or the meaning of `assert`.
+VARIABLES = ("INDYGRU_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MALLOC_", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+
+
+def clean_environment(**environment):
+    """The variables of this process without those above, whoever has set them, and with these."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)} | environment
+
+
 def run_python(code, *arguments, folder, status=0, timeout=60, **environment):
-    """What a fresh interpreter prints. Only the caller sets variables of this library, OpenMP and BLAS."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("INDYGRU_", "OMP_", "OPENBLAS_", "GOMP_"))
-    }
+    """What a fresh interpreter prints in a clean environment."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=clean | environment, cwd=folder, capture_output=True, text=True, timeout=timeout,
+        env=clean_environment(**environment), cwd=folder, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip() if status == 0 else done.stderr.strip()

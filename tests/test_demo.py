@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 
@@ -29,7 +29,7 @@ def accuracy(text):
 
 
 def run_demo(cwd, *options):
-    environment = {**os.environ, "PYTHONPATH": str(Path(indygru_cpu.__file__).parents[1])}
+    environment = helpers.clean_environment(PYTHONPATH=str(Path(indygru_cpu.__file__).parents[1]))
     command = [sys.executable, "-W", "error", "-m", "indygru_cpu", "demo", *options]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=True)
 
