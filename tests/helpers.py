@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import indygru_cpu
 from indygru_cpu import functional, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,6 +218,12 @@ VARIABLES = ("INDYGRU_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MALLOC_
 def clean_environment(**environment):
     """The variables of this process without those above, whoever has set them, and with these."""
     return {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)} | environment
+
+
+def package_path():
+    """A PYTHONPATH on which a program finds the package under test, and all that this process finds by its own."""
+    paths = [str(Path(indygru_cpu.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return os.pathsep.join(filter(None, paths))
 
 
 def run_python(code, *arguments, folder, status=0, timeout=60, **environment):

@@ -73,8 +73,7 @@ def test_info_without_the_warning_where_there_is_openmp(monkeypatch):
 
 
 def test_python_m_follows_the_environment(tmp_path):
-    package = str(Path(indygru_cpu.__file__).parents[1])
-    environment = helpers.clean_environment(PYTHONPATH=package, INDYGRU_CPU_TIER="baseline")
+    environment = helpers.clean_environment(PYTHONPATH=helpers.package_path(), INDYGRU_CPU_TIER="baseline")
     command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["tier"]["in_use"] == "baseline"
