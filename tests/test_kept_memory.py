@@ -69,12 +69,13 @@ def test_a_tape_stays_as_it_is_while_others_come_and_go():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux does")
 def test_no_more_than_192_megabytes_stay(tmp_path):
     program = """
+        import resource
         import numpy as np
         from indygru_cpu import _core
 
         def resident():
             with open("/proc/self/statm") as told:
-                return int(told.read().split()[1]) * 4096 >> 20
+                return int(told.read().split()[1]) * resource.getpagesize() >> 20
 
         before = resident()
         for sizes in ((80, 80, 80, 80), (180,), (193,), (5, 60, 120, 160), (2,) * 120, (33,)):
