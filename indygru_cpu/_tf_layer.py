@@ -13,7 +13,7 @@ import numpy as np
 
 from indygru_cpu import _cell_checks as check
 from indygru_cpu._registry import Reuse, Size, checked_reuse
-from indygru_cpu._scopes import VariableScope, cell_variables, layer_name
+from indygru_cpu._scopes import VariableScope, cell_called_again, cell_variables, layer_name
 from indygru_cpu._variables import CellVariables, Variable
 
 Array = np.ndarray[Any, Any]
@@ -24,8 +24,9 @@ _building = threading.RLock()
 
 
 def _snake_case(name: str) -> str:
-    """Turn "IndyGRUCell" into "indy_gru_cell"."""
-    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    """Turn "IndyGRUCell" into "indy_gru_cell", and "_Cell", which would be no name of a scope, into "private__cell"."""
+    found = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    return f"private{found}" if found.startswith("_") else found
 
 
 class Layer:
@@ -56,6 +57,8 @@ class Layer:
             if self._variables is None:
                 self._variables = cell_variables(self._base_name, scope, self._reuse, size, self._initialize)
                 self._dtype = self._variables.dtype
+            else:
+                cell_called_again(self._variables)
         self._variables.check_shared(*size)
         return self._variables
 

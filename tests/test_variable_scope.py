@@ -100,10 +100,17 @@ def test_default_names():
             pass
 
 
-def test_the_empty_name_is_the_current_scope():
+def test_the_empty_name_inside_another_scope_adds_a_slash():
     with variable_scope("a"), variable_scope("") as scope:
-        assert scope.name == "a"
-        assert used().scope_name == "a/indy_gru_cell"
+        assert scope.name == "a/"
+        assert [used().scope_name, used().scope_name] == ["a//indy_gru_cell", "a//indy_gru_cell_1"]
+
+
+def test_the_empty_name_at_the_outside_is_the_default_scope_and_counts_on():
+    with variable_scope("") as scope:
+        assert scope.name == ""
+        assert used().scope_name == "indy_gru_cell"
+    assert used().scope_name == "indy_gru_cell_1"
 
 
 @pytest.mark.parametrize("name", [3, b"a", ["a"]])
