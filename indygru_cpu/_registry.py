@@ -45,7 +45,7 @@ def checked_reuse(reuse: object) -> bool | Reuse:
 def _split(name: str) -> tuple[str, int]:
     """Return ("cell", 2) for "cell_2", and ("cell", 0) for "cell"."""
     base, _, number = name.rpartition("_")
-    if base and number.isdecimal() and number.isascii() and number[0] != "0":
+    if base and len(number) < 10 and number.isdecimal() and number.isascii() and number[0] != "0":
         return base, int(number)
     return name, 0
 

@@ -192,7 +192,7 @@ def reset_default_scope(seed: int | None = None) -> None:
     _default = _default_frame(seed)
 
 
-class variable_scope:  # noqa: N801 - the name of the original
+class variable_scope:
     """A context manager that enters a scope: what is made inside is named after it.
 
     Parameters
@@ -314,9 +314,7 @@ def cell_variables(
         target, _ = _entered(frame, scope, base_name, reuse, None, None)
         if target.name and not _OUTERMOST_NAME.fullmatch(target.name):
             raise ValueError(f"{full_name(target.name, VARIABLE_NAMES[0])!r} is not a valid scope name")
-        variables = frame.registry.variables(
-            target.name, target.reuse, size, lambda new: fill(new, target.initializer)
-        )
+        variables = frame.registry.variables(target.name, target.reuse, size, lambda new: fill(new, target.initializer))
         _open(frame, target.name)
         if not isinstance(scope, VariableScope):
             _close(frame.registry, target.name)
