@@ -31,7 +31,7 @@ _CUT_OFF_STDDEV = 0.87962566103423978
 class Initializer:
     """Base of all of them.
 
-    Parameters
+    Attributes
     ----------
     seed : int, numpy.random.SeedSequence or numpy.random.Generator, optional
         An integer gives the same values at every call. None goes by the seed of `reset_default_scope`. By keyword
@@ -270,7 +270,7 @@ class VarianceScaling(Initializer):
     distribution : {"truncated_normal", "untruncated_normal", "uniform"}
         "normal" is "truncated_normal".
     seed, dtype
-        See `Initializer`.
+        As of every `Initializer`.
 
     Raises
     ------

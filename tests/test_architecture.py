@@ -135,7 +135,7 @@ USERS = {
         "spark",
         "torch",
     ],
-    "cell": ["_dynamic_rnn", "tensorflow"],
+    "cell": ["_bidirectional", "_dynamic_rnn", "tensorflow"],
 }
 
 
