@@ -8,7 +8,7 @@ import numpy as np
 
 from indygru_cpu import _cell_checks as check
 from indygru_cpu._cell_run import BATCH_MAJOR, TIME_MAJOR, CellTape, Layout
-from indygru_cpu._scopes import VariableScope, variable_scope
+from indygru_cpu._scopes import VariableScope, any_first_character, variable_scope
 from indygru_cpu.cell import IndyGRUCell
 
 Array = np.ndarray[Any, Any]
@@ -131,4 +131,5 @@ class PreparedCall(NamedTuple):
 
     def run(self, tape: bool) -> tuple[Array, Array, Any]:
         """Return outputs, final state and tape, of a call in the current scope."""
-        return self.cell._run(self.layout, self.inputs, self.state, lengths=self.lengths, tape=tape)
+        with any_first_character():
+            return self.cell._run(self.layout, self.inputs, self.state, lengths=self.lengths, tape=tape)

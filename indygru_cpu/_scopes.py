@@ -13,7 +13,8 @@ Source of the rules: TensorFlow 1.14, as observed (`tf.variable_scope`, `tf.laye
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -293,6 +294,17 @@ class variable_scope:
         else:
             _set_own_names(frame.registry, frame.names)
         _current.set(frame.outside)
+
+
+@contextmanager
+def any_first_character() -> Iterator[None]:
+    """Let names begin with any character. The original runs a sequence in a loop, which has a name of its own."""
+    frame = _frame()
+    token = _current.set(frame._replace(inner=True))
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def cell_variables(
