@@ -24,6 +24,7 @@ from indygru_cpu.layer import IndyGRU
 
 if TYPE_CHECKING:
     from indygru_cpu import initializers
+    from indygru_cpu._bidirectional import bidirectional_dynamic_rnn, reverse_sequence
     from indygru_cpu._dynamic_rnn import dynamic_rnn
     from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
     from indygru_cpu.c_api import get_include
@@ -35,6 +36,7 @@ __all__ = [
     "IndyGRUCell",
     "WeightsError",
     "__version__",
+    "bidirectional_dynamic_rnn",
     "dynamic_rnn",
     "functional",
     "get_include",
@@ -42,6 +44,7 @@ __all__ = [
     "initializers",
     "release_memory",
     "reset_default_scope",
+    "reverse_sequence",
     "variable_scope",
 ]
 
@@ -49,11 +52,13 @@ __all__ = [
 _LATER = {
     "AUTO_REUSE": "_scopes",
     "IndyGRUCell": "cell",
+    "bidirectional_dynamic_rnn": "_bidirectional",
     "dynamic_rnn": "_dynamic_rnn",
     "get_include": "c_api",
     "get_variable_scope": "_scopes",
     "initializers": "initializers",
     "reset_default_scope": "_scopes",
+    "reverse_sequence": "_bidirectional",
     "variable_scope": "_scopes",
 }
 

@@ -161,7 +161,7 @@ USERS = {
         "spark",
         "torch",
     ],
-    "cell": ["_dynamic_rnn", "tensorflow"],
+    "cell": ["_bidirectional", "_dynamic_rnn", "tensorflow"],
 }
 
 

@@ -263,3 +263,19 @@ def test_infinities_in_a_function_are_silent(rng):
     cell = random_cell(rng, np.exp)
     x = np.full((B, D), 1e300)
     cell(x, rng.normal(size=(B, N)))
+
+
+def test_overwriting_the_state_before_backward_changes_no_gradient_of_a_function(rng):
+    cell = IndyGRUCell(7, (np.tanh, lambda y: 1 - y * y))
+    x, h = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 7))
+    for run in (
+        lambda state: dynamic_rnn(cell, x, None, state, tape=True),
+        lambda state: cell.forward(x[:, 0], state),
+    ):
+        outputs, _, tape = run(h.copy())
+        expected = tape.backward(outputs)
+        state = h.copy()
+        outputs, _, tape = run(state)
+        state[:] = 0
+        for name, gradient in tape.backward(outputs).items():
+            np.testing.assert_array_equal(gradient, expected[name], err_msg=name)
