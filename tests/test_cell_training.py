@@ -265,8 +265,9 @@ def test_infinities_in_a_function_are_silent(rng):
     cell(x, rng.normal(size=(B, N)))
 
 
-def test_overwriting_the_state_before_backward_changes_no_gradient_of_a_function(rng):
-    cell = IndyGRUCell(7, (np.tanh, lambda y: 1 - y * y))
+@pytest.mark.parametrize("activation", [(np.tanh, lambda y: 1 - y * y), "tanh"], ids=["function", "name"])
+def test_state_overwritten_before_backward_changes_no_gradient_of_a_cell(rng, activation):
+    cell = IndyGRUCell(7, activation)
     x, h = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 7))
     for run in (
         lambda state: dynamic_rnn(cell, x, None, state, tape=True),
