@@ -105,6 +105,13 @@ class IndyGRU(Passes):
         self._take(given or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng))
         self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
 
+    @classmethod
+    def _with_parameters(
+        cls, configuration: dict[str, Any], arrays: dict[str, Array], num_threads: int | None = None
+    ) -> IndyGRU:
+        """A layer of the constructor's arguments in `configuration` whose parameters are `arrays`, without a copy."""
+        return cls(**configuration, num_threads=num_threads, seed=Parameters(arrays))
+
     def __call__(
         self,
         x: object,
