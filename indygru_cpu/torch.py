@@ -275,8 +275,8 @@ class IndyGRU(Passes):
         Raises
         ------
         TypeError, ValueError
-            A tensor that is not on the CPU, not dense, or of another dtype than the parameters; a shape, a length that
-            does not fit.
+            A tensor that is not on the CPU, not dense, or of another dtype or device than the parameters; a shape, a
+            length, a PackedSequence that does not fit.
         NotImplementedError
             Second derivatives, in the backward pass of a backward pass.
 
