@@ -19,6 +19,8 @@ except ModuleNotFoundError as error:
 
 from indygru_cpu import functional
 from indygru_cpu._memory import release as release_memory
+from indygru_cpu._threads import last_num_threads
+from indygru_cpu._threads import statistics as thread_statistics
 from indygru_cpu._weights import WeightsError
 from indygru_cpu.layer import IndyGRU
 
@@ -42,9 +44,11 @@ __all__ = [
     "get_include",
     "get_variable_scope",
     "initializers",
+    "last_num_threads",
     "release_memory",
     "reset_default_scope",
     "reverse_sequence",
+    "thread_statistics",
     "variable_scope",
 ]
 

@@ -47,6 +47,11 @@ class Weights(NamedTuple):
         return "kernel", self.kernel.dtype
 
 
+def work_of(n_lines: int, kernel: Array) -> int:
+    """Multiply-adds of so many steps of a row; gates and candidate cost some 30 inputs' worth."""
+    return n_lines * kernel.shape[1] * (kernel.shape[0] + 30)
+
+
 class Call(NamedTuple):
     """The checked arguments of `forward`. x and all that is shaped like it, or like y, are as the user gave them."""
 
@@ -83,10 +88,11 @@ class Call(NamedTuple):
         """(T, B, N), or of ragged values (sum of lengths, N)."""
         return self.sequences.shape(self.h0.shape[1])
 
-    def threads(self, num_threads: int | None, passes: int = 1) -> int:
-        """Threads for so many times the work of a forward pass; gates and candidate cost some 30 inputs' worth."""
-        work = passes * self.sequences.n_lines * 3 * self.h0.shape[1] * (self.weights.kernel.shape[0] + 30)
-        return _threads.count(num_threads, work)
+    def threads(self, num_threads: int | None, passes: int = 1, most: int | None = None) -> _threads.Threads:
+        """Threads for so many times the work of a forward pass; at most `most`, unless it asks for a number."""
+        asked = _threads.asked(num_threads)
+        count = _threads.count(asked, passes * work_of(self.sequences.n_lines, self.weights.kernel))
+        return _threads.Threads(count if most is None or asked is not None else min(count, most), asked is None)
 
     def check_out(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Array]) -> None:
         """A user's array for results: of a shape, apart from the arguments and from `others`."""

@@ -58,31 +58,33 @@ cdef Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nog
     return p
 
 
-cdef int threads_of(const indygru_call *call, const Plan *p, int passes) noexcept nogil:
+cdef int threads_of(const indygru_call *call, const Plan *p, Pass way) noexcept nogil:
     """As in _threads.py: one for little work."""
-    cdef double work = 3.0 * passes * lines_before(p, p.row_tiles) * p.n_units
-    if work * (p.group_inputs + UNIT_WORK) < LEAST_PARALLEL_WORK or omp_get_max_threads() == 0:
+    if work_of_call(p, way) < LEAST_PARALLEL_WORK or omp_get_max_threads() == 0:
         return 1
-    return min(call.n_threads, INDYGRU_MOST_SEATS)
+    return clamp_threads(call.n_threads)
 
 
-cdef int run_without(const indygru_call *call, Plan *p, Pass way, int passes) noexcept nogil:
+cdef int run_without(const indygru_call *call, Plan *p, Pass way, bint is_chosen) noexcept nogil:
     """As run_in_python, but with a status."""
     cdef int status = copy_rows(p, call.lengths, NULL, p.n_steps), n_threads
     cdef char *scratch = NULL
+    cdef indygru_choice choice
     if status == INDYGRU_DONE:
-        n_threads = threads_of(call, p, passes)
+        n_threads = begin_call(p, way, threads_of(call, p, way), is_chosen, &choice)
         scratch = way.begin(p, n_threads)
         if scratch is NULL or lacks_blas_room(p, n_threads):
             status = INDYGRU_NO_MEMORY
         else:
             begin_round(p)
             way.go(p, n_threads, scratch)
+            learn(&choice, n_threads)
     end_call(p, scratch)
     return status
 
 
-cdef api int indygru_forward(const indygru_call *call) noexcept nogil:
+cdef int forward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
+    """Threads are call.n_threads, or, if their number is chosen, at most as many."""
     cdef int status = check_run(call)
     if status == INDYGRU_DONE and not has(call.n_batch, call.h):
         status = INDYGRU_BAD_POINTER
@@ -90,7 +92,11 @@ cdef api int indygru_forward(const indygru_call *call) noexcept nogil:
         return status
     cdef Plan p = plan_of_call(call, call.n_steps)
     p.clear_padding = call.lengths is not NULL and call.y is not NULL
-    return run_without(call, &p, FORWARD, 1)
+    return run_without(call, &p, FORWARD, is_chosen)
+
+
+cdef api int indygru_forward(const indygru_call *call) noexcept nogil:
+    return forward_call(call, False)
 
 
 cdef int check_gradients(const indygru_call *call) noexcept nogil:
@@ -104,14 +110,18 @@ cdef int check_gradients(const indygru_call *call) noexcept nogil:
     return INDYGRU_DONE
 
 
-cdef api int indygru_backward(const indygru_call *call) noexcept nogil:
+cdef int backward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
     cdef int status = check_run(call)
     if status == INDYGRU_DONE:
         status = check_gradients(call)
     if status != INDYGRU_DONE:
         return status
     cdef Plan p = plan_of_call(call, call.n_steps)
-    return run_without(call, &p, BACKWARD, 3)
+    return run_without(call, &p, BACKWARD, is_chosen)
+
+
+cdef api int indygru_backward(const indygru_call *call) noexcept nogil:
+    return backward_call(call, False)
 
 
 cdef api int indygru_step(const indygru_call *call) noexcept nogil:

@@ -49,10 +49,10 @@ cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept 
     cdef ptrdiff_t bytes = scratch_bytes(p)
     cdef int i
     if n_threads == 1:  # not worth the entry into a parallel region
-        take_items(p, job, scratch, True)
+        take_items(p, job, scratch, 0)
         return
     for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        take_items(p, job, scratch + i * bytes, i == 0)
+        take_items(p, job, scratch + i * bytes, i)
 
 
 cdef void pack_tile(const Plan *p, ptrdiff_t column, char *scratch) noexcept nogil:
@@ -229,10 +229,11 @@ cdef int clamp_threads(int n_threads) noexcept nogil:
 def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
             const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
             const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, bint clear_padding, int n_groups,
-            int activation, int n_threads, bint reproducible, progress):
+            int activation, int n_threads, bint is_chosen, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
     None. T is n_steps. A row's step t lies at origins + t along the first axis; with origins, x and y may be
-    (S, 1, width), all rows one after the other. From time to time progress(steps done) is called."""
+    (S, 1, width), all rows one after the other. n_threads is the number, or, if it is_chosen here, the most. From time to
+    time progress(steps done) is called."""
     cdef Plan p = plan_of(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
     cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
     try:
@@ -250,7 +251,7 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
     except BaseException:
         release_rows(&p)
         raise
-    run_in_python(&p, FORWARD, clamp_threads(n_threads))
+    run_in_python(&p, FORWARD, clamp_threads(n_threads), is_chosen)
 
 
 cdef void lay_single_step(Plan *p) noexcept nogil:
@@ -301,7 +302,7 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
              const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
              const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads,
-             bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel,
+             bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel,
              real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The rest as in forward."""
@@ -326,7 +327,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.y, p.dy, p.dx = array_of_view(y), array_of_view(dy), array_of_view(dx)
     p.dh = Array(<char *> &dh[0, 0], 0, dh.strides[0])
     p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
-    run_in_python(&p, BACKWARD, clamp_threads(n_threads))
+    run_in_python(&p, BACKWARD, clamp_threads(n_threads), is_chosen)
 
 
 include "_neighbours.pxi"

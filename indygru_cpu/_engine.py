@@ -11,6 +11,7 @@ import numpy as np
 import indygru_cpu._blas  # noqa: F401  (opens BLAS for _core)
 from indygru_cpu import _core, _memory
 from indygru_cpu._call import Call, Weights
+from indygru_cpu._threads import Threads
 
 Array = np.ndarray[Any, Any]
 News = Callable[[int], object] | None
@@ -58,9 +59,9 @@ def step(x: Array, h: Array, weights: Weights, groups: int, activation: int) -> 
     _STEP[h.dtype](x, h, *weights, groups, activation)
 
 
-def infer(call: Call, h: Array, y: Array | None, threads: int, news: News = None) -> None:
+def infer(call: Call, h: Array, y: Array | None, threads: Threads, news: News = None) -> None:
     """H (B, N) IN/OUT; y OUT, or None if it is unwanted."""
-    if threads == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
+    if threads.count == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
         step(call.x, h, call.weights, call.groups, call.activation)
         if y is not None:
             y[0] = h
@@ -71,7 +72,7 @@ def infer(call: Call, h: Array, y: Array | None, threads: int, news: News = None
 
 
 def train(
-    call: Call, h: Array, y: Array, threads: int, recompute: bool, news: News = None, room: Array | None = None
+    call: Call, h: Array, y: Array, threads: Threads, recompute: bool, news: News = None, room: Array | None = None
 ) -> Tape:
     """H (B, N) IN/OUT; y OUT; the gates go into `room`, if there is one, of at least 3 N numbers a valid step."""
     size = 3 * h.shape[1] * call.sequences.n_lines
@@ -80,7 +81,7 @@ def train(
     return Tape(call, y, gates)
 
 
-def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: int, news: News) -> None:
+def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: Threads, news: News) -> None:
     sequences, x = call.sequences, call.x
     is_ragged = sequences.is_ragged
     if is_ragged or sequences.reverse:
@@ -91,11 +92,11 @@ def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads
     has_padding = sequences.lengths is not None and not is_ragged
     _FORWARD[h.dtype](
         sequences.n_steps, x, h, *call.weights, y, gates, sequences.lengths, sequences.origins,
-        has_padding, call.groups, call.activation, threads, call.reproducible, news,
+        has_padding, call.groups, call.activation, *threads, call.reproducible, news,
     )  # fmt: skip
 
 
-def backward(tape: Tape, dy: Array | None, dh: Array, threads: int) -> Gradients:
+def backward(tape: Tape, dy: Array | None, dh: Array, threads: Threads) -> Gradients:
     """Dy, shaped like y, IN, or None for zeros; dh (B, N) of the last state IN, of the first OUT."""
     call, sequences, dtype = tape.call, tape.call.sequences, tape.y.dtype
     n_units = call.h0.shape[1]
@@ -108,7 +109,7 @@ def backward(tape: Tape, dy: Array | None, dh: Array, threads: int) -> Gradients
         dy = None if dy is None else sequences.view(dy)
     _BACKWARD[dtype](
         sequences.n_steps, x, call.h0, *call.weights, y, tape.gates, sequences.lengths, sequences.origins, call.groups,
-        call.activation, threads, call.reproducible, sequences.zeros(n_units, dtype) if dy is None else dy, dh,
+        call.activation, *threads, call.reproducible, sequences.zeros(n_units, dtype) if dy is None else dy, dh,
         seen_dx, *weights,
     )  # fmt: skip
     return Gradients(dx, dh, *weights)

@@ -67,7 +67,13 @@ cdef extern from "indygru_kernels.h" nogil:
     unsigned long long indygru_flush_enter()
     void indygru_flush_leave(unsigned long long saved)
     enum: INDYGRU_MOST_SEATS
-    int indygru_start_teams(int (*start_helpers)(int) noexcept nogil, int (*end_helpers)() noexcept nogil)
+    ctypedef struct indygru_team:
+        pass
+    int indygru_start_teams(int (*start_helpers)(int, indygru_team *) noexcept nogil,
+                            int (*end_helpers)() noexcept nogil)
+    indygru_team *indygru_own_team()
+    void indygru_enter_team(indygru_team *team, int i)
+    void indygru_leave_processor(const indygru_team *team, int i, int processor)
     int indygru_take_seats(int wanted, int least)
     int indygru_seats_taken()
     void indygru_rest()
@@ -83,5 +89,18 @@ cdef extern from "indygru_kernels.h" nogil:
     char *indygru_acquire_step_scratch(ptrdiff_t size)
     void indygru_release_step_scratch(char *scratch)
     int indygru_processor()
-    void indygru_step_aside(int processor)
     long long indygru_now()
+    ctypedef int job_kind_t "enum indygru_job"
+    ctypedef int call_place_t "enum indygru_call_place"
+    enum: INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS
+    enum: INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES, INDYGRU_N_WORK_CLASSES, INDYGRU_N_ARMS
+    ctypedef struct indygru_choice:
+        int n_threads
+        long long start
+    indygru_choice indygru_choose_threads(job_kind_t job, double work, int most)
+    void indygru_learn(const indygru_choice *choice)
+    void indygru_note_call(int n_threads)
+    void indygru_forget_call()
+    int indygru_last_n_threads()
+    double indygru_known_cost(job_kind_t job, int work_class, call_place_t place, int arm)
+    void indygru_forget_costs()

@@ -153,11 +153,27 @@ cdef void end_call(Plan *p, char *scratch) noexcept nogil:
 
 # Forward or backward: its scratch and the way through it, taken by run_in_python and by run_without (_capi.pxi).
 cdef struct Pass:
+    job_kind_t kind
+    int times_forward  # the work
     char *(*begin)(Plan *, int) noexcept nogil
     int (*go)(Plan *, int, char *) except -1 nogil
 
-cdef Pass FORWARD = Pass(begin_forward, forward_tiles)
-cdef Pass BACKWARD = Pass(begin_backward, backward_chunks)
+cdef Pass FORWARD = Pass(INDYGRU_FORWARD_JOB, 1, begin_forward, forward_tiles)
+cdef Pass BACKWARD = Pass(INDYGRU_BACKWARD_JOB, 3, begin_backward, backward_chunks)
+
+
+cdef double work_of_call(const Plan *p, Pass way) noexcept nogil:
+    """Multiply-adds, as work_of in _call.py."""
+    return 3.0 * way.times_forward * lines_before(p, p.row_tiles) * p.n_units * (p.group_inputs + UNIT_WORK)
+
+
+cdef int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:
+    """The number of threads, and the choice of it, which has none if there was nothing to choose."""
+    choice.n_threads = 0
+    if n_threads > 1 and is_chosen:
+        choice[0] = indygru_choose_threads(way.kind, work_of_call(p, way), n_threads)
+        return choice.n_threads
+    return n_threads
 
 
 cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
@@ -166,8 +182,17 @@ cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
     return through_blas and not has_blas_room(n_threads, <size_t> n_threads * BLAS_BUFFER)
 
 
-cdef int run_in_python(Plan *p, Pass way, int n_threads) except -1:
+cdef void learn(const indygru_choice *choice, int n_threads) noexcept nogil:
+    """After a call that came to its end."""
+    if choice.n_threads:
+        indygru_learn(choice)
+    indygru_note_call(n_threads)
+
+
+cdef int run_in_python(Plan *p, Pass way, int n_threads, bint is_chosen) except -1:
     cdef char *scratch = NULL
+    cdef indygru_choice choice
+    n_threads = begin_call(p, way, n_threads, is_chosen, &choice)
     try:
         scratch = found(way.begin(p, n_threads), p.scratch_size)
         if lacks_blas_room(p, n_threads):
@@ -176,6 +201,7 @@ cdef int run_in_python(Plan *p, Pass way, int n_threads) except -1:
         with nogil:
             way.go(p, n_threads, scratch)
         look_around(p)
+        learn(&choice, n_threads)
     finally:
         end_call(p, scratch)
     return 0

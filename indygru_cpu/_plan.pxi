@@ -87,6 +87,7 @@ cdef struct Plan:
     bint x_lies, dx_lies                         # where they lie, or x_lines and dx_lines
     ptrdiff_t next_item, n_items, steps_told     # of a round
     ptrdiff_t processor                          # of the calling thread, in its last item
+    indygru_team *team                           # its helpers, or NULL: it has none
     ptrdiff_t lap                                # steps of a tile that forward takes at once
     bint in_python                               # whether to look for signals between rounds
     PyObject *progress                           # called with steps_done, or NULL

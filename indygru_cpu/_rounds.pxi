@@ -31,12 +31,8 @@ def set_seconds_of_a_round(double seconds):
 
 
 def processor():
-    """The one that this thread is on; -1 where that cannot be told. For tests, as the next."""
+    """The one that this thread is on; -1 where that cannot be told. For tests."""
     return indygru_processor()
-
-
-def step_aside(int processor):
-    indygru_step_aside(processor)
 
 
 cdef void begin_round(Plan *p) noexcept nogil:
@@ -100,17 +96,20 @@ cdef void leave_tile(const Plan *p, ptrdiff_t index, ptrdiff_t steps) noexcept n
     put(&p.done[index], steps)
 
 
-cdef void take_items(Plan *p, job_t job, char *scratch, bint is_caller) noexcept nogil:
-    """One thread's part of a round. An item that it has begun it finishes; forward's ends in time.
+cdef void take_items(Plan *p, job_t job, char *scratch, int thread) noexcept nogil:
+    """One thread's part of a round; thread 0 is the caller. An item that it has begun it finishes; forward's ends in
+    time.
 
     Other libraries' threads wait for work in loops that hold a processor for long after their last product. The system
     may then leave two of ours on the other one, because all of them look as busy."""
     cdef ptrdiff_t item = take_next(&p.next_item)
+    if thread > 0:
+        indygru_enter_team(p.team, thread)
     while item < p.n_items:
-        if is_caller:
+        if thread == 0:
             put(&p.processor, indygru_processor())
         else:
-            indygru_step_aside(<int> look_at(&p.processor))
+            indygru_leave_processor(p.team, thread, <int> look_at(&p.processor))
         job(p, item, scratch)
         if time_is_up(p):
             return
@@ -136,6 +135,7 @@ cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *
     p.next_item, p.n_items = 0, n_items
     while p.next_item < n_items:
         team = take_team(p, n_threads, blas)
+        p.team = indygru_own_team() if team > 1 else NULL
         play_round(p, job, team, scratch)
         indygru_leave_seats(team)
         if time_is_up(p):

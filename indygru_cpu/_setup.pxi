@@ -12,11 +12,15 @@ cdef extern from *:
     static int omp_get_max_threads(void) { return 0; }
     #endif
     /* OpenMP keeps the threads of a region for the next region of the same thread. */
-    static int start_helpers(int n_threads)
+    static int start_helpers(int n_threads, indygru_team *team)
     {
         int n = 0;
-    #pragma omp parallel num_threads(n_threads) reduction(+ : n)
-        n += 1;
+    #pragma omp parallel for num_threads(n_threads) schedule(static, 1) reduction(+ : n)
+        for (int i = 0; i < n_threads; i++) {
+            if (i > 0)
+                indygru_enter_team(team, i);
+            n += 1;
+        }
         return n == n_threads ? 0 : -1;
     }
     #if defined(_WIN32)
@@ -66,7 +70,7 @@ cdef extern from *:
     ctypedef void (*set_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
     bint has_blas_room(int n_threads, size_t size) noexcept nogil
-    int start_helpers(int n_threads) noexcept nogil
+    int start_helpers(int n_threads, indygru_team *team) noexcept nogil
     int end_helpers() noexcept nogil
 
 MOST_THREADS = INDYGRU_MOST_SEATS
@@ -128,6 +132,41 @@ def openmp_threads():
 
 def is_forked():
     return bool(indygru_is_forked())
+
+
+def last_threads():
+    """Of the last call of this thread; 0: there was none."""
+    return indygru_last_n_threads()
+
+
+def known_costs():
+    """What choices of a number of threads rest on: (job, log2 of the multiply-adds, place) -> {arm: nanoseconds each}."""
+    jobs, places = ("forward", "backward", "step"), ("following", "alone")
+    found = {}
+    for job in range(INDYGRU_N_JOBS):
+        for work_class in range(INDYGRU_N_WORK_CLASSES):
+            for place in range(INDYGRU_N_PLACES):
+                costs = {1 << arm: indygru_known_cost(job, work_class, place, arm) for arm in range(INDYGRU_N_ARMS)}
+                if any(costs.values()):
+                    found[jobs[job], work_class, places[place]] = {n: cost for n, cost in costs.items() if cost}
+    return found
+
+
+def forget_costs():
+    indygru_forget_costs()
+
+
+def choose_threads(int job, double work, int most, bint follows, nanoseconds):
+    """For tests: a choice, as of a call that takes nanoseconds[its number of threads]. The number."""
+    cdef indygru_choice choice
+    if follows:
+        indygru_note_call(1)
+    else:
+        indygru_forget_call()
+    choice = indygru_choose_threads(<job_kind_t> job, work, most)
+    choice.start = indygru_now() - <long long> nanoseconds[choice.n_threads]
+    indygru_learn(&choice)
+    return choice.n_threads
 
 
 def threads_at_work():

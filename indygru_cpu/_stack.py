@@ -46,6 +46,7 @@ class Stack(NamedTuple):
     reproducible: bool
     num_threads: int | None
     directions: int
+    most_threads: int | None = None  # of calls that do not say
 
     @classmethod
     def of(cls, layer: Weighted, arrays: dict[str, Array], num_threads: int | None) -> Stack:
@@ -111,7 +112,8 @@ def _infer_layer(
     for i in stack.places(layer):
         call = stack.call(i, x, h, rows)
         y = None if out is None else columns(out, i % stack.directions, h.shape[2])
-        _engine.infer(call, call.h0, y, call.threads(stack.num_threads), progress.of_a_call())
+        threads = call.threads(stack.num_threads, most=stack.most_threads)
+        _engine.infer(call, call.h0, y, threads, progress.of_a_call())
         progress.add(rows.n_steps)
 
 
@@ -123,7 +125,7 @@ def forward(
     tape, layers = Tape([], []), range(len(stack.weights))
     calls = [stack.call(i, x, h0, sequences) for i in range(len(h0))]
     # Asked before dropout draws: a fork's warning may be an error, and must leave everything as it was.
-    threads = [call.threads(stack.num_threads) for call in calls]
+    threads = [call.threads(stack.num_threads, most=stack.most_threads) for call in calls]
     h_n[...] = h0
     for layer in layers:
         is_last = layer == len(stack.weights) - 1
@@ -149,7 +151,9 @@ class Gradients(NamedTuple):
     weights: list[list[Sequence[Array]]]
 
 
-def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int | None) -> Gradients:
+def backward(
+    tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int | None, most_threads: int | None = None
+) -> Gradients:
     """From the last layer to the first."""
     found: list[list[Sequence[Array]]] = []
     call, directions = tape.layers[0][0].call, len(tape.layers[0])
@@ -159,7 +163,8 @@ def backward(tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int 
         gradients = []
         for direction, kept in enumerate(tape.layers[layer]):
             own_dy = None if dy is None else columns(dy, direction, shape[2])
-            own_dh, threads = dh[layer * directions + direction], kept.call.threads(num_threads, passes=3)
+            own_dh = dh[layer * directions + direction]
+            threads = kept.call.threads(num_threads, passes=3, most=most_threads)
             gradients.append(_engine.backward(kept, own_dy, own_dh, threads))
         dy = gradients[0].x
         for other in gradients[1:]:

@@ -20,6 +20,7 @@ cdef class Steps:
     cdef char *saved  # the state before a step that a signal or a fork may end
     cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, work
     cdef int n_threads
+    cdef bint is_chosen
     cdef bint is_stepping  # whether `saved` is the state to go back to
     cdef ptrdiff_t user    # fork generation of the process in which a thread is using the stream, or 0
     cdef readonly object _stack  # the weights that are packed, and options
@@ -28,8 +29,9 @@ cdef class Steps:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, stack, ptrdiff_t n_batch, int n_threads):
-        """The stack's weights are arrays of one dtype; n_batch is at least 1."""
+    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint is_chosen):
+        """The stack's weights are arrays of one dtype; n_batch is at least 1. n_threads is the number of a step, or, if it
+        is_chosen at each, the most."""
         cdef ptrdiff_t k, bytes, scratch = 0, weights = 0
         cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
@@ -41,7 +43,7 @@ cdef class Steps:
         require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
         require(n_groups >= 1 and self.n_inputs % n_groups == 0 and self.n_units % n_groups == 0, "groups")
         require(not has_overflow(self.n_layers, n_batch, max(self.n_inputs, self.n_units), self.n_units), "batch_size")
-        self.n_threads, self.work = clamp_threads(n_threads), 0
+        self.n_threads, self.is_chosen, self.work = clamp_threads(n_threads), is_chosen, 0
         self.state_bytes = n_batch * self.n_units * self.itemsize
         self.state_room, self.y_room = Room(self.n_layers * self.state_bytes), Room(self.state_bytes)
         self.state_data, self.y_data = self.state_room.start, self.y_room.start
@@ -248,17 +250,24 @@ cdef class Steps:
         """With signals between rounds; if one ends the step, the state is as before."""
         cdef ptrdiff_t k, size = self.n_layers * self.state_bytes
         cdef Plan *p
+        cdef indygru_choice choice
+        cdef int n_threads
         if self.n_threads > 1 and indygru_is_forked():
             self.n_threads = self._serial_threads()
         memcpy(self.saved, self.state_data, size)
         self.is_stepping = True
+        choice.n_threads, n_threads = 0, self.n_threads
+        if n_threads > 1 and self.is_chosen:
+            choice = indygru_choose_threads(INDYGRU_STEP_JOB, self.work, n_threads)
+            n_threads = choice.n_threads
         try:
             for k in range(self.n_layers):
                 p = self.plan_of_layer(k, x, x_row)
                 begin_round(p)
                 with nogil:
-                    go_through(p, forward_tile, p.row_tiles * p.unit_tiles, self.n_threads, self.scratch, False)
+                    go_through(p, forward_tile, p.row_tiles * p.unit_tiles, n_threads, self.scratch, False)
                 look_around(p)
+            learn(&choice, n_threads)
         except BaseException:
             memcpy(self.state_data, self.saved, size)
             raise

@@ -1,10 +1,12 @@
-"""How many threads a call uses, and why.
+"""How many threads a call may use, and why.
 
-Asked for (`num_threads=`), else OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process
-may use, and its cgroup's share of processor time (both as they were when first asked), less the threads that calls of
-other Python threads have at work. A child made by fork after a parallel call stays serial, because OpenMP does not
-survive that; a small job stays serial, because a parallel region would save it microseconds, and costs milliseconds
-where another program holds a core.
+As many as it asks for (`num_threads=`, or else the variable INDYGRU_CPU_NUM_THREADS). A call that does not say may use
+OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process may use, and its cgroup's share
+of processor time (both as they were when first asked), less the threads that calls of other Python threads have at
+work. Up to these the core chooses a number by what such calls have taken (csrc/choice.c).
+
+A child made by fork after a parallel call stays serial, because OpenMP does not survive that. A small job stays serial,
+because a parallel region would save it microseconds.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from indygru_cpu import _core
 
@@ -27,6 +29,9 @@ LEAST_WORK = _core.LEAST_WORK
 #: Of all calls of a process that are at work at once.
 MOST_THREADS = _core.MOST_THREADS
 
+#: The number of threads of calls that do not say, in the environment; "auto", the default, chooses.
+VARIABLE = "INDYGRU_CPU_NUM_THREADS"
+
 _warned_of_fork = False
 
 
@@ -36,6 +41,91 @@ class Choice:
 
     count: int
     reason: str
+
+
+class Threads(NamedTuple):
+    """Threads of a call: the number, or, if the core chooses, the most."""
+
+    count: int
+    is_chosen: bool
+
+
+class ThreadStatistics(NamedTuple):
+    """What calls of one kind have taken.
+
+    Attributes
+    ----------
+    job : str
+        forward, backward, or step (of a stream).
+    multiply_adds : tuple of float
+        The work of such a call, from and to.
+    place : str
+        following, right after another call of the same Python thread, or alone.
+    nanoseconds : dict of int to float
+        A moving average for each multiply-add, by the number of threads.
+    """
+
+    job: str
+    multiply_adds: tuple[float, float]
+    place: str
+    nanoseconds: dict[int, float]
+
+
+def statistics() -> list[ThreadStatistics]:
+    """Tell what the numbers of threads of calls that do not say are chosen by.
+
+    Returns
+    -------
+    list of ThreadStatistics
+        Of calls that had a choice since the process began.
+
+    Examples
+    --------
+    >>> import indygru_cpu
+    >>> for each in indygru_cpu.thread_statistics():
+    ...     print(each.job, each.place, each.multiply_adds, each.nanoseconds)  # doctest: +SKIP
+    """
+    return [
+        ThreadStatistics(job, (2.0**size, 2.0 ** (size + 1)), place, costs)
+        for (job, size, place), costs in _core.known_costs().items()
+    ]
+
+
+def last_num_threads() -> int:
+    """Tell how many threads the last call of this Python thread ran on, forward, backward or step.
+
+    Returns
+    -------
+    int
+        0 if there was no call. A call on several Python threads counts for the one that made it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import indygru_cpu
+    >>> y, h_n = indygru_cpu.IndyGRU(3, 5, seed=0)(np.ones((9, 4, 3), np.float32))
+    >>> indygru_cpu.last_num_threads()
+    1
+    """
+    return _core.last_threads()
+
+
+def _from_environment() -> int | None:
+    text = os.environ.get(VARIABLE, "auto")
+    if text == "auto":
+        return None
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise ImportError(f"{VARIABLE}: expected auto or a number of threads of at least 1, got {text[:100]!r}")
+    return int(text)
+
+
+#: Read once.
+_ENVIRONMENT = _from_environment()
+
+
+def asked(num_threads: int | None) -> int | None:
+    """The number that a call, or else the environment, asks for."""
+    return _ENVIRONMENT if num_threads is None else num_threads
 
 
 def _read(path: Path) -> str:

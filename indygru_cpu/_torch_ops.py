@@ -147,7 +147,7 @@ class _Start(NamedTuple):
             lengths = check.lengths("lengths", lengths, n_steps, n_batch)
         threads = min(torch.get_num_threads(), _threads.default().count)
         stack = _stack.Stack(
-            [directions], groups, check.activation_index(activation), reproducible, threads, sizes.directions
+            [directions], groups, check.activation_index(activation), reproducible, None, sizes.directions, threads
         )
         return cls(sizes, stack, form, x, h0, Sequences.padded(n_steps, n_batch, lengths))
 
@@ -195,7 +195,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     if keep_gates:
         for i in start.stack.places(0):
             call = start.stack.call(i, start.x, start.h0, start.sequences)
-            threads = call.threads(start.stack.num_threads)
+            threads = call.threads(None, most=start.stack.most_threads)
             _engine.train(call, states[i], start.columns(y_inward, i), threads, False, room=gates[i])
     else:
         _stack.infer(start.stack, start.x, states, y_inward, start.sequences, SILENCE)
@@ -249,7 +249,7 @@ def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tens
         size = 3 * call.h0.shape[1] * call.sequences.n_lines
         tapes.append(_engine.Tape(call, start.columns(y_inward, i), rooms[i, :size] if kept else None))
     dy_inward = None if dy_array is None else form.inward(dy_array)
-    found = _stack.backward(_stack.Tape([tapes], []), dy_inward, dh, start.stack.num_threads)
+    found = _stack.backward(_stack.Tape([tapes], []), dy_inward, dh, None, start.stack.most_threads)
     has_bias = arguments[4] is not None
     weights = [array for direction in found.weights[0] for array in direction[: 2 + has_bias]]
     # Contiguous, as the compiler is told: of an input that was transposed, this alone takes a copy.

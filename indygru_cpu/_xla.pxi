@@ -326,7 +326,7 @@ cdef int forward_member(const XlaCallFrame *frame, const Member *member, ptrdiff
     if frame.results.size > 2:
         call.tape = result(frame, member, 2)
     memcpy(call.h, operand(frame, member, AT_H0), member_bytes(member, frame.results.buffers[1]))
-    return indygru_forward(&call)
+    return forward_call(&call, options_of(frame)[OF_DEFAULT_THREADS] != 0)
 
 
 cdef int backward_member(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
@@ -343,7 +343,7 @@ cdef int backward_member(const XlaCallFrame *frame, const Member *member, ptrdif
         memset(call.dx, 0, member_bytes(member, frame.results.buffers[AT_X]))
     for i in range(AT_KERNEL, AT_BIAS + 1):
         memset(result(frame, member, <int> i), 0, member_bytes(member, frame.results.buffers[i]))
-    return indygru_backward(&call)
+    return backward_call(&call, options_of(frame)[OF_DEFAULT_THREADS] != 0)
 
 
 ctypedef int (*member_t)(const XlaCallFrame *, const Member *, ptrdiff_t *) noexcept nogil

@@ -111,8 +111,9 @@ def indygru(
     given = [x, h0, *_weights(params)]
     stand_ins = [*map(_stand_in, given), _stand_in(lengths) if isinstance(lengths, jax.Array) else lengths]
     call = _checked(*stand_ins, groups=groups, activation=activation, reproducible=reproducible)
-    threads = min(check.num_threads(num_threads) or _threads.default().count, _threads.MOST_THREADS)
-    options = _Options(call.activation, call.groups, call.reproducible, threads, num_threads is None)
+    asked = _threads.asked(check.num_threads(num_threads))
+    threads = min(asked or _threads.default().count, _threads.MOST_THREADS)
+    options = _Options(call.activation, call.groups, call.reproducible, threads, asked is None)
     none = [*call[:2], *call.weights]
     operands = [jax.numpy.asarray(n if array is None else array) for array, n in zip(given, none, strict=True)]
     operands.append(_int32_lengths(lengths, call))

@@ -8,7 +8,7 @@ import numpy as np
 
 from indygru_cpu import _core, _memory, _threads
 from indygru_cpu import _validation as check
-from indygru_cpu._call import Weights
+from indygru_cpu._call import Weights, work_of
 from indygru_cpu._progress import SILENCE
 from indygru_cpu._sequences import Sequences
 from indygru_cpu._stack import Stack, infer
@@ -52,9 +52,9 @@ class Stream(_core.Steps):
         n_batch = check.size(batch_size, "batch_size")
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
         check.countable("batch_size and the layer's sizes", (layer.num_layers, n_batch, 3 * layer.hidden_size))
-        work = n_batch * sum(kernel.size for ((kernel, _, _),) in stack.weights)
-        threads = _threads.count(stack.num_threads, work)
-        super().__init__(stack, n_batch, threads)
+        work = sum(work_of(n_batch, kernel) for ((kernel, _, _),) in stack.weights)
+        asked = _threads.asked(stack.num_threads)
+        super().__init__(stack, n_batch, _threads.count(asked, work), asked is None)
         self._layer = layer
 
     @property

@@ -67,8 +67,8 @@ def test_no_array_is_copied(monkeypatch, batch_first):
         seen.update(x=call.x, h0=call.h0, **call.weights._asdict(), y=y, gates=room)
         return _engine.train(call, h, y, *args, room=room, **options)
 
-    def backward(tape, dy, dh_n, threads):
-        found = _stack.backward(tape, dy, dh_n, threads)
+    def backward(tape, dy, dh_n, *threads):
+        found = _stack.backward(tape, dy, dh_n, *threads)
         seen.update(dy=dy, dh_n=dh_n, taped_x=tape.layers[0][0].call.x, taped_y=tape.layers[0][0].y, dx=found.x)
         return found
 

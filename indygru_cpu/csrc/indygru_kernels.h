@@ -155,9 +155,12 @@ void indygru_release_step_scratch(char *scratch);
 /* OpenBLAS has a fixed number of work buffers: this many callers stay far below it. */
 #define INDYGRU_MOST_SEATS INDYGRU_MAX_THREADS
 
-/* Once, at import; 0 on success. `start_helpers` makes OpenMP start the threads of a team of n_threads, and keep them
- * for the calling thread; `end_helpers` ends those that it keeps. Both return 0 on success. */
-int indygru_start_teams(int (*start_helpers)(int n_threads), int (*end_helpers)(void));
+/* The helpers that OpenMP keeps for one calling thread: who they are, and where they may run. */
+typedef struct indygru_team indygru_team;
+
+/* Once, at import; 0 on success. `start_helpers` makes OpenMP start the threads of a team of n_threads, which enter it,
+ * and keep them for the calling thread; `end_helpers` ends those that it keeps. Both return 0 on success. */
+int indygru_start_teams(int (*start_helpers)(int n_threads, indygru_team *team), int (*end_helpers)(void));
 
 /* Up to `wanted` seats, as far as there are any, but at least `least`; the number may be 0. While a fork is made it
    waits. */
@@ -181,9 +184,44 @@ ptrdiff_t indygru_fork_generation(void);
 /* The processor that the calling thread is on; -1 where that cannot be told. */
 int indygru_processor(void);
 
-/* Moves the calling thread off a processor, if it is on that one and may run on others. It may run where it could. */
-void indygru_step_aside(int processor);
+/* The calling thread's; NULL: it has none yet, or there was no memory. */
+indygru_team *indygru_own_team(void);
+
+/* A helper, number i of at least 1, tells the team who it is. */
+void indygru_enter_team(indygru_team *team, int i);
+
+/* Moves the calling helper off a processor, if it is on that one and may run on others. */
+void indygru_leave_processor(const indygru_team *team, int i, int processor);
 
 long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
+
+/* How many threads a call runs on that does not say (choice.c). */
+enum indygru_job { INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS };
+enum indygru_call_place { INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES }; /* right after a call, or later */
+#define INDYGRU_N_WORK_CLASSES 64 /* powers of two of multiply-adds */
+#define INDYGRU_N_ARMS 7          /* 1, 2, 4, ... 64 threads */
+
+typedef struct {
+    enum indygru_job job;
+    enum indygru_call_place place;
+    int work_class, arm, n_threads;
+    double work;
+    long long start;
+} indygru_choice;
+
+/* The number of threads, from 1 to `most`, for so many multiply-adds, and when the call began. */
+indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most);
+
+/* Takes note of the time since the choice. A call that an error has ended teaches nothing. */
+void indygru_learn(const indygru_choice *choice);
+
+/* At the end of each call of the calling thread, chosen or not. */
+void indygru_note_call(int n_threads);
+void indygru_forget_call(void);   /* as if it had been long ago, for tests */
+int indygru_last_n_threads(void); /* 0: there was no call */
+
+/* Nanoseconds a multiply-add; 0: not tried. */
+double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm);
+void indygru_forget_costs(void);
 
 #endif

@@ -9,16 +9,17 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
-static int seats;          /* taken */
-static int kept;           /* threads that OpenMP keeps for all threads that have called */
-static pthread_key_t ours; /* how many of them it keeps for the calling thread */
-static int was_parallel;   /* whether there ever was a team */
-static int forking;        /* forks that wait for seats, or are being made */
+static int seats;              /* taken */
+static int kept;               /* threads that OpenMP keeps for all threads that have called */
+static pthread_key_t own_team; /* indygru_team of the calling thread */
+static int was_parallel;       /* whether there ever was a team */
+static int forking;            /* forks that wait for seats, or are being made */
 static int forked, survives_fork;
 static ptrdiff_t fork_generation = 1;
-static int (*start_helpers)(int), (*end_helpers)(void);
+static int (*start_helpers)(int, indygru_team *), (*end_helpers)(void);
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* who tries and then starts threads */
 
 static int take_free_seats(int wanted, int least)
@@ -54,8 +55,120 @@ void indygru_rest(void)
     nanosleep(&moment, NULL);
 }
 
-static int own_helpers(void) { return (int)(intptr_t)pthread_getspecific(ours); }
-static void forget_helpers(void *n) { __atomic_sub_fetch(&kept, (int)(intptr_t)n, __ATOMIC_RELAXED); }
+/* What is known of the helpers that OpenMP keeps for one calling thread. */
+struct indygru_team {
+    int n_helpers;      /* that OpenMP keeps */
+    int n_at_work;      /* helpers of the work that is done now */
+    long long last_end; /* of a team's work */
+#ifdef __linux__
+    struct {
+        pid_t id;          /* of the thread; 0: unknown */
+        int is_placed;     /* whether its mask may leave out a processor now */
+        cpu_set_t allowed; /* its mask before */
+    } helpers[INDYGRU_MOST_SEATS];
+#endif
+};
+
+indygru_team *indygru_own_team(void) { return pthread_getspecific(own_team); }
+
+static indygru_team *new_team(void)
+{
+    indygru_team *team = (indygru_team *)indygru_allocate(sizeof *team);
+    if (!team)
+        return NULL;
+    memset(team, 0, sizeof *team);
+    if (pthread_setspecific(own_team, team) == 0)
+        return team;
+    indygru_free((char *)team);
+    return NULL;
+}
+
+/* When a thread ends, so do its helpers. */
+static void forget_team(void *own)
+{
+    indygru_team *team = own;
+    __atomic_sub_fetch(&kept, team->n_helpers, __ATOMIC_RELAXED);
+    indygru_free((char *)team);
+}
+
+/* A helper that has slept for some milliseconds is woken on the caller's processor in most cases, even though others
+ * are idle, and runs there only when the caller waits for it or its time slice ends: half a millisecond later or more.
+ * So the caller takes its own processor out of the helpers' masks before it wakes them, and gives the masks back after
+ * the team's work. Its own mask is never changed. */
+#ifdef __linux__
+
+enum {
+    AWAKE = 100 * 1000, /* nanoseconds after a team's work within which its helpers have not slept */
+    MOST_PLACED = 16    /* helpers: a change of mask costs a third of a microsecond for each */
+};
+
+int indygru_processor(void) { return sched_getcpu(); }
+
+void indygru_enter_team(indygru_team *team, int i)
+{
+    static _Thread_local pid_t own_id;
+    if (!own_id)
+        own_id = (pid_t)syscall(SYS_gettid);
+    if (team)
+        team->helpers[i].id = own_id;
+}
+
+/* Sets a thread's mask to all of `allowed` but one processor, if at least n are left. */
+static int leave_out(pid_t id, const cpu_set_t *allowed, int processor, int n)
+{
+    cpu_set_t others = *allowed;
+    CPU_CLR(processor, &others);
+    return CPU_COUNT(&others) >= n && sched_setaffinity(id, sizeof others, &others) == 0;
+}
+
+/* A helper of the team may have ended, where another library shares this OpenMP and has used fewer threads: the system
+ * may have given its id to another process. */
+static int is_of_this_process(pid_t id) { return id && syscall(SYS_tgkill, getpid(), id, 0) == 0; }
+
+static void place_helpers(indygru_team *team, int n)
+{
+    team->n_at_work = n;
+    int processor = sched_getcpu();
+    if (processor < 0 || processor >= CPU_SETSIZE || n > MOST_PLACED || indygru_now() - team->last_end < AWAKE)
+        return;
+    for (int i = 1; i <= n; i++) {
+        pid_t id = team->helpers[i].id;
+        cpu_set_t *allowed = &team->helpers[i].allowed;
+        /* Larger machines have larger sets: there the first call fails, and nothing is done. */
+        if (is_of_this_process(id) && sched_getaffinity(id, sizeof *allowed, allowed) == 0)
+            team->helpers[i].is_placed = leave_out(id, allowed, processor, n);
+    }
+}
+
+static void give_back_masks(indygru_team *team, int n)
+{
+    for (int i = 1; i <= n; i++)
+        if (team->helpers[i].is_placed) {
+            team->helpers[i].is_placed = 0;
+            if (is_of_this_process(team->helpers[i].id))
+                sched_setaffinity(team->helpers[i].id, sizeof(cpu_set_t), &team->helpers[i].allowed);
+        }
+    team->last_end = indygru_now();
+}
+
+void indygru_leave_processor(const indygru_team *team, int i, int processor)
+{
+    cpu_set_t allowed;
+    if (!team || processor < 0 || processor >= CPU_SETSIZE || sched_getcpu() != processor)
+        return;
+    if (team->helpers[i].is_placed) /* the caller has moved since */
+        leave_out(0, &team->helpers[i].allowed, processor, team->n_at_work);
+    else if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && leave_out(0, &allowed, processor, team->n_at_work))
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+#else
+int indygru_processor(void) { return -1; }
+void indygru_enter_team(indygru_team *team, int i) { (void)team, (void)i; }
+static void place_helpers(indygru_team *team, int n) { (void)team, (void)n; }
+static void give_back_masks(indygru_team *team, int n) { (void)team, (void)n; }
+void indygru_leave_processor(const indygru_team *team, int i, int processor) { (void)team, (void)i, (void)processor; }
+#endif
 
 typedef struct {
     pthread_mutex_t *gate;
@@ -102,69 +215,58 @@ static int try_threads(int wanted)
     return n;
 }
 
-/* Starts up to `missing` further helpers for the calling thread, which has `own`; how many cannot be started.
+/* Starts up to `missing` further helpers for the calling thread; how many cannot be started.
  * One thread of the process at a time: between its trial and its start no other call takes what it has found. */
-static int start_missing(int missing, int own)
+static int start_missing(int missing, indygru_team *team)
 {
     pthread_mutex_lock(&starting);
     int found = try_threads(missing);
     if (found > 0)
-        start_helpers(1 + own + found);
+        start_helpers(1 + team->n_helpers + found, team);
     pthread_mutex_unlock(&starting);
     return missing - found;
 }
 
 int indygru_grant_team(int wanted)
 {
-    int own = own_helpers(), missing = wanted - 1 - own;
-    if (missing > 0) {
-        missing = start_missing(missing, own);
-        __atomic_sub_fetch(&seats, missing, __ATOMIC_ACQ_REL);
-        wanted -= missing;
+    indygru_team *team = indygru_own_team();
+    int missing = wanted - 1;
+    if (!team)
+        team = new_team();
+    if (team) {
+        missing -= team->n_helpers;
+        missing = missing > 0 ? start_missing(missing, team) : 0;
     }
-    if (wanted > 1)
+    __atomic_sub_fetch(&seats, missing, __ATOMIC_ACQ_REL);
+    wanted -= missing;
+    if (wanted > 1) {
         __atomic_store_n(&was_parallel, 1, __ATOMIC_RELAXED);
+        place_helpers(team, wanted - 1);
+    }
     return wanted;
 }
 
-static void keep_helpers(int n)
+static void keep_helpers(indygru_team *team, int n)
 {
-    int before = own_helpers();
-    if (n == before)
+    int more = n - team->n_helpers;
+    if (more == 0)
         return;
-    if (__atomic_add_fetch(&kept, n - before, __ATOMIC_RELAXED) > INDYGRU_MOST_SEATS && end_helpers() == 0) {
-        forget_helpers((void *)(intptr_t)n);
+    if (__atomic_add_fetch(&kept, more, __ATOMIC_RELAXED) > INDYGRU_MOST_SEATS && end_helpers() == 0) {
+        __atomic_sub_fetch(&kept, n, __ATOMIC_RELAXED);
         n = 0;
     }
-    pthread_setspecific(ours, (void *)(intptr_t)n);
+    team->n_helpers = n;
 }
 
 void indygru_leave_seats(int n_threads)
 {
-    if (n_threads > 1)
-        keep_helpers(n_threads - 1);
+    indygru_team *team = n_threads > 1 ? indygru_own_team() : NULL;
+    if (team) {
+        give_back_masks(team, n_threads - 1);
+        keep_helpers(team, n_threads - 1);
+    }
     __atomic_sub_fetch(&seats, n_threads, __ATOMIC_ACQ_REL);
 }
-
-#ifdef __linux__
-
-int indygru_processor(void) { return sched_getcpu(); }
-
-void indygru_step_aside(int processor)
-{
-    cpu_set_t allowed, others; /* larger machines have larger sets: there the first call fails, and nothing is done */
-    if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof allowed, &allowed))
-        return;
-    others = allowed;
-    CPU_CLR(processor, &others);
-    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
-        sched_setaffinity(0, sizeof allowed, &allowed);
-}
-
-#else
-int indygru_processor(void) { return -1; }
-void indygru_step_aside(int processor) { (void)processor; }
-#endif
 
 long long indygru_now(void)
 {
@@ -189,14 +291,14 @@ static void in_child(void)
     forked = !survives_fork;
     seats = kept = forking = 0;
     fork_generation++;
-    pthread_setspecific(ours, NULL);
+    pthread_setspecific(own_team, NULL);
 }
 
-int indygru_start_teams(int (*start)(int), int (*end)(void))
+int indygru_start_teams(int (*start)(int, indygru_team *), int (*end)(void))
 {
     start_helpers = start;
     end_helpers = end;
-    return pthread_key_create(&ours, forget_helpers) || pthread_atfork(before_fork, in_parent, in_child);
+    return pthread_key_create(&own_team, forget_team) || pthread_atfork(before_fork, in_parent, in_child);
 }
 
 int indygru_is_forked(void) { return forked; }

@@ -1,0 +1,186 @@
+/* How many threads a call runs on, chosen by what such calls have taken in this process.
+ *
+ * Whether more threads pay depends on the place of a call: on how long the helpers have slept, and on what other
+ * libraries' threads do with the processors. Results have the same bits for any number of threads, so a trial shows in
+ * the time alone, and that is bounded: another number is tried again only when what the last trial lost is a small part
+ * of the time that such calls have taken since.
+ *
+ * Numbers are read and written one by one, without a lock: two threads that choose at the same time may lose a cost.
+ */
+#include "indygru_kernels.h"
+
+enum {
+    N_SIZES = INDYGRU_N_WORK_CLASSES,
+    SPACING = 8,       /* calls from one trial to the next, at least */
+    FIRST_SPACING = 2, /* before the first trial of a number */
+    LONG_TRIAL = 3,    /* calls of a trial where calls follow each other: the first one wakes the helpers */
+    AWAKE = 300 * 1000 /* nanoseconds after a call within which the next one follows it */
+};
+static const double LOSS = 0.04; /* part of the time that trials may lose */
+static const double NEAR = 1.04; /* costs within this factor are equal: fewer threads win */
+static const double FRESH = 0.6; /* weight of a trial's cost: what is known is older */
+static const double USUAL = 0.2; /* weight of the cost of the number in use */
+static const double OUTLIER = 4; /* a cost above this many times what is known counts as that: something came between */
+static const double BAD = 2;     /* a trial that costs this many times the best number's ends early */
+
+typedef struct {
+    double cost[INDYGRU_N_ARMS]; /* nanoseconds a multiply-add, a moving average; 0: not tried */
+    double loss[INDYGRU_N_ARMS]; /* nanoseconds that the last trial lost */
+    double budget, lost;         /* nanoseconds that the next trial may lose; that this one has lost */
+    int since;                   /* calls since the last trial */
+    int trial_arm, trial_left;   /* calls that the trial still has */
+} statistics;
+
+static statistics table[INDYGRU_N_JOBS][N_SIZES][INDYGRU_N_PLACES];
+static _Thread_local long long last_end;
+static _Thread_local int last_n_threads;
+
+static double get(const double *number)
+{
+    double value;
+    __atomic_load(number, &value, __ATOMIC_RELAXED);
+    return value;
+}
+static void put(double *number, double value) { __atomic_store(number, &value, __ATOMIC_RELAXED); }
+static int get_int(const int *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
+static void put_int(int *number, int value) { __atomic_store_n(number, value, __ATOMIC_RELAXED); }
+
+static int arms_of(int most)
+{
+    int n = 1;
+    while (n < INDYGRU_N_ARMS && 1 << (n - 1) < most)
+        n++;
+    return n;
+}
+
+static int class_of(double work)
+{
+    int size = 0;
+    for (; size < N_SIZES - 1 && work >= 2; size++)
+        work *= 0.5;
+    return size;
+}
+
+/* The arm with the fewest threads among those of about the least cost, or -1: none was tried. */
+static int best_of(const statistics *s, int n_arms)
+{
+    double least = 0;
+    for (int arm = 0; arm < n_arms; arm++) {
+        double cost = get(&s->cost[arm]);
+        least = cost > 0 && (least == 0 || cost < least) ? cost : least;
+    }
+    for (int arm = 0; arm < n_arms; arm++)
+        if (get(&s->cost[arm]) > 0 && get(&s->cost[arm]) <= NEAR * least)
+            return arm;
+    return -1;
+}
+
+/* A neighbour of the best arm that may be tried now, or -1. */
+static int arm_to_try(const statistics *s, int best, int n_arms)
+{
+    for (int arm = best - 1; arm <= best + 1; arm += 2) {
+        if (arm < 0 || arm >= n_arms)
+            continue;
+        int is_known = get(&s->cost[arm]) > 0;
+        if (get_int(&s->since) >= (is_known ? SPACING : FIRST_SPACING) && get(&s->loss[arm]) <= get(&s->budget))
+            return arm;
+    }
+    return -1;
+}
+
+static int choose_arm(statistics *s, int n_arms, int place)
+{
+    int best = best_of(s, n_arms), arm;
+    if (best < 0)
+        return n_arms - 1;
+    if (get_int(&s->trial_left) > 0 && get_int(&s->trial_arm) < n_arms)
+        return get_int(&s->trial_arm);
+    arm = arm_to_try(s, best, n_arms);
+    if (arm < 0)
+        return best;
+    put_int(&s->trial_arm, arm);
+    put_int(&s->trial_left, place == INDYGRU_FOLLOWING ? LONG_TRIAL : 1);
+    put(&s->lost, 0);
+    return arm;
+}
+
+indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most)
+{
+    unsigned long long state = indygru_flush_enter(); /* sums of doubles would raise the caller's exception flags */
+    indygru_choice choice = {.job = job, .work_class = class_of(work), .work = work, .start = indygru_now()};
+    choice.place = choice.start - last_end <= AWAKE ? INDYGRU_FOLLOWING : INDYGRU_ALONE;
+    choice.arm = choose_arm(&table[job][choice.work_class][choice.place], arms_of(most), choice.place);
+    choice.n_threads = 1 << choice.arm < most ? 1 << choice.arm : most;
+    indygru_flush_leave(state);
+    return choice;
+}
+
+static void learn_cost(double *known, double cost, double weight)
+{
+    double before = get(known);
+    if (before > 0) {
+        cost = cost > OUTLIER * before ? OUTLIER * before : cost;
+        cost = before + weight * (cost - before);
+    }
+    put(known, cost);
+}
+
+/* The trial's calls are over: what it has cost and lost, and nothing may be lost before as much has been earned. */
+static void end_trial(statistics *s, int arm, double cost)
+{
+    double lost = get(&s->lost);
+    learn_cost(&s->cost[arm], cost, FRESH);
+    put(&s->loss[arm], lost > 0 ? lost : 0);
+    put(&s->budget, 0);
+    put_int(&s->since, 0);
+}
+
+void indygru_learn(const indygru_choice *choice)
+{
+    unsigned long long state = indygru_flush_enter();
+    statistics *s = &table[choice->job][choice->work_class][choice->place];
+    int arm = choice->arm, best = best_of(s, INDYGRU_N_ARMS), left = get_int(&s->trial_left);
+    double taken = (double)(indygru_now() - choice->start), cost = taken / choice->work;
+    if (left > 0 && arm == get_int(&s->trial_arm) && best >= 0) {
+        double usual = get(&s->cost[best]);
+        put(&s->lost, get(&s->lost) + taken - usual * choice->work);
+        left = left < LONG_TRIAL && cost > BAD * usual ? 0 : left - 1;
+        put_int(&s->trial_left, left);
+        if (left == 0)
+            end_trial(s, arm, cost);
+    } else {
+        learn_cost(&s->cost[arm], cost, USUAL);
+        put(&s->budget, get(&s->budget) + LOSS * taken);
+        put_int(&s->since, get_int(&s->since) + 1);
+    }
+    indygru_flush_leave(state);
+}
+
+void indygru_note_call(int n_threads)
+{
+    last_n_threads = n_threads;
+    last_end = indygru_now();
+}
+
+void indygru_forget_call(void) { last_end = indygru_now() - 2 * AWAKE; }
+
+int indygru_last_n_threads(void) { return last_n_threads; }
+
+double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm)
+{
+    return get(&table[job][work_class][place].cost[arm]);
+}
+
+void indygru_forget_costs(void)
+{
+    for (int i = 0; i < INDYGRU_N_JOBS * N_SIZES * INDYGRU_N_PLACES; i++) {
+        statistics *s = &table[0][0][0] + i;
+        for (int arm = 0; arm < INDYGRU_N_ARMS; arm++) {
+            put(&s->cost[arm], 0);
+            put(&s->loss[arm], 0);
+        }
+        put(&s->budget, 0);
+        put_int(&s->since, 0);
+        put_int(&s->trial_left, 0);
+    }
+}
