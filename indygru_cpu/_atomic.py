@@ -42,10 +42,10 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             os.chmod(file.name, stat.S_IMODE(os.stat(target).st_mode))
         finish(file)
         os.replace(file.name, target)
-    _sync_directory(os.path.dirname(target))
+    sync_directory(os.path.dirname(target))
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
     """Ask for the new name to be on disk; not every system can, and the file is complete under either name."""
     with suppress(OSError):
         directory = os.open(path, os.O_RDONLY)
