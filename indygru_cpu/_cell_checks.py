@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import _validation
+from indygru_cpu._messages import shortened, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -30,28 +31,28 @@ def dimension(name: str, value: object, times: int = 1) -> int:
         size = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         if not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+            raise TypeError(f"{name}: expected an integer, got {shown(value)}") from None
         if not float(value).is_integer():
-            raise ValueError(f"{name}: Ambiguous dimension: {value}") from None
+            raise ValueError(f"{name}: Ambiguous dimension: {shortened(value)}") from None
         size = int(float(value))
     if size < 0:
-        raise ValueError(f"{name}: Dimension {times * size} must be >= 0")
+        raise ValueError(f"{name}: Dimension {shown(times * size)} must be >= 0")
     if size > _validation.MOST_COLUMNS:
-        raise ValueError(f"{name}: expected at most {_validation.MOST_COLUMNS}, got {size}")
+        raise ValueError(f"{name}: expected at most {_validation.MOST_COLUMNS}, got {shown(size)}")
     return size
 
 
 def num_units(value: object) -> int:
     """Return the width of a cell, which the constructor has not checked."""
     if isinstance(value, str):
-        raise ValueError(f"num_units: expected an integer, got the text {value!r}")
+        raise ValueError(f"num_units: expected an integer, got the text {shown(value)}")
     return dimension("num_units", value, times=2)  # the doubled width of the gates comes first
 
 
 def depth(input_shape: Any) -> int:
     """Return element 1 of a shape, whatever its length."""
     if input_shape[1] is None:
-        raise ValueError(f"Expected inputs.shape[-1] to be known, saw shape: {input_shape}")
+        raise ValueError(f"Expected inputs.shape[-1] to be known, saw shape: {shortened(input_shape)}")
     return dimension("input_shape", input_shape[1])
 
 
@@ -69,9 +70,9 @@ def inputs(value: object, least_rank: int = 0) -> Array:
         raise ValueError("inputs: expected one array, got a list: use numpy.asarray(inputs, dtype)")
     array = _validation.as_array("inputs", value)
     if array.dtype.kind in "bc":
-        raise ValueError(f"inputs: expected float32 or float64, got {array.dtype}")
+        raise ValueError(f"inputs: expected float32 or float64, got {shortened(array.dtype)}")
     if array.dtype.newbyteorder("=") not in _validation.DTYPES:
-        raise TypeError(f"inputs: expected float32 or float64, got {array.dtype}")
+        raise TypeError(f"inputs: expected float32 or float64, got {shortened(array.dtype)}")
     if array.ndim < least_rank:
         raise ValueError(f"inputs: Shape {array.shape} must have rank at least {least_rank}")
     return _validation.array("inputs", array, array.shape, None)
@@ -81,7 +82,7 @@ def rank(layer: str, shape: tuple[int, ...]) -> None:
     """Check the shape of one step's inputs."""
     if len(shape) != 2:
         raise ValueError(
-            f"Input 0 of layer {layer} is incompatible with the layer: expected ndim=2, "
+            f"Input 0 of layer {shortened(layer)} is incompatible with the layer: expected ndim=2, "
             f"found ndim={len(shape)}. Full shape received: {list(shape)}"
         )
 
@@ -89,7 +90,9 @@ def rank(layer: str, shape: tuple[int, ...]) -> None:
 def same_dtype(name: str, found: np.dtype[Any], other: str, expected: np.dtype[Any]) -> None:
     """Check that dtypes are not mixed."""
     if found.newbyteorder("=") != expected:
-        raise TypeError(f"Input {name!r} has type {found} that does not match type {expected} of argument {other!r}.")
+        raise TypeError(
+            f"Input {name!r} has type {shortened(found)} that does not match type {expected} of argument {other!r}."
+        )
 
 
 def state(name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any]) -> Array:
@@ -118,7 +121,7 @@ def agrees(what: str, found: object, name: str, given: object) -> None:
     if given is not None and given != found:
         raise ValueError(
             f"{what} from input tensor is different from the input param. "
-            f"Input tensor {what.split()[0]}: {found}, {name}: {given}"
+            f"Input tensor {what.split()[0]}: {found}, {name}: {shortened(given)}"
         )
 
 
@@ -133,7 +136,7 @@ def like_rnn_cell(cell: object) -> None:
     }
     missing = [text for text, there in wanted.items() if not there]
     if missing:
-        raise TypeError(f"The argument 'cell' ({cell!r}) is not an RNNCell: {', '.join(missing)}.")
+        raise TypeError(f"The argument 'cell' ({shown(cell)}) is not an RNNCell: {', '.join(missing)}.")
 
 
 def weight(name: str, value: object, like: Array) -> Array:
@@ -155,7 +158,7 @@ def sequence_length(value: object, n_steps: int, n_batch: int) -> Array:
     if len(found) != n_batch:
         raise ValueError(f"sequence_length: expected {n_batch} numbers, one for each row, got {len(found)}")
     if found.dtype.kind not in "biuf" and found.size:
-        raise TypeError(f"sequence_length: expected integers, got {found.dtype}")
+        raise TypeError(f"sequence_length: expected integers, got {shortened(found.dtype)}")
     # float64 holds every integer up to T, and limits those that no integer type of ours would hold.
     limited = np.clip(found.astype(np.float64), 0, n_steps)
     if np.isnan(limited).any():

@@ -8,6 +8,7 @@ import numpy as np
 
 from indygru_cpu import _cell_checks as check
 from indygru_cpu._cell_run import BATCH_MAJOR, TIME_MAJOR, CellTape
+from indygru_cpu._messages import shortened
 from indygru_cpu._scopes import VariableScope, variable_scope
 from indygru_cpu.cell import IndyGRUCell
 
@@ -93,7 +94,7 @@ def dynamic_rnn(
     """
     check.like_rnn_cell(cell)
     if not isinstance(cell, IndyGRUCell):
-        raise TypeError(f"The argument 'cell' ({cell}) is a cell, but dynamic_rnn runs IndyGRUCell only.")
+        raise TypeError(f"The argument 'cell' ({shortened(cell)}) is a cell, but dynamic_rnn runs IndyGRUCell only.")
     layout = TIME_MAJOR if time_major else BATCH_MAJOR
     x = cell._checked_inputs(inputs, layout)
     n_steps, n_batch, _ = layout.to_steps(x).shape

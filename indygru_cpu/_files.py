@@ -23,6 +23,7 @@ import numpy as np
 
 from indygru_cpu import _configuration, _npz, _safetensors
 from indygru_cpu._atomic import replacing
+from indygru_cpu._messages import listed, shown, shown_path
 from indygru_cpu._parameters import shapes
 from indygru_cpu._weights import Header, WeightsError
 
@@ -78,11 +79,11 @@ def _located(path: AnyPath) -> Iterator[tuple[str, ModuleType]]:
     name = os.fsdecode(path)
     form = _FORMATS.get(os.path.splitext(name)[1].lower())
     if form is None:
-        raise WeightsError(f"path: expected a name that ends in {' or '.join(_FORMATS)}, got {name!r}")
+        raise WeightsError(f"path: expected a name that ends in {' or '.join(_FORMATS)}, got {shown_path(name)!r}")
     try:
         yield name, form
     except WeightsError as error:
-        raise WeightsError(f"{name}: {error}") from None
+        raise WeightsError(f"{shown_path(name)}: {error}") from None
 
 
 def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any]) -> list[str]:
@@ -90,16 +91,16 @@ def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any]) -> l
     expected = _shapes(configuration, most=len(headers))
     missing, unknown = sorted(expected.keys() - headers.keys()), sorted(headers.keys() - expected.keys())
     if missing or unknown:
-        raise WeightsError(f"missing arrays {missing[:9]}, unknown arrays {unknown[:9]}")
+        raise WeightsError(f"missing arrays {listed(missing)}, unknown arrays {listed(unknown)}")
     dtype = np.dtype(configuration["dtype"])
     for name, shape in expected.items():
         found = headers[name]
         if found.dtype != dtype.name:
-            raise WeightsError(f"{name!r}: expected dtype {dtype.name}, got {found.dtype!r}")
+            raise WeightsError(f"{shown(name)}: expected dtype {dtype.name}, got {shown(found.dtype)}")
         if found.shape != shape:
-            raise WeightsError(f"{name!r}: expected shape {shape}, got {found.shape}")
+            raise WeightsError(f"{shown(name)}: expected shape {shape}, got {shown(found.shape)}")
         if found.nbytes != (size := math.prod(shape) * dtype.itemsize):
-            raise WeightsError(f"{name!r}: expected {size} bytes of data, got {found.nbytes}")
+            raise WeightsError(f"{shown(name)}: expected {size} bytes of data, got {shown(found.nbytes)}")
     return list(expected)
 
 

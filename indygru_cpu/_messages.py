@@ -12,6 +12,7 @@ from itertools import islice
 
 _MAX_VALUE, _MAX_PATH, _MAX_LIST, _MAX_NAME = 200, 300, 500, 100
 _GAP = " ... "
+_BOUNDED_REPR = (int, bytes, list, tuple, dict, set, frozenset)
 
 
 class _ShortRepr(reprlib.Repr):
@@ -42,7 +43,8 @@ def shortened(text: object, limit: int = _MAX_VALUE) -> str:
     >>> shortened("a text of some length", 15)
     'a tex ... ength'
     """
-    found = str(text)
+    # The repr of a collection or an integer is bounded, and fails for none.
+    found = _REPR.repr(text) if isinstance(text, _BOUNDED_REPR) else str(text)
     if len(found) <= limit:
         return found
     kept = limit - len(_GAP)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indygru_cpu._configuration import MOST_TEXT
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu._weights import Header, WeightsError, strict_json
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +77,7 @@ class Reader:
         try:
             found: dict[str, Array] = self._package.numpy.load(self._file.read(self._size))
         except self._package.SafetensorError as error:
-            raise WeightsError(str(error)) from None
+            raise WeightsError(shortened(error, 500)) from None
         return found
 
 
@@ -107,7 +108,7 @@ def _place(name: str, entry: object) -> tuple[int, int]:
         and len(offsets) == 2
     ):
         return offsets[0], offsets[1]
-    raise WeightsError(f"{name!r}: expected dtype, shape and two data_offsets")
+    raise WeightsError(f"{shown(name)}: expected dtype, shape and two data_offsets")
 
 
 def _check_covered(places: Mapping[str, tuple[int, int]], n_bytes: int) -> None:
@@ -115,7 +116,7 @@ def _check_covered(places: Mapping[str, tuple[int, int]], n_bytes: int) -> None:
     position = 0
     for name, (begin, end) in sorted(places.items(), key=lambda item: item[1]):
         if begin != position:
-            raise WeightsError(f"{name!r}: expected data from byte {position} on, got bytes {begin} to {end}")
+            raise WeightsError(f"{shown(name)}: expected data from byte {position} on, got bytes {begin} to {end}")
         position = end
     if position != n_bytes:
         kind = "truncated" if position > n_bytes else "trailing bytes"

@@ -16,6 +16,7 @@ from itertools import count
 
 import numpy as np
 
+from indygru_cpu._messages import shown
 from indygru_cpu._registry import AUTO_REUSE, Registry, Reuse, Size, checked_reuse
 from indygru_cpu._variables import CellVariables
 
@@ -131,7 +132,7 @@ def reset_default_scope(seed: int | None = None) -> None:
     """
     global _default
     if _current.get() is not None:
-        raise RuntimeError(f"reset_default_scope() inside of variable_scope {get_variable_scope().name!r}")
+        raise RuntimeError(f"reset_default_scope() inside of variable_scope {shown(get_variable_scope().name)}")
     _default = VariableScope("", False, None, Registry(seed))
 
 
@@ -247,7 +248,7 @@ def _checked_name(parent: VariableScope, name: object, default_name: object, reu
             raise ValueError("reuse=True cannot be used without a name_or_scope")
     given = default_name if name is None else name
     if not isinstance(given, str):
-        raise TypeError(f"VariableScope: name_or_scope must be a string or VariableScope, got {given!r}.")
+        raise TypeError(f"VariableScope: name_or_scope must be a string or VariableScope, got {shown(given)}.")
     if given and not (_INNER_NAME if parent.name else _OUTERMOST_NAME).fullmatch(given):
-        raise ValueError(f"{given!r} is not a valid scope name")
+        raise ValueError(f"{shown(given)} is not a valid scope name")
     return parent._unopened(given) if name is None else given

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from indygru_cpu._messages import listed
 from indygru_cpu._parameters import Parameters, summary
 
 Array = np.ndarray[Any, Any]
@@ -80,7 +81,7 @@ class Weighted:
         names = self._parameters.keys()
         missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
         if missing or unknown:
-            raise ValueError(f"state_dict: missing {missing}, unknown {unknown}")
+            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}")
         self._parameters.update(state_dict)
 
     def _configuration(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+from indygru_cpu._messages import shortened, shown
+
 
 class WeightsError(ValueError):
     """A weight file is damaged, hostile, or not of the layer that it says it is.
@@ -30,14 +32,14 @@ def strict_json(data: bytes) -> Any:
     except WeightsError:
         raise
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"expected JSON: {error}") from None
+        raise WeightsError(f"expected JSON: {shortened(error)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise WeightsError(f"{twice!r} is given twice")
+        raise WeightsError(f"{shown(twice)} is given twice")
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu._messages import shortened
 from indygru_cpu._scopes import random_generator
 
 Array = np.ndarray[Any, Any]
@@ -96,7 +97,9 @@ class Identity(Initializer):
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         if len(shape) != 2:
-            raise ValueError(f"Identity matrix initializer can only be used for 2D matrices, not for shape {shape}.")
+            raise ValueError(
+                f"Identity matrix initializer can only be used for 2D matrices, not for shape {shortened(shape)}."
+            )
         return self.gain * np.eye(*shape, dtype=dtype)
 
 
@@ -141,7 +144,9 @@ class Orthogonal(Initializer):
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         if len(shape) < 2:
-            raise ValueError(f"The tensor to initialize must be at least two-dimensional, not of shape {shape}")
+            raise ValueError(
+                f"The tensor to initialize must be at least two-dimensional, not of shape {shortened(shape)}"
+            )
         sizes = math.prod(shape[:-1]), shape[-1]
         q, r = np.linalg.qr(generator.standard_normal((max(sizes), min(sizes))))
         q *= np.sign(np.diag(r))  # makes the distribution uniform, see F. Mezzadri, arXiv:math-ph/0609050
@@ -246,13 +251,13 @@ def get(identifier: object) -> Callable[[Shape, Any], Any]:
     """
     if isinstance(identifier, str):
         if identifier not in _BY_NAME:
-            raise ValueError(f"Unknown initializer: {identifier}")
+            raise ValueError(f"Unknown initializer: {shortened(identifier)}")
         found = _BY_NAME[identifier]
         return found(**_NARROW.get(found, {}))
     if isinstance(identifier, type):
         identifier = identifier()
     if not callable(identifier):
-        raise ValueError(f"Could not interpret initializer identifier: {identifier}")
+        raise ValueError(f"Could not interpret initializer identifier: {shortened(identifier)}")
     return identifier
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import shown
 from indygru_cpu._parameters import Parameters, initial_parameters, shapes
 from indygru_cpu._torch_passes import DTYPES, Passes
 from indygru_cpu._weighted import DEFAULTS
@@ -119,7 +120,7 @@ class IndyGRU(Passes):
     ) -> None:
         super().__init__()
         if proj_size:
-            raise ValueError(f"proj_size: expected 0, because a GRU has no projections, got {proj_size!r}")
+            raise ValueError(f"proj_size: expected 0, because a GRU has no projections, got {shown(proj_size)}")
         self.input_size = check.integer(input_size, "input_size", 1)
         self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
         self.num_layers = check.integer(num_layers, "num_layers", 1)
@@ -131,7 +132,7 @@ class IndyGRU(Passes):
         self.activation = activation
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in DTYPES:
-            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {shown(dtype)}")
         for name, shape in self._shapes().items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self._names = [_operands(k, self._shapes()) for k in range(self.num_layers)]
