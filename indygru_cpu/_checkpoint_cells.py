@@ -144,12 +144,12 @@ def _no_cell(reader: CheckpointReader, names: Mapping[str, str], averages: bool)
         if len(first) < _MAX_SCOPES:
             first.append(shortened(name))
     kind = "an object-based checkpoint, as tf.train.Checkpoint writes it; " if is_object_based else ""
-    what = "no moving averages of an IndyGRUCell" if averages else "no IndyGRUCell"
+    what = "are no moving averages of an IndyGRUCell" if averages else "is no IndyGRUCell"
     hint = ""
     if tuple(names) != tuple(names.values()):
         hint = f" with the names {listed(list(names.values()))}"
     return CheckpointError(
-        f"{shown_path(reader.prefix)}: {kind}there is {what} in it{hint}, only {listed(first, count)}. "
+        f"{shown_path(reader.prefix)}: {kind}there {what} in it{hint}, only {listed(first, count)}. "
         "If its variables have other names, give them with names="
     )
 

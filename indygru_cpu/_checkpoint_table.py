@@ -55,18 +55,18 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if offset < free or offset + size > index[0]:
             raise CheckpointError(f"the block at byte {offset} overlaps the one before it or the index")
         free = offset + size + _TRAILER_SIZE
-        key = None
-        for key, value in _read_block(data, offset, size):
-            if key > separator or (previous is not None and key <= previous):
+        first = last = None
+        for last, value in _read_block(data, offset, size):
+            first = last if first is None else first
+            if previous is not None and first <= previous:
                 break
-            yield key, value
-        else:
-            if key is not None:
-                previous = separator
-                continue
-        raise CheckpointError(
-            f"block at byte {offset}: keys out of order, not between {shown(previous or b'')} and {shown(separator)}"
-        )
+            yield last, value
+        if first is None or last > separator or (previous is not None and first <= previous):
+            raise CheckpointError(
+                f"block at byte {offset}: keys out of order, not between {shown(previous or b'')} and "
+                f"{shown(separator)}"
+            )
+        previous = separator
 
 
 def _read_footer(data: bytes) -> tuple[list[int], list[int]]:
