@@ -113,16 +113,17 @@ def _variable_names(reader: CheckpointReader, averages: bool) -> Iterator[tuple[
 
 def _pick_scope(reader: CheckpointReader, scope: str | None, names: Mapping[str, str], averages: bool) -> str:
     """Return the scope of the one cell there is, or `scope` if there is one."""
-    telling = {names[name] for name in _TELLING}
+    counts = {names[name]: 0 for name in _TELLING}
     scopes: set[str] = set()
-    for variable, *_ in _variable_names(reader, averages):
-        for name in telling:
+    for variable, part, *_ in _variable_names(reader, averages):
+        for name in counts:
             rest = variable.removesuffix(name)
             if rest == variable or (rest and not rest.endswith("/")):
                 continue
             found = rest[:-1]
             if scope == found or (scope is not None and rest == ""):  # names= may give whole names, too
                 return scope
+            counts[name] += part in (None, 0)
             if len(scopes) < _MAX_SCOPES:
                 scopes.add(found)
     if scope is None and len(scopes) == 1:
@@ -131,8 +132,8 @@ def _pick_scope(reader: CheckpointReader, scope: str | None, names: Mapping[str,
     if not scopes:
         raise _no_cell(reader, names, averages)
     raise ValueError(
-        f"scope: expected one of the cells in {where}, {listed(sorted(scopes))}, got "
-        f"{None if scope is None else shown(scope)}"
+        f"scope: expected one of the cells in {where}, {listed(sorted(scopes), max(len(scopes), *counts.values()))}, "
+        f"got {shown(scope)}"
     )
 
 
