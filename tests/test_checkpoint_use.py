@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import doctest
+import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 from checkpoint_files import PREFIXES, data_file, index_file, read_index, read_tensors, sample
@@ -109,6 +112,121 @@ def test_data_is_in_place_before_the_index(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.os, "replace", lambda _, target: moved.append(Path(target).name))
     write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
     assert moved == ["a.data-00000-of-00001", "a.index", "checkpoint"]
+
+
+#: Overwrites a checkpoint in children, each of which dies before one more of its operations on files.
+KILLED = """
+import os, sys
+import numpy as np
+from indygru_cpu import _checkpoint, tensorflow
+
+prefix, operations = sys.argv[1], {"open", "os.rename", "os.remove", "os.listdir", "os.chmod", "os.truncate"}
+
+def save(value):
+    _checkpoint.write_checkpoint(prefix, {"t": np.full(9, value, np.float32), "u": np.float64(value)})
+
+def saved():
+    assert tensorflow.latest_checkpoint(os.path.dirname(prefix)) == prefix
+    values = [*tensorflow.load_variable(prefix, "t"), float(tensorflow.load_variable(prefix, "u"))]
+    assert len(set(values)) == 1, values
+    return int(values[0])
+
+def killed_before(n):
+    def count(event, _):
+        nonlocal n
+        if event in operations:
+            n -= 1
+            if n < 0:
+                os._exit(9)
+    child = os.fork()
+    if not child:
+        sys.addaudithook(count)
+        save(2)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+found, n = [], 0
+save(1)
+while killed_before(n):
+    found.append(saved())
+    save(1)
+    assert saved() == 1
+    n += 1
+assert saved() == 2
+print(*found)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
+def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new(tmp_path, run_python):
+    """The value found after each death: that of before, and from one step on the new one."""
+    found = run_python(KILLED, tmp_path / "model.ckpt").split()
+    old, new = found.count("1"), found.count("2")
+    assert found == ["1"] * old + ["2"] * new
+    assert old >= 6  # two new files, the directory, two renames
+    assert new >= 3  # removing the old data, and the text file
+
+
+@pytest.mark.parametrize("n", range(3))
+def test_a_failed_rename_leaves_the_old_or_the_new(n, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
+    replace, left = os.replace, iter([None] * n)
+
+    def fail(source, target):
+        if next(left, "now") == "now":
+            raise OSError("disk full")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
+    assert read_variable(tmp_path / "a", "t") == (1 if n < 2 else 2)
+    assert not list(tmp_path.glob("*temp*"))
+    write_checkpoint(tmp_path / "a", {"t": np.float32(3)})
+    assert read_variable(tmp_path / "a", "t") == 3
+    assert len(list(tmp_path.glob("a.*"))) == 2
+
+
+def test_overwriting_takes_turns_between_two_names(tmp_path):
+    for value in range(4):
+        write_checkpoint(tmp_path / "a", {"t": np.float32(value)})
+        n = 1 + value % 2
+        assert sorted(path.name for path in tmp_path.glob("a.*")) == [f"a.data-00000-of-{n:05d}", "a.index"]
+        assert read_variable(tmp_path / "a", "t") == value
+
+
+def test_overwriting_removes_data_files_of_this_checkpoint_only(tmp_path):
+    others = ["a.data-00000-of-00003", "a.data-x-of-00002", "a2.data-00000-of-00002", "b.a.data-00000-of-00002"]
+    for path in (helpers.ROOT / "tests" / "data" / "tensorflow").glob("object.ckpt.*"):
+        shutil.copy(path, tmp_path / path.name.replace("object.ckpt", "a"))
+    for name in others:
+        (tmp_path / name).touch()
+    write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.data-00000-of-00001", "a.index", "checkpoint", *others}
+
+
+def test_overwriting_what_cannot_be_read(tmp_path):
+    (tmp_path / "a.index").write_bytes(b"damaged")
+    write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
+    assert read_variable(tmp_path / "a", "t") == 7
+
+
+def test_reading_while_another_process_overwrites(tmp_path, monkeypatch):
+    """The index is read, and then its data file is gone: the new checkpoint is read instead."""
+    write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
+    entries, values = checkpoint.CheckpointReader.entries, iter([2.0, 3.0])
+
+    def overwritten(self):
+        if (value := next(values, None)) is not None:
+            write_checkpoint(tmp_path / "a", {"t": np.float32(value)})
+        return entries(self)
+
+    monkeypatch.setattr(checkpoint.CheckpointReader, "entries", overwritten)
+    assert read_variable(tmp_path / "a", "t") == 3
+    data_file(tmp_path / "a").unlink()
+    with pytest.raises(CheckpointError, match=r"data file .* is missing"):
+        read_variable(tmp_path / "a", "t")
 
 
 def test_state_file(tmp_path, monkeypatch):
