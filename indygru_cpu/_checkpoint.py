@@ -232,7 +232,8 @@ def list_tensors(prefix: str | os.PathLike[str]) -> list[tuple[str, tuple[int, .
     """
 
     def work(reader: CheckpointReader) -> list[tuple[str, tuple[int, ...]]]:
-        found, n_bytes = [], 0
+        found: list[tuple[str, tuple[int, ...]]] = []
+        n_bytes = 0
         for name, entry in reader.entries():
             n_bytes += _LISTED_BYTES + len(name) + 8 * len(entry.shape)
             if n_bytes > 3 * reader.size + (1 << 20):

@@ -138,7 +138,8 @@ def _pick_scope(reader: CheckpointReader, scope: str | None, names: Mapping[str,
 
 
 def _no_cell(reader: CheckpointReader, names: Mapping[str, str], averages: bool) -> CheckpointError:
-    first, count, is_object_based = [], 0, False
+    first: list[str] = []
+    count, is_object_based = 0, False
     for name, _ in reader.entries():
         count += 1
         is_object_based |= name in _OBJECT_GRAPHS
@@ -177,10 +178,10 @@ def _join(name: str, parts: dict[int | None, tuple[str, TensorEntry]]) -> dict[s
     """Return the tensors that make up a variable, in their order."""
     if None in parts:
         return dict([parts[None]])
-    n_parts = len(parts)
-    if sorted(parts) != list(range(n_parts)):
-        raise CheckpointError(f"variable {shown(name)}: expected parts from part_0 on, got {listed(sorted(parts))}")
-    return dict(parts[part] for part in range(n_parts))
+    found = sorted(part for part in parts if part is not None)
+    if found != list(range(len(found))):
+        raise CheckpointError(f"variable {shown(name)}: expected parts from part_0 on, got {listed(found)}")
+    return dict(parts[part] for part in found)
 
 
 def _check_cell(scope: str, entries: Mapping[str, dict[str, TensorEntry]], dtype: np.dtype | None) -> StoredCell:

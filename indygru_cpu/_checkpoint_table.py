@@ -55,13 +55,14 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if offset < free or offset + size > index[0]:
             raise CheckpointError(f"the block at byte {offset} overlaps the one before it or the index")
         free = offset + size + _TRAILER_SIZE
-        first = last = None
-        for last, value in _read_block(data, offset, size):
-            first = last if first is None else first
-            if previous is not None and first <= previous:
+        last, in_order = None, True
+        for key, value in _read_block(data, offset, size):
+            if last is None and previous is not None and key <= previous:
+                in_order = False
                 break
-            yield last, value
-        if first is None or last > separator or (previous is not None and first <= previous):
+            yield key, value
+            last = key
+        if not in_order or last is None or last > separator:
             raise CheckpointError(
                 f"block at byte {offset}: keys out of order, not between {shown(previous or b'')} and "
                 f"{shown(separator)}"
@@ -118,7 +119,7 @@ def _read_entries(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
     restarts = _restart_points(body)
     limit = next(restarts)
-    restart = next(restarts)  # a block without entries has one as well
+    restart: int | None = next(restarts)  # a block without entries has one as well
     key, key_bytes = None, 0
     for start, shared, rest, value in _split_entries(body, limit):
         previous, key_size = key or b"", shared + len(rest)

@@ -63,7 +63,7 @@ def latest_checkpoint(checkpoint_dir: AnyPath, latest_filename: str | None = Non
     >>> import os, tempfile
     >>> from indygru_cpu import IndyGRUCell
     >>> from indygru_cpu.tensorflow import latest_checkpoint, save_checkpoint
-    >>> cell = IndyGRUCell(4, name="encoder")
+    >>> cell = IndyGRUCell(4, name="tagger")
     >>> cell.build((None, 5))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(os.path.join(folder, "model.ckpt-7"), cell)
@@ -100,12 +100,12 @@ def list_variables(prefix: AnyPath) -> list[tuple[str, list[int]]]:
     >>> import os, tempfile
     >>> from indygru_cpu import IndyGRUCell
     >>> from indygru_cpu.tensorflow import list_variables, save_checkpoint
-    >>> cell = IndyGRUCell(4, name="encoder")
+    >>> cell = IndyGRUCell(4, name="decoder")
     >>> cell.build((None, 5))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(os.path.join(folder, "model.ckpt"), cell)
     ...     list_variables(folder)[:2]
-    [('encoder/candidate/bias', [4]), ('encoder/candidate/kernel', [5, 4])]
+    [('decoder/candidate/bias', [4]), ('decoder/candidate/kernel', [5, 4])]
     """
     return [(name, list(shape)) for name, shape in list_tensors(_resolved(prefix))]
 
@@ -141,11 +141,11 @@ def load_variable(prefix: AnyPath, name: str) -> np.ndarray:
     >>> import os, tempfile
     >>> from indygru_cpu import IndyGRUCell
     >>> from indygru_cpu.tensorflow import load_variable, save_checkpoint
-    >>> cell = IndyGRUCell(4, name="encoder")
+    >>> cell = IndyGRUCell(4, name="speller")
     >>> cell.build((None, 5))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(os.path.join(folder, "model.ckpt"), cell)
-    ...     load_variable(os.path.join(folder, "model.ckpt"), "encoder/candidate/bias")
+    ...     load_variable(os.path.join(folder, "model.ckpt"), "speller/candidate/bias")
     array([0., 0., 0., 0.], dtype=float32)
     """
     if not isinstance(name, str):
