@@ -224,7 +224,7 @@ def _activation(where: str, given: dict[str, Any], n_directions: int) -> str:
     ours = _OUR_ACTIVATIONS.get(names[1]) if len(names) > 1 else None
     if ours is None or names != ["sigmoid", names[1]] * n_directions:
         known = ", ".join(GRU_ACTIVATIONS.values())
-        raise ValueError(f"{where}: expected activations Sigmoid and one of {known}, got {listed(names)}")
+        raise ValueError(f"{where}: expected activations Sigmoid and one of {known}, got {shortened(', '.join(names))}")
     scales = [*given.get("activation_alpha", []), *(1 + shift for shift in given.get("activation_beta", []))]
     if any(scale != 1 for scale in scales):
         raise ValueError(f"{where}: expected activation_alpha 1 and activation_beta 0")
