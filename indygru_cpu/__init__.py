@@ -18,11 +18,13 @@ except ModuleNotFoundError as error:
     ) from None
 
 from indygru_cpu import functional
+from indygru_cpu._memory import release as release_memory
 from indygru_cpu._weights import WeightsError
 from indygru_cpu.layer import IndyGRU
 
 if TYPE_CHECKING:
     from indygru_cpu import initializers
+    from indygru_cpu._bidirectional import bidirectional_dynamic_rnn, reverse_sequence
     from indygru_cpu._dynamic_rnn import dynamic_rnn
     from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
     from indygru_cpu.c_api import get_include
@@ -34,12 +36,15 @@ __all__ = [
     "IndyGRUCell",
     "WeightsError",
     "__version__",
+    "bidirectional_dynamic_rnn",
     "dynamic_rnn",
     "functional",
     "get_include",
     "get_variable_scope",
     "initializers",
+    "release_memory",
     "reset_default_scope",
+    "reverse_sequence",
     "variable_scope",
 ]
 
@@ -47,11 +52,13 @@ __all__ = [
 _LATER = {
     "AUTO_REUSE": "_scopes",
     "IndyGRUCell": "cell",
+    "bidirectional_dynamic_rnn": "_bidirectional",
     "dynamic_rnn": "_dynamic_rnn",
     "get_include": "c_api",
     "get_variable_scope": "_scopes",
     "initializers": "initializers",
     "reset_default_scope": "_scopes",
+    "reverse_sequence": "_bidirectional",
     "variable_scope": "_scopes",
 }
 

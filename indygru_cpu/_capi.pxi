@@ -1,10 +1,4 @@
 # Part of _core.pyx: the functions of include/indygru_call.h, for callers without Python.
-from indygru_cpu.c_api cimport (
-    INDYGRU_BAD_ACTIVATION, INDYGRU_BAD_CALL, INDYGRU_BAD_DTYPE, INDYGRU_BAD_GROUPS, INDYGRU_BAD_LENGTHS,
-    INDYGRU_BAD_POINTER, INDYGRU_BAD_SIZES, INDYGRU_BAD_THREADS, INDYGRU_DONE, INDYGRU_N_ACTIVATIONS, INDYGRU_N_DTYPES,
-    INDYGRU_NO_MEMORY, indygru_call, indygru_message, indygru_new_call,
-)
-
 
 cdef bint has(bint wanted, const void *array) noexcept nogil:
     """Whether an array is there, or not wanted, because it is empty."""
@@ -21,9 +15,7 @@ cdef int check_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
         return INDYGRU_BAD_ACTIVATION
     if min(min(n_steps, call.n_batch), min(call.n_inputs, call.n_units - 1)) < 0:
         return INDYGRU_BAD_SIZES
-    if max(call.n_inputs, call.n_batch) > INT_MAX or call.n_units > INT_MAX // 3:
-        return INDYGRU_BAD_SIZES
-    if 8.0 * n_steps * call.n_batch * max(max(call.n_inputs, 3 * call.n_units), 1) >= PTRDIFF_MAX:
+    if has_overflow(n_steps, call.n_batch, call.n_inputs, call.n_units):
         return INDYGRU_BAD_SIZES
     if call.n_groups < 1 or call.n_groups > INT_MAX:
         return INDYGRU_BAD_GROUPS
@@ -39,16 +31,9 @@ cdef int check_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
 cdef int check_run(const indygru_call *call) noexcept nogil:
     """What forward and backward ask for."""
     cdef int status = check_call(call, call.n_steps)
-    cdef ptrdiff_t row
-    if status != INDYGRU_DONE:
-        return status
-    if call.n_threads < 1:
+    if status == INDYGRU_DONE and call.n_threads < 1:
         return INDYGRU_BAD_THREADS
-    if call.lengths is not NULL:
-        for row in range(call.n_batch):
-            if not 0 <= call.lengths[row] <= call.n_steps:
-                return INDYGRU_BAD_LENGTHS
-    return INDYGRU_DONE
+    return status
 
 
 cdef Array array_of(const void *data, ptrdiff_t n_batch, ptrdiff_t row) noexcept nogil:
@@ -66,7 +51,7 @@ cdef Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nog
     p.h, p.h0 = array_of(call.h, 0, units), array_of(call.h0, 0, units)
     p.y, p.dy = array_of(call.y, p.n_batch, units), array_of(call.dy, p.n_batch, units)
     p.dx, p.dh = array_of(call.dx, p.n_batch, p.n_inputs * p.itemsize), array_of(call.dh, 0, units)
-    p.lengths, p.tape, p.dkernel = call.lengths, <char *> call.tape, <char *> call.dkernel
+    p.tape, p.dkernel = <char *> call.tape, <char *> call.dkernel
     p.drecurrent_kernel, p.dbias = <char *> call.drecurrent_kernel, <char *> call.dbias
     lay_grid(&p)
     choose_engine(&p, call.reproducible)
@@ -75,23 +60,25 @@ cdef Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nog
 
 cdef int threads_of(const indygru_call *call, const Plan *p, int passes) noexcept nogil:
     """As in _threads.py: one for little work."""
-    cdef double work = 3.0 * passes * count_lines(p, 0, p.n_batch, 0, p.n_steps) * p.n_units
+    cdef double work = 3.0 * passes * lines_before(p, p.row_tiles) * p.n_units
     if work * (p.group_inputs + UNIT_WORK) < LEAST_PARALLEL_WORK or omp_get_max_threads() == 0:
         return 1
     return min(call.n_threads, INDYGRU_MOST_SEATS)
 
 
-cdef int run_without(Plan *p, Pass way, int n_threads) noexcept nogil:
+cdef int run_without(const indygru_call *call, Plan *p, Pass way, int passes) noexcept nogil:
     """As run_in_python, but with a status."""
-    cdef int status = INDYGRU_NO_MEMORY
-    cdef char *scratch = way.begin(p, n_threads)
-    if scratch is NULL:
-        return status
-    if not lacks_blas_room(p, n_threads):
-        begin_round(p)
-        way.go(p, n_threads, scratch)
-        status = INDYGRU_DONE
-    indygru_release(scratch)
+    cdef int status = copy_rows(p, call.lengths, NULL, p.n_steps), n_threads
+    cdef char *scratch = NULL
+    if status == INDYGRU_DONE:
+        n_threads = threads_of(call, p, passes)
+        scratch = way.begin(p, n_threads)
+        if scratch is NULL or lacks_blas_room(p, n_threads):
+            status = INDYGRU_NO_MEMORY
+        else:
+            begin_round(p)
+            way.go(p, n_threads, scratch)
+    end_call(p, scratch)
     return status
 
 
@@ -103,7 +90,7 @@ cdef api int indygru_forward(const indygru_call *call) noexcept nogil:
         return status
     cdef Plan p = plan_of_call(call, call.n_steps)
     p.clear_padding = call.lengths is not NULL and call.y is not NULL
-    return run_without(&p, FORWARD, threads_of(call, &p, 1))
+    return run_without(call, &p, FORWARD, 1)
 
 
 cdef int check_gradients(const indygru_call *call) noexcept nogil:
@@ -124,21 +111,24 @@ cdef api int indygru_backward(const indygru_call *call) noexcept nogil:
     if status != INDYGRU_DONE:
         return status
     cdef Plan p = plan_of_call(call, call.n_steps)
-    return run_without(&p, BACKWARD, threads_of(call, &p, 3))
+    return run_without(call, &p, BACKWARD, 3)
 
 
 cdef api int indygru_step(const indygru_call *call) noexcept nogil:
     cdef int status = check_call(call, 1)
-    cdef double scratch[STEP_SCRATCH]
+    cdef char *scratch
     if status == INDYGRU_DONE and not has(call.n_batch, call.h):
         status = INDYGRU_BAD_POINTER
     if status != INDYGRU_DONE:
         return status
     cdef Plan p = plan_of_call(call, 1)
-    p.lengths = NULL
     p.y.data = p.tape = NULL
     lay_single_step(&p)
-    forward_alone(&p, <char *> scratch)
+    scratch = indygru_acquire_step_scratch(scratch_bytes(&p))
+    if scratch is NULL:
+        return INDYGRU_NO_MEMORY
+    forward_alone(&p, scratch)
+    indygru_release_step_scratch(scratch)
     return INDYGRU_DONE
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,38 @@ def depth(input_shape: Any) -> int:
 
 
 def batch_shape(batch_size: Any) -> tuple[int, ...]:
-    """Return the shape that one size or a tuple of them stands for."""
-    if batch_size is None:
-        raise ValueError("batch_size: expected an integer, got None")
-    sizes = batch_size if isinstance(batch_size, tuple | list) else (batch_size,)
+    """Return the shape that one size, or a sequence or array of them, stands for."""
+    if isinstance(batch_size, np.ndarray):
+        batch_size = batch_size.ravel().tolist() if batch_size.ndim else batch_size[()]
+    several = isinstance(batch_size, Sequence) and not isinstance(batch_size, str | bytes)
+    sizes = tuple(batch_size) if several else (batch_size,)
+    if None in sizes:
+        raise ValueError(f"batch_size: expected integers, got {shown(batch_size)}")
     return tuple(dimension("batch_size", size) for size in sizes)
+
+
+def agreed_batch_size(found: int, given: Any) -> None:
+    """Check a batch size that is given besides inputs, unless it is None."""
+    if isinstance(given, np.ndarray) and given.size == 1:
+        given = given.item()
+    if given is not None and (isinstance(given, np.ndarray) or given != found):
+        raise ValueError(
+            "batch size from input tensor is different from the input param. "
+            f"Input tensor batch: {found}, batch_size: {shortened(given)}"
+        )
+
+
+def agreed_dtype(found: np.dtype[Any], given: object) -> None:
+    """Check a dtype that is given besides inputs, unless it is None. As in the original it may be anything."""
+    try:
+        same = given is None or dtype("dtype", given) == found
+    except TypeError:
+        same = False
+    if not same:
+        raise ValueError(
+            "dtype from input tensor is different from the input param. "
+            f"Input tensor dtype: {found}, dtype: {shortened(given)}"
+        )
 
 
 def inputs(value: object, least_rank: int = 0) -> Array:
@@ -76,6 +104,17 @@ def inputs(value: object, least_rank: int = 0) -> Array:
     if array.ndim < least_rank:
         raise ValueError(f"inputs: Shape {array.shape} must have rank at least {least_rank}")
     return _validation.array("inputs", array, array.shape, None)
+
+
+def nested_lists(name: str, value: object) -> object:
+    """Return nested lists of Python's numbers as an array, in which fractions are float32 as in the original."""
+    if not isinstance(value, list | tuple):
+        return value
+    first: Any = value
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    fractions = isinstance(first, float | list | tuple) and not isinstance(first, np.generic)
+    return _validation.as_array(name, value, np.dtype(np.float32) if fractions else None)
 
 
 def rank(layer: str, shape: tuple[int, ...]) -> None:
@@ -116,16 +155,22 @@ def same_depth(found: int, built: int) -> None:
         raise ValueError(f"inputs: expected {built} features in the last axis, as when the cell was built, got {found}")
 
 
-def agrees(what: str, found: object, name: str, given: object) -> None:
-    """Check what is given besides inputs, unless it is None."""
-    if given is not None and given != found:
-        raise ValueError(
-            f"{what} from input tensor is different from the input param. "
-            f"Input tensor {what.split()[0]}: {found}, {name}: {shortened(given)}"
-        )
+def axis(name: str, value: object) -> int:
+    """Return the number of an axis."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {shown(value)}") from None
 
 
-def like_rnn_cell(cell: object) -> None:
+def flag(name: str, value: object) -> bool:
+    """Return a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+    return bool(value)
+
+
+def like_rnn_cell(name: str, cell: object) -> None:
     """Say in the original's words what is missing."""
     wanted = {
         "'output_size' property is missing": hasattr(cell, "output_size"),
@@ -136,7 +181,7 @@ def like_rnn_cell(cell: object) -> None:
     }
     missing = [text for text, there in wanted.items() if not there]
     if missing:
-        raise TypeError(f"The argument 'cell' ({shown(cell)}) is not an RNNCell: {', '.join(missing)}.")
+        raise TypeError(f"The argument {name!r} ({shown(cell)}) is not an RNNCell: {', '.join(missing)}.")
 
 
 def weight(name: str, value: object, like: Array) -> Array:
@@ -152,15 +197,32 @@ def weight(name: str, value: object, like: Array) -> Array:
 
 def sequence_length(value: object, n_steps: int, n_batch: int) -> Array:
     """Return integers from 0 to T. As in the original any number is taken, cut down and limited to them."""
-    found = _validation.as_array("sequence_length", value)
-    if found.ndim != 1:
-        raise ValueError(f"sequence_length must be a vector of length batch_size, but saw shape: {found.shape}")
-    if len(found) != n_batch:
-        raise ValueError(f"sequence_length: expected {n_batch} numbers, one for each row, got {len(found)}")
-    if found.dtype.kind not in "biuf" and found.size:
-        raise TypeError(f"sequence_length: expected integers, got {shortened(found.dtype)}")
+    found = _vector("sequence_length", value, n_batch)
     # float64 holds every integer up to T, and limits those that no integer type of ours would hold.
     limited = np.clip(found.astype(np.float64), 0, n_steps)
     if np.isnan(limited).any():
         raise ValueError("sequence_length: expected integers, got NaN")
     return limited.astype(np.intp)
+
+
+def reversed_steps(name: str, value: object, n_steps: int, n_batch: int) -> Array:
+    """Return how many steps of each row are reversed, where the original wants integers from 0 to T."""
+    found = _vector(name, value, n_batch)
+    if found.dtype.kind == "f" and found.size:
+        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
+    outside = (found < 0) | (found > n_steps)
+    if outside.any():
+        raise ValueError(f"{name}: expected integers from 0 to {n_steps}, got {found[outside][0]}")
+    return found.astype(np.intp)
+
+
+def _vector(name: str, value: object, n_batch: int) -> Array:
+    """Return a copy of one number a row. It is made before the checks, so nobody can write into what they have seen."""
+    found = np.array(_validation.as_array(name, value))
+    if found.ndim != 1:
+        raise ValueError(f"{name} must be a vector of length batch_size, but saw shape: {found.shape}")
+    if len(found) != n_batch:
+        raise ValueError(f"{name}: expected {n_batch} numbers, one for each row, got {len(found)}")
+    if found.dtype.kind not in "biuf" and found.size:
+        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
+    return found

@@ -56,7 +56,7 @@ BATCH_MAJOR = Layout(lambda a: a.swapaxes(0, 1), lambda a: a.swapaxes(0, 1), 3, 
 
 @dataclass(frozen=True, eq=False)
 class CellTape:
-    """What backward needs of a call. It refers to the call's arrays and weights: leave them until then."""
+    """What backward needs of a call. It refers to the call's inputs and weights: leave them until then."""
 
     engine: Engine
     layout: Layout

@@ -10,18 +10,28 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice, pairwise
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from ._atomic import finish, sync_directory, temporary
-from ._checkpoint_files import STATE_FILE, data_path, index_path, missing_index, remove_data, update_state
+from ._atomic import finish, sync_directory, temporary, writable_mode
+from ._checkpoint_files import (
+    STATE_FILE,
+    data_files,
+    data_path,
+    index_path,
+    missing_index,
+    opened,
+    state_path,
+    update_state,
+)
 from ._checkpoint_index import DTYPE_NUMBERS, PIECE_MARK, Index, TensorEntry, encode_index
 from ._checkpoint_table import MAX_KEY
 from ._checkpoint_wire import CheckpointError, located, masked_crc32c
-from ._messages import listed, shortened, shown, shown_path
+from ._messages import listed, quoted_path, shortened, shown, shown_path
 
 __all__ = [
     "CheckpointError",
@@ -63,7 +73,7 @@ class CheckpointReader:
         path = index_path(prefix)
         if not os.path.isfile(path):
             raise missing_index(prefix)
-        with open(path, "rb") as file:
+        with opened(path) as file:
             self._identity = _identity(os.fstat(file.fileno()))
             data = file.read()
         with located(shown_path(path)):
@@ -124,12 +134,12 @@ class CheckpointReader:
         path = data_path(self.prefix, entry.shard, self._index.num_shards)
         if entry.shard not in self._lengths:
             if not os.path.isfile(path):
-                return f"its data file {shown_path(path)!r} is missing"
+                return f"its data file {quoted_path(path)} is missing"
             self._lengths[entry.shard] = os.path.getsize(path)
         length = self._lengths[entry.shard]
         if entry.offset + entry.size <= length:
             return None
-        return f"{entry.size} bytes from byte {entry.offset} on reach beyond the {length} bytes of {shown_path(path)!r}"
+        return f"{entry.size} bytes from byte {entry.offset} on reach beyond the {length} bytes of {quoted_path(path)}"
 
     def _pieces(self, name: str, whole: TensorEntry) -> list[tuple[tuple[slice, ...], TensorEntry]]:
         """Return place and entry of each piece of a partitioned variable, after a check that the sizes add up."""
@@ -162,8 +172,8 @@ class CheckpointReader:
         array = np.empty(entry.size // entry.dtype.itemsize, entry.dtype.newbyteorder("<"))
         stored = array.view(np.uint8).data
         path = data_path(self.prefix, entry.shard, self._index.num_shards)
-        where = f"{entry.size} bytes from byte {entry.offset} on in {shown_path(path)!r}"
-        with open(path, "rb") as file:
+        where = f"{entry.size} bytes from byte {entry.offset} on in {quoted_path(path)}"
+        with opened(path) as file:
             file.seek(entry.offset)
             if file.readinto(stored) != entry.size:
                 raise CheckpointError(f"cut off: there are no {where}")
@@ -310,8 +320,9 @@ def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, np.nd
     The files are the same bytes that TensorFlow's `Saver` writes. An earlier checkpoint of that name stays whole until
     all is on disk: the new data file has another name (`-of-00002` beside `-of-00001`, or the other way round, both of
     which TensorFlow reads), so the rename of the index alone decides which of the two is read. The old data files are
-    removed afterwards. The text file `checkpoint` beside them then names this checkpoint as the latest, after those it
-    listed before. No checkpoint of another name is deleted.
+    removed afterwards. The new files have the permissions that the old index had. The text file `checkpoint` beside
+    them then names this checkpoint as the latest, after those it listed before. No checkpoint of another name is
+    deleted.
 
     Parameters
     ----------
@@ -324,6 +335,8 @@ def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, np.nd
     ------
     ValueError, TypeError
         `prefix`, a name or a dtype is none that can be written; no file has been touched then.
+    PermissionError
+        A file that would be replaced or removed is read-only; no file has been touched then.
     OSError
         From the file system. A checkpoint that was there before is still whole, or the new one is in its place.
     ImportError
@@ -347,16 +360,22 @@ def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, np.nd
     arrays = _check_tensors(tensors)
     replaced = _num_shards(prefix)
     num_shards = 2 if replaced == 1 else 1
+    old_data = [] if replaced is None else data_files(prefix, replaced)
+    # Read-only files are refused before anything is written: those that are replaced, and those that are removed.
+    mode, *_ = [writable_mode(path) for path in (index_path(prefix), state_path(prefix), *old_data)]
     with temporary(data_path(prefix, 0, 1)) as data, temporary(index_path(prefix)) as index:
         index.write(encode_index(_write_data(data, arrays), num_shards))
-        finish(data)
-        finish(index)
+        for file in (data, index):
+            if mode is not None:
+                os.chmod(file.name, mode)
+            finish(file)
         os.replace(data.name, data_path(prefix, 0, num_shards))
         sync_directory(directory or ".")  # the index must not be on disk before its data
         os.replace(index.name, index_path(prefix))
     sync_directory(directory or ".")
-    if replaced is not None:
-        remove_data(prefix, replaced)
+    for path in old_data:
+        with suppress(OSError):  # one that cannot be removed stays
+            os.remove(path)
     update_state(prefix)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 
 from ._atomic import replacing
 from ._checkpoint_table import is_table
 from ._checkpoint_wire import CheckpointError
-from ._messages import listed, shown_path
+from ._messages import listed, quoted_path, shown_path
+from ._regular_files import NotRegularFileError, open_regular
 
 STATE_FILE = "checkpoint"
 _INDEX = ".index"
@@ -31,14 +33,24 @@ def data_path(prefix: str, shard: int, num_shards: int) -> str:
     return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
 
 
-def remove_data(prefix: str, num_shards: int) -> None:
-    """Remove the data files of an index that divides them into so many; one that cannot be removed stays."""
+def data_files(prefix: str, num_shards: int) -> list[str]:
+    """Return the paths of the data files of an index that divides them into so many, as far as they are there."""
     directory, basename = os.path.split(prefix)
     name = re.compile(rf"{re.escape(basename)}\.data-\d{{5}}-of-{num_shards:05d}")
-    for found in os.listdir(directory or "."):
-        if name.fullmatch(found):
-            with suppress(OSError):
-                os.remove(os.path.join(directory, found))
+    return [os.path.join(directory, found) for found in os.listdir(directory or ".") if name.fullmatch(found)]
+
+
+def state_path(prefix: str) -> str:
+    """Return the path of the text file that names the latest checkpoint of the folder."""
+    return os.path.join(os.path.dirname(prefix), STATE_FILE)
+
+
+def opened(path: str) -> BufferedReader:
+    """Open one of the files to read it."""
+    try:
+        return open_regular(path)
+    except NotRegularFileError as error:
+        raise CheckpointError(f"{shown_path(path)}: {error.text}") from None
 
 
 def missing_index(prefix: str) -> FileNotFoundError | CheckpointError:
@@ -48,14 +60,14 @@ def missing_index(prefix: str) -> FileNotFoundError | CheckpointError:
             f"{shown_path(v1)}: a checkpoint of the V1 format, which is not read. TensorFlow converts it: restore it "
             "there and save it with tf.train.Saver(), whose write_version is V2 unless given"
         )
-    start = f"no file {shown_path(index_path(prefix))!r}; "
+    start = f"no file {quoted_path(index_path(prefix))}; "
     file = re.fullmatch(r"(.+)\.(index|data-\d{5}-of-\d{5}|meta)", prefix, re.DOTALL)
     if file and os.path.isfile(index_path(file[1])):
-        return FileNotFoundError(f"{start}the prefix is the part before '.{file[2]}': {shown_path(file[1])!r}")
+        return FileNotFoundError(f"{start}the prefix is the part before '.{file[2]}': {quoted_path(file[1])}")
     directory = prefix if os.path.isdir(prefix) else os.path.dirname(prefix) or "."
     found = sorted(str(path)[: -len(_INDEX)] for path in Path(directory).glob(f"*{_INDEX}"))
     names = listed(found)[1:-1] or "none"
-    return FileNotFoundError(f"{start}prefixes of checkpoints in {shown_path(directory)!r}: {names}")
+    return FileNotFoundError(f"{start}prefixes of checkpoints in {quoted_path(directory)}: {names}")
 
 
 def _v1_file(prefix: str) -> str | None:
@@ -66,7 +78,7 @@ def _v1_file(prefix: str) -> str | None:
         part = re.compile(rf"{re.escape(basename)}-00000-of-\d{{5}}")
         paths += [os.path.join(directory, name) for name in os.listdir(directory or ".") if part.fullmatch(name)]
     for path in paths:
-        with suppress(OSError, ValueError), open(path, "rb") as file:
+        with suppress(OSError, ValueError), open_regular(path) as file:
             file.seek(-8, os.SEEK_END)
             if not path.endswith(_INDEX) and is_table(file.read()):
                 return path
@@ -77,7 +89,8 @@ def latest_prefix(directory: str, state_file: str = STATE_FILE) -> str | None:
     """Return the prefix of the checkpoint that the text file in a folder names as the latest, if it is there."""
     path = os.path.join(directory, state_file)
     try:
-        text = Path(path).read_bytes()
+        with opened(path) as file:
+            text = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
     found = _LATEST.search(text)
@@ -90,13 +103,13 @@ def latest_prefix(directory: str, state_file: str = STATE_FILE) -> str | None:
 
 def update_state(prefix: str) -> None:
     """Make `prefix` the latest of the checkpoints that the text file beside it lists."""
-    directory, basename = os.path.split(prefix)
-    path = os.path.join(directory, STATE_FILE)
+    path = state_path(prefix)
     try:
-        listed = _LISTED.findall(Path(path).read_bytes())
+        with opened(path) as file:
+            listed = _LISTED.findall(file.read())
     except FileNotFoundError:
         listed = []
-    latest = _quote(basename)
+    latest = _quote(os.path.basename(prefix))
     earlier = [quoted for quoted in listed if quoted not in (latest, _quote(os.path.abspath(prefix)))]
     lines = [b"all_model_checkpoint_paths: " + quoted for quoted in [*earlier, latest]]
     with replacing(path) as file:

@@ -1,6 +1,7 @@
 """The way from typed memoryviews to kernels: tiles over prange, time in chunks, BLAS.
 
-`functional` is the only caller; it has checked every shape, dtype, stride and length. Arrays are time-major and have a
+`_engine` is the caller of forward, backward and step. Its callers make the error texts; the functions here check every
+shape, stride and length once more, because a Python object may have changed since. Arrays are time-major and have a
 contiguous last axis. A call lays out a plan (_plan.pxi); then tiles run without the GIL, and none waits for another.
 """
 cimport cython
@@ -14,13 +15,17 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from indygru_cpu._kernels cimport *
+from indygru_cpu.c_api cimport (
+    INDYGRU_BAD_ACTIVATION, INDYGRU_BAD_CALL, INDYGRU_BAD_DTYPE, INDYGRU_BAD_GROUPS, INDYGRU_BAD_LENGTHS,
+    INDYGRU_BAD_POINTER, INDYGRU_BAD_SIZES, INDYGRU_BAD_THREADS, INDYGRU_DONE, INDYGRU_N_ACTIVATIONS, INDYGRU_N_DTYPES,
+    INDYGRU_NO_MEMORY, indygru_call, indygru_message, indygru_new_call,
+)
 
 ctypedef cython.floating real
 
 cdef enum:
     BLOCK_ROWS = 6            # of the micro-kernel; fewer take nearly as long
     STEP_ROWS = 2 * BLOCK_ROWS
-    STEP_SCRATCH = (4 * STEP_ROWS + 4) * INDYGRU_MAX_TILE_UNITS + STEP_ROWS + 32  # doubles, see measure_scratch
     BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
     DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
     DX_ROWS = 512             # more would leave threads without work
@@ -71,10 +76,16 @@ cdef void backward_item(const Plan *p, ptrdiff_t index, char *scratch) noexcept 
 
 
 cdef void begin_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
-    """Of backward: its steps, and whether its inputs and their gradients lie as matrices."""
+    """Of backward: its steps and lines, and whether its inputs and their gradients lie as matrices."""
+    cdef ptrdiff_t i, row
     p.now = run_of(p, 0, p.n_batch)
-    p.now.first_step, p.now.n_steps = first, steps
-    p.now_lines = count_lines(p, 0, p.n_batch, first, steps)
+    p.now.first_step, p.now.n_steps, p.now_lines = first, steps, p.n_batch * steps
+    if p.lengths is not NULL:
+        p.now_lines = 0
+        for i in range(p.row_tiles):
+            p.chunk_lines[i], row = p.now_lines, i * p.tile_rows
+            p.now_lines += count_lines(p, row, min(p.tile_rows, p.n_batch - row), first, steps)
+        p.chunk_lines[p.row_tiles] = p.now_lines
     p.now_x.data, p.now_dx.data = cell(&p.x, first, 0, 0), cell(&p.dx, first, 0, 0)
     p.x_lies = p.row_tiles == 1 and in_place(p, &p.x, &p.now, p.now_lines, &p.now_x)
     p.dx_lies = p.row_tiles == 1 and in_place(p, &p.dx, &p.now, p.now_lines, &p.now_dx)
@@ -106,31 +117,113 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.n_steps, p.n_batch, p.n_inputs, p.n_units = n_steps, n_batch, n_inputs, n_units
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
-    p.lengths = p.origins = NULL
+    p.rows = NULL
+    p.lengths = p.origins = p.chunk_ends = NULL
     p.tape = p.packed = p.transposed = p.y.data = NULL
     p.progress = NULL
     p.in_python, p.steps_told = False, 0
     p.clear_padding = False
-    p.span = 0
+    p.span = p.span_lines = 0
     p.processor = -1
     return p
 
 
-cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, ptrdiff_t n_batch, const real[:, :] kernel,
-                  const real[:] recurrent_kernel, const real[:] bias, const Py_ssize_t[:] lengths,
-                  const Py_ssize_t[:] origins, int n_groups, int activation, bint reproducible) noexcept:
-    cdef Plan p = plan_of_sizes(real is double, n_steps, n_batch, x.shape[2], recurrent_kernel.shape[0] // 3,
-                                n_groups, activation)
-    p.x = Array(<char *> &x[0, 0, 0], x.strides[0], x.strides[1])
+cdef int require(bint fits, what) except -1:
+    if not fits:
+        raise ValueError(f"{what}: expected a shape, strides and values that fit the other arguments of the call: was "
+                         "an array or an attribute changed while it was in use?")
+    return 0
+
+
+cdef bint has_overflow(ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units) noexcept nogil:
+    """Whether an array of a call has more bytes than an address can count, or a matrix more columns than BLAS."""
+    if max(n_inputs, n_batch) > INT_MAX or n_units > INT_MAX // 3:
+        return True
+    return 8.0 * n_steps * n_batch * max(max(n_inputs, 3 * n_units), 1) >= PTRDIFF_MAX
+
+
+cdef bint is_vector(const real[:] a, ptrdiff_t size) noexcept:
+    """Whether kernels can read so many numbers, one after the other."""
+    return (a.shape[0] >= size and (size <= 1 or a.strides[0] == sizeof(real))
+            and (size == 0 or <uintptr_t> &a[0] % sizeof(real) == 0))
+
+
+cdef bint is_matrix(const real[:, :] a, ptrdiff_t rows, ptrdiff_t columns) noexcept:
+    """The same of rows, each contiguous."""
+    if a.shape[0] < rows or a.shape[1] != columns:
+        return False
+    if rows * columns == 0:
+        return True
+    return (<uintptr_t> &a[0, 0] % sizeof(real) == 0 and a.strides[0] % <ptrdiff_t> sizeof(real) == 0
+            and (columns == 1 or a.strides[1] == sizeof(real)))
+
+
+cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, ptrdiff_t columns) noexcept:
+    """The same of (steps, rows, columns) for the rows of a plan, or of (steps, 1, columns) where all rows lie one after
+    the other along the first axis."""
+    if a.shape[0] < extent or a.shape[2] != columns:
+        return False
+    if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.origins is NULL):
+        return False
+    if extent * p.n_batch * columns == 0:
+        return True
+    return (<uintptr_t> &a[0, 0, 0] % sizeof(real) == 0 and a.strides[0] % <ptrdiff_t> sizeof(real) == 0
+            and a.strides[1] % <ptrdiff_t> sizeof(real) == 0 and (columns == 1 or a.strides[2] == sizeof(real)))
+
+
+cdef Array array_of_view(const real[:, :, :] a) noexcept:
+    """Rows that lie one after the other along the first axis begin at the same place."""
+    return Array(<char *> &a[0, 0, 0], a.strides[0], 0 if a.shape[1] == 1 else a.strides[1])
+
+
+cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, const real[:, :] kernel,
+                  const real[:] recurrent_kernel, const real[:] bias, int n_groups, int activation,
+                  bint reproducible) except *:
+    """A plan without results, lengths and origins, of arguments that fit each other."""
+    cdef ptrdiff_t n_inputs = x.shape[2], n_units = recurrent_kernel.shape[0] // 3, n_batch = h.shape[0]
+    cdef Plan p
+    require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
+    require(n_groups >= 1 and n_inputs % n_groups == 0 and n_units % n_groups == 0, "groups")
+    require(n_steps >= 0 and not has_overflow(n_steps, n_batch, n_inputs, n_units), "x")
+    require(is_matrix(kernel, n_inputs // n_groups, 3 * n_units) and kernel.shape[0] == n_inputs // n_groups, "kernel")
+    require(kernel.shape[0] <= 1 or kernel.strides[0] == 3 * n_units * <ptrdiff_t> sizeof(real), "kernel")
+    require(recurrent_kernel.shape[0] == 3 * n_units and is_vector(recurrent_kernel, 3 * n_units), "recurrent_kernel")
+    require(is_vector(bias, 3 * n_units), "bias")
+    require(is_matrix(h, n_batch, n_units), "h0")
+    p = plan_of_sizes(real is double, n_steps, n_batch, n_inputs, n_units, n_groups, activation)
+    p.x = array_of_view(x)
     p.kernel = Lines(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
     p.u, p.b, p.in_python = <char *> &recurrent_kernel[0], <char *> &bias[0], True
-    if lengths is not None:
-        p.lengths = <const ptrdiff_t *> &lengths[0]
-    if origins is not None:
-        p.origins = <const ptrdiff_t *> &origins[0]
     lay_grid(&p)
     choose_engine(&p, reproducible)
     return p
+
+
+cdef ptrdiff_t take_rows(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, ptrdiff_t extent) except -1:
+    """Copies of lengths and origins, of arrays with so many steps. The steps that the plan's arrays must have."""
+    cdef const ptrdiff_t *lengths_data = NULL
+    cdef const ptrdiff_t *origins_data = NULL
+    cdef int status
+    require(p.n_steps <= extent, "x")
+    if lengths is not None:
+        require(lengths.shape[0] == p.n_batch, "lengths")
+        require(p.n_batch <= 1 or lengths.strides[0] == sizeof(ptrdiff_t), "lengths")
+        lengths_data = <const ptrdiff_t *> &lengths[0]
+    if origins is not None:
+        require(lengths is not None and origins.shape[0] == p.n_batch
+                and (p.n_batch <= 1 or origins.strides[0] == sizeof(ptrdiff_t)), "offsets")
+        origins_data = <const ptrdiff_t *> &origins[0]
+    status = copy_rows(p, lengths_data, origins_data, extent)
+    if status == INDYGRU_NO_MEMORY:
+        raise MemoryError(f"indygru_cpu: no memory for the lengths of {p.n_batch} rows")
+    if status != INDYGRU_DONE:
+        release_rows(p)
+        require(False, "lengths")
+    return p.n_steps if origins is None else extent
+
+
+cdef int clamp_threads(int n_threads) noexcept nogil:
+    return max(1, min(n_threads, INDYGRU_MOST_SEATS))
 
 
 def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
@@ -138,23 +231,29 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
             const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, bint clear_padding, int n_groups,
             int activation, int n_threads, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
-    None. T is n_steps, and may be less than the arrays say. A row's step t lies at origins + t along T. From time to
-    time progress(steps done) is called."""
-    cdef Plan p = plan_of(n_steps, x, h.shape[0], kernel, recurrent_kernel, bias, lengths, origins, n_groups,
-                          activation, reproducible)
-    p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
-    if y is not None:
-        p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])
-        p.clear_padding = clear_padding
-    if tape is not None:
-        p.tape = <char *> &tape[0]
-    if progress is not None:
-        p.progress = <PyObject *> progress
-    run_in_python(&p, FORWARD, n_threads)
+    None. T is n_steps. A row's step t lies at origins + t along the first axis; with origins, x and y may be
+    (S, 1, width), all rows one after the other. From time to time progress(steps done) is called."""
+    cdef Plan p = plan_of(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
+    cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
+    try:
+        require(is_sequence(x, &p, extent, p.n_inputs), "x")
+        p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
+        if y is not None:
+            require(is_sequence(y, &p, extent, p.n_units), "out")
+            p.y = array_of_view(y)
+            p.clear_padding = clear_padding and p.lengths is not NULL and y.shape[1] >= p.n_batch
+        if tape is not None:
+            require(is_vector(tape, 3 * p.n_units * lines_before(&p, p.row_tiles)), "tape")
+            p.tape = <char *> &tape[0]
+        if progress is not None:
+            p.progress = <PyObject *> progress
+    except BaseException:
+        release_rows(&p)
+        raise
+    run_in_python(&p, FORWARD, clamp_threads(n_threads))
 
 
 cdef void lay_single_step(Plan *p) noexcept nogil:
-    """For scratch of STEP_SCRATCH doubles."""
     p.engine, p.chunk = AS_THEY_LIE, 1
     p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
     measure_scratch(p)
@@ -183,17 +282,20 @@ cdef int long_step(Plan *p, char *scratch) except -1:
 def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
          const real[:] bias, int n_groups, int activation):
     """x (1, B, D) IN; h (B, N) IN/OUT. Enters no parallel region, and allocates nothing that counts."""
-    cdef const Py_ssize_t[:] none = None
-    cdef Plan p = plan_of(1, x, h.shape[0], kernel, recurrent_kernel, bias, none, none, n_groups, activation,
-                          True)
-    cdef double scratch[STEP_SCRATCH]
+    cdef Plan p = plan_of(1, x, h, kernel, recurrent_kernel, bias, n_groups, activation, True)
+    cdef char *scratch
+    require(is_sequence(x, &p, 1, p.n_inputs), "x")
     p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
     lay_single_step(&p)
-    if work_of_a_step(&p) >= INTERRUPTED_WORK:
-        long_step(&p, <char *> scratch)
-        return
-    with nogil:
-        forward_alone(&p, <char *> scratch)
+    scratch = found(indygru_acquire_step_scratch(scratch_bytes(&p)), scratch_bytes(&p))
+    try:
+        if work_of_a_step(&p) >= INTERRUPTED_WORK:
+            long_step(&p, scratch)
+        else:
+            with nogil:
+                forward_alone(&p, scratch)
+    finally:
+        indygru_release_step_scratch(scratch)
 
 
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
@@ -202,18 +304,29 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
              bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel,
              real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
-    dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT."""
-    cdef Plan p = plan_of(n_steps, x, h0.shape[0], kernel, recurrent_kernel, bias, lengths, origins, n_groups,
-                          activation, reproducible)
+    dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The rest as in forward."""
+    cdef Plan p = plan_of(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
+    cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
+    try:
+        require(is_sequence(x, &p, extent, p.n_inputs), "x")
+        require(is_sequence(y, &p, extent, p.n_units), "y")
+        require(is_sequence(dy, &p, extent, p.n_units), "dy")
+        require(is_sequence(dx, &p, extent, p.n_inputs), "dx")
+        require(is_matrix(dh, p.n_batch, p.n_units), "dh_n")
+        require(is_matrix(dkernel, p.group_inputs, 3 * p.n_units)
+                and (p.group_inputs <= 1 or dkernel.strides[0] == 3 * p.n_units * <ptrdiff_t> sizeof(real)), "dkernel")
+        require(is_vector(du, 3 * p.n_units) and is_vector(db, 3 * p.n_units), "dbias")
+        if tape is not None:
+            require(is_vector(tape, 3 * p.n_units * lines_before(&p, p.row_tiles)), "tape")
+            p.tape = <char *> &tape[0]
+    except BaseException:
+        release_rows(&p)
+        raise
     p.h0 = Array(<char *> &h0[0, 0], 0, h0.strides[0])
-    p.y = Array(<char *> &y[0, 0, 0], y.strides[0], y.strides[1])
-    p.dy = Array(<char *> &dy[0, 0, 0], dy.strides[0], dy.strides[1])
-    p.dx = Array(<char *> &dx[0, 0, 0], dx.strides[0], dx.strides[1])
+    p.y, p.dy, p.dx = array_of_view(y), array_of_view(dy), array_of_view(dx)
     p.dh = Array(<char *> &dh[0, 0], 0, dh.strides[0])
     p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
-    if tape is not None:
-        p.tape = <char *> &tape[0]
-    run_in_python(&p, BACKWARD, n_threads)
+    run_in_python(&p, BACKWARD, clamp_threads(n_threads))
 
 
 include "_neighbours.pxi"

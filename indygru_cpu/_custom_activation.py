@@ -71,6 +71,8 @@ def forward(
         _checked("activation", activation.function),
         _no_derivative if derivative is None else _checked("derivative of activation", derivative),
     )
+    if tape:
+        h0 = h0.copy()  # the caller may reset his states before backward
     out[...], h_n, kept = reference.forward(x, h0, kernel, recurrent_kernel, bias, pair, lengths)
     return (out, h_n, kept) if tape else (out, h_n)
 

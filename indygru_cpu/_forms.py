@@ -153,7 +153,7 @@ class Start(NamedTuple):
 
     def room(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Any]) -> Array:
         """A user's array for a result, apart from all that is read and from `others`."""
-        inputs = {self.form.x_name: self.given, **self.layer._parameters.arrays, **others}
+        inputs = {self.form.x_name: self.given, **self.layer._parameters.storage, **others}
         return check.out(name, out, shape, self.layer.dtype, inputs)
 
     def room_for_state(self, h_out: object, out: object) -> Array:

@@ -2,7 +2,7 @@
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "indygru_kernels.h" nogil:
-    enum: INDYGRU_N_TIERS, INDYGRU_MAX_TILE_UNITS
+    enum: INDYGRU_N_TIERS, INDYGRU_MAX_TILE_UNITS, INDYGRU_RUN
     ctypedef int activation_t "enum indygru_activation"
     ctypedef struct indygru_run:
         ptrdiff_t first_step, n_steps, n_rows
@@ -40,6 +40,7 @@ cdef extern from "indygru_kernels.h" nogil:
         int padded
         void *out
         ptrdiff_t out_row
+        void *edge
     ctypedef struct indygru_packing:
         ptrdiff_t n_inputs, n_units
         const void *w
@@ -66,17 +67,21 @@ cdef extern from "indygru_kernels.h" nogil:
     unsigned long long indygru_flush_enter()
     void indygru_flush_leave(unsigned long long saved)
     enum: INDYGRU_MOST_SEATS
-    int indygru_start_teams(int (*end_helpers)() noexcept nogil)
+    int indygru_start_teams(int (*start_helpers)(int) noexcept nogil, int (*end_helpers)() noexcept nogil)
     int indygru_take_seats(int wanted, int least)
     int indygru_seats_taken()
     void indygru_rest()
     int indygru_grant_team(int wanted)
     void indygru_leave_seats(int n_threads)
     int indygru_is_forked()
+    ptrdiff_t indygru_fork_generation()
     enum: INDYGRU_LEAST_KEPT, INDYGRU_MOST_KEPT
     char *indygru_allocate(ptrdiff_t size)
     void indygru_release(char *start)
     void indygru_free(char *start)
+    ptrdiff_t indygru_release_memory()
+    char *indygru_acquire_step_scratch(ptrdiff_t size)
+    void indygru_release_step_scratch(char *scratch)
     int indygru_processor()
     void indygru_step_aside(int processor)
     long long indygru_now()

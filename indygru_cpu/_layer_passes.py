@@ -12,7 +12,7 @@ from indygru_cpu import _validation as check
 from indygru_cpu._forms import Form, Start
 from indygru_cpu._parameters import Parameters
 from indygru_cpu._progress import SILENCE, Progress
-from indygru_cpu._stack import Stack, Tape, backward, forward, infer, weights_of
+from indygru_cpu._stack import Stack, Tape, backward, forward, infer
 from indygru_cpu._weighted import Weighted
 
 Array = np.ndarray[Any, Any]
@@ -45,26 +45,55 @@ def _news(progress: Any, start: Start) -> Progress:
 class Passes(Weighted):
     """The part of `IndyGRU` that its public methods share."""
 
-    _rng: np.random.Generator
+    _rng: np.random.Generator | None
+    _stack: Stack
 
-    def _take(self, parameters: Parameters) -> None:
+    def _finish(self, parameters: Parameters, rng: np.random.Generator, num_threads: int | None) -> None:
         self._parameters = parameters
-        self._weights = weights_of(parameters.arrays, self.num_layers, self.bidirectional)
+        # The caller's own generator keeps its state. Only dropout draws after the constructor.
+        self._rng = rng.spawn(1)[0] if self.dropout else None
+        self._stack = Stack.of(self, parameters.storage, check.num_threads(num_threads))
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of a call that does not say; None chooses by the machine."""
+        return self._stack.num_threads
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        self._stack = self._stack.with_threads(check.num_threads(value))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the stack, which follows from the rest; a generator as its plain state.
+
+        A pickle of a generator itself can be loaded by NumPy of the same major version only.
+        """
+        state = self.__dict__ | {
+            "num_threads": self.num_threads,
+            "_rng": None if self._rng is None else _plain(self._rng),
+        }
+        del state["_stack"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        num_threads, rng, parameters = (state.pop(name) for name in ("num_threads", "_rng", "_parameters"))
         self.__dict__.update(state)
-        self._take(self._parameters.required("A"))  # in another process's message they may lie anywhere
+        # In another process's message the arrays may lie anywhere.
+        self._parameters = parameters.required("A")
+        self._rng = None if rng is None else _generator(rng)
+        self._stack = Stack.of(self, self._parameters.storage, num_threads)
 
     def _infer(
         self, start: Start, out: Array | None, h_out: Array | None, wants_y: bool, num_threads: int | None,
         progress: Any,
     ) -> tuple[Any, Array]:  # fmt: skip
-        form, stack = start.form, Stack.of(self, num_threads)
-        news = _news(progress, start)
+        form, stack = start.form, self._stack.with_threads(check.num_threads(num_threads), self.num_threads)
         y = None if out is None else start.room("out", out, start.y_shape, {"h0": start.h0})
+        kept = None if h_out is None else start.room_for_state(h_out, out)
+        news = _news(progress, start)  # the last check: it changes a bar's total
         if y is None and wants_y:
             y = _memory.new(start.y_shape, self.dtype)
-        kept = None if h_out is None else start.room_for_state(h_out, out)
         h = start.first_state()  # apart from h_out, which stays as it is if something ends the call
         y_inward = None if y is None else form.inward(y)
         infer(stack, start.x, form.state_inward(h), y_inward, start.sequences, news)
@@ -76,12 +105,14 @@ class Passes(Weighted):
     def _train(
         self, start: Start, recompute: bool, num_threads: int | None, progress: Any
     ) -> tuple[Array, Array, LayerTape]:
-        form, stack = start.form, Stack.of(self, num_threads)
+        form, stack = start.form, self._stack.with_threads(check.num_threads(num_threads), self.num_threads)
+        news = _news(progress, start)
         y, h_n = _memory.new(start.y_shape, self.dtype), np.empty(start.h_shape, self.dtype)
-        h0 = np.zeros(start.h_shape, self.dtype) if start.h0 is None else start.h0
+        # A copy, because the tape keeps it: programs overwrite h0 before `backward`, as in truncated backpropagation.
+        h0 = start.first_state()
         tape = forward(
             stack, start.x, form.state_inward(h0), form.state_inward(h_n), form.inward(y),
-            start.sequences, _news(progress, start), recompute=recompute, dropout=self.dropout, rng=self._rng,
+            start.sequences, news, recompute=recompute, dropout=self.dropout, rng=self._rng,
         )  # fmt: skip
         y.flags.writeable = False
         return y, h_n, LayerTape(self, tape, form, y.shape, h_n.shape, stack.num_threads)
@@ -94,5 +125,24 @@ class Passes(Weighted):
             dh_n = form.state_inward(check.array("dh_n", dh_n, tape.h_shape, like))
         found = backward(tape.inner, dy, dh_n, tape.num_threads)
         flat = [array for layer in found.weights for direction in layer for array in direction[: 2 + self.bias]]
-        by_name = dict(zip(self._parameters.arrays, flat, strict=True))
+        by_name = dict(zip(self._parameters, flat, strict=True))
         return Gradients(form.outward(found.x), form.state_outward(found.h0), by_name)
+
+
+def _plain(rng: np.random.Generator) -> dict[str, Any]:
+    """The state of a generator in Python's own types."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: of(part) for name, part in value.items()}
+        return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+    plain: dict[str, Any] = of(dict(rng.bit_generator.state))
+    return plain
+
+
+def _generator(state: dict[str, Any]) -> np.random.Generator:
+    """The generator whose state `_plain` gave."""
+    bits = getattr(np.random, state["bit_generator"])()
+    bits.state = state
+    return np.random.Generator(bits)

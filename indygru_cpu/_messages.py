@@ -1,7 +1,7 @@
 """Values in error texts: shortened, so that no error text of the library exceeds 2,000 characters.
 
 A value, a name or a list may come from a file or a caller and be of any length. Error texts take them through these
-functions: at most one path, two lists and three values each.
+functions: at most two paths, two lists and three values each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import reprlib
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+#: What an error text has at most.
+MAX_TEXT = 2000
 _MAX_VALUE, _MAX_PATH, _MAX_LIST, _MAX_NAME = 200, 300, 500, 100
 _GAP = " ... "
 _BOUNDED_REPR = (int, bytes, list, tuple, dict, set, frozenset)
@@ -59,6 +61,11 @@ def shown(value: object) -> str:
 def shown_path(path: object) -> str:
     """Return the name of a file, as it is, without its middle if it is long."""
     return shortened(path, _MAX_PATH)
+
+
+def quoted_path(path: str) -> str:
+    """Return the name of a file in quotes, without its middle if it is long."""
+    return shortened(repr(path), _MAX_PATH)
 
 
 def listed(values: Collection[object] | Iterable[object], total: int | None = None) -> str:

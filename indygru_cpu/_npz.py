@@ -2,11 +2,13 @@
 
 NumPy writes; the reading is done here, since `numpy.load` believes what an archive says of itself. Either byte order
 and either memory order is read, and members may be deflated, as by `numpy.savez_compressed`.
+
+Directory and headers are read once, and arrays are allocated by these. Another process that rewrites the file
+afterwards changes the data alone, which the directory's checksums then show.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import struct
@@ -62,27 +64,37 @@ def write(file: BinaryIO, text: bytes, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-class _Guarded(io.BufferedReader):
-    """A file for `zipfile`, which reads a directory of any length at once."""
+class _Guarded:
+    """A file as `zipfile` uses it. `zipfile` would read a directory of any length at once; this limits its length."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(io.FileIO(path))
-        self.size = os.fstat(self.fileno()).st_size
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = file.seek(0, os.SEEK_END)
         self._most = 3 * 2**15 + self.size // 8  # parsed, a directory takes 8 times its size
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size if size is not None and 0 <= size <= self._most else self._most + 1)
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size if 0 <= size <= self._most else self._most + 1)
         if len(data) > self._most:
             raise WeightsError(f"a directory of more than {self._most} bytes in a file of {self.size}")
         return data
 
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
 
 @contextmanager
-def opened(path: str) -> Iterator[Reader]:
-    """Check directory and headers; the file is open for as long as the block runs."""
+def opened(file: BinaryIO) -> Iterator[Reader]:
+    """Check directory and headers; `file` must stay open for as long as the block runs."""
     try:
-        with _Guarded(path) as file, zipfile.ZipFile(file) as archive:
-            yield Reader(file, archive)
+        guarded = _Guarded(file)
+        with zipfile.ZipFile(guarded) as archive:
+            yield Reader(guarded, archive)
     except _BROKEN as error:
         raise WeightsError(f"damaged archive: {shortened(error)}") from None
 
@@ -155,7 +167,7 @@ def _by_name(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
-def _check_apart(file: BinaryIO, infos: Mapping[str, zipfile.ZipInfo], end: int) -> None:
+def _check_apart(file: _Guarded, infos: Mapping[str, zipfile.ZipInfo], end: int) -> None:
     """Members share no byte, with each other or with the directory at `end`."""
     position = 0
     for name, info in sorted(infos.items(), key=lambda item: item[1].header_offset):

@@ -18,41 +18,52 @@ class Parameters(Mapping[str, Array]):
 
     So ``parameters[name][...] -= step`` and ``parameters[name] -= step`` do the same, and what a layer, a view or an
     optimiser holds is never stale.
+
+    Attributes
+    ----------
+    storage : dict of str to array
+        Arrays of the same memory that no caller is given: a caller may assign to the shape of his array in place, and a
+        layer goes on with the shapes that were checked.
     """
 
-    def __init__(self, arrays: dict[str, Array]) -> None:
-        self.arrays = arrays  # the same as a plain dict, which is faster to read
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.storage = dict(arrays)
+        self._arrays: dict[str, Array] = {name: array.view() for name, array in self.storage.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameters, (self.storage,)
 
     def required(self, *requirements: Literal["C", "A", "W"]) -> Parameters:
         """The same arrays, but copies of those that do not meet what `numpy.require` is asked for."""
-        return Parameters({name: np.require(array, requirements=requirements) for name, array in self.arrays.items()})
+        return Parameters({name: np.require(array, requirements=requirements) for name, array in self.storage.items()})
 
     def __getitem__(self, name: str) -> Array:
-        return self.arrays[name]
+        return self._arrays[name]
 
     def __setitem__(self, name: str, value: object) -> None:
         self.update({name: value})
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
+        return iter(self._arrays)
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self._arrays)
 
     def __repr__(self) -> str:
-        return f"Parameters({self.arrays!r})"
+        return f"Parameters({self._arrays!r})"
 
     def update(self, values: Mapping[str, object]) -> None:
         """Copy values into the arrays: all of them, or, after an error, none."""
-        if unknown := sorted(values.keys() - self.arrays.keys()):
-            raise ValueError(f"unknown parameters {listed(unknown)}: expected {listed(sorted(self.arrays))}")
+        if unknown := sorted(values.keys() - self.storage.keys()):
+            raise ValueError(f"unknown parameters {listed(unknown)}: expected {listed(sorted(self.storage))}")
         checked = {}
         for name, value in values.items():
-            target = self.arrays[name]
+            target = self.storage[name]
             found = check.array(name, value, target.shape, ("the layer", target.dtype))
-            checked[name] = found if found is target else found.copy()  # a value may be a view of another target
+            # A value may be a view of another target.
+            checked[name] = found if found is self._arrays[name] else found.copy()
         for name, value in checked.items():
-            self.arrays[name][...] = value
+            self.storage[name][...] = value
 
 
 def shapes(

@@ -25,12 +25,13 @@ cdef char *begin_forward(Plan *p, int n_threads) noexcept nogil:
     cdef bint packs = p.engine != AS_THEY_LIE and (p.n_steps * work_of_a_step(p) > LONG_WORK
                                                    or p.row_tiles >= SHARED_TILES)
     cdef ptrdiff_t packed = p.unit_tiles * p.weights_bytes if packs else 0
-    p.scratch_size = own + packed + tiles * sizeof(ptrdiff_t)
+    p.scratch_size = own + packed + (tiles + n_threads) * sizeof(ptrdiff_t)
     cdef char *scratch = indygru_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
     p.done = <ptrdiff_t *> (scratch + own + packed)
-    memset(p.done, 0, tiles * sizeof(ptrdiff_t))
+    p.begun = p.done + tiles
+    memset(p.done, 0, (tiles + n_threads) * sizeof(ptrdiff_t))
     if packs:
         p.packed = scratch + own
     p.lap = p.chunk if packs or p.engine == AS_THEY_LIE else p.n_steps  # a tile that packs its own does so once
@@ -45,18 +46,63 @@ cdef int forward_tiles(Plan *p, int n_threads, char *scratch) except -1 nogil:
     return 0
 
 
-cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
-    """The span of a chunk, and scratch for it, its sums zero; NULL: no memory."""
-    cdef ptrdiff_t n_lines = count_lines(p, 0, p.n_batch, 0, p.n_steps)
+cdef ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) noexcept nogil:
+    """Chunks of as many steps as have at most so many lines, but of one step at least; ends (T + 1) OUT. Sets the most
+    steps and lines of a chunk. The number of chunks.
+
+    Rows of very different lengths would otherwise make chunks of few lines: each costs a time that grows with the rows.
+    """
+    cdef ptrdiff_t row, step, lines = 0, first = 0, chunks = 0, active = p.n_batch
+    memset(ends, 0, (p.n_steps + 1) * sizeof(ptrdiff_t))
+    for row in range(p.n_batch):  # ends[t]: rows that are over at step t
+        ends[p.lengths[row]] += 1
+    p.span = p.span_lines = 1
+    for step in range(p.n_steps):
+        active -= ends[step]
+        if step > first and lines + active > most_lines:
+            ends[chunks], chunks, first, lines = step, chunks + 1, step, 0
+        lines += active
+        p.span, p.span_lines = max(p.span, step + 1 - first), max(p.span_lines, lines)
+    ends[chunks] = p.n_steps
+    return chunks + 1
+
+
+cdef int lay_chunks(Plan *p) noexcept nogil:
+    """The chunks of steps that backward takes at once. A status of indygru_call.h."""
+    cdef ptrdiff_t n_lines = lines_before(p, p.row_tiles)
     cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
     most_lines = min(most_lines, BACKWARD_LINES)
-    p.span = max(1, p.n_steps if n_lines <= most_lines else most_lines // max(1, p.n_batch))
+    p.span, p.span_lines, p.n_chunks = max(1, p.n_steps), n_lines, min(1, p.n_steps)
+    if n_lines <= most_lines:
+        return INDYGRU_DONE
+    if p.lengths is NULL:
+        p.span = max(1, most_lines // max(1, p.n_batch))
+        p.span_lines, p.n_chunks = min(p.span, p.n_steps) * p.n_batch, ceil_div(p.n_steps, p.span)
+        return INDYGRU_DONE
+    p.chunk_ends = <ptrdiff_t *> indygru_allocate((p.n_steps + 1) * sizeof(ptrdiff_t))
+    if p.chunk_ends is NULL:
+        return INDYGRU_NO_MEMORY
+    p.n_chunks = cut_steps(p, most_lines, p.chunk_ends)
+    return INDYGRU_DONE
+
+
+cdef ptrdiff_t chunk_end(const Plan *p, ptrdiff_t chunk) noexcept nogil:
+    """Of its steps; of those before the first chunk, number -1, it is 0."""
+    if chunk < 0:
+        return 0
+    return min((chunk + 1) * p.span, p.n_steps) if p.chunk_ends is NULL else p.chunk_ends[chunk]
+
+
+cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
+    """The chunks, and scratch for one of them, its sums zero; NULL: no memory."""
+    if lay_chunks(p) != INDYGRU_DONE:
+        return NULL
     measure_scratch(p)
-    cdef ptrdiff_t lines = min(min(p.span, p.n_steps) * p.n_batch, n_lines), own = n_threads * scratch_bytes(p)
+    cdef ptrdiff_t lines = p.span_lines, own = n_threads * scratch_bytes(p)
     cdef ptrdiff_t gradients = aligned(lines * 3 * p.n_units * p.itemsize)
     cdef ptrdiff_t inputs = aligned(lines * p.n_inputs * p.itemsize)
     cdef ptrdiff_t sums = aligned(p.row_tiles * 3 * p.n_units * p.itemsize)
-    cdef ptrdiff_t transposed = transposed_bytes(p, n_lines)
+    cdef ptrdiff_t transposed = transposed_bytes(p, lines_before(p, p.row_tiles))
     p.scratch_size = own + gradients + 2 * inputs + 2 * sums + transposed
     cdef char *scratch = indygru_allocate(p.scratch_size)
     if scratch is NULL:
@@ -86,14 +132,23 @@ cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
     cdef ptrdiff_t i, first
     if p.transposed is not NULL:
         go_through(p, transpose_panel, ceil_div(p.n_inputs, p.ops.panel), n_threads, scratch, False)
-    for i in range(ceil_div(p.n_steps, p.span), 0, -1):
-        first = (i - 1) * p.span
-        backward_chunk(p, first, min(p.span, p.n_steps - first), n_threads, scratch)
+    for i in range(p.n_chunks - 1, -1, -1):
+        first = chunk_end(p, i - 1)
+        backward_chunk(p, first, chunk_end(p, i) - first, n_threads, scratch)
     if p.itemsize == sizeof(float):
         add_sums(p, <float *> p.drecurrent_kernel, <float *> p.dbias)
     else:
         add_sums(p, <double *> p.drecurrent_kernel, <double *> p.dbias)
     return 0
+
+
+cdef void end_call(Plan *p, char *scratch) noexcept nogil:
+    """Gives back all memory that a plan has; scratch may be NULL."""
+    if scratch is not NULL:
+        indygru_release(scratch)
+    if p.chunk_ends is not NULL:
+        indygru_release(<char *> p.chunk_ends)
+    release_rows(p)
 
 
 # Forward or backward: its scratch and the way through it, taken by run_in_python and by run_without (_capi.pxi).
@@ -112,8 +167,9 @@ cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
 
 
 cdef int run_in_python(Plan *p, Pass way, int n_threads) except -1:
-    cdef char *scratch = found(way.begin(p, n_threads), p.scratch_size)
+    cdef char *scratch = NULL
     try:
+        scratch = found(way.begin(p, n_threads), p.scratch_size)
         if lacks_blas_room(p, n_threads):
             raise MemoryError(f"indygru_cpu: no memory for {<size_t> n_threads * BLAS_BUFFER} bytes of BLAS buffers")
         begin_round(p)
@@ -121,5 +177,5 @@ cdef int run_in_python(Plan *p, Pass way, int n_threads) except -1:
             way.go(p, n_threads, scratch)
         look_around(p)
     finally:
-        indygru_release(scratch)
+        end_call(p, scratch)
     return 0

@@ -54,8 +54,11 @@ cdef struct Plan:
     ptrdiff_t tile_rows, tile_units, row_tiles, unit_tiles, chunk
     Engine engine
     activation_t activation
-    const ptrdiff_t *lengths
-    const ptrdiff_t *origins
+    char *rows                                   # one block with the next four arrays, or NULL: no lengths
+    ptrdiff_t *lengths                           # (B) valid steps of each row: a checked private copy
+    ptrdiff_t *origins                           # (B) places of the rows' first steps, likewise, or NULL: 0
+    ptrdiff_t *tile_lines                        # (row tiles + 1) lines of the rows before each row tile
+    ptrdiff_t *chunk_lines                       # the same within backward's chunk
     bint clear_padding                           # whether y past a row's length is to be zeroed
     char *packed                                 # all unit tiles' weights; NULL: each tile packs its own
     Array x, y, h0, h
@@ -63,8 +66,11 @@ cdef struct Plan:
     char *u
     char *b
     char *tape                                   # one block of (lines, 3, units) a tile, or NULL
-    ptrdiff_t span                               # steps that backward takes at once; 0 in forward
-    ptrdiff_t proj_bytes, gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes  # of one thread's scratch
+    ptrdiff_t span, span_lines                   # most steps and lines of a chunk of backward; 0 in forward
+    ptrdiff_t *chunk_ends                        # (chunks) where each ends, with lengths; else NULL: multiples of span
+    ptrdiff_t n_chunks
+    # of one thread's scratch
+    ptrdiff_t proj_bytes, gates_bytes, weights_bytes, lines_bytes, matrix_bytes, state_bytes
     Array dy, dh, dx
     char *dkernel
     char *drecurrent_kernel
@@ -87,6 +93,7 @@ cdef struct Plan:
     ptrdiff_t scratch_size                       # of all threads
     long long round_end                          # nanoseconds: sums of doubles would raise the caller's exception flags
     ptrdiff_t *done                              # steps of each tile of forward, -1: some thread is at it
+    ptrdiff_t *begun                             # of each item's own tiles, how many lie before the first not begun
 
 # A tile's place, its job, and the columns of the kernel that belong to it.
 cdef struct Tile:
@@ -96,7 +103,7 @@ cdef struct Tile:
     # of the scratch
     char *proj
     char *gates         # rebuilt ones, or one line that nobody wants
-    char *weights
+    char *weights       # a tile's packed ones, or room for the micro-kernel's edge
     const void **lines  # addresses of the run's inputs
     char *matrix        # those inputs as one matrix, for BLAS
     char *state         # rows of h, then one row for a y that nobody wants
@@ -156,6 +163,56 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     p.chunk = max(1, p.chunk)
 
 
+cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *origins, ptrdiff_t extent) noexcept nogil:
+    """Takes lengths (B) and origins (B), or NULL, into private copies, and counts lines; `extent` is the number of
+    steps that the arrays have. A status of indygru_call.h.
+
+    The copies are checked, not the arguments: another thread may write into those at any time."""
+    cdef ptrdiff_t i, row, numbers = 2 * p.n_batch + 2 * (p.row_tiles + 1), lines = 0
+    if lengths is NULL:
+        return INDYGRU_DONE
+    p.rows = indygru_allocate(numbers * sizeof(ptrdiff_t))
+    if p.rows is NULL:
+        return INDYGRU_NO_MEMORY
+    p.lengths = <ptrdiff_t *> p.rows
+    memcpy(p.lengths, lengths, p.n_batch * sizeof(ptrdiff_t))
+    if origins is not NULL:
+        p.origins = p.lengths + p.n_batch
+        memcpy(p.origins, origins, p.n_batch * sizeof(ptrdiff_t))
+    p.tile_lines = p.lengths + 2 * p.n_batch
+    p.chunk_lines = p.tile_lines + p.row_tiles + 1
+    for i in range(p.row_tiles):
+        p.tile_lines[i] = lines
+        for row in range(i * p.tile_rows, min((i + 1) * p.tile_rows, p.n_batch)):
+            if not 0 <= p.lengths[row] <= p.n_steps:
+                return INDYGRU_BAD_LENGTHS
+            if origins is not NULL and not 0 <= p.origins[row] <= extent - p.lengths[row]:
+                return INDYGRU_BAD_LENGTHS
+            lines += p.lengths[row]
+    p.tile_lines[p.row_tiles] = lines
+    return INDYGRU_DONE
+
+
+cdef void release_rows(Plan *p) noexcept nogil:
+    if p.rows is not NULL:
+        indygru_release(p.rows)
+        p.rows = NULL
+
+
+cdef ptrdiff_t lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
+    """Lines of all rows before a row tile; those of all rows, if it is the one past the last."""
+    if p.lengths is NULL:
+        return min(row_tile * p.tile_rows, p.n_batch) * p.n_steps
+    return p.tile_lines[row_tile]
+
+
+cdef ptrdiff_t chunk_lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
+    """The same of backward's chunk."""
+    if p.lengths is NULL:
+        return min(row_tile * p.tile_rows, p.n_batch) * p.now.n_steps
+    return p.chunk_lines[row_tile]
+
+
 cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
     cdef indygru_run run
     run.first_step, run.n_steps, run.n_rows = 0, p.n_steps, n_rows
@@ -191,18 +248,22 @@ cdef ptrdiff_t steps_done(const Plan *p) noexcept nogil:
 
 cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
                            ptrdiff_t steps) noexcept nogil:
+    """Of some rows and steps, in a time that grows with the rows: for those of a tile."""
     cdef indygru_run run = run_of(p, row, n_rows)
     run.first_step, run.n_steps = first, steps
     return indygru_count_lines(&run)
 
 
 cdef void measure_scratch(Plan *p) noexcept nogil:
-    cdef ptrdiff_t all_lines = count_lines(p, 0, p.n_batch, 0, p.n_steps), columns = 3 * p.tile_units
+    cdef ptrdiff_t all_lines = lines_before(p, p.row_tiles), columns = 3 * p.tile_units
     cdef ptrdiff_t lines = min(min(p.chunk, p.n_steps) * p.tile_rows, all_lines)
-    cdef ptrdiff_t spanned = min(p.span * p.tile_rows, all_lines)
+    cdef ptrdiff_t spanned = min(p.span * p.tile_rows, p.span_lines)
     p.proj_bytes = aligned(lines * columns * p.itemsize)
     p.gates_bytes = aligned(max(1, spanned if p.tape is NULL else 0) * columns * p.itemsize)
-    p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize) if p.engine != AS_THEY_LIE else 0
+    if p.engine == AS_THEY_LIE:
+        p.weights_bytes = aligned(min(p.group_inputs, INDYGRU_RUN) * p.ops.panel * p.itemsize)
+    else:
+        p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize)
     p.lines_bytes = aligned(max(lines, spanned) * sizeof(void *))
     p.matrix_bytes = aligned(lines * p.group_inputs * p.itemsize) if p.engine == BLAS else 0
     p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
@@ -253,8 +314,8 @@ cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nog
     """A tile's gates from a step on, or NULL without a tape, which is one block of (lines, 3, units) a tile."""
     if p.tape is NULL:
         return NULL
-    cdef ptrdiff_t before = count_lines(p, 0, tile.row, 0, p.n_steps)
-    cdef ptrdiff_t own = count_lines(p, tile.row, tile.job.run.n_rows, 0, p.n_steps)
+    cdef ptrdiff_t row_tile = tile.row // p.tile_rows
+    cdef ptrdiff_t before = lines_before(p, row_tile), own = lines_before(p, row_tile + 1) - before
     cdef ptrdiff_t past = count_lines(p, tile.row, tile.job.run.n_rows, 0, step)
     return p.tape + 3 * p.itemsize * (before * p.n_units + own * tile.unit + past * tile.job.n_units)
 

@@ -5,7 +5,7 @@ cdef void copy_lines(const Plan *p, bint gather, const Array *array, char *matri
     """One row tile's lines of the chunk between an array and a matrix of all lines."""
     cdef Tile tile = place_tile(p, row_tile, 0, scratch)
     cdef ptrdiff_t i, width = p.n_inputs * p.itemsize, first = p.now.first_step
-    cdef char *lines = matrix + count_lines(p, 0, tile.row, first, p.now.n_steps) * width
+    cdef char *lines = matrix + chunk_lines_before(p, row_tile) * width
     tile.job.run.first_step = first
     tile.job.run.n_steps = max(0, min(p.now.n_steps, longest_row(p, &tile.job.run) - first))
     indygru_find_lines(&tile.job.run, cell(array, first, tile.row, 0), array.step, array.row, tile.lines)
@@ -118,7 +118,7 @@ cdef void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
     cdef ptrdiff_t i, row = index * DX_PANELS_ROWS, columns = 3 * p.n_units
     cdef indygru_projection job = indygru_projection(
         min(DX_PANELS_ROWS, p.now_lines - row), columns, p.n_inputs, &lines[0], p.transposed, p.ops.panel,
-        columns * p.ops.panel, True, p.now_dx.data + row * p.now_dx.row * p.itemsize, p.now_dx.row)
+        columns * p.ops.panel, True, p.now_dx.data + row * p.now_dx.row * p.itemsize, p.now_dx.row, NULL)
     for i in range(job.n_rows):
         lines[i] = p.dgates + (row + i) * columns * p.itemsize
     p.ops.project(&job)

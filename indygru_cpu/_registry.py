@@ -1,4 +1,4 @@
-"""What lies behind a default scope: its variables, by the names of their scopes, and the rules for sharing.
+"""What lies behind a default scope: names that are taken, variables by the names of their scopes, rules for sharing.
 
 Variables are held weakly: they live as long as a cell uses them. Only AUTO_REUSE, which announces that
 someone will come back for them by name, keeps them as long as the registry lives.
@@ -12,6 +12,7 @@ import enum
 import threading
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -42,11 +43,67 @@ def checked_reuse(reuse: object) -> bool | Reuse:
     raise ValueError(f"The reuse parameter must be True or False or None or AUTO_REUSE: {shown(reuse)}")
 
 
+def _split(name: str) -> tuple[str, int]:
+    """Return ("cell", 2) for "cell_2", and ("cell", 0) for "cell"."""
+    base, _, number = name.rpartition("_")
+    if base and len(number) < 10 and number.isdecimal() and number.isascii() and number[0] != "0":
+        return base, int(number)
+    return name, 0
+
+
+class ScopeNames:
+    """A set of scope names in which base, base_1, base_2, ... take one entry, however many there are."""
+
+    def __init__(self, runs: dict[str, int] | None = None) -> None:
+        # base -> how many of base, base_1, base_2, ... are in the set without a gap.
+        self._runs = runs or {}
+
+    def __contains__(self, name: str) -> bool:
+        base, number = _split(name)
+        return name in self._runs or self._runs.get(base, 0) > number
+
+    def add(self, name: str) -> None:
+        base, number = _split(name)
+        if self._runs.get(base, 0) != number:
+            self._runs.setdefault(name, 1)
+            return
+        number += 1
+        while f"{base}_{number}" in self._runs:
+            number += 1
+        self._runs[base] = number
+
+    def with_name(self, name: str) -> ScopeNames:
+        """Return a set with one more name; this one stays as it is."""
+        names = ScopeNames(dict(self._runs))
+        names.add(name)
+        return names
+
+    def without_inside(self, name: str) -> ScopeNames:
+        """Return a set without the names inside the scope `name`; this one stays as it is."""
+        prefix = f"{name}/"
+        return ScopeNames({base: run for base, run in self._runs.items() if not base.startswith(prefix)})
+
+    def first_free(self, base: str, others: ScopeNames) -> str:
+        """Return the first of base, base_1, base_2, ... that neither this set nor `others` holds."""
+        start = max(self._runs.get(base, 0), others._runs.get(base, 0))
+        names = (f"{base}_{number}" if number else base for number in count(start))
+        return next(name for name in names if name not in self and name not in others)
+
+
 class Registry:
-    """What lies behind one default scope: variables by scope, counters for names, initial values' seeds."""
+    """What lies behind one default scope.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+        To be held while names or variables are looked up and then taken.
+    opened : ScopeNames
+        Scopes that have been opened at the outermost level, by any thread.
+    """
 
     def __init__(self, seed: int | None) -> None:
         self.lock = threading.RLock()
+        self.opened = ScopeNames()
         self._variables: WeakValueDictionary[str, CellVariables] = WeakValueDictionary()
         self._kept: dict[str, CellVariables] = {}
         self._layers: Counter[str] = Counter()
@@ -65,6 +122,10 @@ class Registry:
             if self._seeds is None:
                 self._seeds = np.random.SeedSequence()
             return np.random.default_rng(self._seeds.spawn(1)[0])
+
+    def holds(self, variables: CellVariables) -> bool:
+        """Return whether these are the variables that a cell of their scope would share."""
+        return self._variables.get(variables.scope) is variables
 
     def variables(
         self, scope: str, reuse: bool | Reuse, size: Size, fill: Callable[[CellVariables], None]

@@ -36,13 +36,13 @@ class RNNCell(Layer):
 
         Parameters
         ----------
-        batch_size : int or tuple of int
-            What comes before N in the shape.
+        batch_size : int, or list, tuple or array of int
+            What comes before N in the shape: 3 and [3] stand for (3, N), [2, 3] for (2, 3, N).
         dtype : float32 or float64
 
         Returns
         -------
-        array, (batch_size, N)
+        array, (batch_size, N) or (*batch_size, N)
 
         Raises
         ------
@@ -63,7 +63,8 @@ class RNNCell(Layer):
 
         Parameters
         ----------
-        inputs : array, (B, ...), optional
+        inputs : array or nested lists, (B, ...), optional
+            Nested lists are float32.
         batch_size : int, optional
             If there are inputs, then theirs.
         dtype : float32 or float64, optional
@@ -77,11 +78,13 @@ class RNNCell(Layer):
         ------
         ValueError
             Inputs that the others contradict; no inputs and not both of the others; what `zero_state` raises.
+        TypeError
+            Inputs of another dtype, nested lists of integers among them.
         """
         if inputs is not None:
-            array = check.inputs(inputs, least_rank=1)
-            check.agrees("batch size", len(array), "batch_size", batch_size)
-            check.agrees("dtype", array.dtype, "dtype", None if dtype is None else check.dtype("dtype", dtype))
+            array = check.inputs(check.nested_lists("inputs", inputs), least_rank=1)
+            check.agreed_batch_size(len(array), batch_size)
+            check.agreed_dtype(array.dtype, dtype)
             batch_size, dtype = len(array), array.dtype
         if batch_size is None or dtype is None:
             raise ValueError(

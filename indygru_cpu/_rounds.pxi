@@ -64,6 +64,17 @@ cdef bint time_is_up(const Plan *p) noexcept nogil:
     return indygru_now() >= p.round_end
 
 
+cdef ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
+    """The first of an item's own tiles that no thread has begun, or -1. Nothing is a better choice, and so a call of
+    very many tiles does not look at all of them for each."""
+    cdef ptrdiff_t i, tiles = p.row_tiles * p.unit_tiles, first = ceil_div(item * tiles, p.n_items)
+    for i in range(first + p.begun[item], ceil_div((item + 1) * tiles, p.n_items)):
+        if look_at(&p.done[i]) == 0:
+            return i
+        p.begun[item] = i + 1 - first
+    return -1
+
+
 cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexcept nogil:
     """A tile that no thread is at, and the steps that it has behind it; -1: there is none to do.
 
@@ -71,6 +82,10 @@ cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexc
     next call then finds in this processor's caches what this one has read and written there."""
     cdef ptrdiff_t i, found, done, lag, least = 0, tiles = p.row_tiles * p.unit_tiles
     while True:
+        found = first_unstarted(p, item)
+        if found >= 0 and change(&p.done[found], 0, -1):
+            steps[0] = 0
+            return found
         found = -1
         for i in range(tiles):
             done = look_at(&p.done[i])
@@ -112,8 +127,6 @@ cdef int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
         indygru_rest()
         pause(p)
         seats = indygru_take_seats(wanted, 0)
-    if blas and get_blas_threads is not NULL and get_blas_threads() != 1:
-        set_blas_threads(1)  # threadpoolctl sets it in every OpenBLAS that it finds; more threads, other bits
     return indygru_grant_team(seats) if seats > 1 else seats
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from indygru_cpu import _memory
 
@@ -86,25 +85,15 @@ class Sequences(NamedTuple):
         return (self.n_steps, self.n_batch, width) if self.n_values is None else (self.n_values, width)
 
     def view(self, array: Array) -> Array:
-        """A user's array as the kernels see it: (T, B, width), or more where it is ragged.
-
-        An axis of length 1 may come to the kernels with another stride than it has here, because NumPy's buffers hide
-        it. Where `origins` reach beyond the axis it must be right, so ragged axes are at least 2 long.
-        """
+        """A user's array as the kernels see it: (T, B, width), or (sum of lengths, 1, width) where it is ragged."""
         if self.reverse:
             array = array[::-1]
-        if self.n_values is None:
-            return array
-        step, column = array.strides
-        view: Array = as_strided(array, self._seen_shape(array.shape[1]), (step, 0, column))
-        return view
+        return array if self.n_values is None else array[:, None]
 
     def zeros(self, width: int, dtype: np.dtype[Any]) -> Array:
         """As many zeros as the kernels will read, in no memory."""
-        return np.broadcast_to(np.zeros(width, dtype), self._seen_shape(width))
-
-    def _seen_shape(self, width: int) -> tuple[int, ...]:
-        return max(2, self.n_steps), max(2, self.n_batch), width
+        shape = (self.n_steps, self.n_batch) if self.n_values is None else (self.n_values, 1)
+        return np.broadcast_to(np.zeros(width, dtype), (*shape, width))
 
     def room(self, width: int, like: Array, zeroed: bool) -> Array:
         """A new array of a user's shape, time-major or batch-major as `like`."""

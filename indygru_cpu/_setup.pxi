@@ -11,6 +11,14 @@ cdef extern from *:
     #else
     static int omp_get_max_threads(void) { return 0; }
     #endif
+    /* OpenMP keeps the threads of a region for the next region of the same thread. */
+    static int start_helpers(int n_threads)
+    {
+        int n = 0;
+    #pragma omp parallel num_threads(n_threads) reduction(+ : n)
+        n += 1;
+        return n == n_threads ? 0 : -1;
+    }
     #if defined(_WIN32)
     static int there_is_room(size_t size) { return 1; }
     #else
@@ -29,7 +37,7 @@ cdef extern from *:
     {
         if (n_threads <= __atomic_load_n(&blas_buffers, __ATOMIC_RELAXED))
             return 1;
-        if (!there_is_room(size))
+        if (!there_is_room(size) && !(indygru_release_memory() && there_is_room(size)))
             return 0;
         __atomic_store_n(&blas_buffers, n_threads, __ATOMIC_RELAXED);
         return 1;
@@ -58,6 +66,7 @@ cdef extern from *:
     ctypedef void (*set_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
     bint has_blas_room(int n_threads, size_t size) noexcept nogil
+    int start_helpers(int n_threads) noexcept nogil
     int end_helpers() noexcept nogil
 
 MOST_THREADS = INDYGRU_MOST_SEATS
@@ -107,6 +116,11 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_thr
     get_blas_threads, set_blas_threads = <get_threads_t> get_threads_address, <set_threads_t> set_threads_address
 
 
+def release_memory():
+    """Give all blocks that are kept for later calls back to the system; their bytes."""
+    return indygru_release_memory()
+
+
 def openmp_threads():
     """OpenMP's own maximum for the calling thread; 0 in a serial build."""
     return omp_get_max_threads()
@@ -125,5 +139,5 @@ if not tiers():
     raise ImportError("indygru_cpu needs a CPU with SSE4.2 (x86-64-v2)")
 *_, fastest = tiers()
 use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
-if indygru_start_teams(end_helpers):
+if indygru_start_teams(start_helpers, end_helpers):
     raise ImportError("indygru_cpu could not register its fork handler")

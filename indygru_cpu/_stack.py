@@ -25,15 +25,15 @@ INNER_BYTES = 4 * 1024 * 1024
 LEAST_STEPS = 16
 
 
-def weights_of(arrays: dict[str, Array], num_layers: int, bidirectional: bool) -> list[list[Weights]]:
+def weights_of(layer: Weighted, arrays: dict[str, Array]) -> list[list[Weights]]:
     """The parameters of each layer and direction."""
-    suffixes = ("", "_reverse") if bidirectional else ("",)
+    suffixes = ("", "_reverse") if layer.bidirectional else ("",)
     return [
         [
             Weights.of(arrays[f"kernel_l{k}{s}"], arrays[f"recurrent_kernel_l{k}{s}"], arrays.get(f"bias_l{k}{s}"))
             for s in suffixes
         ]
-        for k in range(num_layers)
+        for k in range(layer.num_layers)
     ]
 
 
@@ -48,11 +48,15 @@ class Stack(NamedTuple):
     directions: int
 
     @classmethod
-    def of(cls, layer: Weighted, num_threads: int | None) -> Stack:
-        """A layer's, as it is now."""
-        threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
-        activation, weights = check.activation_index(layer.activation), layer._weights
-        return cls(weights, layer.groups, activation, layer.reproducible, threads, len(weights[0]))
+    def of(cls, layer: Weighted, arrays: dict[str, Array], num_threads: int | None) -> Stack:
+        """A layer's, with these arrays for its parameters."""
+        activation, weights = check.activation_index(layer.activation), weights_of(layer, arrays)
+        return cls(weights, layer.groups, activation, layer.reproducible, num_threads, len(weights[0]))
+
+    def with_threads(self, num_threads: int | None, otherwise: int | None = None) -> Stack:
+        """The same stack for so many threads; None is `otherwise`."""
+        num_threads = otherwise if num_threads is None else num_threads
+        return self if num_threads == self.num_threads else self._replace(num_threads=num_threads)
 
     def places(self, layer: int) -> range:
         """Of a layer's states, one for each direction, among those of all: (layers * directions, B, N)."""
@@ -113,7 +117,7 @@ def _infer_layer(
 
 def forward(
     stack: Stack, x: Array, h0: Array, h_n: Array, y: Array, sequences: Sequences, progress: Progress, *,
-    recompute: bool, dropout: float, rng: np.random.Generator,
+    recompute: bool, dropout: float, rng: np.random.Generator | None,
 ) -> Tape:  # fmt: skip
     """h0 IN; h_n and y OUT; and the tape."""
     tape, layers = Tape([], []), range(len(stack.weights))
@@ -131,7 +135,7 @@ def forward(
             tape.layers[-1].append(_engine.train(call, h_n[i], own, threads[i], recompute, news))
             progress.add(sequences.n_steps)
         x = out
-        if dropout and not is_last:
+        if rng is not None and not is_last:
             tape.masks.append((rng.random(out.shape, out.dtype.type) >= dropout) / out.dtype.type(1 - dropout))
             x = out * tape.masks[-1]
     return tape

@@ -1,63 +1,78 @@
 # Part of _core.pyx: a stack of layers one step at a time, with all that a step needs made beforehand.
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 
-from numpy import ndarray
+from numpy import frombuffer, ndarray
 
 cdef enum:
     LEAST_WORK_UNLOCKED = 100 * 1024  # multiply-adds of a step from which on letting go of the GIL costs little of it
-
-
-cdef char *address(array) except NULL:
-    return <char *> <uintptr_t> array.ctypes.data
 
 
 cdef class Steps:
     """The base of `stream.Stream`, which checks what it gives, and has `_checked_x` for what `push` cannot read, and
     `_serial_threads` for when a fork takes the threads away.
 
-    state (layers, B, N) IN/OUT and y (B, N) OUT are C-contiguous arrays of one dtype.
+    All memory that a step touches belongs to this object: no attribute of an array can move it.
     """
     cdef Plan *plans  # one a layer
-    cdef char *block  # packed weights of all layers, then scratch
+    cdef char *block  # weights of all layers, packed kernels first, then scratch
     cdef char *scratch
-    cdef char *saved  # the state before a step that a signal may end
-    cdef ptrdiff_t n_layers, n_batch, n_inputs, itemsize, state_bytes, work
+    cdef char *saved  # the state before a step that a signal or a fork may end
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, work
     cdef int n_threads
-    cdef bint busy
+    cdef bint is_stepping  # whether `saved` is the state to go back to
+    cdef ptrdiff_t user    # fork generation of the process in which a thread is using the stream, or 0
     cdef readonly object _stack  # the weights that are packed, and options
-    cdef object state, y, y_row
+    cdef Room state_room, y_room
+    cdef object y, y_row
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, state, y, stack, int n_threads):
-        cdef ptrdiff_t k, bytes = 0, scratch = 0, n_units = state.shape[2]
+    def __init__(self, stack, ptrdiff_t n_batch, int n_threads):
+        """The stack's weights are arrays of one dtype; n_batch is at least 1."""
+        cdef ptrdiff_t k, bytes, scratch = 0, weights = 0
         cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
-        self.n_layers, self.n_batch, self.itemsize = state.shape[0], state.shape[1], state.itemsize
-        self.state, self.y, self.y_row = state, y, y[0] if len(y) == 1 else None
-        self.state_data, self.y_data, self.state_bytes = address(state), address(y), state[0].nbytes
-        self.n_inputs, self.n_threads, self.work = stack.weights[0][0][0].shape[0] * n_groups, n_threads, 0
+        kernel, recurrent_kernel, _ = stack.weights[0][0]
+        self.n_layers, self.n_batch, self.itemsize = len(stack.weights), n_batch, recurrent_kernel.itemsize
+        self.n_inputs, self.n_units = kernel.shape[0] * n_groups, recurrent_kernel.shape[0] // 3
+        require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
+        require(n_groups >= 1 and self.n_inputs % n_groups == 0 and self.n_units % n_groups == 0, "groups")
+        require(not has_overflow(self.n_layers, n_batch, max(self.n_inputs, self.n_units), self.n_units), "batch_size")
+        self.n_threads, self.work = clamp_threads(n_threads), 0
+        self.state_bytes = n_batch * self.n_units * self.itemsize
+        self.state_room, self.y_room = Room(self.n_layers * self.state_bytes), Room(self.state_bytes)
+        self.state_data, self.y_data = self.state_room.start, self.y_room.start
+        memset(self.state_data, 0, self.n_layers * self.state_bytes)
+        memset(self.y_data, 0, self.state_bytes)
+        self.y = frombuffer(memoryview(self.y_room), recurrent_kernel.dtype).reshape(n_batch, self.n_units)
+        self.y_row = self.y[0] if n_batch == 1 else None
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
             raise MemoryError("indygru_cpu: no memory for a stream")
         for k in range(self.n_layers):
             p = &self.plans[k]
             p[0] = plan_of_sizes(self.itemsize == sizeof(double), 1, self.n_batch,
-                                 n_units if k else self.n_inputs, n_units, n_groups, activation)
-            lay_step_grid(p, n_threads)
+                                 self.n_units if k else self.n_inputs, self.n_units, n_groups, activation)
+            lay_step_grid(p, self.n_threads)
             p.engine, p.chunk, p.in_python = PANELS, 1, True
             measure_scratch(p)
-            bytes += p.unit_tiles * p.weights_bytes
-            scratch = max(scratch, n_threads * scratch_bytes(p))
-            self.work += self.n_batch * 3 * n_units * (p.group_inputs + UNIT_WORK)
-        bytes += aligned(state.nbytes) + scratch
-        self.block = self.saved = found(indygru_allocate(bytes), bytes)
-        self.scratch = self.saved + aligned(state.nbytes)
+            weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
+            scratch = max(scratch, self.n_threads * scratch_bytes(p))
+            self.work += self.n_batch * 3 * self.n_units * (p.group_inputs + UNIT_WORK)
+        bytes = weights + aligned(self.n_layers * self.state_bytes) + scratch
+        self.block = found(indygru_allocate(bytes), bytes)
+        self.saved = self.block + weights
+        self.scratch = self.saved + aligned(self.n_layers * self.state_bytes)
+        bytes = 0
         for k in range(self.n_layers):
-            self.plans[k].packed = self.scratch
-            self.scratch += self.plans[k].unit_tiles * self.plans[k].weights_bytes
+            p = &self.plans[k]
+            p.packed = self.block + bytes
+            p.u = p.packed + p.unit_tiles * p.weights_bytes
+            p.b = p.u + self.vector_bytes()
+            bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
         self._take(stack)
 
     def __dealloc__(self):
@@ -65,32 +80,75 @@ cdef class Steps:
         if self.block is not NULL:
             indygru_free(self.block)
 
-    def _take(self, stack):
-        """Pack kernels (D / groups, 3N), refer to recurrent kernels and biases (3N,): a stack's contiguous arrays."""
-        cdef ptrdiff_t k, i
-        cdef uintptr_t kernel, recurrent_kernel, bias
-        cdef Plan *p
-        cdef Tile tile
-        addresses = [tuple(array.ctypes.data for array in weights) for (weights,) in stack.weights]
-        self.enter()
-        for k, (kernel, recurrent_kernel, bias) in enumerate(addresses):  # nothing here can fail and leave a half
-            p = &self.plans[k]
-            p.kernel = Lines(<char *> kernel, 3 * p.n_units)
-            p.u, p.b = <char *> recurrent_kernel, <char *> bias
-            for i in range(p.unit_tiles):
-                tile = place_tile(p, 0, i, self.scratch)
-                pack_weights(p, &tile, p.packed + i * p.weights_bytes)
-        self._stack = stack
-        self.busy = False
+    cdef ptrdiff_t vector_bytes(self):
+        """Of a recurrent kernel or a bias."""
+        return aligned(3 * self.n_units * self.itemsize)
 
-    cdef int enter(self) except -1:
-        """Scratch and state are one thread's at a time."""
+    @property
+    def _states(self):
+        """The live states, (layers, B, N)."""
         if self.block is NULL:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
-        if self.busy:
-            raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
-        self.busy = True
+        return frombuffer(memoryview(self.state_room), self.y.dtype).reshape(self.n_layers, self.n_batch, self.n_units)
+
+    def _take(self, stack):
+        """Pack kernels (D / groups, 3N), and copy recurrent kernels and biases (3N,), of a stack with the layers, sizes
+        and dtype of the first."""
+        cdef ptrdiff_t k
+        # What a memoryview says of an array stays so, whatever happens to the array.
+        views = [[memoryview(array) for array in weights] for (weights,) in stack.weights]
+        require(len(views) == self.n_layers and stack.groups == self.plans[0].n_groups, "layer")
+        self.enter()
+        try:
+            for k in range(self.n_layers):
+                self.check_weights(k, views[k])
+            for k in range(self.n_layers):  # nothing here can fail and leave a half
+                self.pack(k, views[k])
+            self._stack = stack
+        finally:
+            self.leave()
+
+    cdef int check_weights(self, ptrdiff_t k, views) except -1:
+        """Of one layer: kernel (D / groups, 3N), recurrent kernel and bias (3N,)."""
+        cdef ptrdiff_t columns = 3 * self.n_units
+        shapes = ((self.plans[k].group_inputs, columns), (columns,), (columns,))
+        for view, shape in zip(views, shapes):
+            require(view.format == ("d" if self.itemsize == sizeof(double) else "f") and view.shape == shape
+                    and view.c_contiguous, "layer")
         return 0
+
+    cdef int pack(self, ptrdiff_t k, views) except -1:
+        cdef Plan *p = &self.plans[k]
+        cdef ptrdiff_t i
+        cdef Tile tile
+        kernel, recurrent_kernel, bias = views
+        p.kernel = Lines(<char *> PyMemoryView_GET_BUFFER(kernel).buf, 3 * p.n_units)
+        memcpy(p.u, PyMemoryView_GET_BUFFER(recurrent_kernel).buf, 3 * p.n_units * p.itemsize)
+        memcpy(p.b, PyMemoryView_GET_BUFFER(bias).buf, 3 * p.n_units * p.itemsize)
+        for i in range(p.unit_tiles):
+            tile = place_tile(p, 0, i, self.scratch)
+            pack_weights(p, &tile, p.packed + i * p.weights_bytes)
+        p.kernel.data = NULL  # the array may go: steps read what is packed
+        return 0
+
+    cdef int enter(self) except -1:
+        """Scratch and state are one thread's at a time. A thread of the parent process is no user in a forked child."""
+        cdef ptrdiff_t user, now = indygru_fork_generation()
+        if self.block is NULL:
+            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        while True:
+            user = look_at(&self.user)
+            if user == now:
+                raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
+            if change(&self.user, user, now):
+                break
+        if user and self.is_stepping:  # the parent's thread was in the middle of a step
+            memcpy(self.state_data, self.saved, self.n_layers * self.state_bytes)
+        self.is_stepping = False
+        return 0
+
+    cdef void leave(self) noexcept:
+        put(&self.user, 0)
 
     def _alone(self, work, *arguments):
         """Call it while nobody else may use the stream. Here, because in Python a signal can come before any `try`."""
@@ -98,7 +156,7 @@ cdef class Steps:
         try:
             return work(*arguments)
         finally:
-            self.busy = False
+            self.leave()
 
     cdef bint can_read(self, const Py_buffer *x) noexcept:
         """Whether x is (B, D), or (D,) if B is 1, of this dtype, aligned, with a contiguous last axis."""
@@ -156,7 +214,7 @@ cdef class Steps:
             finally:
                 PyBuffer_Release(&x)
         finally:
-            self.busy = False
+            self.leave()
         return self.y if x.ndim == 2 else self.y_row
 
     cdef int run(self, char *x, ptrdiff_t x_row) except -1:
@@ -164,7 +222,9 @@ cdef class Steps:
             self.run_in_rounds(x, x_row)
         elif self.work >= LEAST_WORK_UNLOCKED:
             with nogil:
+                indygru_take_seats(1, 1)  # so that a fork waits until the step is done
                 self.run_alone(x, x_row)
+                indygru_leave_seats(1)
         else:
             self.run_alone(x, x_row)
         memcpy(self.y_data, self.state_data + (self.n_layers - 1) * self.state_bytes, self.state_bytes)
@@ -191,6 +251,7 @@ cdef class Steps:
         if self.n_threads > 1 and indygru_is_forked():
             self.n_threads = self._serial_threads()
         memcpy(self.saved, self.state_data, size)
+        self.is_stepping = True
         try:
             for k in range(self.n_layers):
                 p = self.plan_of_layer(k, x, x_row)
@@ -201,4 +262,6 @@ cdef class Steps:
         except BaseException:
             memcpy(self.state_data, self.saved, size)
             raise
+        finally:
+            self.is_stepping = False
         return 0

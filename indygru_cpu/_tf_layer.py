@@ -14,19 +14,39 @@ import numpy as np
 from indygru_cpu import _cell_checks as check
 from indygru_cpu._messages import shortened, shown
 from indygru_cpu._registry import Reuse, Size, checked_reuse
-from indygru_cpu._scopes import VariableScope, cell_variables, layer_name
+from indygru_cpu._scopes import VariableScope, cell_called_again, cell_variables, layer_name
 from indygru_cpu._variables import CellVariables, Variable
 
 Array = np.ndarray[Any, Any]
 L = TypeVar("L", bound="Layer")
+
+# What to do instead of setting an attribute, where the answer is not a new cell.
+_FIXES = {
+    **dict.fromkeys(
+        ("variables", "weights", "named_variables"), "set_weights(arrays), or write into the arrays, value[...] = array"
+    ),
+    **dict.fromkeys(
+        (
+            "trainable_variables",
+            "trainable_weights",
+            "non_trainable_variables",
+            "non_trainable_weights",
+        ),
+        "set `trainable`, or use set_weights(arrays)",
+    ),
+    "scope_name": "it follows from the scope around the first call; make a new cell in another scope",
+    "built": "build(input_shape) makes the variables; to have others, make a new cell",
+    "graph": "there are no graphs",
+}
 
 # Threads that use a cell for the first time at once must not both build it.
 _building = threading.RLock()
 
 
 def _snake_case(name: str) -> str:
-    """Turn "IndyGRUCell" into "indy_gru_cell"."""
-    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    """Turn "IndyGRUCell" into "indy_gru_cell", and "_Cell", which would be no name of a scope, into "private__cell"."""
+    found = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    return f"private{found}" if found.startswith("_") else found
 
 
 class Layer:
@@ -35,7 +55,8 @@ class Layer:
     Attributes
     ----------
     trainable : bool
-        Whether the variables are listed as trainable or as non-trainable; nothing else depends on it.
+        Whether the variables are listed as trainable or as non-trainable; nothing else depends on it. All other
+        attributes are read-only.
     """
 
     def __init__(self, name: str | None, dtype: object, reuse: bool | Reuse | None) -> None:
@@ -48,6 +69,13 @@ class Layer:
         self._variables: CellVariables | None = None
         self.trainable = True
 
+    def __setattr__(self, name: str, value: object) -> None:
+        known = getattr(type(self), name, None)
+        if isinstance(known, property) and known.fset is None:
+            fix = _FIXES.get(name, "make a new cell")
+            raise AttributeError(f"{type(self).__name__}.{name} is read-only: {fix}", name=name, obj=self)
+        super().__setattr__(name, value)
+
     def _initialize(self, variables: CellVariables, scope_initializer: object) -> None:
         raise NotImplementedError
 
@@ -57,6 +85,8 @@ class Layer:
             if self._variables is None:
                 self._variables = cell_variables(self._base_name, scope, self._reuse, size, self._initialize)
                 self._dtype = self._variables.dtype
+            else:
+                cell_called_again(self._variables)
         self._variables.check_shared(*size)
         return self._variables
 

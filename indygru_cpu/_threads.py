@@ -49,7 +49,8 @@ def _read(path: Path) -> str:
 def _cgroups(root: Path, own: Path) -> Iterator[Path]:
     """Folders of the groups that this process is in, each with all above it: every one of them may have a limit."""
     for line in ["::", *_read(own).splitlines()]:
-        path = root / line.split(":", 2)[2].lstrip("/")
+        _, _, name = (*line.split(":", 2), "", "")[:3]  # a line of another form names no group
+        path = root / name.lstrip("/")
         for folder in (path, *path.parents):
             if folder == root or root in folder.parents:
                 yield folder
@@ -61,9 +62,11 @@ def _quota(folder: Path) -> float | None:
     texts = _read(folder / "cpu.max").split()
     if not texts:
         texts = [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
-    if len(texts) != 2 or texts[0] in ("max", "-1"):
+    try:
+        quota, period = map(int, texts)
+    except ValueError:  # "max", or what cannot be read
         return None
-    return int(texts[0]) / int(texts[1])
+    return quota / period if quota > 0 and period > 0 else None
 
 
 def cgroup_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:

@@ -2,6 +2,8 @@
 
 cdef void gemm(const Plan *p, transpose_t trans_a, transpose_t trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
                Lines a, Lines b, double beta, Lines c) noexcept nogil:
+    if get_blas_threads is not NULL and get_blas_threads() != 1:
+        set_blas_threads(1)  # threadpoolctl sets it in every OpenBLAS that it finds; more threads, other bits
     if p.itemsize == sizeof(float):
         sgemm(CblasRowMajor, trans_a, trans_b, <int> m, <int> n, <int> k, 1, <float *> a.data, <int> a.row,
               <float *> b.data, <int> b.row, <float> beta, <float *> c.data, <int> c.row)
@@ -53,7 +55,7 @@ cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil
              Lines(tile.proj, 3 * units))
         return
     job = indygru_projection(lines, p.group_inputs, 3 * units, tile.lines, weights.data, weights.row,
-                             p.group_inputs * p.ops.panel, True, tile.proj, 3 * units)
+                             p.group_inputs * p.ops.panel, True, tile.proj, 3 * units, tile.weights)
     if p.engine == PANELS:
         p.ops.project(&job)
         return
@@ -165,7 +167,7 @@ cdef void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept 
     if job.run.n_steps <= 0:
         return
     state = indygru_flush_enter()
-    line = count_lines(p, 0, tile.row, first, p.now.n_steps)
+    line = chunk_lines_before(p, tile.row // p.tile_rows)
     job.gates, job.gates_line = tape_of(p, &tile, first), 3 * job.n_units
     if p.tape is NULL:
         job.gates = tile.gates

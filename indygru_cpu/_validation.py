@@ -106,6 +106,23 @@ def num_threads(value: int | None) -> int | None:
     return None if value is None else integer(value, "num_threads", 1)
 
 
+def progress(value: object) -> None:
+    """Refuse what cannot be called; None is allowed."""
+    if value is not None and not callable(value):
+        raise TypeError(f"progress: expected a function of the number of steps done, got {type(value).__name__}")
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Make a generator of what `numpy.random.default_rng` takes."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise TypeError(
+            "seed: expected what numpy.random.default_rng takes (None, integers of at least 0, a Generator), got "
+            f"{type(seed).__name__}"
+        ) from None
+
+
 def _has_readable_strides(array: Array) -> bool:
     size = array.itemsize
     return (array.shape[-1] <= 1 or array.strides[-1] == size) and not any(s % size for s in array.strides)
@@ -247,20 +264,27 @@ def overlaps(a: Array, b: Array) -> bool:
 
 
 def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
-    """Valid steps of each row: integers from 0 to T."""
-    found = as_array(name, value)
+    """Valid steps of each row: integers from 0 to T.
+
+    The copy is checked, and returned: another thread may write into what was given.
+    """
+    found = as_array(name, value).copy()
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
     check_shape(name, found.shape, (n_batch,))
     wrong = np.flatnonzero((found < 0) | (found > n_steps))
     if len(wrong):
         raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {found[wrong[0]]} for row {wrong[0]}")
-    return np.array(found, dtype=np.intp)  # a copy: the kernels rely on what was checked
+    checked: Array = found.astype(np.intp, copy=False)
+    return checked
 
 
 def offsets(name: str, value: object, n_values: int) -> Array:
-    """Where each sequence begins in ragged values, and where the last one ends: B + 1 integers that never fall."""
-    found = as_array(name, value)
+    """Where each sequence begins in ragged values, and where the last one ends: B + 1 integers that never fall.
+
+    The copy is checked, and returned: another thread may write into what was given.
+    """
+    found = as_array(name, value).copy()
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
     if found.ndim != 1 or not len(found):
@@ -271,4 +295,5 @@ def offsets(name: str, value: object, n_values: int) -> Array:
     if len(falls):
         row = falls[0]
         raise ValueError(f"{name}: expected values that never fall, got {found[row]}, {found[row + 1]} for row {row}")
-    return np.array(found, dtype=np.intp)
+    checked: Array = found.astype(np.intp, copy=False)
+    return checked

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
-from indygru_cpu._messages import shortened, shown
+from indygru_cpu._messages import MAX_TEXT, shortened, shown
 
 
 class WeightsError(ValueError):
     """A weight file is damaged, hostile, or not of the layer that it says it is.
 
-    The message says what is wrong and where: the file, the array, the entry.
+    The message says what is wrong and where: the file, the array, the entry. It has at most 2,000 characters, although
+    names in a file may be longer.
     """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(shortened(text, MAX_TEXT))
 
 
 class Header(NamedTuple):

@@ -125,13 +125,14 @@ def forward(
     )  # fmt: skip
     if not return_sequences and (tape or out is not None):
         raise ValueError("return_sequences: a tape and `out` need all states, got False")
+    check.progress(progress)
     threads = call.threads(check.num_threads(num_threads))
     y, h = _rooms(call, h0, out, h_out, return_sequences)
     if y is None or not tape:
         _engine.infer(call, h, y, threads, progress)
         return y, _last_state(h, h_out)
-    if h_out is not None and h_out is h0:
-        call = call._replace(h0=call.h0.copy())
+    # A copy, because the tape keeps it: programs overwrite h0 before `backward`, as in truncated backpropagation.
+    call = call._replace(h0=call.h0.copy())
     kept = _engine.train(call, h, y, threads, recompute, progress)
     shown = y.view()
     shown.flags.writeable = out is not None

@@ -9,7 +9,8 @@ import numpy as np
 from indygru_cpu import _validation as check
 from indygru_cpu._forms import Start
 from indygru_cpu._layer_passes import Gradients, LayerTape, Passes
-from indygru_cpu._parameters import Parameters, initial_parameters, shapes
+from indygru_cpu._parameters import initial_parameters
+from indygru_cpu._weighted import checked_options
 from indygru_cpu.stream import Stream
 
 Array = np.ndarray[Any, Any]
@@ -43,7 +44,8 @@ class IndyGRU(Passes):
     seed : int, sequence, Generator or None
         For `numpy.random.default_rng`, which draws the initial weights and what dropout drops.
     num_threads : int, optional
-        Threads of a call that does not say; None chooses by the machine. Results never depend on it.
+        Threads of a call that does not say; None chooses by the machine. Results never depend on it. It is the only
+        argument that can be set later, as an attribute: the others are read-only.
     reproducible : bool
         Make the bits of a row depend on that row alone, not on the others in its batch.
 
@@ -88,22 +90,13 @@ class IndyGRU(Passes):
         num_threads: int | None = None,
         reproducible: bool = False,
     ) -> None:
-        self.input_size = check.size(input_size, "input_size")
-        self.hidden_size = check.integer(hidden_size, "hidden_size", 1, check.MOST_COLUMNS // 3)
-        check.countable("input_size and hidden_size", (self.input_size, 3 * self.hidden_size))
-        self.num_layers = check.size(num_layers, "num_layers")
-        self.groups = check.groups(groups, {"input_size": self.input_size, "hidden_size": self.hidden_size})
-        self.dropout = check.fraction(dropout, "dropout")
-        self.bias, self.batch_first, self.reproducible = bool(bias), bool(batch_first), bool(reproducible)
-        self.bidirectional = bool(bidirectional)
-        check.activation_index(activation)
-        self.activation = activation
-        self.dtype = check.dtype(dtype)
-        self.num_threads = check.num_threads(num_threads)
-        given = seed if isinstance(seed, Parameters) else None  # `load` has them: nothing is drawn, nor copied
-        rng = np.random.default_rng(seed if given is None else None)
-        self._take(given or initial_parameters(shapes(**self._sizes()), self.groups, self.dtype, rng))
-        self._rng = rng.spawn(1)[0] if self.dropout else rng  # the caller's own generator is left to him
+        self._options = checked_options(
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias, batch_first=batch_first,
+            dropout=dropout, bidirectional=bidirectional, activation=activation, dtype=dtype, groups=groups,
+            reproducible=reproducible,
+        )  # fmt: skip
+        num_threads, rng = check.num_threads(num_threads), check.generator(seed)
+        self._finish(initial_parameters(self._shapes(), self.groups, self.dtype, rng), rng, num_threads)
 
     def __call__(
         self,

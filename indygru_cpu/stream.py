@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 def _snapshot(layer: Weighted, num_threads: int | None) -> Stack:
     """The layer as it is now, with weights of its own."""
-    stack = Stack.of(layer, num_threads)
+    stack: Stack = layer._stack.with_threads(check.num_threads(num_threads), layer.num_threads)
     return stack._replace(weights=[[Weights(*(array.copy() for array in own)) for own in k] for k in stack.weights])
 
 
@@ -52,22 +52,23 @@ class Stream(_core.Steps):
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.size(batch_size, "batch_size")
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
-        state = np.zeros((layer.num_layers, n_batch, layer.hidden_size), layer.dtype)
+        check.countable("batch_size and the layer's sizes", (layer.num_layers, n_batch, 3 * layer.hidden_size))
         work = n_batch * sum(kernel.size for ((kernel, _, _),) in stack.weights)
         threads = _threads.count(stack.num_threads, work)
-        super().__init__(state, np.empty_like(state[0]), stack, threads)
-        self._layer, self._state = layer, state
+        super().__init__(stack, n_batch, threads)
+        self._layer = layer
 
     @property
     def batch_size(self) -> int:
         """Rows of each step."""
-        return len(self._state[0])
+        return len(self._states[0])
 
     def _checked(self, name: str, value: object, before: tuple[str, ...]) -> Array:
         """(*before, B, D), or without B if that is 1 and the value has none."""
         found = check.as_array(name, value)
         rows = () if self.batch_size == 1 and found.ndim == 1 + len(before) else (self.batch_size,)
-        return check.array(name, found, (*before, *rows, self._layer.input_size), ("the stream", self._state.dtype))
+        n_inputs = self._stack.weights[0][0].kernel.shape[0] * self._stack.groups
+        return check.array(name, found, (*before, *rows, n_inputs), ("the stream", self._states.dtype))
 
     def _checked_x(self, x_t: object) -> Array:
         return self._checked("x_t", x_t, ())
@@ -95,25 +96,26 @@ class Stream(_core.Steps):
             Another dtype or shape; the stream is then as it was.
         """
         x = self._checked("chunk", chunk, ("T",))
-        y = _memory.new((*x.shape[:-1], self._state.shape[2]), x.dtype)
+        y = _memory.new((*x.shape[:-1], self._states.shape[2]), x.dtype)
         self._alone(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
         return y
 
     def _run_chunk(self, x: Array, y: Array) -> None:
-        state = self._state.copy()  # so that an interrupted call leaves the stream as it was
+        state = self._states.copy()  # so that an interrupted call leaves the stream as it was
         infer(self._stack, x, state, y, Sequences.padded(len(x), self.batch_size), SILENCE)
-        self._state[...] = state
+        self._states[...] = state
 
     @property
     def state(self) -> Array:
         """A copy of the states, (layers, B, N). Assigning sets them."""
-        copy: Array = self._alone(self._state.copy)
+        copy: Array = self._alone(self._states.copy)
         return copy
 
     @state.setter
     def state(self, value: object) -> None:
-        state = check.array("state", value, self._state.shape, ("the stream", self._state.dtype))
-        self._alone(self._state.__setitem__, ..., state)
+        states = self._states
+        state = check.array("state", value, states.shape, ("the stream", states.dtype))
+        self._alone(states.__setitem__, ..., state)
 
     def reset(self, rows: Any = None) -> None:
         """Set the states of some rows to 0: an index, indices, a mask or a slice of the batch; None is all.
@@ -126,13 +128,13 @@ class Stream(_core.Steps):
         if isinstance(rows, (bool, np.bool_)):
             raise IndexError(f"rows: expected an index, indices, a mask or a slice, got {rows}")
         try:
-            self._alone(self._state.__setitem__, (slice(None), slice(None) if rows is None else rows), 0)
+            self._alone(self._states.__setitem__, (slice(None), slice(None) if rows is None else rows), 0)
         except IndexError as error:
             raise IndexError(f"rows: {shortened(error)} (the batch size is {self.batch_size})") from None
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights; the state stays."""
-        self._take(self._stack._replace(weights=_snapshot(self._layer, None).weights))
+        self._take(_snapshot(self._layer, self._stack.num_threads))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)

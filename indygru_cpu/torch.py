@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from indygru_cpu import _validation as check
 from indygru_cpu._messages import shown
-from indygru_cpu._parameters import Parameters, initial_parameters, shapes
+from indygru_cpu._parameters import initial_parameters, shapes
 from indygru_cpu._torch_passes import DTYPES, Passes
 from indygru_cpu._weighted import DEFAULTS
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
@@ -215,8 +215,8 @@ class IndyGRU(Passes):
             self._check_tensor(name, value)
         arrays = {name: value.detach().contiguous().numpy() for name, value in parameters.items()}
         options = {name: getattr(self, name) for name in DEFAULTS}
-        dtype, seed = arrays["kernel_l0"].dtype, Parameters(arrays)  # which take the place of initial values
-        return NumpyIndyGRU(self.input_size, self.hidden_size, **options, dtype=dtype, seed=seed)
+        sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size}
+        return NumpyIndyGRU._with_parameters(sizes | options | {"dtype": arrays["kernel_l0"].dtype}, arrays)
 
     def extra_repr(self) -> str:
         """Sizes, and the options that are not the defaults."""

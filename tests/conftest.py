@@ -13,6 +13,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # This folder is on no path (--import-mode=importlib). The clone's root must stay so: its package is unbuilt.
 sys.path.insert(0, str(Path(__file__).parent))
 
+import blas_products
 import helpers
 import hypothesis
 import pytest
@@ -60,6 +61,13 @@ def long_rounds():
     before = _core.set_seconds_of_a_round(1e9)
     yield
     _core.set_seconds_of_a_round(before)
+
+
+@pytest.fixture
+def products():
+    """`take()` of `blas_products.counted_products`, which watches the core's BLAS during the test."""
+    with blas_products.counted_products() as take:
+        yield take
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import indygru_cpu
 from indygru_cpu import functional, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +124,11 @@ class Case:
         y, h_n, tape = reference.forward(*double.arguments, **double.options)
         return {"y": y, "h_n": h_n} | reference.backward(tape, double.dy, double.dh_n)._asdict()
 
+    def expected_forward(self):
+        """The same of the forward pass alone."""
+        double = self.astype(np.float64)
+        return dict(zip(FORWARD, reference.forward(*double.arguments, **double.options)[:2], strict=True))
+
 
 def random_lengths(rng, n_steps, n_batch):
     """Any lengths, but one row is full (if there are several) and one is empty (if there are more)."""
@@ -205,16 +212,33 @@ def golden(name):
     )  # fmt: skip
 
 
+#: Beginnings of the names of variables that change this library, OpenMP, BLAS, malloc or the meaning of `assert`.
+VARIABLES = ("INDYGRU_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MALLOC_", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+
+
+def clean_environment(**environment):
+    """The variables of this process without those above, whoever has set them, and with these."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)} | environment
+
+
+def package_path():
+    """A PYTHONPATH on which a program finds the package under test, and all that this process finds by its own."""
+    paths = [str(Path(indygru_cpu.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return os.pathsep.join(filter(None, paths))
+
+
+def give_up_capabilities():
+    """Make this process of the superuser one that has no more rights on files than their permissions give it."""
+    if os.geteuid() == 0:
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # capset(2), version 3
+        assert ctypes.CDLL(None).capset(header, none) == 0
+
+
 def run_python(code, *arguments, folder, status=0, timeout=60, **environment):
-    """What a fresh interpreter prints. Only the caller sets variables of this library, OpenMP and BLAS."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("INDYGRU_", "OMP_", "OPENBLAS_", "GOMP_"))
-    }
+    """What a fresh interpreter prints in a clean environment."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=clean | environment, cwd=folder, capture_output=True, text=True, timeout=timeout,
+        env=clean_environment(**environment), cwd=folder, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip() if status == 0 else done.stderr.strip()

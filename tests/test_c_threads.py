@@ -92,16 +92,17 @@ def test_many_callers_stay_within_the_bound(run):
     case = helpers.random_case((300, 1, 4100, 33), np.float32)
     expected, bound, most, status = case.run(1), _threads.MOST_THREADS, [0, 0], []
     calls, before = Calls(70, 3), len(os.listdir("/proc/self/task"))
-    work = threading.Thread(target=lambda: status.append(calls.run(1)))
-    work.start()
-    while work.is_alive():
-        now = _core.threads_at_work(), len(os.listdir("/proc/self/task")) - before - 1 - calls.n
-        most = [max(pair) for pair in zip(most, now)]
-        time.sleep(0.001)
-    assert 3 < most[0] <= bound and 0 < most[1] <= 2 * bound, most
-    print(status, calls.are_right(), _core.threads_at_work())
+    while most[0] <= 3 or most[1] <= 0:  # until this thread has looked at the right time
+        work = threading.Thread(target=lambda: status.append(calls.run(1)))
+        work.start()
+        while work.is_alive():
+            now = _core.threads_at_work(), len(os.listdir("/proc/self/task")) - before - 1 - calls.n
+            most = [max(pair) for pair in zip(most, now)]
+            time.sleep(0.001)
+    assert most[0] <= bound and most[1] <= 2 * bound, most
+    print(set(status), calls.are_right(), _core.threads_at_work())
     """
-    assert run(code) == "[0] True 0"
+    assert run(code) == "{0} True 0"
 
 
 @needs_linux

@@ -10,7 +10,7 @@ import pytest
 from cells import NAMES, built
 from helpers import GOLDEN
 
-from indygru_cpu import AUTO_REUSE, IndyGRUCell, initializers, reset_default_scope, variable_scope
+from indygru_cpu import AUTO_REUSE, IndyGRUCell, dynamic_rnn, initializers, reset_default_scope, variable_scope
 
 rng = cells.rng
 
@@ -92,12 +92,52 @@ def test_numbers_equal_to_an_integer_are_taken(num_units, n, rng):
     assert cell.count_params() == 3 * 5 * n + 6 * n
 
 
-def test_sizes_are_num_units_and_cannot_be_set():
+@pytest.mark.parametrize(("name", "fix"), [
+    ("state_size", "make a new cell"),
+    ("output_size", "make a new cell"),
+    ("name", "make a new cell"),
+    ("dtype", "make a new cell"),
+    ("built", "build"),
+    ("scope_name", "make a new cell in another scope"),
+    ("variables", "set_weights"),
+    ("weights", "set_weights"),
+    ("named_variables", "set_weights"),
+    ("trainable_variables", "`trainable`"),
+    ("non_trainable_weights", "`trainable`"),
+    ("graph", "no graphs"),
+])  # fmt: skip
+def test_attributes_are_read_only_and_say_what_to_do_instead(name, fix, rng):
     cell = IndyGRUCell(7)
-    assert (cell.state_size, cell.output_size) == (7, 7)
-    for name in ("state_size", "output_size"):
-        with pytest.raises(AttributeError):
-            setattr(cell, name, 8)
+    x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
+    expected, _ = cell(x, h)
+    with pytest.raises(AttributeError, match=f"IndyGRUCell.{name} is read-only: .*{fix}"):
+        setattr(cell, name, 1)
+    np.testing.assert_array_equal(cell(x, h)[0], expected)
+    assert (cell.state_size, cell.output_size, cell.dtype) == (7, 7, "float64")
+
+
+def test_trainable_and_attributes_of_a_subclass_can_be_set():
+    class Noisy(IndyGRUCell):
+        pass
+
+    cell = Noisy(7)
+    cell.trainable = False
+    cell.noise = 0.5
+    assert (cell.trainable, cell.noise) == (False, 0.5)
+
+
+@pytest.mark.parametrize("activation", ["tanh", np.tanh, lambda a: np.maximum(a, 0)])
+@pytest.mark.parametrize("num_units", [1, 8, 5000])
+def test_another_private_size_after_building_is_refused_by_every_call(num_units, activation, rng):
+    cell = IndyGRUCell(7, activation)
+    x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
+    cell(x, h)
+    cell._num_units = num_units
+    for state in (h, np.zeros((3, num_units))):
+        with pytest.raises(ValueError, match=r"state: |Trying to share variable"):
+            cell(x, state)
+    with pytest.raises(ValueError, match="Trying to share variable"):
+        dynamic_rnn(cell, x[np.newaxis], dtype="float64")
 
 
 # --- dtype -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import inspect
 import pytest
 
 from indygru_cpu import (
+    _bidirectional,
     _cell_run,
     _dynamic_rnn,
     _rnn_cell,
@@ -20,7 +21,18 @@ from indygru_cpu import (
     tensorflow,
 )
 
-MODULES = [_cell_run, _dynamic_rnn, _rnn_cell, _scopes, _tf_layer, _variables, cell, initializers, tensorflow]
+MODULES = [
+    _bidirectional,
+    _cell_run,
+    _dynamic_rnn,
+    _rnn_cell,
+    _scopes,
+    _tf_layer,
+    _variables,
+    cell,
+    initializers,
+    tensorflow,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

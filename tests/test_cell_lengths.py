@@ -124,3 +124,16 @@ def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
     np.testing.assert_allclose(direct["initial_state"][valid], moved["initial_state"][valid], atol=1e-12)
     for name in set(direct) - {"initial_state"}:
         np.testing.assert_allclose(direct[name], moved[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_lengths_are_copied_for_the_tape(case):
+    cell, x, lengths, h = case
+    expected, _ = dynamic_rnn(cell, x, lengths, h)
+    given = lengths.copy()
+    outputs, _, tape = dynamic_rnn(cell, x, given, h, tape=True)
+    before = tape.backward(outputs)
+    given[:] = len(x[0])
+    after = tape.backward(outputs)
+    np.testing.assert_array_equal(outputs, expected)
+    for name, gradient in before.items():
+        np.testing.assert_array_equal(after[name], gradient)

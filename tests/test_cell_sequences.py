@@ -220,3 +220,25 @@ def test_arguments_that_mean_nothing_here(case):
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(TypeError, match="unroll"):
         dynamic_rnn(cell, x, lengths, h, unroll=True)
+
+
+@pytest.mark.parametrize("more", [(32,), (None, False), (32, False, True), (None, False, True, "scope"), (True,)])
+def test_arguments_after_dtype_are_keywords_only(more, case):
+    cell, x, lengths, h = case
+    with pytest.raises(TypeError, match="positional arguments"):
+        dynamic_rnn(cell, x, lengths, h, "float64", *more)
+
+
+@pytest.mark.parametrize("name", ["time_major", "tape"])
+@pytest.mark.parametrize("value", ["no", 1, 0, None, [], np.array(True)])
+def test_flags_that_are_no_bool_raise_type_error(name, value):
+    cell = IndyGRUCell(N)
+    with pytest.raises(TypeError, match=f"{name}: expected True or False, got "):
+        dynamic_rnn(cell, np.zeros((T, T, D)), dtype="float64", **{name: value})
+    assert not cell.built
+
+
+def test_time_major_may_be_a_numpy_bool(case):
+    cell, x, _, h = case
+    found, _ = dynamic_rnn(cell, x.swapaxes(0, 1), None, h, time_major=np.bool_(True))
+    np.testing.assert_array_equal(found.swapaxes(0, 1), dynamic_rnn(cell, x, None, h)[0])

@@ -263,3 +263,20 @@ def test_infinities_in_a_function_are_silent(rng):
     cell = random_cell(rng, np.exp)
     x = np.full((B, D), 1e300)
     cell(x, rng.normal(size=(B, N)))
+
+
+@pytest.mark.parametrize("activation", [(np.tanh, lambda y: 1 - y * y), "tanh"], ids=["function", "name"])
+def test_state_overwritten_before_backward_changes_no_gradient_of_a_cell(rng, activation):
+    cell = IndyGRUCell(7, activation)
+    x, h = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 7))
+    for run in (
+        lambda state: dynamic_rnn(cell, x, None, state, tape=True),
+        lambda state: cell.forward(x[:, 0], state),
+    ):
+        outputs, _, tape = run(h.copy())
+        expected = tape.backward(outputs)
+        state = h.copy()
+        outputs, _, tape = run(state)
+        state[:] = 0
+        for name, gradient in tape.backward(outputs).items():
+            np.testing.assert_array_equal(gradient, expected[name], err_msg=name)

@@ -20,6 +20,16 @@ rng = cells.rng
         (np.int32(9), (9, 7)),
         (np.array(9), (9, 7)),
         ((2, 3), (2, 3, 7)),
+        ([2, 3], (2, 3, 7)),
+        (np.array([2, 3]), (2, 3, 7)),
+        (np.array([3]), (3, 7)),
+        (np.array([3], np.uint8), (3, 7)),
+        (np.array([[3]]), (3, 7)),
+        (np.array([2.0]), (2, 7)),
+        ([2.0], (2, 7)),
+        (range(2, 4), (2, 3, 7)),
+        ((), (7,)),
+        (True, (1, 7)),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", np.float64])
@@ -36,7 +46,11 @@ def test_zero_state(batch_size, shape, dtype):
         (2.5, ValueError, r"Ambiguous dimension: 2\.5"),
         (None, ValueError, "got None"),
         ("3", TypeError, "got '3'"),
+        (b"3", TypeError, "got b'3'"),
         ((2, -3), ValueError, "Dimension -3"),
+        (np.array([3.5]), ValueError, r"Ambiguous dimension: 3\.5"),
+        ([None, 2], ValueError, r"got \[None, 2\]"),
+        ([[3]], TypeError, r"got \[3\]"),
     ],
 )
 def test_zero_states_of_impossible_batches(batch_size, error, message):
@@ -85,12 +99,37 @@ def test_initial_state_without_inputs():
             ValueError,
             "dtype from input tensor is different from the input param. Input tensor dtype: float64, dtype: float32",
         ),
-        ({"dtype": "foo"}, TypeError, "dtype"),
+        ({"dtype": "foo"}, ValueError, "Input tensor dtype: float64, dtype: foo"),
+        ({"dtype": np.int16}, ValueError, "Input tensor dtype: float64, dtype: .*int16"),
+        ({"dtype": 3}, ValueError, "Input tensor dtype: float64, dtype: 3"),
+        ({"batch_size": [3]}, ValueError, r"Input tensor batch: 3, batch_size: \[3\]"),
+        ({"batch_size": np.array([3, 3])}, ValueError, "Input tensor batch: 3, batch_size:"),
+        ({"batch_size": "3"}, ValueError, "Input tensor batch: 3, batch_size: 3"),
     ],
 )
 def test_initial_states_that_contradict_the_inputs(given, error, message, rng):
     with pytest.raises(error, match=message):
         IndyGRUCell(7).get_initial_state(rng.normal(size=(3, 5)), **given)
+
+
+@pytest.mark.parametrize("batch_size", [3.0, np.int64(3), np.array(3), np.array([3])])
+def test_initial_states_that_agree_with_the_inputs(batch_size, rng):
+    state = IndyGRUCell(7).get_initial_state(rng.normal(size=(3, 5)), batch_size=batch_size)
+    assert state.shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rows"), [([[1.0, 2.0]], 1), ([1.0, 2.0], 2), (([0.5], [0.5]), 2), ([], 0), ([[]], 1)]
+)
+def test_initial_state_of_nested_lists_is_float32(inputs, rows):
+    state = IndyGRUCell(7).get_initial_state(inputs)
+    assert (state.shape, state.dtype) == ((rows, 7), "float32")
+
+
+@pytest.mark.parametrize("inputs", [[[1, 2]], np.ones((3, 2), np.int16)])
+def test_initial_state_of_integers_raises_type_error(inputs):
+    with pytest.raises(TypeError, match="inputs: expected float32 or float64, got int"):
+        IndyGRUCell(7).get_initial_state(inputs)
 
 
 def test_initial_state_of_a_scalar(rng):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import os
 import shutil
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from checkpoint_files import PREFIXES, data_file, index_file, read_index, read_t
 
 import indygru_cpu._checkpoint as checkpoint
 from indygru_cpu._checkpoint import CheckpointError, TensorEntry, read_variable, write_checkpoint
+from indygru_cpu.tensorflow import latest_checkpoint
 
 STRING_DTYPE = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else "S4"
 
@@ -245,6 +247,83 @@ def test_state_file(tmp_path, monkeypatch):
         rb'all_model_checkpoint_paths: "b"',
         rb'all_model_checkpoint_paths: "d\303\251\042j\134\303\240"',
     ]
+
+
+def paths_of(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["a.index", "a.data-00000-of-00001", "checkpoint"])
+def test_a_read_only_file_of_a_checkpoint_is_refused(name, tmp_path, run_python):
+    """By a user without special rights, which the superuser becomes here."""
+    write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
+    (tmp_path / name).chmod(0o444)
+    before = paths_of(tmp_path)
+    code = """
+        import sys
+        import helpers
+        import numpy as np
+        from indygru_cpu._checkpoint import write_checkpoint
+
+        helpers.give_up_capabilities()
+        try:
+            write_checkpoint(sys.argv[1], {"t": np.float32(2)})
+        except OSError as error:
+            print(type(error).__name__, error.filename)
+    """
+    printed = run_python(code, tmp_path / "a", PYTHONPATH=os.pathsep.join(sys.path))
+    assert printed == f"PermissionError {tmp_path / name}"
+    assert paths_of(tmp_path) == before
+
+
+def test_a_read_only_checkpoint_is_replaced_by_whoever_may_open_it(tmp_path):
+    """As by `open`: the superuser may."""
+    write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
+    index = tmp_path / "a.index"
+    index.chmod(0o444)
+    try:
+        index.open("r+b").close()
+    except PermissionError:
+        with pytest.raises(PermissionError):
+            write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
+        assert read_variable(tmp_path / "a", "t") == 1
+    else:
+        write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
+        assert read_variable(tmp_path / "a", "t") == 2
+    assert stat.S_IMODE(index.stat().st_mode) == 0o444
+
+
+def test_permissions_of_a_checkpoint_stay(tmp_path):
+    write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
+    index_file(tmp_path / "a").chmod(0o600)
+    write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("a.*")} == {0o600}
+
+
+@pytest.mark.parametrize("name", ["a.index", "a.data-00000-of-00001"])
+def test_a_pipe_that_takes_the_place_of_a_file_is_refused(name, tmp_path, monkeypatch):
+    """Nobody writes into it, and reading does not wait for that. `isfile` saw a file the moment before."""
+    write_checkpoint(tmp_path / "a", {"t": np.zeros(0, np.float32), "u": np.float32(1)})
+    length = (tmp_path / name).stat().st_size
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    monkeypatch.setattr(checkpoint.os.path, "isfile", lambda _: True)
+    monkeypatch.setattr(checkpoint.os.path, "getsize", lambda _: length)
+    with pytest.raises(CheckpointError, match=rf"{name}: expected a regular file$"):
+        read_variable(tmp_path / "a", "u")
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    """Neither one with the name of the prefix, where a V1 checkpoint would be, nor one named `checkpoint`."""
+    os.mkfifo(tmp_path / "a")
+    os.mkfifo(tmp_path / "checkpoint")
+    with pytest.raises(FileNotFoundError, match="no file "):
+        read_variable(tmp_path / "a", "t")
+    with pytest.raises(CheckpointError, match=r"checkpoint: expected a regular file$"):
+        latest_checkpoint(tmp_path)
+    with pytest.raises(OSError, match="Expected a regular file"):
+        write_checkpoint(tmp_path / "b", {"t": np.float32(1)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "checkpoint"]
 
 
 def test_entries_cannot_be_changed():

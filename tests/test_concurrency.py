@@ -59,13 +59,14 @@ def test_many_callers(run_python, callers):
         while gate.n_waiting < {callers}:
             most = [max(most[0], tasks()), max(most[1], _core.threads_at_work())]
             time.sleep(0.002)
-        kept = tasks() - before - {callers}
+        while tasks() - before - {callers} > _threads.MOST_THREADS:  # threads that were told to end do so in time
+            time.sleep(0.002)
         gate.wait()
         for thread in threads:
             thread.join()
         bound = _threads.MOST_THREADS
         assert len(right) == 2 * {callers} and all(right)
-        assert most[0] - before - {callers} <= 2 * bound and kept <= bound, (most, kept)
+        assert most[0] - before - {callers} <= 2 * bound, most
         assert everything() == expected
         print(_core.threads_at_work())
     """
@@ -79,17 +80,19 @@ def test_threads_of_callers_that_come_and_go(run_python):
     code = """
         def work():
             layer.forward(x, num_threads=8)
-            most.append(tasks())
-        most, expected = [], everything(8)
+            found.append(tasks())
+        found, expected = [], everything(8)
         layer.forward(x, num_threads=8)  # the last call decides how many threads OpenMP keeps
         for _ in range(30):
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
+            while tasks() > 8:  # this thread and seven; the others end in their own time
+                time.sleep(0.001)
         assert everything(8) == expected
-        print(min(most) >= 16, max(most) <= 30)  # this thread and seven, that one and seven, and some not yet gone
+        print(set(found))
     """
-    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "True True"
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "{16}"
 
 
 @needs_proc
@@ -185,7 +188,10 @@ def test_beside_another_openmp(run_python, name, first):
         print(len(right), all(right))
     """
     load = [f"import {name}\n" if first else "", RUN, OTHERS[name], code]
-    assert run_python("\n".join(map(textwrap.dedent, load)), OMP_NUM_THREADS="2") == "13 True"
+    # Threads that wait in a loop for processors that other programs hold would take the time that they wait for.
+    passive = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    printed = run_python("\n".join(map(textwrap.dedent, load)), timeout=150, **passive)  # an import of torch takes long
+    assert printed == "13 True"
 
 
 def test_free_threaded_python_is_not_declared():

@@ -30,6 +30,15 @@ needs_limits = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="
         ({"own": "0::/a/b\n", "a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 1.5),
         ({"own": "0::/a/b\n", "a/b/cpu.max": "300000 100000\n", "cpu.max": "700000 100000\n"}, 3.0),
         ({"own": "0::/a/b\n", "a/c/cpu.max": "300000 100000\n"}, None),
+        # what cannot be read grants nothing, and hides nothing else
+        ({"own": "\n0\n0:\n:::::\nodd line\n0::/a\n", "a/cpu.max": "250000 100000\n"}, 2.5),
+        ({"cpu.max": "150000 0\n"}, None),
+        ({"cpu.max": "0 100000\n"}, None),
+        ({"cpu.max": "-5 100000\n"}, None),
+        ({"cpu.max": "many 100000\n"}, None),
+        ({"cpu.max": "1.5 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "0\n"}, None),
         (
             {
                 "own": "5:memory:/m\n4:cpu,cpuacct:/docker/x\n0::/\n",
@@ -110,6 +119,39 @@ def test_as_many_threads_as_may_be(run_python, threads):
         print(few, tasks())
     """
     assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == f"{threads} 8"
+
+
+@needs_limits
+@needs_openmp
+@pytest.mark.skipif(os.getuid() != 0, reason="must become a user who runs nothing else")
+def test_several_python_threads_under_a_limit_all_get_results(run_python):
+    """They try and start helpers at the same time, anew in each round, because helpers end with their Python thread."""
+    code = """
+        import threading, time
+        limit(9)
+
+        def start(call):
+            while True:  # helpers of the round before may not be gone
+                try:
+                    thread = threading.Thread(target=call)
+                    thread.start()
+                    return thread
+                except RuntimeError:
+                    time.sleep(0.001)
+
+        def call():
+            together.wait()
+            found.append(everything(4))
+
+        for _ in range(60):
+            found, together = [], threading.Barrier(4)
+            threads = [start(call) for _ in range(4)]
+            for thread in threads:
+                thread.join()
+            assert found == [expected] * 4, len(found)
+        print("done")
+    """
+    assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "done"
 
 
 @needs_limits

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn, of the extra demo, is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib, of the extra demo, is not installed")
 
-import indygru_cpu
 from indygru_cpu import IndyGRU, _demo, _demo_model
 from indygru_cpu.__main__ import main
 from indygru_cpu.datasets import japanese_vowels
@@ -29,7 +27,7 @@ def accuracy(text):
 
 
 def run_demo(cwd, *options):
-    environment = {**os.environ, "PYTHONPATH": str(Path(indygru_cpu.__file__).parents[1])}
+    environment = helpers.clean_environment(PYTHONPATH=helpers.package_path())
     command = [sys.executable, "-W", "error", "-m", "indygru_cpu", "demo", *options]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 
@@ -9,8 +10,20 @@ import numpy as np
 import pytest
 from weight_files import PLAIN, craft, random_arrays, text_of
 
-from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional, initializers, variable_scope
-from indygru_cpu._messages import listed, shortened, shown
+from indygru_cpu import (
+    IndyGRU,
+    IndyGRUCell,
+    bidirectional_dynamic_rnn,
+    dynamic_rnn,
+    functional,
+    initializers,
+    reset_default_scope,
+    reverse_sequence,
+    variable_scope,
+)
+from indygru_cpu._configuration import checked
+from indygru_cpu._messages import listed, quoted_path, shortened, shown, shown_path
+from indygru_cpu._weights import WeightsError
 from indygru_cpu.stream import Stream
 
 MAX_TEXT = 2000
@@ -37,6 +50,20 @@ class RefusedCell:
         return LONG
 
 
+class OtherCell(RefusedCell):
+    output_size = state_size = 2
+
+    def zero_state(self, batch_size, dtype):
+        raise NotImplementedError
+
+    def __call__(self, inputs, state):
+        raise NotImplementedError
+
+
+class NamedBytes(io.BytesIO):
+    name = LONG
+
+
 def load(tmp_path, name, text, arrays=None):
     path = craft(tmp_path / name, text, random_arrays(PLAIN) if arrays is None else arrays)
     return IndyGRU.load(path)
@@ -58,6 +85,17 @@ def load_header(tmp_path, entry):
 def in_scope(name):
     with variable_scope(name):
         pass
+
+
+def reset_inside(name):
+    with variable_scope(name):
+        reset_default_scope()
+
+
+def left_too_early(name):
+    outer = variable_scope("outer")
+    with outer, variable_scope(name):
+        outer.__exit__()
 
 
 def built(cell):
@@ -163,8 +201,20 @@ CASES = {
     ),
     "layer, unknown parameters": ("unknown", lambda _: DEEP.parameters.update({LONG: 0})),
     "layer, lengths": ("lengths", lambda _: DEEP(np.zeros((2, 1, 1), "f4"), lengths=np.zeros(1, FIELDS))),
+    "layer, option": ("dropout", lambda _: setattr(IndyGRU(2, 2), "dropout", LONG)),
+    "layer, option of numbers": ("groups", lambda _: setattr(IndyGRU(2, 2), "groups", [HUGE] * 10**5)),
+    "layer, arrays": (
+        "parameters",
+        lambda _: IndyGRU._with_parameters(checked(PLAIN), {f"{LONG}{i}": 0 for i in range(100)}),
+    ),
     "stream, rows": ("rows", lambda _: Stream(IndyGRU(2, 2), 1).reset(LONG)),
     "file, path": ("path", lambda _: IndyGRU(2, 2).save(LONG)),
+    "file, zero byte": ("path", lambda _: IndyGRU.load(f"\0{LONG}.npz")),
+    "file, unprintable path": ("path", lambda _: IndyGRU.load("\U000e0001" * 10_000)),
+    "file, format": ("format", lambda _: IndyGRU.load("a", format=LONG)),
+    "file, other format": ("format", lambda _: IndyGRU.load(f"{LONG}.npz", format="safetensors")),
+    "file, name of an object": ("path", lambda _: IndyGRU.load(NamedBytes(b"\0" * 99))),
+    "file, named object": ("", lambda _: IndyGRU.load(NamedBytes(b"PK\3\4" + b"\0" * 99))),
     "file, long path": ("", lambda _: IndyGRU.load(f"{'d/' * 10_000}a.npz")),
     "file, configuration": ("configuration", lambda tmp: load(tmp, "a.npz", text_of({LONG[:3000]: 1}))),
     "file, value": ("groups", lambda tmp: load(tmp, "a.npz", text_of(PLAIN | {"groups": [1] * 900}))),
@@ -178,7 +228,7 @@ CASES = {
     "file, arrays": ("unknown", lambda tmp: load(tmp, "a.npz", text_of(PLAIN), {LONG[:200]: np.zeros(1)})),
     "file, members": ("member", lambda tmp: load_zip(tmp, {LONG: b""})),
     "file, header": ("header", lambda tmp: load_zip(tmp, {"a.npy": b"\x93NUMPY\1\0\0\4" + b"\xff" * 1024})),
-    "safetensors, names": ("dtype", lambda tmp: load_header(tmp, 3)),
+    "safetensors, names": ("header", lambda tmp: load_header(tmp, 3)),
     "safetensors, dtype": (
         "",
         lambda tmp: load_header(tmp, {"dtype": LONG, "shape": [1] * 9999, "data_offsets": [0, 8]}),
@@ -206,9 +256,43 @@ CASES = {
         "sequence_length",
         lambda _: dynamic_rnn(IndyGRUCell(2), np.zeros((1, 2, 3)), np.zeros(1, FIELDS), dtype="f8"),
     ),
+    "dynamic_rnn, other cell": ("cell", lambda _: dynamic_rnn(OtherCell(), np.zeros((1, 2, 3)), dtype="f4")),
+    "dynamic_rnn, tape": ("tape", lambda _: dynamic_rnn(IndyGRUCell(2), np.zeros((1, 2, 3)), dtype="f4", tape=LONG)),
+    "cell, batch sizes": ("batch_size", lambda _: IndyGRUCell(2).zero_state([*[HUGE] * 10**4, None], "float32")),
+    "cell, other batch size": (
+        "batch_size",
+        lambda _: IndyGRUCell(2).get_initial_state(np.zeros((2, 3), "f4"), batch_size=np.zeros(10**5)),
+    ),
+    "cell, other dtype": ("dtype", lambda _: IndyGRUCell(2).get_initial_state(np.zeros((2, 3), "f4"), dtype=LONG)),
+    "reverse_sequence, axis": (
+        "seq_axis",
+        lambda _: reverse_sequence(np.zeros((2, 3), "f4"), [1, 1], seq_axis=LONG, batch_axis=0),
+    ),
+    "reverse_sequence, lengths": (
+        "seq_lengths",
+        lambda _: reverse_sequence(np.zeros((2, 3), "f4"), np.zeros(2, FIELDS), seq_axis=1, batch_axis=0),
+    ),
+    "bidirectional_dynamic_rnn, cell": (
+        "cell_bw",
+        lambda _: bidirectional_dynamic_rnn(IndyGRUCell(2), RefusedCell(), np.zeros((1, 2, 3)), dtype="f8"),
+    ),
+    "scopes, default": ("reset_default_scope", lambda _: reset_inside(LONG)),
+    "scopes, order": ("nesting", lambda _: left_too_early(LONG)),
+    "scopes, dtype": ("dtype", lambda _: variable_scope("s", dtype=LONG)),
     "scopes, name": ("scope", lambda _: in_scope(f" {LONG}")),
     "scopes, other object": ("name_or_scope", lambda _: in_scope([1] * 10**5)),
     "initializers, name": ("initializer", lambda _: initializers.get(LONG)),
+    "initializers, name of a configuration": (
+        "initializer",
+        lambda _: initializers.get({"class_name": [LONG] * 99, "config": {}}),
+    ),
+    "initializers, arguments": ("config", lambda _: initializers.get({"class_name": "Zeros", "config": LONG})),
+    "initializers, keys": ("config", lambda _: initializers.get({LONG: LONG})),
+    "initializers, value": ("value", lambda _: initializers.constant(LONG)((2,), np.float32)),
+    "initializers, texts": ("value", lambda _: initializers.constant([LONG] * 99)((2,), np.float32)),
+    "initializers, scale": ("scale", lambda _: initializers.variance_scaling(-HUGE)),
+    "initializers, mode": ("mode", lambda _: initializers.variance_scaling(mode=LONG)),
+    "initializers, distribution": ("distribution", lambda _: initializers.variance_scaling(distribution=LONG)),
     "initializers, object": ("initializer", lambda _: initializers.get([1] * 10**5)),
     "initializers, shape": ("shape", lambda _: initializers.orthogonal()((HUGE,), np.float32)),
     "interop, torch": ("state_dict", interop("from_torch", {f"weight_ih_l{i}": 0 for i in range(3000)})),
@@ -235,7 +319,7 @@ CASES = {
 
 @pytest.mark.parametrize(("named", "call"), CASES.values(), ids=CASES)
 def test_text_is_short_and_names_the_argument(named, call, tmp_path):
-    with pytest.raises((ValueError, TypeError, OSError, IndexError)) as caught:
+    with pytest.raises((ValueError, TypeError, OSError, IndexError, AttributeError, RuntimeError)) as caught:
         call(tmp_path)
     error = caught.value
     is_of_the_system = isinstance(error, OSError) and error.errno is not None  # it quotes the path as it was given
@@ -256,6 +340,19 @@ def test_shown_and_shortened_are_bounded(value):
     assert len(shown(value)) <= 200
     assert len(shortened(value)) <= 200
     assert len(listed([value] * 1000)) < 650
+
+
+def test_paths_are_bounded_in_quotes_too():
+    for path in (LONG, "\U000e0001" * 300, "\udc80" * 300):
+        assert len(shown_path(path)) <= 300
+        assert len(quoted_path(path)) <= 300
+    assert quoted_path("a/b.npz") == "'a/b.npz'"
+
+
+def test_weights_error_is_bounded_whatever_its_text():
+    """Of the text that another library gives it, too."""
+    assert str(WeightsError("short")) == "short"
+    assert len(str(WeightsError(LONG))) == MAX_TEXT
 
 
 def test_shortened_keeps_both_ends():

@@ -103,10 +103,10 @@ def test_a_file_of_the_other_format(path):
     other = path.with_suffix(next(suffix for suffix in SUFFIXES if suffix != path.suffix))
     _files.write(other, PLAIN, ARRAYS)
     other.rename(path)
-    assert_refused(path, "damaged archive: File is not a zip file|truncated: a header of")
+    assert_refused(path, "damaged archive: File is not a zip file|a header of .* bytes in")
 
 
-NOTHING = "damaged archive: File is not a zip file|truncated: a header of|expected JSON|no array 'configuration'"
+NOTHING = "damaged archive: File is not a zip file|damaged file: |a header of .* bytes in|no array 'configuration'"
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"PK", b"PK\5\6" + b"\0" * 18, b"\x80\x04N.", b"\0" * 22, b"\xff" * 2000])

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import stat
 import sys
 import zipfile
 
 import file_checks
+import helpers
 import numpy as np
 import pytest
 import safetensors
 from file_checks import assert_reads
 from weight_files import PLAIN, RICH, SUFFIXES, TINY, random_arrays
 
-from indygru_cpu import WeightsError, _atomic, _files
+from indygru_cpu import IndyGRU, WeightsError, _atomic, _files
 
 path = file_checks.path
 
@@ -51,7 +54,7 @@ def old(path):
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 def fail(*_, **__):
@@ -200,6 +203,28 @@ def test_object_arrays_are_not_written(old):
     assert contents(old.parent) == before
 
 
+def test_arrays_that_change_meanwhile_are_written_as_they_were(path, monkeypatch):
+    """By another thread that trains the layer: the checksum is of what is written."""
+    arrays = random_arrays(PLAIN)
+    encode = _files._configuration.encode
+
+    def change(*arguments):
+        for array in arrays.values():
+            array += 1
+        return encode(*arguments)
+
+    monkeypatch.setattr(_files._configuration, "encode", change)
+    _files.write(path, PLAIN, arrays)
+    monkeypatch.undo()
+    assert_reads(path, PLAIN, random_arrays(PLAIN))
+
+
+def test_names_with_zero_bytes(path):
+    for call in (lambda name: _files.write(name, PLAIN, random_arrays(PLAIN)), _files.read):
+        with pytest.raises(ValueError, match="path: expected a name without zero bytes"):
+            call(f"a\0{path.name}")
+
+
 def test_a_folder_is_not_replaced(path):
     path.mkdir()
     with pytest.raises(IsADirectoryError):
@@ -208,8 +233,93 @@ def test_a_folder_is_not_replaced(path):
 
 
 def test_a_folder_that_is_not_there(path):
-    with pytest.raises(FileNotFoundError):
-        _files.write(path.parent / "none" / path.name, PLAIN, random_arrays(PLAIN))
+    path = path.parent / "none" / path.name
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(str(path)))):
+        _files.write(path, PLAIN, random_arrays(PLAIN))
+
+
+def test_a_pipe_is_not_replaced(path):
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=f"Expected a regular file.*{path}"):
+        _files.write(path, PLAIN, random_arrays(PLAIN))
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("n_bytes", [229, 230, 240, 255])
+@pytest.mark.parametrize("character", ["a", "\N{GREEK SMALL LETTER ALPHA}"])
+def test_names_as_long_as_the_file_system_allows(path, n_bytes, character):
+    assert os.pathconf(path.parent, "PC_NAME_MAX") == 255
+    n_free = n_bytes - len(path.suffix)
+    path = path.with_name("a" * (n_free % len(character.encode())) + character * (n_free // len(character.encode()))
+                          + path.suffix)  # fmt: skip
+    assert len(os.fsencode(path.name)) == n_bytes
+    for configuration in (PLAIN, RICH):
+        _files.write(path, configuration, random_arrays(configuration))
+        assert_reads(path, configuration, random_arrays(configuration))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_read_only_file_is_refused_as_by_numpy(old):
+    """By a user without special rights, which the superuser becomes here."""
+    old.chmod(0o444)
+    before = contents(old.parent)
+    code = """
+        import os, sys
+        import helpers
+        import numpy as np
+        from weight_files import RICH, random_arrays
+        from indygru_cpu import _files
+
+        helpers.give_up_capabilities()
+        path = sys.argv[1]
+        for write in (lambda: np.ones(3).tofile(path), lambda: _files.write(path, RICH, random_arrays(RICH))):
+            try:
+                print("written", write())
+            except OSError as error:
+                print(type(error).__name__, error.filename == path)
+        _files.write("other" + os.path.splitext(path)[1], RICH, random_arrays(RICH))
+        print(os.listdir())
+    """
+    (old.parent / "elsewhere").mkdir()
+    printed = helpers.run_python(code, old, folder=old.parent / "elsewhere", PYTHONPATH=os.pathsep.join(sys.path))
+    assert printed.splitlines() == ["PermissionError True"] * 2 + [f"['other{old.suffix}']"]
+    assert contents(old.parent) == before
+    assert stat.S_IMODE(old.stat().st_mode) == 0o444
+
+
+def test_a_read_only_file_is_replaced_by_whoever_may_open_it(old):
+    """As by `open`: the superuser may."""
+    old.chmod(0o444)
+    try:
+        old.open("r+b").close()
+    except PermissionError:
+        with pytest.raises(PermissionError):
+            _files.write(old, RICH, random_arrays(RICH))
+    else:
+        _files.write(old, RICH, random_arrays(RICH))
+        assert_reads(old, RICH, random_arrays(RICH))
+    assert stat.S_IMODE(old.stat().st_mode) == 0o444
+
+
+def test_a_killed_writer_leaves_one_file_of_the_documented_name(old, run_python):
+    before = contents(old.parent)
+    code = """
+        import os, signal, sys
+        from weight_files import RICH, random_arrays
+        from indygru_cpu import _atomic, _files
+        _atomic.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+        _files.write(sys.argv[1], RICH, random_arrays(RICH))
+    """
+    run_python(code, old, status=-signal.SIGKILL, PYTHONPATH=os.pathsep.join(sys.path))
+    after = contents(old.parent)
+    (left,) = after.keys() - before.keys()
+    assert re.fullmatch(r"\.indygru_cpu-[0-9a-f]{16}\.tmp", left)
+    assert ".indygru_cpu-<16 hexadecimal digits>.tmp" in IndyGRU.save.__doc__
+    assert {name: after[name] for name in before} == before
+    (old.parent / left).unlink()
+    _files.write(old, RICH, random_arrays(RICH))
+    assert contents(old.parent).keys() == before.keys()
 
 
 @pytest.mark.parametrize("name", ["layer", "layer.npy", "layer.npz.bak", ".npz", "layer.pt"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 
 import pytest
 
@@ -229,3 +230,34 @@ for thread in threads:
 print(all(right), _core.threads_at_work())
 """
     assert run(code) == "True 0"
+
+
+@pytest.mark.parametrize("steps", ["stream.push_many(chunk)", "[stream.push(x_t) for x_t in chunk]"])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_stream_in_use_at_a_fork_is_free_in_the_child(run, steps, num_threads):
+    """Its state there is that after some whole step."""
+    code = f"""
+        large = IndyGRU(200, 500, seed=3, num_layers=2)
+        chunk = np.random.default_rng(3).standard_normal((400, 48, 200), np.float32)
+        stream, other = large.stream(48, num_threads={num_threads}), large.stream(48, num_threads=1)
+        stop = threading.Event()
+
+        def advance():
+            while not stop.is_set():
+                stream.reset()
+                {steps}
+
+        def is_right():
+            warnings.simplefilter("ignore")
+            other.state = stream.state
+            return all((stream.push(x_t) == other.push(x_t)).all() for x_t in chunk[:3])
+
+        thread = threading.Thread(target=advance)
+        thread.start()
+        time.sleep(0.05)
+        children = [in_child(is_right) for _ in range(8)]
+        stop.set()
+        thread.join()
+        print(children == [True] * 8)
+    """
+    assert run(textwrap.dedent(code)) == "True"

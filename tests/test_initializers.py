@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from indygru_cpu import initializers, reset_default_scope
+from indygru_cpu import IndyGRUCell, initializers, reset_default_scope
 
 RANDOM = [
     "random_uniform",
@@ -20,6 +20,8 @@ RANDOM = [
     "lecun_uniform",
     "lecun_normal",
     "orthogonal",
+    "variance_scaling",
+    "uniform_unit_scaling",
 ]
 FIXED = ["zeros", "ones", "constant", "identity"]
 SHAPE = (60, 330)
@@ -102,8 +104,48 @@ def test_fixed_values():
     assert (initializers.Constant(-2.5)(SHAPE) == -2.5).all()
     pretrained = np.random.default_rng(3).normal(size=(5, 7)).astype("f4")
     np.testing.assert_array_equal(initializers.Constant(pretrained)((5, 7)), pretrained)
-    with pytest.raises(ValueError, match=r"\(5,7\)"):
-        initializers.Constant(pretrained)((5, 8))
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    ([1, 2, 3], [[1, 2, 3], [3, 3, 3]]),
+    ((0, 1, 2, 3, 4, 5), [[0, 1, 2], [3, 4, 5]]),
+    ([[1, 2], [3, 4], [5, 6]], [[1, 2, 3], [4, 5, 6]]),
+    (np.arange(6.0).reshape(2, 3).T, [[0, 3, 1], [4, 2, 5]]),
+    ([True, False], [[1, 0, 0], [0, 0, 0]]),
+    (np.array(5.0), [[5, 5, 5], [5, 5, 5]]),
+    ([], [[0, 0, 0], [0, 0, 0]]),
+    (2**70, [[2**70] * 3] * 2),
+])  # fmt: skip
+def test_constant_of_a_list_fills_row_by_row_and_repeats_the_last_value(value, expected):
+    values = initializers.constant(value)((2, 3))
+    np.testing.assert_array_equal(values, np.array(expected, "f4"))
+    assert values.dtype == "float32"
+
+
+def test_constant_of_more_numbers_than_room_raises_value_error():
+    with pytest.raises(ValueError, match=r"value: .*at most 6 for shape \(2, 3\), but received 7"):
+        initializers.constant(list(range(7)))((2, 3))
+    with pytest.raises(ValueError, match=r"at most 1 .*received 3"):
+        initializers.constant([1, 2, 3])(())
+    assert initializers.constant([1, 2, 3])((0,)).shape == (0,)
+
+
+def test_constant_with_verify_shape_wants_the_very_shape():
+    values = [[1, 2, 3], [4, 5, 6]]
+    np.testing.assert_array_equal(initializers.constant(values, "float64", True)((2, 3)), values)
+    with pytest.raises(TypeError, match=r"value: expected an array of shape \(2, 3\), got \(3,\)"):
+        initializers.constant([1, 2, 3], verify_shape=True)((2, 3))
+
+
+@pytest.mark.parametrize("value", [None, {1}, range(3), "a", b"a", 1j, [None], ["a"], np.array(["a"]), [1j]])
+def test_constant_of_what_is_no_number_raises_type_error(value):
+    with pytest.raises(TypeError, match="value: expected a number, or a list or array of numbers"):
+        initializers.constant(value)
+
+
+def test_constant_of_lists_of_unequal_lengths_raises_value_error():
+    with pytest.raises(ValueError, match="value: expected a number, or a list or array of numbers"):
+        initializers.constant([1, [2]])
 
 
 def test_identity():
@@ -171,6 +213,45 @@ def test_variance_scaling(name, scale, fan, distribution):
     assert 0.99 * limit < np.abs(values).max() <= limit
 
 
+@pytest.mark.parametrize(("mode", "fan"), [("fan_in", 60), ("fan_out", 330), ("fan_avg", 195)])
+@pytest.mark.parametrize(("distribution", "furthest"), [
+    ("uniform", math.sqrt(3)), ("truncated_normal", 2 / 0.8796256610342398), ("normal", 2 / 0.8796256610342398),
+    ("untruncated_normal", None), ("UNIFORM", math.sqrt(3)),
+])  # fmt: skip
+def test_variance_scaling_of_each_mode_and_distribution(mode, fan, distribution, furthest):
+    values = initializers.variance_scaling(3.0, mode, distribution, 3, "float64")(SHAPE) / math.sqrt(3 / fan)
+    assert abs(values.mean()) < 5 / math.sqrt(values.size)
+    assert abs(values.var() - 1) < 5 * math.sqrt(2 / values.size)
+    if furthest is None:
+        assert np.abs(values).max() > 3
+    else:
+        assert 0.99 * furthest < np.abs(values).max() <= furthest
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((0,), "`scale` must be positive float, got 0"),
+    ((-1.0,), "`scale` must be positive float"),
+    ((math.nan,), "`scale` must be positive float"),
+    (("a",), "`scale` must be positive float"),
+    ((1, "foo"), "Invalid `mode` argument: .*fan_avg, got 'foo'"),
+    ((1, "fan_in", "foo"), "Invalid `distribution` argument: .*got 'foo'"),
+    ((1, "fan_in", 3), "Invalid `distribution` argument: .*got 3"),
+])  # fmt: skip
+def test_variance_scaling_refuses_other_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        initializers.variance_scaling(*arguments)
+
+
+@pytest.mark.parametrize(("shape", "inputs"), [((60, 330), 60), ((3000,), 1), ((3, 4, 500), 12), ((), 1), ((0, 3), 1)])
+def test_uniform_unit_scaling(shape, inputs):
+    values = initializers.uniform_unit_scaling(2.0, seed=3)(shape, "float64")
+    assert values.shape == shape
+    limit = 2 * math.sqrt(3 / inputs)
+    assert (np.abs(values) <= limit).all()
+    if values.size > 1:
+        assert np.abs(values).max() > 0.99 * limit
+
+
 @pytest.mark.parametrize(("shape", "fan_in", "fan_out"), [((), 1, 1), ((90,), 90, 90), ((3, 5, 8, 40), 120, 600)])
 def test_fans_of_other_ranks(shape, fan_in, fan_out):
     def limit(name):
@@ -188,6 +269,50 @@ def test_by_name_the_plain_ones_are_as_narrow_as_in_keras():
     assert initializers.get(initializers.RandomUniform)(SHAPE).max() > 0.9
 
 
+# --- arguments -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "before"), [
+    ("random_uniform", (-0.5, 0.5)), ("random_normal", (0.0, 2.0)), ("truncated_normal", (0.0, 2.0)),
+    ("orthogonal", (2.0,)), ("variance_scaling", (2.0, "fan_out", "uniform")), ("uniform_unit_scaling", (2.0,)),
+    ("glorot_uniform", ()), ("glorot_normal", ()), ("he_uniform", ()), ("lecun_normal", ()),
+])  # fmt: skip
+def test_seed_and_dtype_come_last_by_position(name, before):
+    cls = getattr(initializers, name)
+    found = cls(*before, 3, "float64")
+    assert (found.seed, found.dtype) == (3, "float64")
+    assert found((5, 7)).dtype == "float64"
+    np.testing.assert_array_equal(found((5, 7)), cls(*before, seed=3, dtype="float64")((5, 7)))
+
+
+@pytest.mark.parametrize(("name", "before"), [("zeros", ()), ("ones", ()), ("constant", (2,)), ("identity", (2,))])
+def test_dtype_comes_last_by_position_where_nothing_is_random(name, before):
+    assert getattr(initializers, name)(*before, "float64")((5, 7)).dtype == "float64"
+
+
+@pytest.mark.parametrize(("name", "config"), [
+    ("zeros", {"dtype": "float32"}),
+    ("ones", {"dtype": "float32"}),
+    ("constant", {"value": 0.0, "dtype": "float32"}),
+    ("identity", {"gain": 1.0, "dtype": "float32"}),
+    ("random_uniform", {"minval": 0.0, "maxval": None, "seed": None, "dtype": "float32"}),
+    ("random_normal", {"mean": 0.0, "stddev": 1.0, "seed": None, "dtype": "float32"}),
+    ("truncated_normal", {"mean": 0.0, "stddev": 1.0, "seed": None, "dtype": "float32"}),
+    ("orthogonal", {"gain": 1.0, "seed": None, "dtype": "float32"}),
+    ("uniform_unit_scaling", {"factor": 1.0, "seed": None, "dtype": "float32"}),
+    ("variance_scaling", {
+        "scale": 1.0, "mode": "fan_in", "distribution": "truncated_normal", "seed": None, "dtype": "float32",
+    }),
+    ("glorot_uniform", {"seed": None, "dtype": "float32"}),
+])  # fmt: skip
+def test_configurations_are_those_of_the_original(name, config):
+    cls = getattr(initializers, name)
+    assert cls().get_config() == config
+    assert cls.from_config(config) == cls()
+    changed = {**config, "dtype": "float64"}
+    assert cls.from_config(changed).get_config() == changed
+
+
 # --- identifiers -------------------------------------------------------------------------------------------
 
 
@@ -198,13 +323,57 @@ def test_callables_stay_as_they_are():
     assert initializers.get(function) is function
 
 
+@pytest.mark.parametrize(
+    ("name", "cls", "config"),
+    [
+        ("uniform", "RandomUniform", {"minval": -0.05, "maxval": 0.05}),
+        ("normal", "RandomNormal", {"stddev": 0.05}),
+        ("zero", "Zeros", {}),
+        ("one", "Ones", {}),
+        ("VarianceScaling", "VarianceScaling", {}),
+    ],
+)
+def test_names_that_only_the_constructor_takes(name, cls, config):
+    assert initializers.get(name) == getattr(initializers, cls)(**config)
+    cell = IndyGRUCell(7, kernel_initializer=name, bias_initializer="one")
+    cell.build((None, 5))
+    assert (cell.named_variables["gates/bias"] == 1).all()
+
+
+@pytest.mark.parametrize(("identifier", "expected"), [
+    ({"class_name": "Constant", "config": {"value": 0.5}}, initializers.Constant(0.5)),
+    ({"class_name": "constant", "config": {}, "more": 1}, initializers.Constant(0.0)),
+    ({"class_name": "he_normal", "config": {"seed": 1}}, initializers.HeNormal(1)),
+    ({"class_name": "RandomUniform", "config": {}}, initializers.RandomUniform(-0.05, 0.05)),
+    ({"class_name": "uniform", "config": {"maxval": 2}}, initializers.RandomUniform(-0.05, 2)),
+    ({"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out"}},
+     initializers.VarianceScaling(2.0, "fan_out")),
+])  # fmt: skip
+def test_configurations(identifier, expected):
+    assert initializers.get(identifier) == expected
+
+
+@pytest.mark.parametrize(("identifier", "error", "message"), [
+    ({}, ValueError, "Improper config format: .*'class_name' and 'config', got {}"),
+    ({"class_name": "Constant"}, ValueError, "Improper config format"),
+    ({"class_name": "Foo", "config": {}}, ValueError, "Unknown initializer: Foo"),
+    ({"class_name": 3, "config": {}}, ValueError, "Unknown initializer: 3"),
+    ({"class_name": ["a"], "config": {}}, ValueError, "Unknown initializer"),
+    ({"class_name": "Constant", "config": {"foo": 1}}, TypeError, "foo"),
+    ({"class_name": "Constant", "config": None}, TypeError, "config: expected a dict of arguments of Constant, got N"),
+])  # fmt: skip
+def test_configurations_that_are_none(identifier, error, message):
+    with pytest.raises(error, match=message):
+        initializers.get(identifier)
+
+
 @pytest.mark.parametrize("identifier", [3, 0.5, None, np.full(3, 0.5), (), dict])
 def test_what_is_no_initializer(identifier):
     with pytest.raises(ValueError, match="Could not interpret initializer identifier: "):
         initializers.get(identifier)
 
 
-@pytest.mark.parametrize("name", ["foo", "", "Initializer", "_VarianceScaling", "get", "np"])
+@pytest.mark.parametrize("name", ["foo", "", "Initializer", "_NamedScaling", "get", "np"])
 def test_unknown_names(name):
     with pytest.raises(ValueError, match=f"Unknown initializer: {name}"):
         initializers.get(name)

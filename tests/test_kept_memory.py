@@ -8,6 +8,7 @@ import helpers
 import numpy as np
 import pytest
 
+import indygru_cpu
 from indygru_cpu import IndyGRU, _core, _memory
 
 MB = 1 << 20
@@ -69,12 +70,13 @@ def test_a_tape_stays_as_it_is_while_others_come_and_go():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux does")
 def test_no_more_than_192_megabytes_stay(tmp_path):
     program = """
+        import resource
         import numpy as np
         from indygru_cpu import _core
 
         def resident():
             with open("/proc/self/statm") as told:
-                return int(told.read().split()[1]) * 4096 >> 20
+                return int(told.read().split()[1]) * resource.getpagesize() >> 20
 
         before = resident()
         for sizes in ((80, 80, 80, 80), (180,), (193,), (5, 60, 120, 160), (2,) * 120, (33,)):
@@ -119,3 +121,41 @@ def test_results_of_a_call_stay_as_they_are():
     for arrays, expected in zip(kept, copies, strict=True):
         assert [array.tobytes() for array in arrays] == [array.tobytes() for array in expected]
         assert arrays[0].tobytes() == arrays[2].tobytes()
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_release_memory_gives_back_what_is_idle_and_nothing_else():
+    indygru_cpu.release_memory()
+    used, idle = _core.Room(7 * MB), [_core.Room(5 * MB), _core.Room(3 * MB)]
+    array = np.frombuffer(used, np.uint8)
+    array[...] = 3
+    assert indygru_cpu.release_memory() == 0
+    del idle
+    assert indygru_cpu.release_memory() == 8 * MB
+    assert indygru_cpu.release_memory() == 0
+    assert (array == 3).all()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+@pytest.mark.parametrize("make", ["_core.Room(170 * MB)", "_memory.new((230 * MB,), np.dtype(np.uint8))"])
+def test_idle_memory_is_given_back_before_an_allocation_fails(run_python, make):
+    """Of a block that the library keeps, and of an array that is too large for that."""
+    code = f"""
+        import resource
+        import numpy as np
+        from indygru_cpu import _core, _memory
+
+        MB = 1 << 20
+        idle = [_core.Room(60 * MB) for _ in range(3)]
+        del idle
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + 100 * MB, resource.RLIM_INFINITY))
+        found = {make}
+        assert np.frombuffer(found, np.uint8).nbytes > 160 * MB
+        del found
+        try:
+            _core.Room(400 * MB)
+        except MemoryError:
+            print("done")
+    """
+    assert run_python(code) == "done"

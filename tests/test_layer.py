@@ -7,6 +7,7 @@ import inspect
 import helpers
 import numpy as np
 import pytest
+from blas_products import PROJECTION
 from small_layers import NAMES, B, D, N, T, expected, inputs, make, upstream
 
 from indygru_cpu import IndyGRU, functional
@@ -131,13 +132,16 @@ def test_attributes():
     assert layer.dtype == np.float64
 
 
-def test_reproducible_rows(dtype):
-    """The option reaches the kernels: a row's bits do not depend on its company."""
+def test_reproducible_rows(tier, dtype, products):
+    """The option reaches the kernels: a row's bits do not depend on its company, and BLAS multiplies nothing."""
     layer = IndyGRU(300, 17, dtype=dtype, seed=7, reproducible=True)
-    x = inputs(dtype, (70, 33, 300))
+    x = inputs(dtype, (100, 33, 300))
     y, _ = layer(x)
     for row in (0, 7, 32):
         helpers.assert_same_bits(layer(x[:, [row]])[0], y[:, [row]])
+    assert not products()
+    IndyGRU(300, 17, dtype=dtype, seed=7)(x)
+    assert (products()[PROJECTION] > 0) == (tier == "baseline")
 
 
 @pytest.mark.parametrize("shape", [(0, B, D), (T, 0, D), (0, 0, D), (0, D)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 
@@ -73,8 +73,7 @@ def test_info_without_the_warning_where_there_is_openmp(monkeypatch):
 
 
 def test_python_m_follows_the_environment(tmp_path):
-    package = str(Path(indygru_cpu.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": package, "INDYGRU_CPU_TIER": "baseline"}
+    environment = helpers.clean_environment(PYTHONPATH=helpers.package_path(), INDYGRU_CPU_TIER="baseline")
     command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["tier"]["in_use"] == "baseline"

@@ -114,6 +114,13 @@ def test_stacks_and_both_directions(page):
     for cell in (names["stack"][0], names["fw"]):
         assert f"# {cell.scope_name}/...\n" in theirs
         assert f"# {cell.scope_name}/...\n" in ours
-    expected, _ = dynamic_rnn(names["bw"], np.flip(names["x"], 1), dtype="float32")
-    np.testing.assert_array_equal(names["both"][:, :, 4:], np.flip(expected, 1))
+    assert names["bw"].scope_name == "bidirectional_rnn/bw/indy_gru_cell"
+    x, lengths, both = names["x"], names["lengths"], names["both"]
+    expected, _ = dynamic_rnn(names["fw"], x, lengths, dtype="float32")
+    np.testing.assert_array_equal(both[:, :, :4], expected)
+    for row, n in enumerate(lengths):  # each row alone has no padding that could come first
+        expected, _ = dynamic_rnn(names["bw"], x[row : row + 1, :n][:, ::-1], dtype="float32")
+        np.testing.assert_allclose(both[row, :n, 4:], expected[0, ::-1], atol=1e-6)
+        assert not both[row, n:].any()
+    assert names["grads"]["inputs"].shape == x.shape
     assert names["outputs"].shape == (3, 7, 4)

@@ -10,6 +10,7 @@ import helpers
 import numpy as np
 import oracles
 import pytest
+from blas_products import PROJECTION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,12 +71,13 @@ def through_blas(shape, dtype, reverse):
 
 
 @pytest.mark.parametrize(("shape", "reverse"), [((520, 1, 34, 33), True), ((90, 33, 38, 9), False)])
-def test_through_blas(tier, dtype, shape, reverse):
+def test_through_blas(tier, dtype, shape, reverse, products):
     """BLAS gathers the rows; a reproducible call has the same bits as a padded one."""
     case, expected = through_blas(shape, dtype, reverse)
     helpers.assert_close(run_ragged(case, reverse=reverse), expected, dtype)
-    by_blas, found = (run_ragged(case, reverse=reverse, reproducible=flag) for flag in (False, True))
-    assert helpers.same_bits(by_blas["y"], found["y"]) == (tier != "baseline")
+    assert (products()[PROJECTION] > 0) == (tier == "baseline")
+    found = run_ragged(case, reverse=reverse, reproducible=True)
+    assert products()[PROJECTION] == 0
     padded = unpadded(case.run(num_threads=1, reverse=reverse, reproducible=True), case.lengths)
     helpers.assert_same_bits(found, padded)
 

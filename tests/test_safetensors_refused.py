@@ -1,15 +1,20 @@
-"""Files of safetensors that are refused: for their header, for data that does not fit it, for a checksum."""
+"""Files of safetensors that are refused: for their header, for data that does not fit it, for a checksum.
+
+"damaged file: " begins what the package safetensors refuses; its own words differ from version to version.
+"""
 
 from __future__ import annotations
 
+import json
+
 import pytest
-import safetensors.numpy
-from file_checks import ARRAYS, assert_refused, without
+import safetensors
+from file_checks import ARRAYS, CONFIGURATION, assert_refused, without
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from weight_files import PLAIN, data_of, header_of, patched, tensors, text_of
 
-from indygru_cpu import _files
+from indygru_cpu import WeightsError, _files
 
 
 @pytest.fixture
@@ -26,14 +31,13 @@ def changed_header(**entries):
 
 @pytest.mark.parametrize(
     "entry",
-    [None, 1, [], "F32", {}, {"dtype": "F32"}, {"dtype": "F32", "shape": [21]},
-     {"dtype": "F32", "shape": [21], "data_offsets": [0, 84], "more": 1}],
+    [None, 1, [], "F32", {}, {"dtype": "F32"}, {"dtype": "F32", "shape": [21]}],
 )  # fmt: skip
 def test_entries_of_the_header(st_path, entry):
     header = header_of(ARRAYS, text_of(PLAIN))
     header["bias_l0"] = entry
     tensors(st_path, header, data_of(ARRAYS))
-    assert_refused(st_path, "'bias_l0': expected dtype, shape and two data_offsets")
+    assert_refused(st_path, "damaged file: ")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +48,18 @@ def test_entries_of_the_header(st_path, entry):
 )  # fmt: skip
 def test_fields_of_an_entry(st_path, changes):
     tensors(st_path, changed_header(bias_l0=changes), data_of(ARRAYS))
-    assert_refused(st_path, "'bias_l0': expected dtype, shape and two data_offsets")
+    assert_refused(st_path, "damaged file: ")
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "f32"}, {"dtype": "BF16"}, {"dtype": "F64"}, {"dtype": ""}])
-def test_dtypes_of_an_entry(st_path, changes):
-    tensors(st_path, changed_header(bias_l0=changes), data_of(ARRAYS))
+@pytest.mark.parametrize("dtype", ["f32", "BF16", "F64", "", "F" * 500])
+def test_dtypes_that_do_not_fit_the_data(st_path, dtype):
+    tensors(st_path, changed_header(bias_l0={"dtype": dtype}), data_of(ARRAYS))
+    assert_refused(st_path, "damaged file: ")
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("BF16", [42]), ("F16", [42]), ("I32", [21]), ("U8", [84])])
+def test_dtypes_that_fit_the_data(st_path, dtype, shape):
+    tensors(st_path, changed_header(bias_l0={"dtype": dtype, "shape": shape}), data_of(ARRAYS))
     assert_refused(st_path, "'bias_l0': expected dtype float32, got '")
 
 
@@ -63,7 +73,7 @@ KERNEL, VECTOR = 9 * 21 * 4, 21 * 4
 )  # fmt: skip
 def test_data_that_overlaps_or_leaves_gaps(st_path, offsets):
     tensors(st_path, changed_header(bias_l0={"data_offsets": offsets}), data_of(ARRAYS))
-    assert_refused(st_path, "expected data from byte")
+    assert_refused(st_path, "damaged file: ")
 
 
 @pytest.mark.parametrize("n_bytes", [VECTOR - 4, VECTOR + 4, 0])
@@ -71,23 +81,23 @@ def test_an_entry_of_another_size(st_path, n_bytes):
     begin = KERNEL + VECTOR
     header = changed_header(bias_l0={"data_offsets": [begin, begin + n_bytes]})
     tensors(st_path, header, data_of(ARRAYS).ljust(begin + n_bytes, b"\0")[: begin + n_bytes])
-    assert_refused(st_path, f"'bias_l0': expected {VECTOR} bytes of data, got {n_bytes}")
+    assert_refused(st_path, "damaged file: ")
 
 
 @pytest.mark.parametrize("n_bytes", [1, 4, VECTOR])
 def test_trailing_and_missing_bytes(st_path, n_bytes):
     data = data_of(ARRAYS)
     tensors(st_path, changed_header(), data + b"\0" * n_bytes)
-    assert_refused(st_path, "trailing bytes: arrays of 924 bytes, and")
+    assert_refused(st_path, "damaged file: ")
     tensors(st_path, changed_header(), data[:-n_bytes])
-    assert_refused(st_path, "truncated: arrays of 924 bytes, and")
+    assert_refused(st_path, "damaged file: ")
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10**6, 2000])
 def test_a_header_longer_than_the_file(st_path, length):
     tensors(st_path, changed_header(), data_of(ARRAYS))
     st_path.write_bytes(length.to_bytes(8, "little") + st_path.read_bytes()[8:])
-    assert_refused(st_path, f"truncated: a header of {length} bytes in a file of")
+    assert_refused(st_path, f"a header of {length} bytes in a file of|damaged file: ")
 
 
 def test_a_header_of_most_of_the_file(st_path):
@@ -98,10 +108,16 @@ def test_a_header_of_most_of_the_file(st_path):
 @pytest.mark.parametrize("header", [b"", b"[]", b"1", b'"x"', b"null", b"{", b"{}}", b"\xff{}", b"{}\0"])
 def test_a_header_of_another_kind(st_path, header):
     tensors(st_path, header, data_of(ARRAYS))
-    assert_refused(st_path, "expected JSON|expected a header of names|no configuration among the metadata")
+    assert_refused(st_path, "damaged file: ")
 
 
-@pytest.mark.parametrize("metadata", [None, {}, [], "x", {"configuration": 1}, {"configuration": PLAIN}])
+@pytest.mark.parametrize("metadata", [[], "x", {"configuration": 1}, {"configuration": PLAIN}])
+def test_metadata_of_another_kind(st_path, metadata):
+    tensors(st_path, changed_header(__metadata__=None) | {"__metadata__": metadata}, data_of(ARRAYS))
+    assert_refused(st_path, "damaged file: ")
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"Configuration": CONFIGURATION}])
 def test_no_configuration_in_the_metadata(st_path, metadata):
     tensors(st_path, changed_header(__metadata__=None) | {"__metadata__": metadata}, data_of(ARRAYS))
     assert_refused(st_path, "no configuration among the metadata")
@@ -111,21 +127,43 @@ def test_no_configuration_in_the_metadata(st_path, metadata):
 
 def test_a_configuration_that_cannot_be_encoded(st_path):
     tensors(st_path, header_of(ARRAYS, "\ud800"), data_of(ARRAYS))
-    assert_refused(st_path, "expected JSON")
+    assert_refused(st_path, "damaged file: ")
 
 
-def test_names_twice_in_the_header(st_path):
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("bias_l0", json.dumps(changed_header()["bias_l0"])),
+        ("x", '{"dtype":"F32","shape":[0],"data_offsets":[924,924]}'),
+    ],
+)
+def test_names_twice_in_the_header(st_path, name, entry):
+    """The package takes the last entry of a name, and so refuses only where the first one leaves a gap."""
+    header = json.dumps(changed_header())
+    tensors(st_path, f'{header[:-1]}, "{name}": {entry}, "{name}": {entry}}}'.encode(), data_of(ARRAYS))
+    assert safetensors.deserialize(st_path.read_bytes())
+    assert_refused(st_path, f"'{name}' is given twice")
+
+
+def test_two_configurations_in_the_metadata(st_path):
     tensors(st_path, changed_header(), data_of(ARRAYS))
-    patched(st_path, b'"recurrent_kernel_l0"', b'"kernel_l0"          ')
-    assert_refused(st_path, "'kernel_l0' is given twice")
+    patched(st_path, b'{"configuration"', b'{"configuration": "", "configuration"')
+    data = st_path.read_bytes()
+    st_path.write_bytes((int.from_bytes(data[:8], "little") + 21).to_bytes(8, "little") + data[8:])
+    assert safetensors.deserialize(st_path.read_bytes())
+    assert_refused(st_path, "'configuration' is given twice")
 
 
-def test_the_package_has_the_last_word(st_path, monkeypatch):
-    """What it refuses after all, say because the file has just become shorter, is refused with our error."""
-    _files.write(st_path, PLAIN, ARRAYS)
-    load = safetensors.numpy.load
-    monkeypatch.setattr(safetensors.numpy, "load", lambda data: load(data[:-1]))
-    assert_refused(st_path, "MetadataIncompleteBuffer|incomplete metadata")
+def test_names_of_any_length_make_short_error_texts(st_path):
+    """Whoever makes the text: the package or this library."""
+    for n_more in (0, 4):
+        header = without(changed_header(), "bias_l0") | {"n" * 30_000: changed_header()["bias_l0"]}
+        header["n" * 30_000]["data_offsets"][0] += n_more
+        tensors(st_path, header, data_of(ARRAYS))
+        with pytest.raises(WeightsError, match="damaged file: " if n_more else "unknown arrays") as caught:
+            _files.read(st_path)
+        assert len(str(caught.value)) <= 2000
+        assert str(caught.value).startswith(f"{st_path}: ")
 
 
 def test_changed_data_fails_the_checksum(st_path):
@@ -159,4 +197,4 @@ def test_any_json_in_the_header(st_path, name, field, value):
         header[name][field] = value
     if header != header_of(ARRAYS, text_of(PLAIN)):
         tensors(st_path, header, data_of(ARRAYS))
-        assert_refused(st_path, "expected|no configuration among the metadata|unknown arrays|truncated|trailing bytes")
+        assert_refused(st_path, "damaged file: |expected|no configuration among the metadata|unknown arrays")

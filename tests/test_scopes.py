@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import cells
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 from scopes import EXISTS, MISSING, H, X, shares, used
 
-from indygru_cpu import AUTO_REUSE, IndyGRUCell, variable_scope
+from indygru_cpu import (
+    AUTO_REUSE,
+    IndyGRUCell,
+    dynamic_rnn,
+    get_variable_scope,
+    reset_default_scope,
+    variable_scope,
+)
 
 rng = cells.rng  # and with it a fresh default scope
 
@@ -42,6 +50,19 @@ def test_subclasses_are_named_after_themselves():
         pass
 
     assert NoisyGRUCell(7).name == "noisy_gru_cell_1"
+
+
+def test_private_subclasses_get_a_name_that_a_scope_can_have():
+    class _Noisy(IndyGRUCell):
+        pass
+
+    class _P(IndyGRUCell):
+        pass
+
+    assert (_Noisy(7).name, _P(7).name) == ("private__noisy_1", "private_p_1")
+    cell = _Noisy(7)
+    cell(X, H)
+    assert cell.scope_name == "private__noisy"
 
 
 def test_scope_name_before_first_use():
@@ -159,6 +180,40 @@ def test_the_scope_is_fixed_at_first_use():
         cell(X, H, scope="t")
     assert cell.scope_name == "s"
     assert cell.variables == before
+
+
+def test_each_call_of_a_cell_counts_its_scope():
+    first = IndyGRUCell(7)
+    dynamic_rnn(first, X[np.newaxis], dtype="float64")  # forgets on leaving what was opened inside "rnn"
+    first(X, H)
+    second = IndyGRUCell(7)
+    dynamic_rnn(second, X[np.newaxis], dtype="float64")
+    assert (first.scope_name, second.scope_name) == ("rnn/indy_gru_cell", "rnn/indy_gru_cell_1")
+
+
+def test_with_auto_reuse_a_cell_after_a_second_call_has_variables_of_its_own():
+    with variable_scope("s", reuse=AUTO_REUSE):
+        first = used()
+    with variable_scope("s", reuse=AUTO_REUSE):
+        first(X, H)
+        second = used()
+    assert second.scope_name == "s/indy_gru_cell_1"
+    assert not shares(first, second)
+
+
+def test_calls_of_cells_that_belong_to_no_scope_count_nothing():
+    before = used()
+    reset_default_scope()
+    before(X, H)
+    copy = pickle.loads(pickle.dumps(before))
+    copy(X, H)
+    assert used().scope_name == "indy_gru_cell"
+
+
+def test_a_variable_that_could_not_be_named_so_is_refused():
+    root = get_variable_scope()
+    with variable_scope("a"), variable_scope(root), pytest.raises(ValueError, match="_x/gates/kernel_w' is not a val"):
+        used("_x")
 
 
 def test_scope_at_the_call():

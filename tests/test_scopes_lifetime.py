@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scopes import MISSING, H, X, shares, used
 
-from indygru_cpu import AUTO_REUSE, IndyGRUCell, reset_default_scope, variable_scope
+from indygru_cpu import AUTO_REUSE, IndyGRUCell, get_variable_scope, reset_default_scope, variable_scope
 
 rng = cells.rng  # and with it a fresh default scope
 
@@ -56,6 +56,8 @@ def test_auto_reuse_keeps_variables_for_those_who_come_back():
 
 
 def test_nothing_grows_with_the_number_of_cells():
+    root = get_variable_scope()
+
     def serve(n):
         for _ in range(n):
             used()
@@ -63,6 +65,8 @@ def test_nothing_grows_with_the_number_of_cells():
                 used()
             with variable_scope(None, default_name="request"):
                 used()
+            with variable_scope(root):
+                used("here", AUTO_REUSE)(X, H)
         gc.collect()
 
     tracemalloc.start()
@@ -73,3 +77,9 @@ def test_nothing_grows_with_the_number_of_cells():
     tracemalloc.stop()
     assert after - before < 600 * 30  # one name alone would be more than 60 bytes
     assert used().scope_name == "indy_gru_cell_250"
+
+
+def test_a_long_number_in_a_name_is_part_of_the_name():
+    name = "a_" + "9" * 5000
+    assert used(name).scope_name == name
+    assert used(name).scope_name == f"{name}_1"

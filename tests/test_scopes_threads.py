@@ -10,7 +10,7 @@ import cells
 import numpy as np
 from scopes import H, X, shares, used
 
-from indygru_cpu import AUTO_REUSE, IndyGRUCell, variable_scope
+from indygru_cpu import AUTO_REUSE, IndyGRUCell, get_variable_scope, variable_scope
 
 rng = cells.rng  # and with it a fresh default scope
 
@@ -69,3 +69,20 @@ def test_each_asyncio_task_has_its_own_current_scope():
         return await asyncio.gather(*map(work, range(5)))
 
     assert asyncio.run(main()) == [f"task_{number}/indy_gru_cell" for number in range(5)]
+
+
+def test_leaving_a_scope_forgets_no_names_of_other_threads():
+    with variable_scope(get_variable_scope()):
+        run_in_threads(lambda number: used(), 4)
+    assert used().scope_name == "indy_gru_cell_4"
+    with variable_scope("a"), variable_scope("b"):
+        run_in_threads(lambda number: used(), 4)
+    assert used().scope_name == "indy_gru_cell_9"
+
+
+def test_threads_in_scopes_of_one_name_count_on_their_own():
+    def work(number):
+        with variable_scope("s", reuse=AUTO_REUSE):
+            return [used().scope_name for _ in range(3)]
+
+    assert run_in_threads(work, 4) == [["s/indy_gru_cell", "s/indy_gru_cell_1", "s/indy_gru_cell_2"]] * 4

@@ -11,6 +11,7 @@ import helpers
 import numpy as np
 import oracles
 import pytest
+from blas_products import PROJECTION
 from oracles import B, N, forward_part, infer, long_case, make, make_call, run
 
 from indygru_cpu import _core, _stack, functional
@@ -169,15 +170,15 @@ def test_chunks_are_not_too_short(monkeypatch):
     assert _stack.LEAST_STEPS > 8
 
 
-def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch):
-    """Another chunk may be another engine: then within bounds."""
+def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch, products):
+    """Short chunks have too few lines for BLAS, so their last bits may differ from those of the whole."""
     layer = make(dtype, (38, 9), num_layers=3)
     call = make_call(layer, (300, 2), ragged=False)
     expected = forward_part(run(layer, call))
     monkeypatch.setattr(_stack, "LEAST_STEPS", 1)
+    products()
     for steps in (1, 130, 299):
         monkeypatch.setattr(_stack, "INNER_BYTES", steps * 2 * 9 * np.dtype(dtype).itemsize)
         found = infer(layer, call)
         helpers.assert_close(found, expected, dtype)
-    layer.reproducible = True
-    assert helpers.same_bits(found["y"], infer(layer, call)["y"]) == (tier != "baseline")
+        assert (products()[PROJECTION] > 0) == (tier == "baseline" and steps == 299)

@@ -23,11 +23,12 @@ needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no t
 
 @pytest.fixture(scope="module")
 def large():
-    """A layer whose steps take milliseconds, so that a push lets others run, and x, of one row under a sanitizer."""
+    """A layer whose steps take about a millisecond, so that a push lets others run, and x, of one row where the build
+    is slow, as under a sanitizer."""
     layer, x = make(D, N, num_layers=2, num_threads=1, reproducible=True), random((B, D), np.float32)
-    stream, start = begun(layer, B), time.monotonic()
+    stream, start = begun(layer, B), time.thread_time()
     stream.push(x)
-    return layer, x if time.monotonic() - start < 0.5 else x[:1].copy()
+    return layer, x if time.thread_time() - start < 0.5 else x[:1].copy()
 
 
 def states_after(stream, x, last):
@@ -41,7 +42,9 @@ def states_after(stream, x, last):
 
 
 def compete(first, second):
-    """`first` until it has succeeded ten times, and meanwhile `second`; how often that has, and texts of the errors."""
+    """Runs `first` until it has succeeded ten times and some call has been refused, and meanwhile `second`.
+
+    Returns how often each has succeeded, and the texts of the errors."""
     errors = set()
 
     def attempt(call, pause):
@@ -56,16 +59,16 @@ def compete(first, second):
 
     def ten_times():
         done, end = 0, time.monotonic() + 60
-        while done < 10:
+        while done < 10 or not errors:
             assert time.monotonic() < end, errors
             done += attempt(first, 0.0001)
+        return done
 
     with ThreadPoolExecutor(1) as pool:
         future, done = pool.submit(ten_times), 0
         while not future.done():
             done += attempt(second, 0.001)
-        future.result()
-    return done, errors
+        return future.result(), done, errors
 
 
 def advancing(stream, x, run):
@@ -80,10 +83,10 @@ def test_two_threads_on_one_stream(large, first, second):
     layer, x = large
     stream = begun(layer, len(x))
     references = sys.getrefcount(x)
-    done, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
+    *done, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
     assert errors == {"stream: another thread is using it; give each thread a stream of its own"}
     assert sys.getrefcount(x) == references
-    assert stream.state.tobytes() == states_after(begun(layer, len(x)), x, 10 + done)[-1]
+    assert stream.state.tobytes() == states_after(begun(layer, len(x)), x, sum(done))[-1]
     helpers.assert_same_bits(stream.push(x).copy(), stream.state[-1])
 
 
@@ -93,9 +96,8 @@ def test_the_state_during_a_step(large, run, look):
     """Nobody sees or copies half a step."""
     layer, x = large
     stream, found = begun(layer, len(x)), []
-    _, errors = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
-    assert errors
-    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, len(x)), x, 10))
+    pushes, _, _ = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
+    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, len(x)), x, pushes))
 
 
 @pytest.mark.parametrize("run", ["push", "push_many"])
@@ -107,10 +109,9 @@ def test_changes_during_a_step(large, run, change):
     if change == "reset":
         start.reset()
     changes = {"refresh": stream.refresh, "state": lambda: setattr(stream, "state", start.state), "reset": stream.reset}
-    _, errors = compete(advancing(stream, x, run), changes[change])
-    assert errors
-    states = states_after(begun(layer, len(x)), x, 10)
-    known = [states[-1]] if change == "refresh" else states + states_after(start, x, 10)
+    pushes, _, _ = compete(advancing(stream, x, run), changes[change])
+    states = states_after(begun(layer, len(x)), x, pushes)
+    known = [states[-1]] if change == "refresh" else states + states_after(start, x, pushes)
     assert stream.state.tobytes() in known
 
 
@@ -194,7 +195,7 @@ def test_signals_within_a_chunk():
     """Ctrl-C ends it, the state is as before; a handler cannot push into the middle of it."""
     layer = make(800, 40, num_layers=2, num_threads=1)
     stream, x = begun(layer, 32), random((32, 800), np.float32)
-    chunk = np.broadcast_to(x, (6000, 32, 800))  # a second or more
+    chunk = np.broadcast_to(x, (60_000, 32, 800))  # some seconds, if nothing ended it
 
     def interrupt(*_):
         raise InterruptError

@@ -100,10 +100,17 @@ def test_default_names():
             pass
 
 
-def test_the_empty_name_is_the_current_scope():
+def test_the_empty_name_inside_another_scope_adds_a_slash():
     with variable_scope("a"), variable_scope("") as scope:
-        assert scope.name == "a"
-        assert used().scope_name == "a/indy_gru_cell"
+        assert scope.name == "a/"
+        assert [used().scope_name, used().scope_name] == ["a//indy_gru_cell", "a//indy_gru_cell_1"]
+
+
+def test_the_empty_name_at_the_outside_is_the_default_scope_and_counts_on():
+    with variable_scope("") as scope:
+        assert scope.name == ""
+        assert used().scope_name == "indy_gru_cell"
+    assert used().scope_name == "indy_gru_cell_1"
 
 
 @pytest.mark.parametrize("name", [3, b"a", ["a"]])
@@ -132,3 +139,107 @@ def test_scopes_of_a_stack_of_cells():
             with variable_scope(f"cell_{number}"):
                 names.append(used().scope_name)
     assert names == ["multi_rnn_cell/cell_0/indy_gru_cell", "multi_rnn_cell/cell_1/indy_gru_cell"]
+
+
+# --- the context manager -----------------------------------------------------------------------------------
+
+
+def test_the_same_manager_can_be_entered_again():
+    manager = variable_scope("a")
+    with manager as scope:
+        first = used()
+        assert scope.name == "a"
+    with variable_scope("b"), manager as scope:
+        assert scope.name == "b/a"
+        second = used()
+    assert [first.scope_name, second.scope_name] == ["a/indy_gru_cell", "b/a/indy_gru_cell"]
+
+
+def test_the_same_manager_keeps_its_default_name_and_its_scope():
+    manager = variable_scope(None, "block")
+    for _ in range(2):
+        with manager as scope:
+            assert scope.name == "block"
+    again = variable_scope(scope)
+    with again as first:
+        first.reuse_variables()
+    with again as second:
+        assert second is first
+        assert second.reuse is True
+    assert scope.reuse is False
+
+
+def test_the_same_manager_can_be_entered_inside_of_itself():
+    manager = variable_scope("a")
+    with manager, manager as scope:
+        assert scope.name == "a/a"
+    assert get_variable_scope().name == ""
+    manager = variable_scope(scope)
+    with manager, manager:
+        assert get_variable_scope().name == "a/a"
+    assert get_variable_scope().name == ""
+
+
+def test_leaving_scopes_out_of_order_raises_runtime_error_and_changes_nothing():
+    outer, inner = variable_scope("a"), variable_scope("b")
+    outer.__enter__()
+    inner.__enter__()
+    with pytest.raises(RuntimeError, match=r"Improper nesting of variable_scope: .*The current scope is 'a/b'"):
+        outer.__exit__(None, None, None)
+    assert get_variable_scope().name == "a/b"
+    inner.__exit__(None, None, None)
+    outer.__exit__(None, None, None)
+    assert get_variable_scope().name == ""
+    with pytest.raises(RuntimeError, match="Improper nesting"):
+        outer.__exit__(None, None, None)
+
+
+def test_values_and_dtype_are_taken():
+    x = np.zeros(3)
+    for values in ([x], x, ()):
+        with variable_scope(None, "d", values, "ones", reuse=None, dtype="float64") as scope:
+            assert scope.dtype == "float64"
+            cell = used()
+            assert (cell.variables[0].value == 1).all()
+            with variable_scope("inside") as inner:
+                assert inner.dtype == "float64"
+    assert get_variable_scope().dtype == "float32"
+    with pytest.raises(TypeError, match="values: expected a list of arrays, got int"):
+        variable_scope(None, "d", 3)
+    with pytest.raises(TypeError, match="dtype: expected float32 or float64"):
+        variable_scope("d", dtype="int32")
+
+
+def test_dtype_of_a_scope_is_not_that_of_cells():
+    with variable_scope("a", dtype="float64"):
+        cell = cells.built(7)
+    assert cell.dtype == "float32"
+
+
+def test_attributes_of_a_scope_are_set_by_methods_only():
+    with variable_scope("a") as scope:
+        for name in ("name", "reuse", "initializer", "dtype"):
+            with pytest.raises(AttributeError):
+                setattr(scope, name, "b")
+        scope.set_initializer("ones")
+        scope.set_dtype("float64")
+        assert (used().variables[0].value == 1).all()
+    assert (scope.initializer, scope.dtype) == ("ones", "float64")
+
+
+def test_a_scope_of_another_first_character_can_be_left_but_not_entered_at_the_outside():
+    with variable_scope("a"), variable_scope("_b") as scope:
+        pass
+    with pytest.raises(ValueError, match="'_b' is not a valid scope name"), variable_scope(scope):
+        pass
+
+
+def test_what_is_opened_in_a_scope_that_was_come_back_to_is_forgotten():
+    root = get_variable_scope()
+    with variable_scope(root):
+        first = used()
+    with pytest.raises(ValueError, match=EXISTS.format("indy_gru_cell")):
+        used()
+    with variable_scope(root, reuse=AUTO_REUSE):
+        assert shares(first, used())
+        assert used().scope_name == "indy_gru_cell_1"

@@ -13,14 +13,19 @@ python=${PYTHON:-python3} clang=${CLANG:-clang} cross=${CROSS:-aarch64-linux-gnu
 NOT_RUN=77
 DRIVER="all threads surroundings"
 QUICK="asan ubsan"
-WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 avx512 tiers python-dev python-asan python-tsan
-    coverage instructions machine-code"
+WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 avx512 tiers machines python-dev python-asan
+    python-tsan coverage instructions machine-code"
 # What runs the kernels, or _core around them, in one process; the rest of the suite is Python.
 CORE="test_activations test_kernels test_properties test_golden test_groups test_ragged test_segments test_serving
     test_stacks test_step test_stream test_stream_state test_stream_use test_stream_threads test_threads test_leaks
     test_dropout test_layer test_layer_parameters test_layer_refused test_progress test_reference test_cell_golden
     test_cell_sequences test_cell_lengths test_validation test_validation_memory"
 THREADED="test_threads test_stream_threads test_progress test_groups"
+# What could see the machine beside the kernels: its BLAS, threads, processors, caches and NumPy.
+MACHINE="test_blas test_bits test_rounds test_concurrency test_containers test_fork test_c_threads test_kept_memory
+    test_interrupt test_main test_build test_sklearn"
+# OpenBLAS's kernels of other processors than this one: without AVX, with AVX2, with AVX-512.
+BLAS_CORES="Prescott Haswell Zen SkylakeX"
 
 # needs COMMAND... : ends the check, unless they are all here.
 needs() {
@@ -166,6 +171,42 @@ check_tiers() {
         echo " $tier"
         TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} logs=$logs/$tier suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
     done
+    return $worst
+}
+
+# numpy_features : those that NumPy found here above its baseline, as NPY_DISABLE_CPU_FEATURES takes them.
+numpy_features() {
+    "$python" -c "
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+print(*(name for name in __cpu_dispatch__ if __cpu_features__[name]), sep=',')"
+}
+
+# fake_l2 BYTES : builds a library that, loaded first, tells this size of the L2 cache.
+fake_l2() {
+    "${CC:-cc}" -shared -fPIC -x c -o "$work/l2_$1.so" - << END
+#include <unistd.h>
+long __sysconf(int name);
+long sysconf(int name) { return name == _SC_LEVEL2_CACHE_SIZE ? $1 : __sysconf(name); }
+END
+}
+
+# as_machine NAME VARIABLE=VALUE... : the suite with what another machine has.
+as_machine() {
+    echo " $1"
+    TESTS=${TESTS:-$CORE $MACHINE} logs=$logs/$1 suite "$root" "${@:2}" --
+}
+
+check_machines() {
+    needs taskset
+    local each worst=0 features
+    for each in $BLAS_CORES; do as_machine "blas-$each" "OPENBLAS_CORETYPE=$each" || worst=1; done
+    for each in 1 3 64; do as_machine "threads-$each" "OMP_NUM_THREADS=$each" || worst=1; done
+    for each in 0 65536 8388608; do
+        fake_l2 $each && as_machine "l2-$each" "LD_PRELOAD=$work/l2_$each.so" || worst=1
+    done
+    features=$(numpy_features) && as_machine numpy-baseline ${features:+"NPY_DISABLE_CPU_FEATURES=$features"} || worst=1
+    runner=(taskset -c "$("$python" -c 'import os; print(min(os.sched_getaffinity(0)))')")
+    as_machine one-processor || worst=1
     return $worst
 }
 

@@ -185,6 +185,7 @@ static ptrdiff_t project(const setting *s, const void *w, indygru_projection job
     job.n_inputs = s->n_inputs;
     job.n_columns = job.out_row = columns;
     job.out = unwritten(s, lines * columns);
+    job.edge = unwritten(s, (s->n_inputs < INDYGRU_RUN ? s->n_inputs : INDYGRU_RUN) * s->ops->panel);
     s->ops->project(&job);
     reference_project(s, x, w, expected);
     check(s, "projection", job.out, expected, lines * columns, FORWARD);

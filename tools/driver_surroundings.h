@@ -51,6 +51,13 @@ static int end_helpers(void)
     return refused;
 }
 
+static int started; /* threads of the last team that was to start */
+static int start_helpers(int n_threads)
+{
+    started = n_threads;
+    return 0;
+}
+
 /* Of a child of this process, or of a later generation: whether it says that it must stay serial. */
 static int child_is_forked(int generations)
 {
@@ -103,6 +110,8 @@ static void check_seats(void)
 static void check_helpers(void)
 {
     team(3);
+    if (started != 3)
+        fail("helpers were not started");
     for (int i = 0; i < 3; i++)
         on_another_thread(team_of, INDYGRU_MOST_SEATS - 1);
     if (ended)
@@ -164,7 +173,7 @@ static void check_forks_among_teams(void)
 
 static void check_teams_and_forks(void)
 {
-    if (indygru_start_teams(end_helpers) || indygru_is_forked() || child_is_forked(2))
+    if (indygru_start_teams(start_helpers, end_helpers) || indygru_is_forked() || child_is_forked(2))
         fail("a fork before any team");
     refused = 1;
     if (!child_is_forked(1))

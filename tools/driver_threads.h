@@ -14,6 +14,7 @@ typedef struct {
     const indygru_tile *whole; /* du, db (row tiles, 3, n_units) */
     const void *x, *w;         /* (steps, rows, inputs), (inputs, 3 n_units) */
     ptrdiff_t first, stride;
+    void *edge; /* scratch of the thread */
 } share;
 
 static ptrdiff_t tiles_across(const setting *s) { return (s->n_units + TILE_UNITS - 1) / TILE_UNITS; }
@@ -60,7 +61,8 @@ static void run_tile(const share *work, ptrdiff_t row, ptrdiff_t unit)
                                   .w_row = 3 * s->n_units,
                                   .w_panel = s->ops->panel,
                                   .out = at(s, tile.proj, gate * tile.n_units),
-                                  .out_row = 3 * tile.n_units};
+                                  .out_row = 3 * tile.n_units,
+                                  .edge = work->edge};
         s->ops->project(&job);
     }
     s->ops->forward_tile(&tile);
@@ -91,7 +93,7 @@ static void run_threads(const setting *s, int n_threads)
     pthread_t threads[N_THREADS];
     share shares[N_THREADS];
     for (int i = 0; i < n_threads; i++) {
-        shares[i] = (share){s, &whole, x, w, i, n_threads};
+        shares[i] = (share){s, &whole, x, w, i, n_threads, unwritten(s, INDYGRU_RUN * s->ops->panel)};
         if (pthread_create(&threads[i], NULL, run_share, &shares[i]))
             fail("no thread");
     }

@@ -12,8 +12,12 @@
 
 #include "../include/indygru_call.h" /* enums of dtypes and activations */
 
-/* The widest tile: lets kernels keep a tile's per-unit sums on the stack. */
+/* The widest tile: lets backward keep a tile's per-unit sums on the stack, 6 KB of float64. From scratch the same loop
+ * needs 3 to 7 % more instructions. */
 #define INDYGRU_MAX_TILE_UNITS 128
+
+/* Inputs that the projection sums at once. */
+#define INDYGRU_RUN 256
 
 /* A run of n_steps time steps, from first_step on, of n_rows sequences.
  *
@@ -77,6 +81,7 @@ typedef struct {
     int padded; /* whether the last panel of w is readable in full */
     void *out;  /* (n_rows, n_columns)     OUT */
     ptrdiff_t out_row;
+    void *edge; /* (INDYGRU_RUN or n_inputs, panel) scratch; not needed where `padded` is set */
 } indygru_projection;
 
 /* Packs a tile's columns (of each of the three planes) as one matrix of 3 * n_units columns. */
@@ -138,12 +143,21 @@ char *indygru_allocate(ptrdiff_t size);
 void indygru_release(char *start);
 void indygru_free(char *start);
 
+/* Frees all kept blocks; how many bytes that were. */
+ptrdiff_t indygru_release_memory(void);
+
+/* Scratch of a single step: from a few static blocks, so that a step allocates nothing and needs little stack; where
+ * these are in use or too small, from indygru_allocate. NULL: there is no memory. */
+char *indygru_acquire_step_scratch(ptrdiff_t size);
+void indygru_release_step_scratch(char *scratch);
+
 /* What all calls of the process share (team.c). A seat is a thread at work, the calling one included. */
 /* OpenBLAS has a fixed number of work buffers: this many callers stay far below it. */
 #define INDYGRU_MOST_SEATS INDYGRU_MAX_THREADS
 
-/* Once, at import; 0 on success. `end_helpers` ends the threads that OpenMP keeps for the calling one; 0 on success. */
-int indygru_start_teams(int (*end_helpers)(void));
+/* Once, at import; 0 on success. `start_helpers` makes OpenMP start the threads of a team of n_threads, and keep them
+ * for the calling thread; `end_helpers` ends those that it keeps. Both return 0 on success. */
+int indygru_start_teams(int (*start_helpers)(int n_threads), int (*end_helpers)(void));
 
 /* Up to `wanted` seats, as far as there are any, but at least `least`; the number may be 0. While a fork is made it
    waits. */
@@ -160,6 +174,9 @@ void indygru_leave_seats(int n_threads);
 
 /* Whether this process is the child of a fork that OpenMP's threads did not survive, so that it must stay serial. */
 int indygru_is_forked(void);
+
+/* At least 1; another number in a forked child than in its parent. */
+ptrdiff_t indygru_fork_generation(void);
 
 /* The processor that the calling thread is on; -1 where that cannot be told. */
 int indygru_processor(void);

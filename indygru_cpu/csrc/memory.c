@@ -5,6 +5,7 @@
 #define _DEFAULT_SOURCE /* for anonymous memory */
 #include "indygru_kernels.h"
 
+#include <stdalign.h>
 #include <stdint.h>
 #include <stdlib.h>
 #ifndef _WIN32
@@ -83,15 +84,32 @@ static char *take_kept(ptrdiff_t size)
     return NULL;
 }
 
+ptrdiff_t indygru_release_memory(void)
+{
+    ptrdiff_t released = 0;
+    for (int i = 0; i < N_KEPT; i++) {
+        char *start = take(i);
+        released += start ? head_of(start)->size : 0;
+        forget(start);
+    }
+    return released;
+}
+
+static char *get_block(ptrdiff_t size)
+{
+    return size >= LEAST_KEPT ? get_pages(size + 2 * LINE) : malloc(size + 2 * LINE);
+}
+
 char *indygru_allocate(ptrdiff_t size)
 {
-    int is_large = size >= LEAST_KEPT;
-    char *start = is_large ? take_kept(size) : NULL, *block;
+    char *start = size >= LEAST_KEPT ? take_kept(size) : NULL, *block;
     if (start)
         return start;
     if (size > PTRDIFF_MAX - 2 * LINE)
         return NULL;
-    block = is_large ? get_pages(size + 2 * LINE) : malloc(size + 2 * LINE);
+    block = get_block(size);
+    if (!block && indygru_release_memory()) /* idle blocks may be what is missing */
+        block = get_block(size);
     if (!block)
         return NULL;
     start = block + LINE + (LINE - (uintptr_t)block % LINE);
@@ -120,6 +138,28 @@ void indygru_release(char *start)
             forget(take(__atomic_fetch_add(&next_to_go, 1, __ATOMIC_RELAXED) % N_KEPT));
         }
     indygru_free(start);
+}
+
+/* As many threads as are likely to be in a step at the same time. Pages that no step has touched take no memory. */
+enum { N_STEP_BLOCKS = 16, STEP_BYTES = 96 * 1024 };
+static alignas(LINE) char step_blocks[N_STEP_BLOCKS][STEP_BYTES];
+static char step_in_use[N_STEP_BLOCKS];
+
+char *indygru_acquire_step_scratch(ptrdiff_t size)
+{
+    for (int i = 0; size <= STEP_BYTES && i < N_STEP_BLOCKS; i++)
+        if (!__atomic_exchange_n(&step_in_use[i], 1, __ATOMIC_ACQUIRE))
+            return step_blocks[i];
+    return indygru_allocate(size);
+}
+
+void indygru_release_step_scratch(char *scratch)
+{
+    uintptr_t place = (uintptr_t)scratch - (uintptr_t)step_blocks;
+    if (place < sizeof step_blocks)
+        __atomic_store_n(&step_in_use[place / STEP_BYTES], 0, __ATOMIC_RELEASE);
+    else
+        indygru_release(scratch);
 }
 
 ptrdiff_t indygru_l2_bytes(void)

@@ -5,7 +5,7 @@ enum {
     NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors a row: with six rows, 12 of 16 registers add up */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    NAME(RUN) = 256, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
+    NAME(RUN) = INDYGRU_RUN, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
     NAME(GROUP) = 48 /* rows at once: a run of theirs (48 KB of float32) and their sums stay in L2 for all panels */
 };
 
@@ -90,7 +90,7 @@ static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job
 static void NAME(edge_block)(const NAME(place) * at, const indygru_projection *job, const REAL *w, REAL *out)
 {
     enum { PANEL = NAME(PANEL) };
-    REAL weights[NAME(RUN) * PANEL], sums[NAME(BLOCK_ROWS) * PANEL] = {0};
+    REAL sums[NAME(BLOCK_ROWS) * PANEL] = {0}, *weights = job->edge;
     ptrdiff_t columns = job->n_columns - at->column, w_row = job->w_row;
     if (!job->padded) {
         memset(weights, 0, (at->last - at->first) * PANEL * sizeof *weights);

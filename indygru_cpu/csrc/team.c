@@ -2,6 +2,8 @@
 #ifdef __linux__
 #define _GNU_SOURCE
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 #include "indygru_kernels.h"
 
@@ -15,7 +17,9 @@ static pthread_key_t ours; /* how many of them it keeps for the calling thread *
 static int was_parallel;   /* whether there ever was a team */
 static int forking;        /* forks that wait for seats, or are being made */
 static int forked, survives_fork;
-static int (*end_helpers)(void);
+static ptrdiff_t fork_generation = 1;
+static int (*start_helpers)(int), (*end_helpers)(void);
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* who tries and then starts threads */
 
 static int take_free_seats(int wanted, int least)
 {
@@ -53,33 +57,68 @@ void indygru_rest(void)
 static int own_helpers(void) { return (int)(intptr_t)pthread_getspecific(ours); }
 static void forget_helpers(void *n) { __atomic_sub_fetch(&kept, (int)(intptr_t)n, __ATOMIC_RELAXED); }
 
-static void *wait_at(void *gate)
+typedef struct {
+    pthread_mutex_t *gate;
+    pthread_t thread;
+    long id; /* of the system */
+} trial;
+
+static void *wait_at_gate(void *own)
 {
-    pthread_mutex_lock(gate);
-    pthread_mutex_unlock(gate);
+    trial *it = own;
+#ifdef __linux__
+    it->id = syscall(SYS_gettid);
+#endif
+    pthread_mutex_lock(it->gate);
+    pthread_mutex_unlock(it->gate);
     return NULL;
+}
+
+/* Waits for a thread's end. The system counts a thread against its limits for a moment after pthread_join returns. */
+static void wait_for_end(const trial *it)
+{
+    pthread_join(it->thread, NULL);
+#ifdef __linux__
+    while (syscall(SYS_tgkill, getpid(), it->id, 0) == 0)
+        sched_yield();
+#endif
 }
 
 /* How many of so many threads can be started, all at once; then they end. */
 static int try_threads(int wanted)
 {
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    pthread_t threads[INDYGRU_MOST_SEATS];
+    trial trials[INDYGRU_MOST_SEATS];
     int n = 0;
     pthread_mutex_lock(&gate);
-    while (n < wanted && pthread_create(&threads[n], NULL, wait_at, &gate) == 0)
-        n++;
+    for (; n < wanted; n++) {
+        trials[n].gate = &gate;
+        if (pthread_create(&trials[n].thread, NULL, wait_at_gate, &trials[n]))
+            break;
+    }
     pthread_mutex_unlock(&gate);
     for (int i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
+        wait_for_end(&trials[i]);
     return n;
+}
+
+/* Starts up to `missing` further helpers for the calling thread, which has `own`; how many cannot be started.
+ * One thread of the process at a time: between its trial and its start no other call takes what it has found. */
+static int start_missing(int missing, int own)
+{
+    pthread_mutex_lock(&starting);
+    int found = try_threads(missing);
+    if (found > 0)
+        start_helpers(1 + own + found);
+    pthread_mutex_unlock(&starting);
+    return missing - found;
 }
 
 int indygru_grant_team(int wanted)
 {
-    int missing = wanted - 1 - own_helpers();
+    int own = own_helpers(), missing = wanted - 1 - own;
     if (missing > 0) {
-        missing -= try_threads(missing);
+        missing = start_missing(missing, own);
         __atomic_sub_fetch(&seats, missing, __ATOMIC_ACQ_REL);
         wanted -= missing;
     }
@@ -149,13 +188,17 @@ static void in_child(void)
 {
     forked = !survives_fork;
     seats = kept = forking = 0;
+    fork_generation++;
     pthread_setspecific(ours, NULL);
 }
 
-int indygru_start_teams(int (*end)(void))
+int indygru_start_teams(int (*start)(int), int (*end)(void))
 {
+    start_helpers = start;
     end_helpers = end;
     return pthread_key_create(&ours, forget_helpers) || pthread_atfork(before_fork, in_parent, in_child);
 }
 
 int indygru_is_forked(void) { return forked; }
+
+ptrdiff_t indygru_fork_generation(void) { return fork_generation; }
