@@ -6,6 +6,7 @@ So autograd, torch.compile, torch.export and checkpoints treat it as any operato
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from indygru_cpu._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
 
+DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _ARGUMENTS = (
     "Tensor input, Tensor hx, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor? kernel_reverse, "
@@ -29,9 +31,94 @@ _ARGUMENTS = (
 )
 
 
+#: The tensors of a call, in the order of the operator's arguments.
+_TENSORS = (
+    "input", "hx", "kernel", "recurrent_kernel", "bias", "kernel_reverse", "recurrent_kernel_reverse", "bias_reverse",
+    "lengths",
+)  # fmt: skip
+#: Tensors that backward takes before those of the call.
+_OF_BACKWARD = ("dy", "dh_n", "y", "gates")
+_OPTIONAL = ("bias", "kernel_reverse", "recurrent_kernel_reverse", "bias_reverse", "lengths", "dy", "dh_n")
+
+
+class _Sizes(NamedTuple):
+    """What the shapes of all tensors of a call follow from. `first` and `second` are T and B, or B and T."""
+
+    first: int
+    second: int
+    n_batch: int
+    n_units: int
+    directions: int
+
+
+def _check_call(*arguments: Any) -> _Sizes:
+    """Compare all tensors of a call with one configuration, which kernel, input and `groups` decide.
+
+    It reads no memory, so the fake kernels use it too.
+    """
+    *tensors, batch_first, groups, activation, _ = arguments
+    input, hx, kernel, recurrent_kernel, bias, kernel_reverse, recurrent_kernel_reverse, bias_reverse, lengths = tensors
+    _check_kinds(_TENSORS, tensors, kernel)
+    check.activation_index(activation)
+    check.check_shape("kernel", kernel.shape, ("D", "3N"))
+    n_rows, columns = kernel.shape
+    if columns % 3:
+        raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {columns}")
+    n_units = columns // 3
+    groups = check.groups(groups, {"N": n_units})
+    form = BATCH_FIRST if batch_first else TIME_FIRST
+    check.check_shape("input", input.shape, (*form.axes, groups * n_rows))
+    first, second, _ = input.shape
+    n_batch, directions = first if batch_first else second, 1 if kernel_reverse is None else 2
+    check.check_shape("recurrent_kernel", recurrent_kernel.shape, (columns,))
+    if bias is not None:
+        check.check_shape("bias", bias.shape, (columns,))
+    if directions == 2:
+        check.check_shape("kernel_reverse", kernel_reverse.shape, (n_rows, columns))
+    reverse = {"recurrent_kernel_reverse": recurrent_kernel_reverse, "bias_reverse": bias_reverse}
+    for name, tensor in reverse.items():
+        is_wanted = directions == 2 and (name != "bias_reverse" or bias is not None)
+        if (tensor is not None) != is_wanted:
+            expected, got = ("a tensor", "None") if is_wanted else ("None", "a tensor")
+            raise ValueError(f"{name}: expected {expected} beside the other weights that there are, got {got}")
+        if is_wanted:
+            check.check_shape(name, tensor.shape, (columns,))
+    check.check_shape("hx", hx.shape, (directions, n_batch, n_units))
+    if lengths is not None:
+        check.check_shape("lengths", lengths.shape, (n_batch,))
+    return _Sizes(first, second, n_batch, n_units, directions)
+
+
+def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> None:
+    """Refuse what is no tensor, not dense, not of the kernel's dtype, or not on the kernel's device."""
+    if not isinstance(kernel, Tensor):
+        raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
+    dtype, on_cpu = kernel.dtype, kernel.is_cpu
+    if dtype not in DTYPES:
+        raise TypeError(f"kernel: expected torch.float32 or torch.float64, got {dtype}")
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None and name in _OPTIONAL:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        fits = tensor.dtype is dtype or name == "lengths"  # whose dtype check.lengths checks
+        if fits and on_cpu and tensor.is_cpu and tensor.layout is torch.strided:
+            continue  # the usual case; the rest finds what is wrong
+        if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "meta"):
+            raise TypeError(f"{name}: expected a dense tensor on the CPU, got {tensor.layout} on {tensor.device}")
+        if tensor.device.type != kernel.device.type:
+            raise ValueError(
+                f"{name}: expected a tensor on {kernel.device}, where kernel is, got one on {tensor.device}: "
+                "move one of them; a tensor on meta has no values"
+            )
+        if not fits:
+            raise TypeError(f"{name}: expected {dtype}, as kernel has, got {tensor.dtype}: cast one of them")
+
+
 class _Start(NamedTuple):
     """The checked arguments as views of the tensors' memory, time-major; the stack has one layer."""
 
+    sizes: _Sizes
     stack: _stack.Stack
     form: Form
     x: Array
@@ -39,48 +126,68 @@ class _Start(NamedTuple):
     sequences: Sequences
 
     @classmethod
-    def checked(cls, input: Tensor, hx: Tensor, *others: Any) -> _Start:
-        *weights, lengths, batch_first, groups, activation, reproducible = others
-        arrays = [None if weight is None else _array(weight) for weight in weights]
-        directions = [Weights.checked(*arrays[i : i + 3]) for i in (0, 3) if arrays[i] is not None]
-        kernel, like = directions[0].kernel, directions[0].like
-        n_units = kernel.shape[1] // 3
+    def checked(cls, *arguments: Any) -> _Start:
+        # Another thread may give a tensor another shape at any time; `data` has a shape of its own.
+        tensors = [value.data if isinstance(value, Tensor) else value for value in arguments[:9]]
+        options = arguments[9:]
+        sizes = _check_call(*tensors, *options)
+        batch_first, groups, activation, reproducible = options
+        x, h0, *weights, lengths = map(_array, _TENSORS, tensors)
         form = BATCH_FIRST if batch_first else TIME_FIRST
-        shape = (*form.axes, check.groups(groups, {"N": n_units}) * kernel.shape[0])
-        x = form.inward(check.array("input", _array(input), shape, like))
-        n_steps, n_batch, _ = x.shape
-        h0 = check.array("hx", _array(hx), (len(directions), n_batch, n_units), like)
+        x, h0 = form.inward(check.readable(x)), check.readable(h0)
+        n_steps, n_batch, n_inputs = x.shape
+        if max(n_inputs, 3 * sizes.n_units) > check.MOST_COLUMNS:
+            raise ValueError(
+                f"input, kernel: expected at most {check.MOST_COLUMNS} columns, got {n_inputs}, {3 * sizes.n_units}"
+            )
+        check.lines("input", n_steps, n_batch, max(n_inputs, 3 * sizes.n_units))
+        weights = [value if value is None or value.flags.carray else np.array(value, order="C") for value in weights]
+        directions = [Weights.of(*weights[i : i + 3]) for i in (0, 3)[: sizes.directions]]
         if lengths is not None:
-            lengths = check.lengths("lengths", lengths.numpy(), n_steps, n_batch)
+            lengths = check.lengths("lengths", lengths, n_steps, n_batch)
         threads = min(torch.get_num_threads(), _threads.default().count)
         stack = _stack.Stack(
-            [directions], groups, check.activation_index(activation), reproducible, threads, len(directions)
+            [directions], groups, check.activation_index(activation), reproducible, threads, sizes.directions
         )
-        return cls(stack, form, x, h0, Sequences.padded(n_steps, n_batch, lengths))
+        return cls(sizes, stack, form, x, h0, Sequences.padded(n_steps, n_batch, lengths))
 
     def columns(self, y: Array, direction: int) -> Array:
         """A direction's part of the y of both."""
-        return _stack.columns(y, direction, self.h0.shape[2])
+        return _stack.columns(y, direction, self.sizes.n_units)
 
 
-def _array(tensor: Tensor) -> Array:
-    """A tensor's own memory. `data` does what `detach` does in half the time."""
-    return tensor.data.numpy()
+def _array(name: str, tensor: Tensor | None) -> Any:
+    """A tensor's own memory, as far as its shape and strides reach; None of None.
+
+    NumPy's view keeps the storage from being resized, so that what is compared here stays true.
+    """
+    if tensor is None:
+        return None
+    try:
+        found: Array = tensor.numpy()
+    except RuntimeError:  # a negation that is still to be done, which is rare
+        tensor = tensor.resolve_neg()
+        found = tensor.numpy()
+    n_bytes, offset = tensor.untyped_storage().nbytes(), tensor.storage_offset()
+    if offset or n_bytes < found.nbytes or not found.flags.c_contiguous:
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        if found.size and (offset + last + 1) * found.itemsize > n_bytes:
+            raise ValueError(f"{name}: expected a storage that the tensor's shape fits, got one of {n_bytes} bytes")
+    return found
 
 
-def _shapes(input: Tensor, hx: Tensor, *others: Any) -> tuple[tuple[int, ...], ...]:
+def _result_shapes(sizes: _Sizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
     """Of y, h_n and the gates: of all T steps of each row, because sizes may not depend on values."""
-    directions, _, n_units = hx.shape
-    first, second, _ = input.shape
-    lines = first * second if others[-1] else 0
-    return (first, second, directions * n_units), tuple(hx.shape), (directions, 3 * n_units * lines)
+    first, second, n_batch, n_units, directions = sizes
+    lines = first * second if keep_gates else 0
+    return (first, second, directions * n_units), (directions, n_batch, n_units), (directions, 3 * n_units * lines)
 
 
 def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer: y, h_n, and the gates, if they are to be kept for the gradient."""
     *others, keep_gates = arguments
     start = _Start.checked(*others)
-    of_y, _, of_gates = _shapes(*arguments)
+    of_y, _, of_gates = _result_shapes(start.sizes, keep_gates)
     y, states = _memory.new(of_y, start.x.dtype), start.h0.copy()
     # With lengths, the same numbers every time, also where no gates go.
     gates = _memory.new(of_gates, start.x.dtype, zeroed=start.sequences.lengths is not None)
@@ -102,26 +209,46 @@ layer = torch.library.custom_op(
     device_types="cpu",
     schema=f"({_ARGUMENTS}, bool keep_gates) -> (Tensor y, Tensor h_n, Tensor gates)",
 )
-layer.register_fake(lambda *arguments: tuple(arguments[0].new_empty(shape) for shape in _shapes(*arguments)))
+
+
+@layer.register_fake
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    *others, keep_gates = arguments
+    return tuple(others[0].new_empty(shape) for shape in _result_shapes(_check_call(*others), keep_gates))
+
+
 #: Under autocast the layer runs in float32, as what needs the digits does; float64 stays float64.
 layer.register_autocast("cpu", torch.float32)
+
+
+def _check_backward(tensors: Sequence[Any], kernel: Tensor, sizes: _Sizes) -> None:
+    """Compare the tensors that only backward takes with the sizes of the call."""
+    _check_kinds(_OF_BACKWARD, tensors, kernel)
+    of_y, of_h, of_gates = _result_shapes(sizes, True)
+    gates = tensors[3]
+    if gates.dim() == 2 and gates.shape[1] == 0:  # not kept
+        of_gates = sizes.directions, 0
+    for name, tensor, shape in zip(_OF_BACKWARD, tensors, (of_y, of_h, of_y, of_gates), strict=True):
+        if tensor is not None:
+            check.check_shape(name, tensor.shape, shape)
 
 
 def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of input, hx and each weight that is there, in their order."""
     start = _Start.checked(*arguments)
-    form, like = start.form, ("input", start.x.dtype)
-    shape = (*arguments[0].shape[:2], len(start.h0) * start.h0.shape[2])
-    y_inward = form.inward(check.array("y", _array(y), shape, like))
-    kept = gates.shape[1] > 0
-    rooms = check.array("gates", _array(gates), (len(start.h0), 3 * start.h0[0].size * len(start.x) * kept), like)
+    form = start.form
+    tensors = [value.data if isinstance(value, Tensor) else value for value in (dy, dh_n, y, gates)]
+    _check_backward(tensors, arguments[2], start.sizes)
+    arrays: Any = (None if value is None else check.readable(value) for value in map(_array, _OF_BACKWARD, tensors))
+    dy_array, dh, y_array, rooms = arrays
+    kept = rooms.shape[1] > 0
+    y_inward = form.inward(y_array)
     tapes = []
     for i in start.stack.places(0):
         call = start.stack.call(i, start.x, start.h0, start.sequences)
         size = 3 * call.h0.shape[1] * call.sequences.n_lines
         tapes.append(_engine.Tape(call, start.columns(y_inward, i), rooms[i, :size] if kept else None))
-    dy_inward = None if dy is None else form.inward(check.array("dy", _array(dy), shape, like))
-    dh = None if dh_n is None else check.array("dh_n", _array(dh_n), start.h0.shape, like)
+    dy_inward = None if dy_array is None else form.inward(dy_array)
     found = _stack.backward(_stack.Tape([tapes], []), dy_inward, dh, start.stack.num_threads)
     has_bias = arguments[4] is not None
     weights = [array for direction in found.weights[0] for array in direction[: 2 + has_bias]]
@@ -139,8 +266,9 @@ layer_backward = torch.library.custom_op(
 
 
 @layer_backward.register_fake
-def _(_dy: Any, _dh_n: Any, _y: Any, _gates: Any, *arguments: Any) -> list[Tensor]:
-    return [value.new_empty(value.shape) for value in arguments[:8] if value is not None]
+def _(*arguments: Any) -> list[Tensor]:
+    _check_backward(arguments[:4], arguments[6], _check_call(*arguments[4:]))
+    return [value.new_empty(value.shape) for value in arguments[4:12] if value is not None]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -5,11 +5,12 @@ Needs the extra `jax`: ``pip install "indygru_cpu[jax]"``. ``docs/jax.md`` is it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 try:
     import jax
@@ -84,8 +85,9 @@ def indygru(
     Raises
     ------
     TypeError, ValueError
-        A dtype other than float32 and float64, or a mixture; a shape or an option that does not fit. JAX knows the
-        values of `lengths` only when it runs: one that is not from 0 to T is a ``jax.errors.JaxRuntimeError``.
+        A dtype other than float32 and float64, or a mixture; a shape or an option that does not fit; a length that is
+        not from 0 to T. JAX knows the values of its own arrays only when it runs: where `lengths` is one of those, a
+        wrong length is a ``jax.errors.JaxRuntimeError``.
 
     Notes
     -----
@@ -107,13 +109,55 @@ def indygru(
     >>> gradients["kernel"].shape
     (3, 15)
     """
-    given = [x, h0, *_weights(params), lengths]
-    call = _checked(*map(_stand_in, given), groups=groups, activation=activation, reproducible=reproducible)
+    given = [x, h0, *_weights(params)]
+    stand_ins = [*map(_stand_in, given), _stand_in(lengths) if isinstance(lengths, jax.Array) else lengths]
+    call = _checked(*stand_ins, groups=groups, activation=activation, reproducible=reproducible)
     threads = min(check.num_threads(num_threads) or _threads.default().count, _threads.MOST_THREADS)
     options = _Options(call.activation, call.groups, call.reproducible, threads, num_threads is None)
-    none = [*call[:2], *call.weights, np.zeros(0, np.int32)]
+    none = [*call[:2], *call.weights]
     operands = [jax.numpy.asarray(n if array is None else array) for array, n in zip(given, none, strict=True)]
-    found: tuple[jax.Array, jax.Array] = _layer(options, *operands[:-1], operands[-1].astype(np.int32))
+    operands.append(_int32_lengths(lengths, call))
+    found: tuple[jax.Array, jax.Array] = _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
+    return found
+
+
+def _int32_lengths(lengths: Any, call: Call) -> jax.Array:
+    """The lengths as the handlers take them; none are an empty array."""
+    n_steps, most = call.sequences.n_steps, np.iinfo(np.int32).max
+    if call.sequences.lengths is None:
+        return jax.numpy.zeros(0, np.int32)
+    if n_steps > most:
+        raise ValueError(f"lengths: expected None with more than {most} steps, got lengths for {n_steps}")
+    if not isinstance(lengths, jax.Array):
+        return jax.numpy.asarray(call.sequences.lengths.astype(np.int32))  # from 0 to T, as was checked
+    if np.iinfo(lengths.dtype).max > most:  # A cast takes values modulo 2**32; -1 is refused when the call runs.
+        lengths = jax.numpy.where((lengths < 0) | (lengths > n_steps), -1, lengths)
+    return lengths.astype(np.int32)
+
+
+def _varying_axes(arrays: Sequence[Any]) -> frozenset[str]:
+    """Axes of a mesh along which some array differs from device to device, inside `jax.shard_map`."""
+    found: frozenset[str] = frozenset()
+    for array in arrays if hasattr(jax, "typeof") else ():  # before JAX 0.6, types did not tell
+        kind = jax.typeof(array)
+        found |= kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", found)
+    return found
+
+
+def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
+    """The arrays, as types that vary along the axes.
+
+    XLA's calls of foreign functions neither ask for equal types of operands nor hand them on to results. The transpose
+    of a cast sums gradients over the devices.
+    """
+    found = []
+    for array in arrays:
+        missing = tuple(sorted(axes - _varying_axes([array])))
+        if missing and hasattr(jax.lax, "pcast"):
+            array = jax.lax.pcast(array, missing, to="varying")
+        elif missing:
+            array = getattr(jax.lax, "pvary")(array, missing)  # noqa: B009  (the name in older versions of JAX)
+        found.append(array)
     return found
 
 
@@ -125,10 +169,11 @@ def _weights(params: Mapping[str, Any]) -> list[Any]:
 
 
 def _stand_in(value: Any) -> Any:
-    """An array of the same shape and dtype, in memory that is never touched: values are not known while JAX traces."""
+    """An array of the same shape and dtype, of one line of memory: values are not known while JAX traces."""
     if value is None or not hasattr(value, "dtype") or not hasattr(value, "shape"):
         return value
-    return (np.zeros if np.dtype(value.dtype).kind in "iu" else np.empty)(value.shape, value.dtype)
+    line = np.zeros(value.shape[-1:], value.dtype)
+    return as_strided(line, value.shape, (*[0] * len(value.shape[:-1]), *line.strides))
 
 
 def _checked(x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, lengths: Any, **options: Any) -> Call:
@@ -149,12 +194,17 @@ def _forward(options: _Options, *operands: Any) -> Any:
     y, h_n = _states(*operands)
     tape = jax.ShapeDtypeStruct((3, *y.shape), y.dtype)
     y, h_n, tape = _run("indygru_forward", options, (y, h_n, tape), operands)
-    return (y, h_n), (*operands, y, tape)
+    x, h0, *weights, lengths = operands
+    # Of arguments of a jitted function, JAX keeps NumPy's own arrays for backward; states are often written into.
+    kept_lengths = lengths if lengths.size else None  # JAX 0.8 fails on kept arrays of no size inside shard_map
+    return (y, h_n), (x, jax.numpy.copy(h0), *weights, kept_lengths, y, tape)
 
 
 def _backward(options: _Options, kept: Any, gradients: Any) -> Any:
     like = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in kept[:5]]
-    found = _run("indygru_backward", options, like, (*kept, *gradients))
+    *inputs, lengths, y, tape = kept
+    lengths = jax.numpy.zeros(0, np.int32) if lengths is None else lengths
+    found = _run("indygru_backward", options, like, (*inputs, lengths, y, tape, *gradients))
     return (*found, None)  # none of the lengths
 
 
@@ -170,4 +220,5 @@ def _run(target: str, options: _Options, results: Any, operands: Any) -> Any:
     """A handler of _xla.pxi, which knows the order of operands and options; vmap gives all operands a leading axis."""
     numbers = np.array(options, np.int64)
     call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
-    return tuple(call(*operands, options=numbers))  # JAX 0.5 returns a list
+    found = call(*operands, options=numbers)
+    return tuple(_cast_to_varying(found, _varying_axes(operands)))

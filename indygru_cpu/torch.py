@@ -23,11 +23,15 @@ from torch.nn.utils.rnn import PackedSequence
 from indygru_cpu import _validation as check
 from indygru_cpu._messages import shown
 from indygru_cpu._parameters import initial_parameters, shapes
-from indygru_cpu._torch_passes import DTYPES, Passes
+from indygru_cpu._torch_ops import DTYPES
+from indygru_cpu._torch_passes import Passes
 from indygru_cpu._weighted import DEFAULTS
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
 
 __all__ = ["IndyGRU"]
+
+#: Attributes that the shapes of the parameters follow from.
+_FIXED = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 
 
 def _operands(layer: int, there: Container[str]) -> list[str | None]:
@@ -70,6 +74,8 @@ class IndyGRU(Passes):
 
     Attributes
     ----------
+    input_size, hidden_size, num_layers, bias, bidirectional, groups
+        Read-only, because the shapes of the parameters follow from them. The other options can be set.
     kernel_l0, recurrent_kernel_l0, bias_l0 : Parameter
         (D / groups, 3N), (3N,) and (3N,), gate order r, z, candidate; with ``_reverse`` appended, those of the second
         direction; and so on with ``_l1``. These are also the names in ``state_dict()``.
@@ -138,6 +144,20 @@ class IndyGRU(Passes):
         self._names = [_operands(k, self._shapes()) for k in range(self.num_layers)]
         self.reset_parameters()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Those that decide shapes of parameters are set once, by the constructor."""
+        if name in _FIXED and name in self.__dict__:
+            if type(value) is type(self.__dict__[name]) and value == self.__dict__[name]:
+                return  # a subclass may repeat what it gave to this constructor
+            raise AttributeError(f"{name}: expected no new value, got {value!r}: make a new module with another {name}")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute, but none that decides shapes of parameters."""
+        if name in _FIXED:
+            raise AttributeError(f"{name}: expected no deletion, because parameters' shapes follow from it")
+        super().__delattr__(name)
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         sizes = self.input_size, self.hidden_size, self.num_layers, self.bias, self.bidirectional, self.groups
         return shapes(*sizes)
@@ -192,7 +212,9 @@ class IndyGRU(Passes):
         options = {name: getattr(layer, name) for name in DEFAULTS}
         dtype = getattr(torch, layer.dtype.name)
         module = cls(layer.input_size, layer.hidden_size, **options, recompute=recompute, device="meta", dtype=dtype)
-        for name, array in layer.parameters.items():
+        for name, shape in module._shapes().items():
+            array = layer.parameters[name]
+            check.check_shape(name, array.shape, shape)
             module.register_parameter(name, torch.nn.Parameter(torch.from_numpy(array)))
         return module
 
@@ -210,13 +232,18 @@ class IndyGRU(Passes):
         >>> IndyGRU(3, 5, bidirectional=True).to_numpy()
         IndyGRU(3, 5, bidirectional=True, dtype=float32)
         """
-        parameters = {name: getattr(self, name) for name in self._shapes()}
-        for name, value in parameters.items():
+        arrays = {}
+        for name, shape in self._shapes().items():
+            value = getattr(self, name)
             self._check_tensor(name, value)
-        arrays = {name: value.detach().contiguous().numpy() for name, value in parameters.items()}
+            check.check_shape(name, value.shape, shape)
+            if value.is_meta:
+                raise ValueError(f"{name}: expected a tensor on the CPU, got one on meta, which has no values")
+            # The tensor's own memory, or a copy where the kernels cannot read it.
+            arrays[name] = np.require(value.detach().numpy(), requirements=("C", "A", "W"))
         options = {name: getattr(self, name) for name in DEFAULTS}
-        sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size}
-        return NumpyIndyGRU._with_parameters(sizes | options | {"dtype": arrays["kernel_l0"].dtype}, arrays)
+        sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size, "dtype": arrays["kernel_l0"].dtype}
+        return NumpyIndyGRU._with_parameters(sizes | options, arrays)
 
     def extra_repr(self) -> str:
         """Sizes, and the options that are not the defaults."""
@@ -249,8 +276,8 @@ class IndyGRU(Passes):
         Raises
         ------
         TypeError, ValueError
-            A tensor that is not on the CPU, not dense, or of another dtype than the parameters; a shape, a length that
-            does not fit.
+            A tensor that is not on the CPU, not dense, or of another dtype or device than the parameters; a shape, a
+            length, a PackedSequence that does not fit.
         NotImplementedError
             Second derivatives, in the backward pass of a backward pass.
 
@@ -266,7 +293,9 @@ class IndyGRU(Passes):
                 raise ValueError("lengths: expected None, because a PackedSequence brings its own")
             return self._packed(input, hx)
         self._check_tensor("input", input)
-        lengths = None if lengths is None else torch.as_tensor(lengths)
+        if lengths is not None:  # a copy, because the backward pass reads them too
+            on = lengths.device if isinstance(lengths, Tensor) else input.device
+            lengths = torch.as_tensor(lengths, device=on).clone()
         if input.dim() != 2:
             check.check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
             state = self._state(input, hx, input.shape[0 if self.batch_first else 1])

@@ -209,14 +209,191 @@ def test_dtypes_are_never_mixed_or_cast():
             indygru(params_of(double), double.x)
 
 
-@pytest.mark.parametrize("wrong", [-1, SHAPE[0] + 1])
-def test_a_length_that_cannot_be(wrong):
-    """It is known when the call runs; then JAX says so, and works on."""
+@pytest.mark.parametrize("wrong", [-1, SHAPE[0] + 1, 2**32 + 3, 2**31, -(2**32) + 3])
+def test_lengths_that_cannot_be_raise(wrong):
+    """Python knows the values of lists and NumPy's arrays; those of JAX are known when the call runs."""
     lengths = np.full(SHAPE[1], 3)
     lengths[2] = wrong
-    with pytest.raises(jax.errors.JaxRuntimeError, match="lengths: expected values from 0 to n_steps"):
-        jax.block_until_ready(indygru(params_of(CASE), CASE.x, lengths=lengths))
+    for given in (lengths, list(lengths)):
+        for transform in (lambda function: function, jax.jit):
+            call = transform(lambda x, given=given: indygru(params_of(CASE), x, lengths=given))
+            with pytest.raises(ValueError, match=rf"^lengths: expected values from 0 to 33, got {wrong} for row 2"):
+                call(CASE.x)
+    dtypes = [np.int64, np.int32, np.uint64, np.uint32] if DTYPE is np.float64 else [np.int32]
+    dtypes = [dtype for dtype in dtypes if np.iinfo(dtype).min <= wrong <= np.iinfo(dtype).max]
+    for dtype in dtypes:
+        for transform in (lambda function: function, jax.jit):
+            call = transform(lambda x, lengths: indygru(params_of(CASE), x, lengths=lengths))
+            with pytest.raises(jax.errors.JaxRuntimeError, match="lengths: expected values from 0 to n_steps"):
+                jax.block_until_ready(call(CASE.x, jnp.asarray(lengths.astype(dtype))))
     helpers.assert_same_bits(np.asarray(indygru(params_of(CASE), CASE.x, CASE.h0)[0]), CASE.forward()["y"])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+def test_lengths_of_any_integers(dtype):
+    case = helpers.random_case(SHAPE, DTYPE, ragged=True)
+    lengths = case.lengths.astype(dtype)
+    expected = case.run()
+    for given in (lengths, jnp.asarray(lengths)):
+        found = run(indygru, case, lengths=given)
+        helpers.assert_same_bits(found, {name: expected[name] for name in ORDER})
+
+
+def test_lengths_and_states_overwritten_before_backward_change_nothing():
+    """JAX keeps the arguments of a jitted function as they are, NumPy's arrays among them."""
+    case = helpers.random_case(SHAPE, DTYPE, ragged=True)
+    lengths = case.lengths.astype(np.int32)
+    expected = case.run()
+    for transform in (lambda function: function, jax.jit):
+        h0, given = case.h0.copy(), lengths.copy()
+        function = transform(lambda h0, params, given=given: indygru(params, case.x, h0, lengths=given))
+        _, back = jax.vjp(function, h0, params_of(case))
+        h0[:], given[:] = 7, SHAPE[0]
+        dh0, params = back((case.dy, case.dh_n))
+        found = {"h0": dh0} | params
+        helpers.assert_same_bits(jax.tree.map(np.asarray, found), {name: expected[name] for name in ("h0", *WEIGHTS)})
+
+
+def test_shapes_of_what_does_not_fit_into_memory():
+    """jax.eval_shape computes nothing, and so takes no memory of the arrays' sizes."""
+    x = jax.ShapeDtypeStruct((10**6, 10**4, SHAPE[2]), DTYPE)
+    y, h_n = jax.eval_shape(indygru, params_of(CASE), x)
+    assert (y.shape, h_n.shape) == ((10**6, 10**4, SHAPE[3]), (10**4, SHAPE[3]))
+
+
+def shard_map(function, **options):
+    """By the name that it has in this version of JAX."""
+    if hasattr(jax, "shard_map"):
+        return jax.shard_map(function, **options)
+    from jax.experimental import shard_map as module
+
+    return module.shard_map(function, **options)
+
+
+@pytest.mark.parametrize("varied", [("x", "h0", "lengths"), ("params",), ("h0",), ("lengths",), ()], ids=str)
+def test_shard_map(varied):
+    """Sums over devices, and their gradients, of what differs from device to device and of what is the same on all."""
+    case = helpers.random_case((9, 6, 5, 4), DTYPE, ragged=True)
+    given = {"params": params_of(case), "x": case.x, "h0": case.h0, "lengths": jnp.asarray(case.lengths)}
+    for name in varied:  # Each device has one of two.
+        given[name] = jax.tree.map(lambda array: jnp.stack([array, array[::-1]]), given[name])
+
+    def loss(arguments, device):
+        own = {name: jax.tree.map(lambda array: array[device], arguments[name]) for name in varied}
+        own = dict(zip(given, arguments.values(), strict=True)) | own
+        y, h_n = indygru(own["params"], own["x"], own["h0"], lengths=own["lengths"])
+        return (y**2).sum() + h_n.sum()
+
+    def on_one(*arguments):
+        return jax.lax.psum(loss(dict(zip(given, arguments, strict=True)), 0), "d")
+
+    def expected(*arguments):
+        return sum(loss(dict(zip(given, arguments, strict=True)), device) for device in range(2))
+
+    spec = jax.sharding.PartitionSpec
+    specs = tuple(spec("d") if name in varied else spec() for name in given)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",))
+    on_both = shard_map(on_one, mesh=mesh, in_specs=specs, out_specs=spec())
+    wanted = jax.value_and_grad(expected, (0, 1, 2))(*given.values())
+    for function in (on_both, jax.jit(on_both)):
+        found = jax.value_and_grad(function, (0, 1, 2))(*given.values())
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            assert helpers.scaled_error(np.asarray(a), np.asarray(b)) < (1e-5 if DTYPE is np.float32 else 1e-12)
+
+
+OPTIONS_ARRAY = np.array([0, 1, 0, 1, 0], np.int64)  # activation, groups, reproducible, threads, threads by default
+T, B, D, N = 5, 4, 6, 3
+OPERANDS = {
+    "x": (T, B, D), "h0": (B, N), "kernel": (D, 3 * N), "recurrent_kernel": (3 * N,), "bias": (3 * N,),
+    "lengths": (B,), "y": (T, B, N), "tape": (3, T, B, N), "dy": (T, B, N), "dh_n": (B, N),
+}  # fmt: skip
+RESULTS = {
+    "indygru_forward": {"y": (T, B, N), "h_n": (B, N), "tape": (3, T, B, N)},
+    "indygru_backward": {
+        "dx": (T, B, D), "dh0": (B, N), "dkernel": (D, 3 * N), "drecurrent_kernel": (3 * N,), "dbias": (3 * N,),
+    },
+}  # fmt: skip
+
+
+def call_handler(target, operands, results, **attributes):
+    """As any program can call it. Operands and results are shapes and dtypes."""
+    results = [jax.ShapeDtypeStruct(*each) for each in results]
+    arrays = [jnp.full(shape, 0 if dtype == np.int32 else 0.5, dtype) for shape, dtype in operands]
+    return jax.block_until_ready(jax.ffi.ffi_call(target, results)(*arrays, **attributes))
+
+
+def right_handler_call(target, leading=()):
+    """Shapes and dtypes that fit, after axes as those of vmap."""
+    names = list(OPERANDS) if target == "indygru_backward" else list(OPERANDS)[:6]
+    operands = [((*leading, *OPERANDS[name]), np.int32 if name == "lengths" else DTYPE) for name in names]
+    return names, operands, [((*leading, *shape), DTYPE) for shape in RESULTS[target].values()]
+
+
+def changed_shapes(shape):
+    """Shapes that do not fit in the place of one that does."""
+    yield shape[1:]
+    yield (1, *shape)
+    for axis, size in enumerate(shape):
+        for other in (size - 1, size + 1, 1000 * size):
+            yield (*shape[:axis], other, *shape[axis + 1 :])
+
+
+@pytest.mark.parametrize("target", RESULTS)
+@pytest.mark.parametrize("leading", [(), (2,)])
+def test_handler_with_a_buffer_that_does_not_fit_names_it(target, leading):
+    """Every operand and every result, with each of its axes in turn; none is read or written."""
+    names, operands, results = right_handler_call(target, leading)
+    call_handler(target, operands, results, options=OPTIONS_ARRAY)
+    names = [*names, *RESULTS[target]]
+    for place, (name, (shape, dtype)) in enumerate(zip(names, operands + results, strict=True)):
+        wrong = [((*leading, *other), dtype) for other in changed_shapes(shape[len(leading) :])]
+        wrong += [(shape, np.float16), (shape, np.int32 if dtype == DTYPE else DTYPE), ((1, *shape), dtype)]
+        named = rf"indygru_cpu: {'' if place < len(operands) else 'result '}{name}: expected .*, got "
+        if name in ("x", "bias"):  # The sizes of the others follow from these two, so another one may be named.
+            named = "indygru_cpu: .*: expected .*, got |n_groups: expected "
+        for other, other_dtype in wrong:
+            buffers = [*operands, *results]
+            buffers[place] = other, other_dtype
+            with pytest.raises(jax.errors.JaxRuntimeError, match=f"INVALID_ARGUMENT: {named}"):
+                call_handler(target, buffers[: len(operands)], buffers[len(operands) :], options=OPTIONS_ARRAY)
+
+
+@pytest.mark.parametrize("target", RESULTS)
+def test_handler_with_axes_of_vmap_that_differ_raises(target):
+    """An operand's may be 1 long; those of all results are full."""
+    _, operands, results = right_handler_call(target, (2, 3))
+    for place in range(len(operands) + len(results)):
+        for leading in [(3, 3), (2, 1), (1, 1), (2, 0), (6,)]:
+            buffers = [*operands, *results]
+            buffers[place] = (*leading, *buffers[place][0][2:]), buffers[place][1]
+            some = buffers[: len(operands)], buffers[len(operands) :]
+            if place < len(operands) and leading in [(2, 1), (1, 1)]:
+                call_handler(target, *some, options=OPTIONS_ARRAY)
+            else:
+                with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT: (indygru_cpu|n_groups)"):
+                    call_handler(target, *some, options=OPTIONS_ARRAY)
+
+
+@pytest.mark.parametrize("target", RESULTS)
+def test_handler_with_wrong_numbers_of_buffers_or_options_raises(target):
+    _, operands, results = right_handler_call(target)
+    right = {"options": OPTIONS_ARRAY}
+    wrong = [(operands[:-1], results, right), (operands * 2, results, right), ([], results, right),
+             (operands, results[:1], right), (operands, results * 2, right)]  # fmt: skip
+    attributes = [{}, {"options": OPTIONS_ARRAY[:4]}, {"options": np.int64(1)}, {"options": "text"},
+                  {"options": OPTIONS_ARRAY.astype(np.int32)}, right | {"also": np.int64(1)}]  # fmt: skip
+    for place, values in enumerate([(-1, 6, 2**32, 2**62), (0, -1, 2, 2**62), (), (0, -1, -(2**32)), ()]):
+        for value in values:
+            options = OPTIONS_ARRAY.copy()
+            options[place] = value
+            attributes.append({"options": options})
+    wrong += [(operands, results, each) for each in attributes]
+    for some_operands, some_results, some_attributes in wrong:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
+            call_handler(target, some_operands, some_results, **some_attributes)
+    options = OPTIONS_ARRAY.copy()
+    options[3] = 2**40  # threads, of which there are as many as there can be
+    call_handler(target, operands, results, options=options)
 
 
 def test_second_derivatives_are_an_error():

@@ -88,7 +88,7 @@ ALLOWED = {
     "c_api": {"_core", "_engine"},
     "jax": {"_call", "_core", "_engine", "_threads", "_validation"},
     "_torch_passes": {"_torch_ops", "_validation"},
-    "torch": {"_parameters", "_torch_passes", "_validation", "_weighted", "layer"},
+    "torch": {"_parameters", "_torch_ops", "_torch_passes", "_validation", "_weighted", "layer"},
     "dask": {"_validation", "layer"},
     "_arrow": {"_validation", "layer"},
     "ray": {"_arrow", "_validation", "layer"},

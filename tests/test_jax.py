@@ -14,6 +14,7 @@ import pytest
 
 CHECKS = helpers.ROOT / "tests" / "jax_checks.py"
 PAGE = (helpers.ROOT / "docs" / "jax.md").read_text(encoding="utf-8")
+TWO_DEVICES = "--xla_force_host_platform_device_count=2"  # for shard_map
 RUN = """
 import sys, pytest
 options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-W", "error"]
@@ -29,7 +30,7 @@ def run_jax(run_python):
 
 
 def test_checks_of_float64(run_jax):
-    printed = run_jax(RUN, os.devnull, CHECKS, timeout=150, JAX_ENABLE_X64="1")
+    printed = run_jax(RUN, os.devnull, CHECKS, timeout=300, JAX_ENABLE_X64="1", XLA_FLAGS=TWO_DEVICES)
     assert int(re.search(r"(\d+) passed", printed).group(1)) > 30
     assert "skipped" not in printed
 
@@ -37,9 +38,11 @@ def test_checks_of_float64(run_jax):
 def test_checks_of_float32_on_one_processor(run_jax):
     """What has to do with dtypes. XLA then has one thread, so that nothing may wait for another."""
     alone = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\n"
-    which = "bits or dtypes or tanh or many_threads"
-    printed = run_jax(alone + RUN, os.devnull, CHECKS, "-k", which, timeout=150, JAX_ENABLE_X64="0")
-    assert int(re.search(r"(\d+) passed", printed).group(1)) > 13
+    which = "bits or dtypes or tanh or many_threads or lengths or shard_map"
+    printed = run_jax(
+        alone + RUN, os.devnull, CHECKS, "-k", which, timeout=300, JAX_ENABLE_X64="0", XLA_FLAGS=TWO_DEVICES
+    )
+    assert int(re.search(r"(\d+) passed", printed).group(1)) > 30
     assert "skipped" not in printed
 
 

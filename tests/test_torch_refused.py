@@ -77,7 +77,7 @@ def test_modules_that_were_converted_too_far():
             work()
     module = IndyGRU(D, N)
     module.bias_l0.data = module.bias_l0.data.double()
-    with pytest.raises(TypeError, match=r"^bias has dtype float64, but kernel has float32"):
+    with pytest.raises(TypeError, match=r"^bias: expected torch.float32, as kernel has, got torch.float64"):
         module(X)
     with pytest.raises(TypeError, match=r"^layer: expected an indygru_cpu.IndyGRU, got IndyGRU"):
         IndyGRU.from_numpy(module)
