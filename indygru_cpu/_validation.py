@@ -132,7 +132,7 @@ Shape = tuple["int | str", ...]  # a str stands for any size
 
 
 def _text(shape: Shape) -> str:
-    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+    return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # PyTorch has thousands of axes
 
 
 def check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:

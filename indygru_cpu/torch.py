@@ -149,7 +149,9 @@ class IndyGRU(Passes):
         if name in _FIXED and name in self.__dict__:
             if type(value) is type(self.__dict__[name]) and value == self.__dict__[name]:
                 return  # a subclass may repeat what it gave to this constructor
-            raise AttributeError(f"{name}: expected no new value, got {value!r}: make a new module with another {name}")
+            raise AttributeError(
+                f"{name}: expected no new value, got {shown(value)}: make a new module with another {name}"
+            )
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:

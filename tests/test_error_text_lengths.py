@@ -162,6 +162,16 @@ def torch_module(**options):
     return Module(2, 2, **options)
 
 
+def torch_run(input):
+    torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
+    return torch_module()(input(torch))
+
+
+def packed(torch):
+    sizes = torch.ones(1, dtype=torch.int64)
+    return torch.nn.utils.rnn.PackedSequence(torch.zeros(1, 2), sizes, RefusedCell(), RefusedCell())
+
+
 def jax_call(params):
     pytest.importorskip("jax", reason="jax is not installed: the extra `jax` brings it")
     from indygru_cpu.jax import indygru
@@ -309,6 +319,9 @@ CASES = {
     "interop, onnx node": ("W, R and B", onnx_model(set_name)),
     "torch, proj_size": ("proj_size", lambda _: torch_module(proj_size=LONG)),
     "torch, dtype": ("dtype", lambda _: torch_module(dtype=LONG)),
+    "torch, new value": ("groups", lambda _: setattr(torch_module(), "groups", [LONG] * 99)),
+    "torch, shape": ("input", lambda _: torch_run(lambda torch: torch.zeros((1,) * 3000))),
+    "torch, indices": ("sorted_indices", lambda _: torch_run(packed)),
     "jax, params": ("params", lambda _: jax_call({f"{LONG}{i}": 0 for i in range(100)})),
     "sklearn, pooling": ("pooling", lambda _: fitted(pooling=LONG)),
     "sklearn, hidden_size": ("hidden_size", lambda _: fitted(hidden_size=HUGE)),
