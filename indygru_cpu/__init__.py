@@ -69,7 +69,9 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from indygru_cpu._messages import shown
+
+        raise AttributeError(f"module {__name__!r} has no attribute {shown(name)}")
     module = import_module(f"{__name__}.{_LATER[name]}")
     globals()[name] = value = getattr(module, name, module)
     return value

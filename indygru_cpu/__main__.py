@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from indygru_cpu import __version__, _demo, _info
+from indygru_cpu._messages import shown
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -18,7 +19,7 @@ def _at_least(least: int) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if value < least:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {shown(text)}")
         return value
 
     return parse

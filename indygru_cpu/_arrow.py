@@ -17,6 +17,7 @@ except ImportError as error:
     raise ImportError(f'needs pyarrow ({error}): pip install "indygru_cpu[spark]" or "indygru_cpu[ray]"') from error
 
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import shortened
 from indygru_cpu.layer import IndyGRU
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +59,7 @@ def sequences(name: str, column: Any, input_size: int, dtype: np.dtype[Any]) -> 
         numbers, widths, offsets = steps, np.diff(offsets), offsets // input_size
         _refuse(f"{name}: expected rows of {input_size} numbers a step, got one of", widths, widths % input_size > 0)
     if numbers.type != pa.from_numpy_dtype(dtype):
-        raise TypeError(f"{name}: expected lists of {dtype.name}, as the layer has, got {column.type}")
+        raise TypeError(f"{name}: expected lists of {dtype.name}, as the layer has, got {shortened(column.type)}")
     _refuse_nulls(f"the numbers of {name}", numbers)
     return numbers.to_numpy().reshape(-1, input_size), offsets
 
@@ -80,7 +81,7 @@ def _refuse_nulls(name: str, array: Any) -> None:
 def _opened(name: str, array: Any) -> tuple[Any, Array]:
     """What is in the lists of an array, which may be a part of a longer one, and where each begins and ends."""
     if not _is_list(array.type):
-        raise TypeError(f"{name}: expected lists, got {array.type}")
+        raise TypeError(f"{name}: expected lists, got {shortened(array.type)}")
     _refuse_nulls(name, array)
     if types.is_fixed_size_list(array.type):
         return array.flatten(), np.arange(len(array) + 1) * array.type.list_size

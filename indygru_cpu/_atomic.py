@@ -60,17 +60,17 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         `path` is a folder, a device, a pipe or a socket; or any other error of the file system.
     """
     target = os.path.realpath(path)
-    mode = _writable_mode(target)
+    mode = writable_mode(target)
     with temporary(target) as file:
         yield file
         if mode is not None:
             os.chmod(file.name, mode)
         finish(file)
         os.replace(file.name, target)
-    _sync_directory(os.path.dirname(target))
+    sync_directory(os.path.dirname(target))
 
 
-def _writable_mode(path: str) -> int | None:
+def writable_mode(path: str) -> int | None:
     """Return the permissions of the file at `path`, or None if there is none; refuse one that cannot be written to.
 
     To replace a file, the system asks only for rights on its folder. Opening the file for writing asks for rights on
@@ -86,7 +86,7 @@ def _writable_mode(path: str) -> int | None:
     return stat.S_IMODE(mode)
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
     """Ask for the new name to be on disk; not every system can, and the file is complete under either name."""
     with suppress(OSError):
         directory = os.open(path, os.O_RDONLY)

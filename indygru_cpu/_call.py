@@ -49,7 +49,8 @@ class Weights(NamedTuple):
 
 def work_of(n_lines: int, kernel: Array) -> int:
     """Multiply-adds of so many steps of a row; gates and candidate cost some 30 inputs' worth."""
-    return n_lines * kernel.shape[1] * (kernel.shape[0] + 30)
+    work: int = n_lines * kernel.shape[1] * (kernel.shape[0] + 30)
+    return work
 
 
 class Call(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import _validation
+from indygru_cpu._messages import shortened, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -31,28 +32,28 @@ def dimension(name: str, value: object, times: int = 1) -> int:
         size = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         if not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+            raise TypeError(f"{name}: expected an integer, got {shown(value)}") from None
         if not float(value).is_integer():
-            raise ValueError(f"{name}: Ambiguous dimension: {value}") from None
+            raise ValueError(f"{name}: Ambiguous dimension: {shortened(value)}") from None
         size = int(float(value))
     if size < 0:
-        raise ValueError(f"{name}: Dimension {times * size} must be >= 0")
+        raise ValueError(f"{name}: Dimension {shown(times * size)} must be >= 0")
     if size > _validation.MOST_COLUMNS:
-        raise ValueError(f"{name}: expected at most {_validation.MOST_COLUMNS}, got {size}")
+        raise ValueError(f"{name}: expected at most {_validation.MOST_COLUMNS}, got {shown(size)}")
     return size
 
 
 def num_units(value: object) -> int:
     """Return the width of a cell, which the constructor has not checked."""
     if isinstance(value, str):
-        raise ValueError(f"num_units: expected an integer, got the text {value!r}")
+        raise ValueError(f"num_units: expected an integer, got the text {shown(value)}")
     return dimension("num_units", value, times=2)  # the doubled width of the gates comes first
 
 
 def depth(input_shape: Any) -> int:
     """Return element 1 of a shape, whatever its length."""
     if input_shape[1] is None:
-        raise ValueError(f"Expected inputs.shape[-1] to be known, saw shape: {input_shape}")
+        raise ValueError(f"Expected inputs.shape[-1] to be known, saw shape: {shortened(input_shape)}")
     return dimension("input_shape", input_shape[1])
 
 
@@ -63,7 +64,7 @@ def batch_shape(batch_size: Any) -> tuple[int, ...]:
     several = isinstance(batch_size, Sequence) and not isinstance(batch_size, str | bytes)
     sizes = tuple(batch_size) if several else (batch_size,)
     if None in sizes:
-        raise ValueError(f"batch_size: expected integers, got {batch_size!r}")
+        raise ValueError(f"batch_size: expected integers, got {shown(batch_size)}")
     return tuple(dimension("batch_size", size) for size in sizes)
 
 
@@ -74,7 +75,7 @@ def agreed_batch_size(found: int, given: Any) -> None:
     if given is not None and (isinstance(given, np.ndarray) or given != found):
         raise ValueError(
             "batch size from input tensor is different from the input param. "
-            f"Input tensor batch: {found}, batch_size: {given}"
+            f"Input tensor batch: {found}, batch_size: {shortened(given)}"
         )
 
 
@@ -86,7 +87,8 @@ def agreed_dtype(found: np.dtype[Any], given: object) -> None:
         same = False
     if not same:
         raise ValueError(
-            f"dtype from input tensor is different from the input param. Input tensor dtype: {found}, dtype: {given}"
+            "dtype from input tensor is different from the input param. "
+            f"Input tensor dtype: {found}, dtype: {shortened(given)}"
         )
 
 
@@ -96,9 +98,9 @@ def inputs(value: object, least_rank: int = 0) -> Array:
         raise ValueError("inputs: expected one array, got a list: use numpy.asarray(inputs, dtype)")
     array = _validation.as_array("inputs", value)
     if array.dtype.kind in "bc":
-        raise ValueError(f"inputs: expected float32 or float64, got {array.dtype}")
+        raise ValueError(f"inputs: expected float32 or float64, got {shortened(array.dtype)}")
     if array.dtype.newbyteorder("=") not in _validation.DTYPES:
-        raise TypeError(f"inputs: expected float32 or float64, got {array.dtype}")
+        raise TypeError(f"inputs: expected float32 or float64, got {shortened(array.dtype)}")
     if array.ndim < least_rank:
         raise ValueError(f"inputs: Shape {array.shape} must have rank at least {least_rank}")
     return _validation.array("inputs", array, array.shape, None)
@@ -119,7 +121,7 @@ def rank(layer: str, shape: tuple[int, ...]) -> None:
     """Check the shape of one step's inputs."""
     if len(shape) != 2:
         raise ValueError(
-            f"Input 0 of layer {layer} is incompatible with the layer: expected ndim=2, "
+            f"Input 0 of layer {shortened(layer)} is incompatible with the layer: expected ndim=2, "
             f"found ndim={len(shape)}. Full shape received: {list(shape)}"
         )
 
@@ -127,7 +129,9 @@ def rank(layer: str, shape: tuple[int, ...]) -> None:
 def same_dtype(name: str, found: np.dtype[Any], other: str, expected: np.dtype[Any]) -> None:
     """Check that dtypes are not mixed."""
     if found.newbyteorder("=") != expected:
-        raise TypeError(f"Input {name!r} has type {found} that does not match type {expected} of argument {other!r}.")
+        raise TypeError(
+            f"Input {name!r} has type {shortened(found)} that does not match type {expected} of argument {other!r}."
+        )
 
 
 def state(name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any]) -> Array:
@@ -156,13 +160,13 @@ def axis(name: str, value: object) -> int:
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+        raise TypeError(f"{name}: expected an integer, got {shown(value)}") from None
 
 
 def flag(name: str, value: object) -> bool:
     """Return a bool."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
+        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -177,7 +181,7 @@ def like_rnn_cell(name: str, cell: object) -> None:
     }
     missing = [text for text, there in wanted.items() if not there]
     if missing:
-        raise TypeError(f"The argument {name!r} ({cell!r}) is not an RNNCell: {', '.join(missing)}.")
+        raise TypeError(f"The argument {name!r} ({shown(cell)}) is not an RNNCell: {', '.join(missing)}.")
 
 
 def weight(name: str, value: object, like: Array) -> Array:
@@ -205,7 +209,7 @@ def reversed_steps(name: str, value: object, n_steps: int, n_batch: int) -> Arra
     """Return how many steps of each row are reversed, where the original wants integers from 0 to T."""
     found = _vector(name, value, n_batch)
     if found.dtype.kind == "f" and found.size:
-        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
     outside = (found < 0) | (found > n_steps)
     if outside.any():
         raise ValueError(f"{name}: expected integers from 0 to {n_steps}, got {found[outside][0]}")
@@ -220,5 +224,5 @@ def _vector(name: str, value: object, n_batch: int) -> Array:
     if len(found) != n_batch:
         raise ValueError(f"{name}: expected {n_batch} numbers, one for each row, got {len(found)}")
     if found.dtype.kind not in "biuf" and found.size:
-        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
     return found

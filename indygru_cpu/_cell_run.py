@@ -10,6 +10,7 @@ import numpy as np
 
 from indygru_cpu import _custom_activation, _memory, _validation, functional, reference
 from indygru_cpu._engine import Gradients
+from indygru_cpu._messages import shown
 from indygru_cpu._variables import CellVariables, named_views
 
 Array = np.ndarray[Any, Any]
@@ -32,8 +33,8 @@ def engine_for(activation: object) -> Engine:
     custom = _custom_activation.Activation.of(activation)
     if custom is None:
         raise TypeError(
-            f"{type(activation).__name__!r} object is not callable (activation: expected one of "
-            f"{', '.join(_validation.ACTIVATIONS)}, a function, or a pair of functions, got {activation!r})"
+            f"{shown(type(activation).__name__)} object is not callable (activation: expected one of "
+            f"{', '.join(_validation.ACTIVATIONS)}, a function, or a pair of functions, got {shown(activation)})"
         )
     return Engine(_custom_activation.forward, _custom_activation.backward, custom)
 

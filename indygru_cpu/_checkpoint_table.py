@@ -18,6 +18,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from ._checkpoint_wire import CheckpointError, located, masked_crc32c, read_varint, varint
+from ._messages import shown
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_SIZE = 48
@@ -26,11 +27,12 @@ _SNAPPY = 1
 _RESTART_INTERVAL = 16
 _BLOCK_SIZE = 262144  # TensorFlow's default; a table this small has one block
 
-Entries = list[tuple[bytes, bytes]]
+#: Longer keys are no names of variables. The bound keeps what a reader holds at a time small.
+MAX_KEY = 4096
 
 
-def read_table(data: bytes) -> Entries:
-    """Return all keys and values of a table, in order.
+def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a table one by one, in order; nothing is kept.
 
     Parameters
     ----------
@@ -40,27 +42,32 @@ def read_table(data: bytes) -> Entries:
     Raises
     ------
     CheckpointError
-        If any byte that matters is not as the format has it.
+        If any byte that matters is not as the format has it. The whole table is checked once all are taken.
     """
     metaindex, index = _read_footer(data)
-    _read_block(data, *metaindex)  # says nothing we need, but can show that the file is damaged
-    table: Entries = []
-    previous, free = b"", 0
+    for _ in _read_block(data, *metaindex):  # says nothing we need, but can show that the file is damaged
+        pass
+    previous, free = None, 0
     for separator, handle in _read_block(data, *index):
-        with located(f"handle of the block up to key {separator!r}"):
+        with located(f"handle of the block up to key {shown(separator)}"):
             offset, size, _ = _read_handle(handle, 0)
         # Without this an index of many entries could have one block read over and over.
         if offset < free or offset + size > index[0]:
             raise CheckpointError(f"the block at byte {offset} overlaps the one before it or the index")
         free = offset + size + _TRAILER_SIZE
-        entries = _read_block(data, offset, size)
-        if not entries or entries[-1][0] > separator or (table and entries[0][0] <= previous):
+        last, in_order = None, True
+        for key, value in _read_block(data, offset, size):
+            if last is None and previous is not None and key <= previous:
+                in_order = False
+                break
+            yield key, value
+            last = key
+        if not in_order or last is None or last > separator:
             raise CheckpointError(
-                f"block at byte {offset}: keys out of order, not between {previous!r} and {separator!r}"
+                f"block at byte {offset}: keys out of order, not between {shown(previous or b'')} and "
+                f"{shown(separator)}"
             )
-        table += entries
         previous = separator
-    return table
 
 
 def _read_footer(data: bytes) -> tuple[list[int], list[int]]:
@@ -68,12 +75,17 @@ def _read_footer(data: bytes) -> tuple[list[int], list[int]]:
     if len(data) < _FOOTER_SIZE:
         raise CheckpointError(f"only {len(data)} bytes, which is less than the footer's {_FOOTER_SIZE}")
     footer = data[-_FOOTER_SIZE:]
-    if not footer.endswith(_MAGIC):
+    if not is_table(footer):
         raise CheckpointError("not a V2 checkpoint index, or cut off: the magic number at its end is wrong")
     with located(f"footer at byte {len(data) - _FOOTER_SIZE}"):
         *metaindex, position = _read_handle(footer, 0)
         *index, _ = _read_handle(footer, position)
     return metaindex, index
+
+
+def is_table(end: bytes) -> bool:
+    """Return whether a file that ends like this says that it is a table."""
+    return end.endswith(_MAGIC)
 
 
 def _read_handle(data: bytes, position: int) -> tuple[int, int, int]:
@@ -83,43 +95,52 @@ def _read_handle(data: bytes, position: int) -> tuple[int, int, int]:
     return offset, size, position
 
 
-def _read_block(data: bytes, offset: int, size: int) -> Entries:
+def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the entries of a block, after a check of its checksum."""
     with located(f"block at byte {offset}"):
         end = offset + size
         if end + _TRAILER_SIZE > len(data) - _FOOTER_SIZE:
             raise CheckpointError(f"its {size} bytes reach beyond the file's {len(data)}")
         stored = int.from_bytes(data[end + 1 : end + _TRAILER_SIZE], "little")
-        computed = masked_crc32c(data[offset : end + 1])
+        computed = masked_crc32c(memoryview(data)[offset : end + 1])
         if stored != computed:
             raise CheckpointError(f"wrong CRC-32C: stored {stored:#010x}, computed {computed:#010x}")
         if data[end] == _SNAPPY:
             raise CheckpointError("compressed with snappy, which TensorFlow does not use for checkpoints")
         if data[end]:
             raise CheckpointError(f"unknown compression type {data[end]}")
-        return _read_entries(data[offset:end])
+        yield from _read_entries(data[offset:end])
 
 
-def _read_entries(body: bytes) -> Entries:
-    limit, restarts = _read_restarts(body)
-    entries: Entries = []
-    key, key_bytes, unshared = b"", 0, {0}
+def _read_entries(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a block's bytes.
+
+    Keys are bounded, and so is their sum: an entry of four bytes can repeat a key of any length.
+    """
+    restarts = _restart_points(body)
+    limit = next(restarts)
+    restart: int | None = next(restarts)  # a block without entries has one as well
+    key, key_bytes = None, 0
     for start, shared, rest, value in _split_entries(body, limit):
-        with located(f"entry at byte {start}"):
-            if shared > len(key):
-                raise CheckpointError(f"shares {shared} bytes of the previous key, which has {len(key)}")
-            previous, key = key, key[:shared] + rest
-            if entries and key <= previous:
-                raise CheckpointError(f"key {key!r} is out of order or duplicated")
-            key_bytes += len(key)
-            # Each byte of an honest key is in at most 16. Without this, one long key could fill the memory.
-            if key_bytes > _RESTART_INTERVAL * len(body):
-                raise CheckpointError(f"keys grow beyond {_RESTART_INTERVAL} times the block")
-        entries.append((key, value))
-        if not shared:
-            unshared.add(start)
-    if not restarts <= unshared:
-        raise CheckpointError(f"restart point {min(restarts - unshared)} is not at an entry with a whole key")
-    return entries
+        previous, key_size = key or b"", shared + len(rest)
+        if shared > len(previous):
+            raise CheckpointError(
+                f"entry at byte {start}: shares {shared} bytes of the previous key, which has {len(previous)}"
+            )
+        if key_size > MAX_KEY:
+            raise CheckpointError(f"entry at byte {start}: a key of {key_size} bytes; at most {MAX_KEY} are read")
+        found = previous[:shared] + rest
+        if key is not None and found <= previous:
+            raise CheckpointError(f"entry at byte {start}: key {shown(found)} is out of order or duplicated")
+        key, key_bytes = found, key_bytes + key_size
+        # Each byte of an honest key is in at most 16. Without this, a small block could take long to read.
+        if key_bytes > _RESTART_INTERVAL * len(body):
+            raise CheckpointError(f"entry at byte {start}: keys grow beyond {_RESTART_INTERVAL} times the block")
+        if start == restart and not shared:
+            restart = next(restarts, None)
+        yield key, value
+    if restart is not None and not (key is None and restart == 0 and next(restarts, None) is None):
+        raise CheckpointError(f"restart point {restart} is not at an entry with a whole key, or out of order")
 
 
 def _split_entries(body: bytes, limit: int) -> Iterator[tuple[int, int, bytes, bytes]]:
@@ -137,13 +158,15 @@ def _split_entries(body: bytes, limit: int) -> Iterator[tuple[int, int, bytes, b
         position = end
 
 
-def _read_restarts(body: bytes) -> tuple[int, set[int]]:
-    """Return where a block's entries end, and the offsets of its restart points."""
+def _restart_points(body: bytes) -> Iterator[int]:
+    """Yield where a block's entries end, then the offset of each restart point."""
     count = int.from_bytes(body[-4:], "little")
     limit = len(body) - 4 * (count + 1)
     if limit < 0 or not count:
         raise CheckpointError(f"{count} restart points in {len(body)} bytes")
-    return limit, set(struct.unpack_from(f"<{count}I", body, limit))
+    yield limit
+    for (restart,) in struct.iter_unpack("<I", memoryview(body)[limit:-4]):
+        yield restart
 
 
 class _Block:

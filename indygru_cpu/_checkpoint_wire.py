@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
-_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
+_FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 _CRC_CHUNK = 1 << 20
 
 
@@ -51,42 +52,35 @@ def varint(value: int) -> bytes:
 
 def varint_field(number: int, value: int) -> bytes:
     """Encode an integer field; protobuf leaves out those that are 0."""
-    return varint(number << 3 | _VARINT) + varint(value) if value else b""
+    return varint(number << 3 | VARINT) + varint(value) if value else b""
 
 
 def fixed32_field(number: int, value: int) -> bytes:
     """Encode a fixed 32-bit field; protobuf leaves out those that are 0."""
-    return varint(number << 3 | _FIXED32) + value.to_bytes(4, "little") if value else b""
+    return varint(number << 3 | FIXED32) + value.to_bytes(4, "little") if value else b""
 
 
 def message_field(number: int, message: bytes) -> bytes:
     """Encode a field that is a message itself; unlike a number it is kept when empty."""
-    return varint(number << 3 | _BYTES) + varint(len(message)) + message
+    return varint(number << 3 | BYTES) + varint(len(message)) + message
 
 
-class Message:
-    """The fields of one protobuf message.
+def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+    """Yield the fields of a protobuf message one by one: number, wire type, and value.
 
-    As in protobuf, an absent field is 0 or empty, an unknown number or another wire type is ignored,
-    of a repeated integer the last one counts, and repeated parts of a message add up.
+    The value is an int for a varint, read as a signed 64-bit integer, and for a fixed size; else bytes. Readers do
+    as protobuf does: an absent field is 0 or empty, an unknown number or another wire type is ignored, of a repeated
+    integer the last one counts, and repeated parts of a message add up.
     """
-
-    def __init__(self, data: bytes) -> None:
-        self._integers: dict[int, int] = {}
-        self._bytes: dict[tuple[int, int], list[bytes]] = {}
-        position = 0
-        while position < len(data):
-            tag, position = read_varint(data, position)
-            number, wire_type = tag >> 3, tag & 7
-            if wire_type == _VARINT:
-                self._integers[number], position = read_varint(data, position)
-            else:
-                value, position = self._read_bytes(data, position, wire_type)
-                self._bytes.setdefault((number, wire_type), []).append(value)
-
-    @staticmethod
-    def _read_bytes(data: bytes, position: int, wire_type: int) -> tuple[bytes, int]:
-        if wire_type == _BYTES:
+    position = 0
+    while position < len(data):
+        tag, position = read_varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == VARINT:
+            value, position = read_varint(data, position)
+            yield number, wire_type, value - (1 << 64) if value >> 63 else value
+            continue
+        if wire_type == BYTES:
             size, position = read_varint(data, position)
         elif wire_type in _FIXED_SIZES:
             size = _FIXED_SIZES[wire_type]
@@ -94,24 +88,9 @@ class Message:
             raise CheckpointError(f"the field before byte {position} has the unknown wire type {wire_type}")
         if size > len(data) - position:
             raise CheckpointError(f"{size} bytes at byte {position} reach beyond the message's {len(data)}")
-        return data[position : position + size], position + size
-
-    def integer(self, number: int) -> int:
-        """Return a signed integer field."""
-        value = self._integers.get(number, 0)
-        return value - (1 << 64) if value >> 63 else value  # two's complement
-
-    def fixed32(self, number: int) -> int:
-        """Return an unsigned field of fixed size."""
-        return int.from_bytes(self._bytes.get((number, _FIXED32), [b""])[-1], "little")
-
-    def parts(self, number: int) -> list[bytes]:
-        """Return a repeated message field, one item for each."""
-        return self._bytes.get((number, _BYTES), [])
-
-    def message(self, number: int) -> Message:
-        """Return a message field."""
-        return Message(b"".join(self.parts(number)))
+        part = data[position : position + size]
+        yield number, wire_type, part if wire_type == BYTES else int.from_bytes(part, "little")
+        position += size
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:

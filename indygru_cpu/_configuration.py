@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import listed, shown
 from indygru_cpu._weights import WeightsError, strict_json
 
 FORMAT_VERSION = 1
@@ -17,7 +18,7 @@ _NOT_OURS = "was it written by IndyGRU.save? Arrays of other origin go through l
 
 def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected true or false, got {value!r}")
+        raise TypeError(f"{name}: expected true or false, got {shown(value)}")
     return value
 
 
@@ -29,7 +30,7 @@ def _activation(value: object, name: str) -> object:
 def _dtype_name(value: object, name: str) -> object:
     names = [dtype.name for dtype in check.DTYPES]
     if value not in names:
-        raise ValueError(f"{name}: expected {' or '.join(names)}, got {value!r}")
+        raise ValueError(f"{name}: expected {' or '.join(names)}, got {shown(value)}")
     return value
 
 
@@ -53,7 +54,7 @@ def checked(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """All entries in order, or an error that names the one that is wrong."""
     missing, unknown = sorted(_ENTRIES.keys() - configuration.keys()), sorted(configuration.keys() - _ENTRIES.keys())
     if missing or unknown:
-        raise WeightsError(f"configuration: missing {missing}, unknown {unknown}")
+        raise WeightsError(f"configuration: missing {listed(missing)}, unknown {listed(unknown)}")
     try:
         found = {name: read(configuration[name], name) for name, read in _ENTRIES.items()}
         check.groups(found["groups"], {name: found[name] for name in ("input_size", "hidden_size")})
@@ -77,17 +78,17 @@ def decode(text: bytes) -> tuple[dict[str, Any], int | None]:
         raise WeightsError(f"no format_version: {_NOT_OURS}")
     version = document.pop("format_version")
     if type(version) is not int or version < 1:
-        raise WeightsError(f"format_version: expected an integer of at least 1, got {version!r}")
+        raise WeightsError(f"format_version: expected an integer of at least 1, got {shown(version)}")
     if version > FORMAT_VERSION:
         raise WeightsError(
-            f"written by a newer version of indygru_cpu (format {version}, this one reads up to {FORMAT_VERSION}): "
-            "upgrade indygru_cpu"
+            f"written by a newer version of indygru_cpu (format {shown(version)}, this one reads up to "
+            f"{FORMAT_VERSION}): upgrade indygru_cpu"
         )
     configuration, checksum = document.pop("configuration", None), document.pop("crc32", None)
     if document:
-        raise WeightsError(f"unknown {sorted(document)} beside format_version, configuration and crc32")
+        raise WeightsError(f"unknown {listed(sorted(document))} beside format_version, configuration and crc32")
     if not isinstance(configuration, dict):
-        raise WeightsError(f"configuration: expected its entries, got {configuration!r}")
+        raise WeightsError(f"configuration: expected its entries, got {shown(configuration)}")
     if checksum is not None and type(checksum) is not int:
-        raise WeightsError(f"crc32: expected an integer, got {checksum!r}")
+        raise WeightsError(f"crc32: expected an integer, got {shown(checksum)}")
     return checked(configuration), checksum

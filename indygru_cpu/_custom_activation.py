@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from indygru_cpu import reference
+from indygru_cpu._messages import shortened
 
 Array = np.ndarray[Any, Any]
 Function = Callable[[Array], Any]
@@ -39,7 +40,7 @@ def _checked(name: str, function: Function) -> Callable[[Array], Array]:
         if y.shape != x.shape:
             raise ValueError(f"{name}: expected a result of shape {x.shape}, got {y.shape}")
         if y.dtype != x.dtype:
-            raise TypeError(f"{name}: expected a result of {x.dtype}, got {y.dtype}")
+            raise TypeError(f"{name}: expected a result of {x.dtype}, got {shortened(y.dtype)}")
         return y
 
     return checked

@@ -8,6 +8,7 @@ import numpy as np
 
 from indygru_cpu import _cell_checks as check
 from indygru_cpu._cell_run import BATCH_MAJOR, TIME_MAJOR, CellTape, Layout
+from indygru_cpu._messages import shortened
 from indygru_cpu._scopes import VariableScope, any_first_character, variable_scope
 from indygru_cpu.cell import IndyGRUCell
 
@@ -116,7 +117,9 @@ class PreparedCall(NamedTuple):
         """Check everything that does not need variables; `name` and `state_name` are those of arguments."""
         check.like_rnn_cell(name, cell)
         if not isinstance(cell, IndyGRUCell):
-            raise TypeError(f"The argument {name!r} ({cell}) is a cell of another kind: expected IndyGRUCell only.")
+            raise TypeError(
+                f"The argument {name!r} ({shortened(cell)}) is a cell of another kind: expected IndyGRUCell only."
+            )
         layout = TIME_MAJOR if check.flag("time_major", time_major) else BATCH_MAJOR
         x = cell._checked_inputs(inputs, layout)
         n_steps, n_batch, _ = layout.to_steps(x).shape

@@ -61,7 +61,7 @@ def step(x: Array, h: Array, weights: Weights, groups: int, activation: int) -> 
 
 def infer(call: Call, h: Array, y: Array | None, threads: Threads, news: News = None) -> None:
     """H (B, N) IN/OUT; y OUT, or None if it is unwanted."""
-    if threads.count == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
+    if threads.number == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
         step(call.x, h, call.weights, call.groups, call.activation)
         if y is not None:
             y[0] = h

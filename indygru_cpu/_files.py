@@ -15,7 +15,6 @@ import errno
 import io
 import math
 import os
-import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,9 @@ import numpy as np
 
 from indygru_cpu import _configuration, _npz, _safetensors
 from indygru_cpu._atomic import replacing
+from indygru_cpu._messages import listed, quoted_path, shown, shown_path
 from indygru_cpu._parameters import shapes
+from indygru_cpu._regular_files import NotRegularFileError, open_regular
 from indygru_cpu._weights import Header, WeightsError
 
 Array = np.ndarray[Any, Any]
@@ -101,7 +102,7 @@ def _name(path: Any, method: str) -> str:
     """Return the name of a file or file object that is written or read."""
     if _is_path(path):
         if "\0" in (name := os.fsdecode(path)):
-            raise ValueError(f"path: expected a name without zero bytes, got {name!r}")
+            raise ValueError(f"path: expected a name without zero bytes, got {quoted_path(name)}")
         return name
     if isinstance(path, io.TextIOBase) or not hasattr(path, method):
         raise TypeError(
@@ -118,7 +119,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(f"{name}: {error}") from None
+        raise WeightsError(f"{shown_path(name)}: {error}") from None
 
 
 def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> ModuleType:
@@ -128,10 +129,10 @@ def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> Modul
     """
     formats = " or ".join(map(repr, _FORMATS))
     if format is not None and format not in tuple(_FORMATS):
-        raise ValueError(f"format: expected {formats}, got {format!r}")
+        raise ValueError(f"format: expected {formats}, got {shown(format)}")
     suffix = os.path.splitext(name)[1].lower().removeprefix(".")
     if format is not None and _is_path(path) and suffix in _FORMATS and suffix != format:
-        raise ValueError(f"format: expected {suffix!r}, which is the suffix of {name!r}, got {format!r}")
+        raise ValueError(f"format: expected {suffix!r}, which is the suffix of {quoted_path(name)}, got {format!r}")
     if format is None and suffix in _FORMATS:
         format = suffix
     elif format is None and start.startswith((b"PK\3\4", b"PK\5\6")):
@@ -141,7 +142,9 @@ def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> Modul
     if format is None:
         what = "name that" if _is_path(path) else "file object whose name"
         suffixes = " or ".join(f".{known}" for known in _FORMATS)
-        raise WeightsError(f"path: expected a {what} ends in {suffixes}, got {name!r}; otherwise pass format={formats}")
+        raise WeightsError(
+            f"path: expected a {what} ends in {suffixes}, got {quoted_path(name)}; otherwise pass format={formats}"
+        )
     return _FORMATS[format]
 
 
@@ -180,18 +183,9 @@ def _opened(path: Any, name: str) -> BinaryIO:
         file: BinaryIO = path
         return file
     try:
-        file = open(name, "rb", opener=_open_without_waiting)  # noqa: SIM115 the caller closes it
-    except IsADirectoryError:
-        raise WeightsError("expected a regular file, got a folder") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise WeightsError("expected a regular file")
-    return file
-
-
-def _open_without_waiting(name: str, flags: int) -> int:
-    """Open a file; where it is a pipe, do not wait for somebody who writes into it."""
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        return open_regular(name)
+    except NotRegularFileError as error:
+        raise WeightsError(error.text) from None
 
 
 def _headers(arrays: Mapping[str, Array]) -> dict[str, Header]:
@@ -203,16 +197,16 @@ def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any]) -> l
     expected = _shapes(configuration, most=len(headers))
     missing, unknown = sorted(expected.keys() - headers.keys()), sorted(headers.keys() - expected.keys())
     if missing or unknown:
-        raise WeightsError(f"missing arrays {missing[:9]}, unknown arrays {unknown[:9]}")
+        raise WeightsError(f"missing arrays {listed(missing)}, unknown arrays {listed(unknown)}")
     dtype = np.dtype(configuration["dtype"])
     for name, shape in expected.items():
         found = headers[name]
         if found.dtype != dtype.name:
-            raise WeightsError(f"{name!r}: expected dtype {dtype.name}, got {found.dtype!r}")
+            raise WeightsError(f"{shown(name)}: expected dtype {dtype.name}, got {shown(found.dtype)}")
         if found.shape != shape:
-            raise WeightsError(f"{name!r}: expected shape {shape}, got {found.shape}")
+            raise WeightsError(f"{shown(name)}: expected shape {shape}, got {shown(found.shape)}")
         if found.nbytes != (size := math.prod(shape) * dtype.itemsize):
-            raise WeightsError(f"{name!r}: expected {size} bytes of data, got {found.nbytes}")
+            raise WeightsError(f"{shown(name)}: expected {size} bytes of data, got {shown(found.nbytes)}")
     return list(expected)
 
 

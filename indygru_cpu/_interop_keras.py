@@ -21,6 +21,7 @@ from indygru_cpu._interop_weights import (
     stack_of,
     suffixes,
 )
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 #: Names of Keras that are not ours.
@@ -119,7 +120,7 @@ def _rows_and_activation(source: Any, activation: str | None) -> tuple[list[list
     found = {_checked_config(config) for item in source if _is_layer(item) for config in _configs(item)}
     found |= {activation} if activation is not None else set()
     if len(found) > 1:
-        raise ValueError(f"activation: expected one for all layers, got {', '.join(sorted(found))}")
+        raise ValueError(f"activation: expected one for all layers, got {shortened(', '.join(sorted(found)))}")
     rows = [_directions(item.get_weights() if _is_layer(item) else item) for item in source]
     if len({(len(row), len(row[0])) for row in rows}) > 1:
         raise ValueError("weights: expected layers that all have both directions or one, and all a bias or none")
@@ -150,7 +151,7 @@ def _configs(layer: Any) -> list[dict[str, Any]]:
     else:
         inner = [layer.forward_layer, layer.backward_layer]
         if layer.merge_mode != "concat":
-            raise ValueError(f"weights: expected merge_mode='concat', got {layer.merge_mode!r}")
+            raise ValueError(f"weights: expected merge_mode='concat', got {shown(layer.merge_mode)}")
     for part in inner:
         if type(part).__name__ != "GRU":
             raise TypeError(f"weights: expected a GRU, got {type(part).__name__}")
@@ -160,7 +161,9 @@ def _configs(layer: Any) -> list[dict[str, Any]]:
 def _checked_config(config: dict[str, Any]) -> str:
     """The activation, under our name, of a GRU that computes with it what we do."""
     if config["recurrent_activation"] != "sigmoid":
-        raise ValueError(f"weights: expected recurrent_activation='sigmoid', got {config['recurrent_activation']!r}")
+        raise ValueError(
+            f"weights: expected recurrent_activation='sigmoid', got {shown(config['recurrent_activation'])}"
+        )
     if config["go_backwards"] != config["backwards"]:
         raise ValueError("weights: expected go_backwards=False: IndyGRU runs forward, or in both directions")
     return _ACTIVATIONS.get(str(config["activation"]), str(config["activation"]))

@@ -10,6 +10,7 @@ from indygru_cpu import _validation as check
 from indygru_cpu._interop_onnx_forms import Form, GruForm, ScanForm
 from indygru_cpu._interop_onnx_graph import Graph, Shape
 from indygru_cpu._interop_weights import checked_layer, library, stack_of
+from indygru_cpu._messages import shown
 from indygru_cpu._version import __version__
 from indygru_cpu.layer import IndyGRU
 
@@ -66,11 +67,13 @@ def to_onnx(layer: IndyGRU, form: str = "gru", *, h0: bool = False, lengths: boo
     """
     checked_layer(layer)
     if form not in list(_FORMS):
-        raise ValueError(f'form: expected "gru" or "scan", got {form!r}')
+        raise ValueError(f'form: expected "gru" or "scan", got {shown(form)}')
     onnx = library("onnx")
     newest = onnx.defs.onnx_opset_version()
     if not LEAST_OPSET <= check.integer(opset, "opset", 1) <= newest:
-        raise ValueError(f"opset: expected {LEAST_OPSET} to {newest}, the newest that this onnx knows, got {opset}")
+        raise ValueError(
+            f"opset: expected {LEAST_OPSET} to {newest}, the newest that this onnx knows, got {shown(opset)}"
+        )
     opsets = [onnx.helper.make_opsetid("", opset)]
     return onnx.helper.make_model(
         _graph(layer, _FORMS[form], h0, lengths),

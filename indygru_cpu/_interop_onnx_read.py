@@ -21,6 +21,7 @@ from indygru_cpu._interop_weights import (
     new_layer,
     read_stack,
 )
+from indygru_cpu._messages import listed, shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 #: What may lie between the y of one layer and the x of the next: it moves numbers, and computes nothing.
@@ -98,7 +99,7 @@ def from_onnx(
         gru, direction = part
 
         def get(name: str, value: Array, *shape: int | str) -> Array:
-            return np.asarray(read(f"{name} of node {gru.name!r}", value, (n_directions, *shape))[direction])
+            return np.asarray(read(f"{name} of node {shown(gru.name)}", value, (n_directions, *shape))[direction])
 
         n = n or get("R", gru.R, "3N", "N").shape[1]
         R = get("R", gru.R, 3 * n, n)
@@ -106,8 +107,8 @@ def from_onnx(
         inputs, state = np.split(get("B", B, 6 * n), 2)
         return Weights(
             gru.order.ours(get("W", gru.W, 3 * n, d).T),
-            gru.order.ours(losses.diagonals(f"R of node {gru.name!r}", R)),
-            losses.bias(f"B of node {gru.name!r}", inputs, state, gru.order) if bias else None,
+            gru.order.ours(losses.diagonals(f"R of node {shown(gru.name)}", R)),
+            losses.bias(f"B of node {shown(gru.name)}", inputs, state, gru.order) if bias else None,
         )
 
     rows = [[(gru, direction) for direction in range(n_directions)] for gru in grus]
@@ -121,7 +122,7 @@ def _picked(graph: Any, name: str | None) -> list[Any]:
     if name is not None:
         grus = [node for node in grus if node.name == name]
     if not grus or (name is not None and len(grus) > 1):
-        named = "" if name is None else f" named {name!r}"
+        named = "" if name is None else f" named {shown(name)}"
         raise ValueError(f"model: expected a GRU node{named} at the top of its graph, found {len(grus)}")
     makers = {output: node for node in graph.node for output in node.output}
     for earlier, later in pairwise(grus):
@@ -130,7 +131,7 @@ def _picked(graph: Any, name: str | None) -> list[Any]:
         while (maker := makers.pop(value, None)) is not None and maker.op_type in _BETWEEN:
             value = _first(maker.input)
         if value != _first(earlier.output):
-            names = ", ".join(repr(node.name) for node in grus)
+            names = listed([node.name for node in grus])[1:-1]
             raise ValueError(f"model: the GRU nodes {names} are no stack: node= picks one of them")
     return grus
 
@@ -158,7 +159,7 @@ class _Constants:
         if tensor is None:
             return None
         kinds = self.onnx.TensorProto
-        where = f"model: node {node.name!r}"
+        where = f"model: node {shown(node.name)}"
         if tensor.data_type not in (kinds.FLOAT, kinds.DOUBLE):
             kind = dict(map(reversed, kinds.DataType.items())).get(tensor.data_type, tensor.data_type)
             raise TypeError(f"{where}: expected weights of FLOAT or DOUBLE, got {kind}")
@@ -167,7 +168,7 @@ class _Constants:
         try:
             return np.asarray(self.onnx.numpy_helper.to_array(tensor))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: expected weights as many as their shape has: {error}") from None
+            raise ValueError(f"{where}: expected weights as many as their shape has: {shortened(error)}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,11 +186,11 @@ class _Gru:
 
     @classmethod
     def of(cls, node: Any, constants: _Constants, reverse: bool) -> _Gru:
-        where = f"model: node {node.name!r}"
+        where = f"model: node {shown(node.name)}"
         given = _attributes(constants.onnx, where, node)
         direction = given.get("direction", b"forward").decode(errors="replace")
         if direction not in ("forward", "reverse", "bidirectional"):
-            raise ValueError(f"{where}: expected a direction forward, reverse or bidirectional, got {direction!r}")
+            raise ValueError(f"{where}: expected a direction forward, reverse or bidirectional, got {shown(direction)}")
         if direction == "reverse" and not reverse:
             raise ValueError(
                 f"{where} has direction='reverse': a layer of one direction runs forward. With reverse=True you get it "
@@ -223,7 +224,7 @@ def _activation(where: str, given: dict[str, Any], n_directions: int) -> str:
     ours = _OUR_ACTIVATIONS.get(names[1]) if len(names) > 1 else None
     if ours is None or names != ["sigmoid", names[1]] * n_directions:
         known = ", ".join(GRU_ACTIVATIONS.values())
-        raise ValueError(f"{where}: expected activations Sigmoid and one of {known}, got {', '.join(names)}")
+        raise ValueError(f"{where}: expected activations Sigmoid and one of {known}, got {shortened(', '.join(names))}")
     scales = [*given.get("activation_alpha", []), *(1 + shift for shift in given.get("activation_beta", []))]
     if any(scale != 1 for scale in scales):
         raise ValueError(f"{where}: expected activation_alpha 1 and activation_beta 0")

@@ -23,6 +23,7 @@ from indygru_cpu._interop_weights import (
     stack_of,
     suffixes,
 )
+from indygru_cpu._messages import listed
 from indygru_cpu.layer import IndyGRU
 
 
@@ -119,7 +120,8 @@ def _parts(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
     missing, unknown = sorted(expected - names.keys()), sorted(names.keys() - expected)
     if missing or unknown:
         raise ValueError(
-            f"state_dict: missing {missing}, unknown {unknown}; prefix= picks the GRU out of a larger model"
+            f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}; "
+            "prefix= picks the GRU out of a larger model"
         )
     return ends, bias
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from indygru_cpu import _validation as check
 from indygru_cpu._gate_orders import GateOrder
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 Array = np.ndarray[Any, Any]
@@ -91,7 +92,7 @@ def new_layer(stack: Stack, *, activation: str = "tanh", **options: Any) -> Indy
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     """What a converter passes on to `IndyGRU`, which checks the values."""
     if unknown := sorted(options.keys() - set(_OPTIONS)):
-        raise TypeError(f"{', '.join(unknown)}: unknown; options of the layer are {', '.join(_OPTIONS)}")
+        raise TypeError(f"{shortened(', '.join(unknown))}: unknown; options of the layer are {', '.join(_OPTIONS)}")
     return options
 
 
@@ -136,7 +137,7 @@ def _without_framework(name: str, value: object) -> object:
         return np.asarray(value.detach().cpu())
     except TypeError:  # NumPy has no such dtype
         dtype = getattr(value, "dtype", type(value))
-        raise TypeError(f"{name}: expected float32 or float64, got {dtype}: cast it with .float()") from None
+        raise TypeError(f"{name}: expected float32 or float64, got {shortened(dtype)}: cast it with .float()") from None
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,11 @@ class Losses:
 
     def __post_init__(self) -> None:
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float, np.integer, np.floating)):
-            raise TypeError(f"tolerance: expected a number, got {self.tolerance!r}")
+            raise TypeError(f"tolerance: expected a number, got {shown(self.tolerance)}")
         if not self.tolerance >= 0:
-            raise ValueError(f"tolerance: expected at least 0, got {self.tolerance}")
+            raise ValueError(f"tolerance: expected at least 0, got {shown(self.tolerance)}")
         if self.project not in (None, "diagonal"):
-            raise ValueError(f'project: expected None or "diagonal", got {self.project!r}')
+            raise ValueError(f'project: expected None or "diagonal", got {shown(self.project)}')
 
     def diagonals(self, name: str, matrices: Array) -> Array:
         """The diagonals (3N,) of three matrices (3N, N)."""

@@ -21,6 +21,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from indygru_cpu._configuration import MOST_TEXT
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu._weights import Header, WeightsError
 
 Array = np.ndarray[Any, Any]
@@ -95,7 +96,7 @@ def opened(file: BinaryIO) -> Iterator[Reader]:
         with zipfile.ZipFile(guarded) as archive:
             yield Reader(guarded, archive)
     except _BROKEN as error:
-        raise WeightsError(f"damaged archive: {error}") from None
+        raise WeightsError(f"damaged archive: {shortened(error)}") from None
 
 
 class Reader:
@@ -143,7 +144,7 @@ class Reader:
                 part = target[start : start + _CHUNK]
                 data = file.read(len(part))
                 if len(data) < len(part):
-                    raise EOFError(f"{member.info.filename!r} ends early")
+                    raise EOFError(f"{shown(member.info.filename)} ends early")
                 part[:] = data
 
 
@@ -153,15 +154,15 @@ def _by_name(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     for info in infos:
         name, ending = os.path.splitext(info.filename)
         if ending != ".npy":
-            raise WeightsError(f"unknown member {info.filename!r}: expected .npy files")
+            raise WeightsError(f"unknown member {shown(info.filename)}: expected .npy files")
         if name in found:
-            raise WeightsError(f"{name!r}: in the archive twice")
+            raise WeightsError(f"{shown(name)}: in the archive twice")
         if info.flag_bits & _ENCRYPTED:
-            raise WeightsError(f"{name!r}: encrypted")
+            raise WeightsError(f"{shown(name)}: encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise WeightsError(f"{name!r}: expected it stored or deflated, got method {info.compress_type}")
+            raise WeightsError(f"{shown(name)}: expected it stored or deflated, got method {info.compress_type}")
         if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-            raise WeightsError(f"{name!r}: {info.file_size} bytes stored as {info.compress_size}")
+            raise WeightsError(f"{shown(name)}: {info.file_size} bytes stored as {info.compress_size}")
         found[name] = info
     return found
 
@@ -171,7 +172,9 @@ def _check_apart(file: _Guarded, infos: Mapping[str, zipfile.ZipInfo], end: int)
     position = 0
     for name, info in sorted(infos.items(), key=lambda item: item[1].header_offset):
         if not position <= info.header_offset < end:
-            raise WeightsError(f"{name!r}: at byte {info.header_offset}, which overlaps what is before or is no member")
+            raise WeightsError(
+                f"{shown(name)}: at byte {info.header_offset}, which overlaps what is before or is no member"
+            )
         file.seek(info.header_offset + _LOCAL_HEADER - 4)
         n_name, n_extra = struct.unpack("<2H", file.read(4))
         position = info.header_offset + _LOCAL_HEADER + n_name + n_extra + info.compress_size
@@ -184,11 +187,13 @@ def _read_header(name: str, file: IO[bytes]) -> tuple[int, str, bool, tuple[int,
     magic = file.read(len(_MAGIC) + 2)
     length = int.from_bytes(magic[len(_MAGIC) :], "little")
     if not magic.startswith(_MAGIC) or length > _MOST_HEADER:
-        raise WeightsError(f"{name!r}: expected a .npy file of format 1.0 with a header of up to {_MOST_HEADER} bytes")
+        raise WeightsError(
+            f"{shown(name)}: expected a .npy file of format 1.0 with a header of up to {_MOST_HEADER} bytes"
+        )
     text = file.read(length)
     fields = _HEADER.fullmatch(text.decode("latin-1"))
     if fields is None:
-        raise WeightsError(f"{name!r}: expected a header of descr, fortran_order and shape, got {text!r}")
+        raise WeightsError(f"{shown(name)}: expected a header of descr, fortran_order and shape, got {shown(text)}")
     shape = tuple(map(int, re.findall(r"\d+", fields[3])))
     return len(magic) + length, fields[1], fields[2] == "True", shape
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import listed
 
 Array = np.ndarray[Any, Any]
 
@@ -54,7 +55,7 @@ class Parameters(Mapping[str, Array]):
     def update(self, values: Mapping[str, object]) -> None:
         """Copy values into the arrays: all of them, or, after an error, none."""
         if unknown := sorted(values.keys() - self.storage.keys()):
-            raise ValueError(f"unknown parameters {unknown}: expected {sorted(self.storage)}")
+            raise ValueError(f"unknown parameters {listed(unknown)}: expected {listed(sorted(self.storage))}")
         checked = {}
         for name, value in values.items():
             target = self.storage[name]

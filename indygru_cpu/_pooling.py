@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from indygru_cpu._messages import shown
+
 Array = np.ndarray[Any, Any]
 
 
@@ -121,7 +123,7 @@ class Pooling:
         """By one name, or by several; `n_forward` units run forward."""
         names = (pooling,) if isinstance(pooling, str) else tuple(pooling)
         if not names or not set(names) <= set(NAMES) or len(set(names)) < len(names):
-            raise ValueError(f"pooling: expected one or several of {', '.join(NAMES)}, got {pooling!r}")
+            raise ValueError(f"pooling: expected one or several of {', '.join(NAMES)}, got {shown(pooling)}")
         made: dict[str, Pool] = {"mean": Mean(), "last": Last(n_forward), "max": Max()}
         return cls(tuple(made[name] for name in names))
 

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu._variables import VARIABLE_NAMES, CellVariables, full_name
 
 Size = tuple[int, int, np.dtype[Any]]  # depth, num_units and dtype of a cell's variables
@@ -39,7 +40,7 @@ def checked_reuse(reuse: object) -> bool | Reuse:
         return bool(reuse)
     if isinstance(reuse, Reuse):
         return reuse
-    raise ValueError(f"The reuse parameter must be True or False or None or AUTO_REUSE: {reuse!r}")
+    raise ValueError(f"The reuse parameter must be True or False or None or AUTO_REUSE: {shown(reuse)}")
 
 
 def _split(name: str) -> tuple[str, int]:
@@ -131,7 +132,7 @@ class Registry:
     ) -> CellVariables:
         """Return the variables of a scope, found or made, as `reuse` allows. The caller holds the lock."""
         found = self._variables.get(scope)
-        first = full_name(scope, VARIABLE_NAMES[0])
+        first = shortened(full_name(scope, VARIABLE_NAMES[0]))
         if found is None and reuse is True:
             raise ValueError(
                 f"Variable {first} does not exist, or was not created with tf.get_variable(). Did you mean "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu._messages import shortened
 from indygru_cpu._registry import Reuse
 from indygru_cpu._tf_layer import Layer
 
@@ -88,6 +89,6 @@ class RNNCell(Layer):
         if batch_size is None or dtype is None:
             raise ValueError(
                 "batch_size and dtype cannot be None while constructing initial state: "
-                f"batch_size={batch_size}, dtype={dtype}"
+                f"batch_size={shortened(batch_size)}, dtype={shortened(dtype)}"
             )
         return self.zero_state(batch_size, dtype)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indygru_cpu._configuration import MOST_TEXT
+from indygru_cpu._messages import shortened
 from indygru_cpu._weights import Header, WeightsError, strict_json
 
 Array = np.ndarray[Any, Any]
@@ -64,7 +65,7 @@ class Reader:
         try:
             self._tensors: dict[str, dict[str, Any]] = dict(package.deserialize(data))
         except package.SafetensorError as error:
-            raise WeightsError(f"damaged file: {error}") from None
+            raise WeightsError(f"damaged file: {shortened(error, 500)}") from None
         # The package keeps the last of several entries of the same name, and does not return the metadata.
         metadata = strict_json(data[8 : 8 + length]).get("__metadata__")
         if not isinstance(metadata, dict) or _KEY not in metadata:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu._messages import shown
 from indygru_cpu._registry import AUTO_REUSE, Registry, Reuse, ScopeNames, Size, checked_reuse
 from indygru_cpu._variables import VARIABLE_NAMES, CellVariables, full_name
 
@@ -189,7 +190,7 @@ def reset_default_scope(seed: int | None = None) -> None:
     """
     global _default
     if _current.get() is not None:
-        raise RuntimeError(f"reset_default_scope() inside of variable_scope {get_variable_scope().name!r}")
+        raise RuntimeError(f"reset_default_scope() inside of variable_scope {shown(get_variable_scope().name)}")
     _default = _default_frame(seed)
 
 
@@ -287,7 +288,7 @@ class variable_scope:
         if frame is None or frame.owner is not self:
             raise RuntimeError(
                 "Improper nesting of variable_scope: leave scopes in the reverse of the order in which they were "
-                f"entered, in the same thread or task. The current scope is {get_variable_scope().name!r}."
+                f"entered, in the same thread or task. The current scope is {shown(get_variable_scope().name)}."
             )
         if frame.names is None:
             _close(frame.registry, frame.scope.name)
@@ -325,7 +326,7 @@ def cell_variables(
     with frame.registry.lock:
         target, _ = _entered(frame, scope, base_name, reuse, None, None)
         if target.name and not _OUTERMOST_NAME.fullmatch(target.name):
-            raise ValueError(f"{full_name(target.name, VARIABLE_NAMES[0])!r} is not a valid scope name")
+            raise ValueError(f"{shown(full_name(target.name, VARIABLE_NAMES[0]))} is not a valid scope name")
         variables = frame.registry.variables(target.name, target.reuse, size, lambda new: fill(new, target.initializer))
         _open(frame, target.name)
         if not isinstance(scope, VariableScope):
@@ -371,7 +372,7 @@ def _relative_name(frame: _Frame, name: object, default_name: object, reuse: boo
         raise ValueError("reuse=True cannot be used without a name_or_scope")
     given = default_name if name is None else name
     if not isinstance(given, str):
-        raise TypeError(f"VariableScope: name_or_scope must be a string or VariableScope, got {given!r}.")
+        raise TypeError(f"VariableScope: name_or_scope must be a string or VariableScope, got {shown(given)}.")
     inner = _checked_name(given, frame.inner)
     if name is not None:
         return given, inner
@@ -384,5 +385,5 @@ def _relative_name(frame: _Frame, name: object, default_name: object, reuse: boo
 def _checked_name(name: str, inner: bool) -> bool:
     """Check a scope's name and return whether names inside it may begin with any character."""
     if name and not (_INNER_NAME if inner else _OUTERMOST_NAME).fullmatch(name):
-        raise ValueError(f"{name!r} is not a valid scope name")
+        raise ValueError(f"{shown(name)} is not a valid scope name")
     return bool(name.removesuffix("/")) if name else inner

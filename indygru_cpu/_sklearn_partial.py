@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from indygru_cpu._messages import shortened
+
 Array = np.ndarray[Any, Any]
 
 
@@ -65,7 +67,9 @@ class Partial:
                 f"steps: expected shape ({layer.input_size},) or (T, {layer.input_size}), got {found.shape}"
             )
         if found.dtype != layer.dtype:
-            raise TypeError(f"steps: expected {layer.dtype}, as the estimator was fitted with, got {found.dtype}")
+            raise TypeError(
+                f"steps: expected {layer.dtype}, as the estimator was fitted with, got {shortened(found.dtype)}"
+            )
         if not np.isfinite(found).all():
             raise ValueError("steps: expected finite numbers, got NaN or infinity")
         if found.size:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu._registry import Reuse, Size, checked_reuse
 from indygru_cpu._scopes import VariableScope, cell_called_again, cell_variables, layer_name
 from indygru_cpu._variables import CellVariables, Variable
@@ -60,7 +61,7 @@ class Layer:
 
     def __init__(self, name: str | None, dtype: object, reuse: bool | Reuse | None) -> None:
         if name and not isinstance(name, str):
-            raise TypeError(f"name: expected a string, got {name!r}")
+            raise TypeError(f"name: expected a string, got {shown(name)}")
         self._base_name = name or _snake_case(type(self).__name__)
         self._name = name or layer_name(self._base_name)
         self._dtype = None if dtype is None else check.dtype("dtype", dtype)
@@ -109,7 +110,7 @@ class Layer:
         """Name of the scope of the variables, with those around it. It is settled by the first use."""
         if self._variables is None:
             raise ValueError(
-                f'No name available for layer scope because the layer "{self.name}" has not been used yet. '
+                f'No name available for layer scope because the layer "{shortened(self.name)}" has not been used yet. '
                 "The scope name is determined the first time the layer instance is called. You must "
                 "therefore call the layer before querying `scope_name`."
             )
@@ -163,7 +164,7 @@ class Layer:
         """
         if len(weights) != len(self.variables):
             raise ValueError(
-                f'You called `set_weights(weights)` on layer "{self.name}" with a weight list of length '
+                f'You called `set_weights(weights)` on layer "{shortened(self.name)}" with a weight list of length '
                 f"{len(weights)}, but the layer was expecting {len(self.variables)} weights."
             )
         if self._variables is not None:
@@ -173,8 +174,8 @@ class Layer:
         """Return the number of weights."""
         if not self.built:
             raise ValueError(
-                f"You tried to call `count_params` on {self.name}, but the layer isn't built. "
-                f"You can build it manually via: `{self.name}.build(batch_input_shape)`."
+                f"You tried to call `count_params` on {shortened(self.name)}, but the layer isn't built. "
+                f"You can build it manually via: `{shortened(self.name)}.build(batch_input_shape)`."
             )
         return sum(variable.value.size for variable in self.variables)
 

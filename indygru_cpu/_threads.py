@@ -20,6 +20,7 @@ from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from indygru_cpu import _core
+from indygru_cpu._messages import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ class Choice:
 class Threads(NamedTuple):
     """Threads of a call: the number, or, if the core chooses, the most."""
 
-    count: int
+    number: int
     is_chosen: bool
 
 
@@ -115,7 +116,7 @@ def _from_environment() -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise ImportError(f"{VARIABLE}: expected auto or a number of threads of at least 1, got {text[:100]!r}")
+        raise ImportError(f"{VARIABLE}: expected auto or a number of threads of at least 1, got {shown(text)}")
     return int(text)
 
 

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from indygru_cpu import _torch_ops
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import shown
 from indygru_cpu._torch_ops import DTYPES
 
 
@@ -36,7 +37,7 @@ def _check_order(order: Tensor | None, back: Tensor | None, n_batch: int) -> Non
         return
     for name, indices in given.items():
         if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64) or not indices.is_cpu:
-            got = f"{indices.dtype} on {indices.device}" if isinstance(indices, Tensor) else repr(indices)
+            got = f"{indices.dtype} on {indices.device}" if isinstance(indices, Tensor) else shown(indices)
             raise TypeError(f"{name}: expected a tensor of torch.int64 on the CPU, got {got}")
         check.check_shape(name, indices.shape, (n_batch,))
         if sorted(indices.tolist()) != list(range(n_batch)):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import _core
+from indygru_cpu._messages import shortened, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +33,7 @@ def activation_index(activation: object) -> int:
     try:
         return ACTIVATIONS.index(activation)  # type: ignore[arg-type,unused-ignore]
     except ValueError:
-        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}") from None
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {shown(activation)}") from None
 
 
 def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
@@ -43,7 +44,7 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     except TypeError:
         found = None
     if value is None or found is None or found not in DTYPES:
-        raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+        raise TypeError(f"{name}: expected float32 or float64, got {shown(value)}")
     return found
 
 
@@ -54,11 +55,11 @@ def integer(value: object, name: str, least: int, most: int | None = None) -> in
     except TypeError:
         found = None
     if found is None or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
+        raise TypeError(f"{name}: expected an integer, got {shown(value)}")
     if found < least:
-        raise ValueError(f"{name}: expected at least {least}, got {found}")
+        raise ValueError(f"{name}: expected at least {least}, got {shown(found)}")
     if most is not None and found > most:
-        raise ValueError(f"{name}: expected at most {most}, got {found}")
+        raise ValueError(f"{name}: expected at most {most}, got {shown(found)}")
     return found
 
 
@@ -72,16 +73,16 @@ def groups(value: object, sizes: dict[str, int]) -> int:
     found = integer(value, "groups", 1)
     for name, size in sizes.items():
         if size % found:
-            raise ValueError(f"groups: expected a divisor of {name} {size}, got {found}")
+            raise ValueError(f"groups: expected a divisor of {name} {size}, got {shown(found)}")
     return found
 
 
 def fraction(value: object, name: str) -> float:
     """A number from 0 up to, but not including, 1."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
+        raise TypeError(f"{name}: expected a number, got {shown(value)}")
     if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
+        raise ValueError(f"{name}: expected at least 0 and less than 1, got {shortened(value)}")
     return float(value)
 
 
@@ -131,7 +132,7 @@ Shape = tuple["int | str", ...]  # a str stands for any size
 
 
 def _text(shape: Shape) -> str:
-    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+    return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # PyTorch has thousands of axes
 
 
 def check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
@@ -150,7 +151,7 @@ def _check_dtype(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]
     native = found if found.isnative else found.newbyteorder("=")
     if native not in DTYPES:
         raise TypeError(
-            f"{name}: expected an array of float32 or float64, got {found}: cast it with .astype(np.float32)"
+            f"{name}: expected an array of float32 or float64, got {shortened(found)}: cast it with .astype(np.float32)"
         )
     if like is not None and native != like[1]:
         raise TypeError(
@@ -171,7 +172,9 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
         raise
     except Exception as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {error}") from None
+        raise kind(
+            f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {shortened(error, 500)}"
+        ) from None
     if _is_masked(found):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     return np.asarray(found)
@@ -215,7 +218,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
     if type(value) is not np.ndarray and _is_masked(value):  # which would not let us write below its mask
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype:  # also of another byte order
-        got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        got = f"an array of {shortened(value.dtype)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
     if value.shape != shape:
         check_shape(name, value.shape, shape)
@@ -267,7 +270,7 @@ def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
     """
     found = as_array(name, value).copy()
     if found.dtype.kind not in "iu" and found.size:
-        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
     check_shape(name, found.shape, (n_batch,))
     wrong = np.flatnonzero((found < 0) | (found > n_steps))
     if len(wrong):
@@ -283,7 +286,7 @@ def offsets(name: str, value: object, n_values: int) -> Array:
     """
     found = as_array(name, value).copy()
     if found.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
     if found.ndim != 1 or not len(found):
         raise ValueError(f"{name}: expected shape (B + 1,), got {_text(found.shape)}")
     if found[0] < 0 or found[-1] > n_values:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu._messages import shortened
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -143,7 +144,7 @@ class CellVariables:
     def check_shared(self, depth: int, num_units: int, dtype: np.dtype[Any]) -> None:
         """Check that a cell of this size may use them."""
         first = self.variables[0]
-        sharing = f"Trying to share variable {first.name.removesuffix(':0')}, but specified"
+        sharing = f"Trying to share variable {shortened(first.name.removesuffix(':0'))}, but specified"
         if first.shape != (depth, 2 * num_units):
             raise ValueError(f"{sharing} shape {(depth, 2 * num_units)} and found shape {first.shape}.")
         if self.dtype != dtype:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Generic, TypeVar, overload
 import numpy as np
 
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import listed, shown
 from indygru_cpu._parameters import Parameters, shapes, summary
 
 Array = np.ndarray[Any, Any]
@@ -44,8 +45,8 @@ class Option(Generic[T]):
 
     def __set__(self, layer: Weighted, value: object) -> None:
         raise AttributeError(
-            f"{self._name}: expected no assignment, because a layer's configuration is read-only, got {value!r}: "
-            f"make a new layer, such as {type(layer).__name__}(..., {self._name}={value!r})"
+            f"{self._name}: expected no assignment, because a layer's configuration is read-only, got {shown(value)}: "
+            f"make a new layer, such as {type(layer).__name__}(..., {self._name}={shown(value)})"
         )
 
 
@@ -109,7 +110,7 @@ class Weighted:
         layer._options = checked_options(**configuration)
         expected, like = layer._shapes(), ("the layer", layer.dtype)
         if arrays.keys() != expected.keys():
-            raise ValueError(f"parameters: expected {sorted(expected)}, got {sorted(arrays)}")
+            raise ValueError(f"parameters: expected {listed(sorted(expected))}, got {listed(sorted(arrays))}")
         found = {name: check.array(name, arrays[name], shape, like) for name, shape in expected.items()}
         layer._finish(Parameters(found).required("C", "A", "W"), np.random.default_rng(), num_threads)
         return layer
@@ -155,7 +156,7 @@ class Weighted:
         names = self._parameters.keys()
         missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
         if missing or unknown:
-            raise ValueError(f"state_dict: missing {missing}, unknown {unknown}")
+            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}")
         self._parameters.update(state_dict)
 
     def _configuration(self) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
-#: Of an error text.
-MOST_CHARACTERS = 2000
+from indygru_cpu._messages import MAX_TEXT, shortened, shown
 
 
 class WeightsError(ValueError):
@@ -17,15 +16,7 @@ class WeightsError(ValueError):
     """
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(_shortened(text))
-
-
-def _shortened(text: str) -> str:
-    """Leave out the middle of a long text: the file's name is at the start, what was expected is near the end."""
-    if len(text) <= MOST_CHARACTERS:
-        return text
-    start, end = MOST_CHARACTERS * 3 // 5, MOST_CHARACTERS // 3
-    return f"{text[:start]} [... {len(text) - start - end} characters ...] {text[-end:]}"
+        super().__init__(shortened(text, MAX_TEXT))
 
 
 class Header(NamedTuple):
@@ -45,14 +36,14 @@ def strict_json(data: bytes) -> Any:
     except WeightsError:
         raise
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"expected JSON: {error}") from None
+        raise WeightsError(f"expected JSON: {shortened(error)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise WeightsError(f"{twice!r} is given twice")
+        raise WeightsError(f"{shown(twice)} is given twice")
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu._scopes import random_generator
 
 Array = np.ndarray[Any, Any]
@@ -135,15 +136,15 @@ class Constant(Initializer):
 def _numbers(value: object) -> Array:
     """Return the real numbers that a constant consists of."""
     if not isinstance(value, numbers.Real | np.generic | list | tuple | np.ndarray):
-        raise TypeError(f"value: expected a number, or a list or array of numbers, got {value!r}")
+        raise TypeError(f"value: expected a number, or a list or array of numbers, got {shown(value)}")
     try:
         array = np.asarray(value)
     except ValueError as error:  # nested lists of unequal lengths
-        raise ValueError(f"value: expected a number, or a list or array of numbers: {error}") from None
+        raise ValueError(f"value: expected a number, or a list or array of numbers: {shortened(error)}") from None
     if array.dtype == object and all(isinstance(item, numbers.Real) for item in array.flat):
         array = array.astype(np.float64)  # integers beyond 64 bits
     if array.size and array.dtype.kind not in "biuf":
-        raise TypeError(f"value: expected a number, or a list or array of numbers, got {value!r}")
+        raise TypeError(f"value: expected a number, or a list or array of numbers, got {shown(value)}")
     return array
 
 
@@ -179,7 +180,9 @@ class Identity(Initializer):
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         if len(shape) != 2:
-            raise ValueError(f"Identity matrix initializer can only be used for 2D matrices, not for shape {shape}.")
+            raise ValueError(
+                f"Identity matrix initializer can only be used for 2D matrices, not for shape {shortened(shape)}."
+            )
         return self.gain * np.eye(*shape, dtype=dtype)
 
 
@@ -233,7 +236,9 @@ class Orthogonal(Initializer):
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         if len(shape) < 2:
-            raise ValueError(f"The tensor to initialize must be at least two-dimensional, not of shape {shape}")
+            raise ValueError(
+                f"The tensor to initialize must be at least two-dimensional, not of shape {shortened(shape)}"
+            )
         sizes = math.prod(shape[:-1]), shape[-1]
         q, r = np.linalg.qr(generator.standard_normal((max(sizes), min(sizes))))
         q *= np.sign(np.diag(r))  # makes the distribution uniform, see F. Mezzadri, arXiv:math-ph/0609050
@@ -294,13 +299,13 @@ class VarianceScaling(Initializer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.scale, numbers.Real) or not self.scale > 0:
-            raise ValueError(f"`scale` must be positive float, got {self.scale!r}")
+            raise ValueError(f"`scale` must be positive float, got {shown(self.scale)}")
         if self.mode not in _MODES:
-            raise ValueError(f"Invalid `mode` argument: expected one of {', '.join(_MODES)}, got {self.mode!r}")
+            raise ValueError(f"Invalid `mode` argument: expected one of {', '.join(_MODES)}, got {shown(self.mode)}")
         if not isinstance(self.distribution, str) or self.distribution.lower() not in _DISTRIBUTIONS:
             raise ValueError(
                 f"Invalid `distribution` argument: expected one of {', '.join(_DISTRIBUTIONS)}, "
-                f"got {self.distribution!r}"
+                f"got {shown(self.distribution)}"
             )
         object.__setattr__(self, "distribution", self.distribution.lower())
 
@@ -423,20 +428,22 @@ def get(identifier: object) -> Callable[[Shape, Any], Any]:
         return _named(identifier, {})
     if isinstance(identifier, dict):
         if not {"class_name", "config"} <= identifier.keys():
-            raise ValueError(f"Improper config format: expected the keys 'class_name' and 'config', got {identifier}")
+            raise ValueError(
+                f"Improper config format: expected the keys 'class_name' and 'config', got {shown(identifier)}"
+            )
         return _named(identifier["class_name"], identifier["config"])
     if isinstance(identifier, type):
         identifier = identifier()
     if not callable(identifier):
-        raise ValueError(f"Could not interpret initializer identifier: {identifier}")
+        raise ValueError(f"Could not interpret initializer identifier: {shortened(identifier)}")
     return identifier
 
 
 def _named(name: object, config: object) -> Initializer:
     if not isinstance(name, str) or name not in _BY_NAME:
-        raise ValueError(f"Unknown initializer: {name} (expected one of {', '.join(sorted(_BY_NAME))})")
+        raise ValueError(f"Unknown initializer: {shortened(name)} (expected one of {', '.join(sorted(_BY_NAME))})")
     if not isinstance(config, Mapping):
-        raise TypeError(f"config: expected a dict of arguments of {name}, got {config!r}")
+        raise TypeError(f"config: expected a dict of arguments of {name}, got {shown(config)}")
     found = _BY_NAME[name]
     return found.from_config({**_NARROW.get(found, {}), **config})
 

@@ -22,6 +22,7 @@ except ModuleNotFoundError as error:
 from indygru_cpu import _core, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Call, Weights
+from indygru_cpu._messages import listed
 
 __all__ = ["indygru"]
 
@@ -163,7 +164,7 @@ def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
 
 def _weights(params: Mapping[str, Any]) -> list[Any]:
     if not isinstance(params, Mapping) or not {*_NAMES[:2]} <= set(params) <= set(_NAMES):
-        got = sorted(map(str, params)) if isinstance(params, Mapping) else type(params).__name__
+        got = listed(sorted(map(str, params))) if isinstance(params, Mapping) else type(params).__name__
         raise TypeError(f"params: expected a mapping with kernel, recurrent_kernel and bias, got {got}")
     return [params.get(name) for name in _NAMES]
 

@@ -19,6 +19,7 @@ except ImportError as error:
 
 from indygru_cpu import _validation as check
 from indygru_cpu._arrow import Run, lists
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 __all__ = ["predict"]
@@ -97,9 +98,9 @@ class Actor:
         """A table with a column more; all others are as they were."""
         names = table.column_names
         if self.column not in names:
-            raise ValueError(f"column: expected one of {', '.join(names)}, got {self.column!r}")
+            raise ValueError(f"column: expected one of {shortened(', '.join(names), 500)}, got {shown(self.column)}")
         if self.output in names:
-            raise ValueError(f"output: expected the name of no column, got {self.output!r}")
+            raise ValueError(f"output: expected the name of no column, got {shown(self.output)}")
         given = table.column(self.column)
         states = [self._states(chunk) for chunk in given.chunks or [given.combine_chunks()]]
         return table.append_column(self.output, pa.chunked_array(states))

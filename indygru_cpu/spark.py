@@ -16,6 +16,7 @@ except ImportError as error:
     raise ImportError(f'needs PySpark and pyarrow ({error}): pip install "indygru_cpu[spark]"') from error
 
 from indygru_cpu._arrow import Run, lists, with_states
+from indygru_cpu._messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 __all__ = ["predict"]
@@ -69,9 +70,9 @@ def predict(
         raise TypeError(f"frame: expected a Spark DataFrame, got {type(frame).__name__}")
     run = Run(layer, last, num_threads)
     if column not in frame.columns:
-        raise ValueError(f"column: expected one of {', '.join(frame.columns)}, got {column!r}")
+        raise ValueError(f"column: expected one of {shortened(', '.join(frame.columns), 500)}, got {shown(column)}")
     if output in frame.columns:
-        raise ValueError(f"output: expected the name of no column, got {output!r}")
+        raise ValueError(f"output: expected the name of no column, got {shown(output)}")
     # What comes of no rows tells the type of the results, or refuses that of the column.
     empty = pa.array([], to_arrow_type(frame.schema[column].dataType))
     made = StructField(output, from_arrow_type(lists(*run(column, empty)).type))

@@ -9,6 +9,7 @@ import numpy as np
 from indygru_cpu import _core, _memory, _threads
 from indygru_cpu import _validation as check
 from indygru_cpu._call import Weights, work_of
+from indygru_cpu._messages import shortened
 from indygru_cpu._progress import SILENCE
 from indygru_cpu._sequences import Sequences
 from indygru_cpu._stack import Stack, infer
@@ -129,7 +130,7 @@ class Stream(_core.Steps):
         try:
             self._alone(self._states.__setitem__, (slice(None), slice(None) if rows is None else rows), 0)
         except IndexError as error:
-            raise IndexError(f"rows: {error} (the batch size is {self.batch_size})") from None
+            raise IndexError(f"rows: {shortened(error)} (the batch size is {self.batch_size})") from None
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights; the state stays."""

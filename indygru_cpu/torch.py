@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from indygru_cpu import _validation as check
+from indygru_cpu._messages import shown
 from indygru_cpu._parameters import initial_parameters, shapes
 from indygru_cpu._torch_ops import DTYPES
 from indygru_cpu._torch_passes import Passes
@@ -125,7 +126,7 @@ class IndyGRU(Passes):
     ) -> None:
         super().__init__()
         if proj_size:
-            raise ValueError(f"proj_size: expected 0, because a GRU has no projections, got {proj_size!r}")
+            raise ValueError(f"proj_size: expected 0, because a GRU has no projections, got {shown(proj_size)}")
         self.input_size = check.integer(input_size, "input_size", 1)
         self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
         self.num_layers = check.integer(num_layers, "num_layers", 1)
@@ -137,7 +138,7 @@ class IndyGRU(Passes):
         self.activation = activation
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in DTYPES:
-            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {shown(dtype)}")
         for name, shape in self._shapes().items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self._names = [_operands(k, self._shapes()) for k in range(self.num_layers)]
@@ -148,7 +149,9 @@ class IndyGRU(Passes):
         if name in _FIXED and name in self.__dict__:
             if type(value) is type(self.__dict__[name]) and value == self.__dict__[name]:
                 return  # a subclass may repeat what it gave to this constructor
-            raise AttributeError(f"{name}: expected no new value, got {value!r}: make a new module with another {name}")
+            raise AttributeError(
+                f"{name}: expected no new value, got {shown(value)}: make a new module with another {name}"
+            )
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:

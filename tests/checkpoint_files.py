@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import helpers
 import numpy as np
 
+from indygru_cpu._checkpoint import TensorEntry, reading
 from indygru_cpu._checkpoint_table import write_table
 from indygru_cpu._checkpoint_wire import fixed32_field, masked_crc32c, message_field, varint, varint_field
 
@@ -16,6 +19,21 @@ PREFIXES = [GOLDEN / "model.ckpt", GOLDEN / "train" / "model.ckpt-25"]
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 EMPTY_CRC = 0xA282EAD8
 HEADER = varint_field(1, 1) + message_field(3, varint_field(1, 1))
+
+
+def read_index(prefix: str | os.PathLike[str]) -> dict[str, TensorEntry]:
+    """All entries of a checkpoint, sorted by name."""
+    return reading(os.fsdecode(prefix), lambda reader: dict(reader.entries()))
+
+
+def read_tensors(prefix: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Several tensors of a checkpoint, which must be there."""
+
+    def work(reader):
+        index = dict(reader.entries())
+        return dict(reader.read({name: index[name] for name in names}))
+
+    return reading(os.fsdecode(prefix), work)
 
 
 def suffixed(prefix: Path, suffix: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -224,6 +225,13 @@ def package_path():
     """A PYTHONPATH on which a program finds the package under test, and all that this process finds by its own."""
     paths = [str(Path(indygru_cpu.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     return os.pathsep.join(filter(None, paths))
+
+
+def give_up_capabilities():
+    """Make this process of the superuser one that has no more rights on files than their permissions give it."""
+    if os.geteuid() == 0:
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # capset(2), version 3
+        assert ctypes.CDLL(None).capset(header, none) == 0
 
 
 def run_python(code, *arguments, folder, status=0, timeout=60, **environment):

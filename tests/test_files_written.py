@@ -265,14 +265,13 @@ def test_a_read_only_file_is_refused_as_by_numpy(old):
     old.chmod(0o444)
     before = contents(old.parent)
     code = """
-        import ctypes, os, sys
+        import os, sys
+        import helpers
         import numpy as np
         from weight_files import RICH, random_arrays
         from indygru_cpu import _files
 
-        if os.geteuid() == 0:  # give up all capabilities: capset(2) of version 3
-            header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-            assert ctypes.CDLL(None).capset(header, none) == 0
+        helpers.give_up_capabilities()
         path = sys.argv[1]
         for write in (lambda: np.ones(3).tofile(path), lambda: _files.write(path, RICH, random_arrays(RICH))):
             try:

@@ -8,10 +8,10 @@ import cells
 import numpy as np
 import pytest
 from cells import NAMES
-from checkpoint_files import GOLDEN, PREFIXES
+from checkpoint_files import GOLDEN, PREFIXES, read_index, read_tensors
 
 from indygru_cpu import IndyGRUCell, dynamic_rnn
-from indygru_cpu._checkpoint import read_index, read_tensors, write_checkpoint
+from indygru_cpu._checkpoint import write_checkpoint
 from indygru_cpu.tensorflow import CheckpointError, load_checkpoint, save_checkpoint
 
 rng = cells.rng

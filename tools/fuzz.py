@@ -75,8 +75,8 @@ def _checkpoint_seeds(folder: Path) -> list[bytes]:
     for dtype in ("float32", "float64"):
         cell = IndyGRUCell(1, name="cell", dtype=dtype)
         cell.build((None, 2))
-        save_checkpoint(folder / "model", cell)
-        index, data = ((folder / f"model.{kind}").read_bytes() for kind in ("index", "data-00000-of-00001"))
+        save_checkpoint(folder / dtype, cell)
+        index, data = ((folder / f"{dtype}.{kind}").read_bytes() for kind in ("index", "data-00000-of-00001"))
         found.append(len(index).to_bytes(_INDEX_SIZE, "little") + index + data)
     return found
 
