@@ -232,8 +232,8 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
             int activation, int n_threads, bint is_chosen, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
     None. T is n_steps. A row's step t lies at origins + t along the first axis; with origins, x and y may be
-    (S, 1, width), all rows one after the other. n_threads is the number, or, if it is_chosen here, the most. From time to
-    time progress(steps done) is called."""
+    (S, 1, width), all rows one after the other. n_threads is the number, or, if it is_chosen here, the most.
+    progress(steps done) is called from time to time."""
     cdef Plan p = plan_of(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
     cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
     try:
@@ -302,8 +302,8 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
              const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
              const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads,
-             bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx, real[:, :] dkernel,
-             real[:] du, real[:] db):
+             bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
+             real[:, :] dkernel, real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The rest as in forward."""
     cdef Plan p = plan_of(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)

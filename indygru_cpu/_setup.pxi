@@ -140,7 +140,8 @@ def last_threads():
 
 
 def known_costs():
-    """What choices of a number of threads rest on: (job, log2 of the multiply-adds, place) -> {arm: nanoseconds each}."""
+    """What choices of a number of threads rest on: nanoseconds a multiply-add by the number of threads, for each job,
+    place, and class of work, which is log2 of the multiply-adds."""
     jobs, places = ("forward", "backward", "step"), ("following", "alone")
     found = {}
     for job in range(INDYGRU_N_JOBS):

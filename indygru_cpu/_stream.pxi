@@ -30,8 +30,8 @@ cdef class Steps:
     cdef char *y_data
 
     def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint is_chosen):
-        """The stack's weights are arrays of one dtype; n_batch is at least 1. n_threads is the number of a step, or, if it
-        is_chosen at each, the most."""
+        """The stack's weights are arrays of one dtype; n_batch is at least 1. n_threads is the number of a step, or, if
+        it is_chosen at each, the most."""
         cdef ptrdiff_t k, bytes, scratch = 0, weights = 0
         cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p

@@ -52,8 +52,10 @@ static int end_helpers(void)
 }
 
 static int started; /* threads of the last team that was to start */
-static int start_helpers(int n_threads)
+static int start_helpers(int n_threads, indygru_team *team)
 {
+    if (!team)
+        fail("helpers without a team");
     started = n_threads;
     return 0;
 }
@@ -189,30 +191,47 @@ static void check_teams_and_forks(void)
 }
 
 #ifdef __linux__
-/* Whoever steps aside may run where he could before. */
-static void check_stepping_aside(void)
+/* A helper that leaves the caller's processor may run where it could before. */
+static void check_leaving_a_processor(void)
 {
     cpu_set_t allowed, here, now;
-    int processor;
     sched_getaffinity(0, sizeof allowed, &allowed);
-    indygru_step_aside(-1);
-    for (int i = 0; i < 100; i++) /* now and then another processor has us before we step aside */
-        indygru_step_aside(indygru_processor());
+    team(2);
+    indygru_team *own = indygru_own_team();
+    indygru_leave_processor(NULL, 1, indygru_processor());
+    indygru_leave_processor(own, 1, -1);
+    for (int i = 0; i < 100; i++) /* now and then another processor has us before we leave */
+        indygru_leave_processor(own, 1, indygru_processor());
     sched_getaffinity(0, sizeof now, &now);
     if (!CPU_EQUAL(&now, &allowed))
-        fail("stepping aside left fewer processors");
-    processor = indygru_processor();
+        fail("leaving a processor left fewer processors");
+    int processor = indygru_processor();
     CPU_ZERO(&here);
     CPU_SET(processor, &here);
     sched_setaffinity(0, sizeof here, &here);
-    indygru_step_aside(processor);
+    indygru_leave_processor(own, 1, processor);
     if (indygru_processor() != processor)
-        fail("stepping aside with nowhere to go");
+        fail("leaving a processor with nowhere to go");
     sched_setaffinity(0, sizeof allowed, &allowed);
 }
 #else
-static void check_stepping_aside(void) { indygru_step_aside(indygru_processor()); }
+static void check_leaving_a_processor(void) { indygru_leave_processor(NULL, 1, indygru_processor()); }
 #endif
+
+/* Two thousand calls of known costs: trials lose little, and the cheaper number is found. */
+static void check_choice(void)
+{
+    int best = 0;
+    for (int i = 0; i < 2000; i++) {
+        indygru_choice choice = indygru_choose_threads(INDYGRU_FORWARD_JOB, 1e6, 2);
+        choice.start = indygru_now() - (choice.n_threads == 1 ? 100 * 1000 : 900 * 1000);
+        best += choice.n_threads == 1;
+        indygru_learn(&choice);
+    }
+    if (best < 1900)
+        fail("the number of threads of a call");
+    indygru_forget_costs();
+}
 
 static void check_surroundings(void)
 {
@@ -222,7 +241,8 @@ static void check_surroundings(void)
         fail("cache");
     check_denormals();
     check_teams_and_forks();
-    check_stepping_aside();
+    check_leaving_a_processor();
+    check_choice();
     check_memory();
 }
 

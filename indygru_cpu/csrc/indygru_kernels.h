@@ -198,8 +198,8 @@ long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
 /* How many threads a call runs on that does not say (choice.c). */
 enum indygru_job { INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS };
 enum indygru_call_place { INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES }; /* right after a call, or later */
-#define INDYGRU_N_WORK_CLASSES 64 /* powers of two of multiply-adds */
-#define INDYGRU_N_ARMS 7          /* 1, 2, 4, ... 64 threads */
+#define INDYGRU_N_WORK_CLASSES 64                                               /* powers of two of multiply-adds */
+#define INDYGRU_N_ARMS 7                                                        /* 1, 2, 4, ... 64 threads */
 
 typedef struct {
     enum indygru_job job;

@@ -6,7 +6,11 @@
  *
  *     int indygru_forward(const indygru_call *call);    reads h, writes h and, where they are given, y and tape
  *     int indygru_backward(const indygru_call *call);   of a forward pass that gave y, and tape if it is given
- *     int indygru_step(const indygru_call *call);       n_steps is not read; no thread, no memory, no lengths
+ *     int indygru_step(const indygru_call *call);       n_steps and lengths are not read; starts no thread, and
+ *                                                       allocates nothing while at most 16 threads are in a step
+ *
+ * The caller owes arrays of the sizes that the call states, which nobody frees while it runs. `lengths` are copied
+ * first, and the copy is checked and used: who writes into them meanwhile changes nothing.
  *
  * Each returns a status, and with another one than INDYGRU_DONE has written nothing. They need no GIL, and may be
  * called from several threads at a time with arrays of their own. Results have the same bits for any number of threads.
