@@ -11,10 +11,11 @@
 
 enum {
     N_SIZES = INDYGRU_N_WORK_CLASSES,
-    SPACING = 8,       /* calls from one trial to the next, at least */
-    FIRST_SPACING = 2, /* before the first trial of a number */
-    LONG_TRIAL = 3,    /* calls of a trial where calls follow each other: the first one wakes the helpers */
-    AWAKE = 300 * 1000 /* nanoseconds after a call within which the next one follows it */
+    SPACING = 8,              /* calls from one trial to the next, at least */
+    FIRST_SPACING = 2,        /* before the first trial of a number */
+    LONG_TRIAL = 3,           /* calls of a trial where calls follow each other: the first one wakes the helpers */
+    AWAKE = 300 * 1000,       /* nanoseconds after a call within which the next one follows it */
+    COMPANY = 3 * 1000 * 1000 /* nanoseconds for which callers that take turns are taken to go on */
 };
 static const double LOSS = 0.04; /* part of the time that trials may lose */
 static const double NEAR = 1.04; /* costs within this factor are equal: fewer threads win */
@@ -34,6 +35,8 @@ typedef struct {
 static statistics table[INDYGRU_N_JOBS][N_SIZES][INDYGRU_N_PLACES];
 static _Thread_local long long last_end;
 static _Thread_local int last_n_threads;
+static const void *last_caller; /* an address that no other living thread has */
+static long long last_change;   /* when that became another thread's */
 
 static double get(const double *number)
 {
@@ -104,11 +107,15 @@ static int choose_arm(statistics *s, int n_arms, int place)
     return arm;
 }
 
+/* Whether threads have called by turns just now: another one is likely to call before this call is over. */
+static int is_in_company(long long now) { return now - __atomic_load_n(&last_change, __ATOMIC_RELAXED) <= COMPANY; }
+
 indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most)
 {
     unsigned long long state = indygru_flush_enter(); /* sums of doubles would raise the caller's exception flags */
     indygru_choice choice = {.job = job, .work_class = class_of(work), .work = work, .start = indygru_now()};
     choice.place = choice.start - last_end <= AWAKE ? INDYGRU_FOLLOWING : INDYGRU_ALONE;
+    most -= most > 1 && is_in_company(choice.start);
     choice.arm = choose_arm(&table[job][choice.work_class][choice.place], arms_of(most), choice.place);
     choice.n_threads = 1 << choice.arm < most ? 1 << choice.arm : most;
     indygru_flush_leave(state);
@@ -160,6 +167,9 @@ void indygru_note_call(int n_threads)
 {
     last_n_threads = n_threads;
     last_end = indygru_now();
+    const void *before = __atomic_exchange_n(&last_caller, &last_end, __ATOMIC_RELAXED);
+    if (before && before != &last_end)
+        __atomic_store_n(&last_change, last_end, __ATOMIC_RELAXED);
 }
 
 void indygru_forget_call(void) { last_end = indygru_now() - 2 * AWAKE; }
