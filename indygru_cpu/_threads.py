@@ -172,7 +172,7 @@ def affinity() -> int:
     """Processors that this process may run on."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have none
+    except (AttributeError, OSError):  # macOS and Windows have no masks, and a sandbox may refuse them
         return os.cpu_count() or 1
 
 

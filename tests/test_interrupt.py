@@ -80,13 +80,13 @@ CALLS = {
     "push": """
         layer = IndyGRU(8000, 700, 3, seed=7)
         stream, rows = layer.stream(5000), np.broadcast_to(random(1, 8000), (5000, 8000))
-        state = stream._state
+        state = stream._states
         call, others = (lambda: [stream.push(rows) for _ in range(9)]), (state,)
     """,
     "push_many": """
         layer = IndyGRU(200, 300, 2, seed=7)
         stream = layer.stream(9)
-        call, others = (lambda: stream.push_many(x(1_000_000, 9, 200))), (stream._state,)
+        call, others = (lambda: stream.push_many(x(1_000_000, 9, 200))), (stream._states,)
     """,
     "backward": """
         tape = tape_of(100_000, 8, 2000, 300, recompute=False)

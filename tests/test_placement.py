@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import textwrap
 
+import helpers
 import pytest
 
 from indygru_cpu import _core
@@ -165,3 +168,51 @@ def test_masks_after_an_error_and_after_several_teams_are_what_they_were(run):
     print(set(masks().values()) == {full})
     """
     assert run(code) == "True"
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="builds a small library")
+
+
+def built(folder, name, *flags):
+    """A shared library of one of the C files beside this one."""
+    library = folder / f"{name}.so"
+    source = helpers.ROOT / "tests" / f"{name}.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, *flags], check=True, timeout=60)
+    return library
+
+
+@needs_two
+@needs_compiler
+def test_other_users_of_the_same_openmp_find_all_processors(run, tmp_path):
+    """Their regions share helpers with our teams, of other sizes, so that helpers end and others begin."""
+    library = built(tmp_path, "other_openmp", "-fopenmp")
+    code = f"""
+    import ctypes
+    region = ctypes.CDLL({str(library)!r}).processors_of_a_region
+    expected = layer(x, num_threads=1)[0].tobytes()
+    for n in (2, 5, 3, 2, 4, 1, 3, 6, 2) * 5:
+        time.sleep(0.002)
+        assert layer(x, num_threads=1 + n % 4)[0].tobytes() == expected
+        found = (ctypes.c_int * n)()
+        region(n, found)
+        assert list(found) == [len(full)] * n, list(found)
+    print(set(masks().values()) == {{full}})
+    """
+    assert run(code) == "True"
+
+
+@needs_compiler
+def test_calls_are_right_where_the_system_has_no_masks(run, tmp_path):
+    code = """
+    expected = layer(x, num_threads=1)[0].tobytes()
+    for _ in range(5):
+        time.sleep(0.002)
+        assert layer(x, num_threads=3)[0].tobytes() == layer(x)[0].tobytes() == expected
+    print(_core.processor())
+    """
+    library = built(tmp_path, "no_affinity")
+    prepared = WORK.replace("os.sched_getaffinity(0)", "()")
+    assert (
+        helpers.run_python(textwrap.dedent(prepared) + textwrap.dedent(code), folder=tmp_path, LD_PRELOAD=str(library))
+        == "-1"
+    )
