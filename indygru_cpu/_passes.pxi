@@ -6,13 +6,18 @@ cdef class Room:
     """Bytes for a tape: a buffer whose memory the next tape may get, when nobody refers to this one any more."""
     cdef char *start
     cdef Py_ssize_t size
+    cdef bint is_kept  # by the pool, for the next one
 
-    def __cinit__(self, Py_ssize_t size):
-        self.start, self.size = found(indygru_allocate(size), size), size
+    def __cinit__(self, Py_ssize_t size, bint is_kept=True):
+        self.start, self.size, self.is_kept = found(indygru_allocate(size), size), size, is_kept
 
     def __dealloc__(self):
-        if self.start is not NULL:
+        if self.start is NULL:
+            return
+        if self.is_kept:
             indygru_release(self.start)
+        else:
+            indygru_free(self.start)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.start, self.size, False, flags)

@@ -45,7 +45,7 @@ cdef class Steps:
         require(not has_overflow(self.n_layers, n_batch, max(self.n_inputs, self.n_units), self.n_units), "batch_size")
         self.n_threads, self.is_chosen, self.work = clamp_threads(n_threads), is_chosen, 0
         self.state_bytes = n_batch * self.n_units * self.itemsize
-        self.state_room, self.y_room = Room(self.n_layers * self.state_bytes), Room(self.state_bytes)
+        self.state_room, self.y_room = Room(self.n_layers * self.state_bytes, False), Room(self.state_bytes, False)
         self.state_data, self.y_data = self.state_room.start, self.y_room.start
         memset(self.state_data, 0, self.n_layers * self.state_bytes)
         memset(self.y_data, 0, self.state_bytes)

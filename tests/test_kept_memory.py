@@ -159,3 +159,11 @@ def test_idle_memory_is_given_back_before_an_allocation_fails(run_python, make):
             print("done")
     """
     assert run_python(code) == "done"
+
+
+def test_deleted_stream_leaves_no_idle_memory():
+    indygru_cpu.release_memory()
+    stream = IndyGRU(3, 4001, seed=0).stream(101)  # states of more than a megabyte
+    stream.push(np.random.default_rng(0).standard_normal((101, 3), dtype=np.float32))
+    del stream
+    assert indygru_cpu.release_memory() == 0
