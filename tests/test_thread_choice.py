@@ -1,4 +1,4 @@
-"""The number of threads of calls that do not say: by what they have taken, with trials that cost little."""
+"""Calls that name no number of threads choose one by measured costs; trials of other numbers cost little."""
 
 from __future__ import annotations
 
