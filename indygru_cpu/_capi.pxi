@@ -84,7 +84,7 @@ cdef int run_without(const indygru_call *call, Plan *p, Pass way, bint is_chosen
 
 
 cdef int forward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
-    """Threads are call.n_threads, or, if their number is chosen, at most as many."""
+    """Runs on call.n_threads threads; if is_chosen, call.n_threads is the upper limit of a choice."""
     cdef int status = check_run(call)
     if status == INDYGRU_DONE and not has(call.n_batch, call.h):
         status = INDYGRU_BAD_POINTER

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are the variables of a cell: under the names that savers give them.
+"""Finds the variables of a cell among the tensors of a checkpoint, under the names that savers give them.
 
 A saver may store a variable `enc/gates/kernel_w` as
 
@@ -121,7 +121,7 @@ def _pick_scope(reader: CheckpointReader, scope: str | None, names: Mapping[str,
             if rest == variable or (rest and not rest.endswith("/")):
                 continue
             found = rest[:-1]
-            if scope == found or (scope is not None and rest == ""):  # names= may give whole names, too
+            if scope == found or (scope is not None and rest == ""):  # names= may give full names, too
                 return scope
             counts[name] += part in (None, 0)
             if len(scopes) < _MAX_SCOPES:
@@ -159,9 +159,9 @@ def _no_cell(reader: CheckpointReader, names: Mapping[str, str], averages: bool)
 def _collect(
     reader: CheckpointReader, scope: str, names: Mapping[str, str], averages: bool
 ) -> dict[str, dict[int | None, tuple[str, TensorEntry]]]:
-    """Return the tensors of each of the six variables, by part; a name as it is goes before one with ":0"."""
+    """Return the tensors of each of the six variables, by part. A name without ":0" takes precedence."""
     wanted = {full_name(scope, stored): name for name, stored in names.items()}
-    # A name that names= gives may be whole, instead of one below the scope; the latter goes first.
+    # A name from names= may be a full name instead of one below the scope; the latter takes precedence.
     whole = {stored: name for name, stored in names.items() if stored not in wanted and stored != name}
     found: dict[str, dict[int | None, tuple[str, TensorEntry]]] = {name: {} for name in VARIABLE_NAMES}
     spare: dict[str, dict[int | None, tuple[str, TensorEntry]]] = {name: {} for name in VARIABLE_NAMES}
@@ -216,7 +216,7 @@ def _check_cell(scope: str, entries: Mapping[str, dict[str, TensorEntry]], dtype
 
 
 def _check_variable(name: str, parts: dict[str, TensorEntry], n_columns: int) -> Stored:
-    """Return a variable with its shape. Parts lie along the axis of which the cell's size is not a part's size."""
+    """Return a variable with its shape. Parts are joined along columns if a part has fewer columns than the cell."""
     shapes = [entry.shape for entry in parts.values()]
     first = shapes[0]
     if len(parts) == 1:

@@ -210,7 +210,7 @@ def _piece_key_start(name: str) -> bytes:
     Source: TensorFlow `core/util/saved_tensor_slice_util.cc`, EncodeTensorNameSlice, over the OrderedCode of
     `core/lib/strings/ordered_code.cc`: a number 0, the name, the rank, and for each axis start and length.
     """
-    escaped = name.encode(errors="replace").replace(b"\0", b"\0\xff")  # a byte 0xff would be too; UTF-8 has none
+    escaped = name.encode(errors="replace").replace(b"\0", b"\0\xff")  # 0xff would be escaped too, but UTF-8 has none
     return PIECE_MARK.encode() + escaped + b"\0\1"
 
 

@@ -1,6 +1,6 @@
 """The way from typed memoryviews to kernels: tiles over prange, time in chunks, BLAS.
 
-`_engine` is the caller of forward, backward and step. Its callers make the error texts; the functions here check every
+`_engine` calls forward, backward and step. The checks above it make the error texts. The functions here check every
 shape, stride and length once more, because a Python object may have changed since. Arrays are time-major and have a
 contiguous last axis. A call lays out a plan (_plan.pxi); then tiles run without the GIL, and none waits for another.
 """
@@ -76,7 +76,7 @@ cdef void backward_item(const Plan *p, ptrdiff_t index, char *scratch) noexcept 
 
 
 cdef void begin_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
-    """Of backward: its steps and lines, and whether its inputs and their gradients lie as matrices."""
+    """Sets backward's current chunk: steps, lines, and whether its inputs and their gradients lie as matrices."""
     cdef ptrdiff_t i, row
     p.now = run_of(p, 0, p.n_batch)
     p.now.first_step, p.now.n_steps, p.now_lines = first, steps, p.n_batch * steps
@@ -143,13 +143,13 @@ cdef bint has_overflow(ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs,
 
 
 cdef bint is_vector(const real[:] a, ptrdiff_t size) noexcept:
-    """Whether kernels can read so many numbers, one after the other."""
+    """Whether kernels can read `size` numbers of `a`: contiguous and aligned."""
     return (a.shape[0] >= size and (size <= 1 or a.strides[0] == sizeof(real))
             and (size == 0 or <uintptr_t> &a[0] % sizeof(real) == 0))
 
 
 cdef bint is_matrix(const real[:, :] a, ptrdiff_t rows, ptrdiff_t columns) noexcept:
-    """The same of rows, each contiguous."""
+    """The same for (rows, columns), each row contiguous."""
     if a.shape[0] < rows or a.shape[1] != columns:
         return False
     if rows * columns == 0:
@@ -159,8 +159,8 @@ cdef bint is_matrix(const real[:, :] a, ptrdiff_t rows, ptrdiff_t columns) noexc
 
 
 cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, ptrdiff_t columns) noexcept:
-    """The same of (steps, rows, columns) for the rows of a plan, or of (steps, 1, columns) where all rows lie one after
-    the other along the first axis."""
+    """The same for (steps, rows, columns) with the rows of a plan, or for (steps, 1, columns), in which the rows follow
+    each other along the first axis."""
     if a.shape[0] < extent or a.shape[2] != columns:
         return False
     if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.origins is NULL):
@@ -172,14 +172,14 @@ cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, pt
 
 
 cdef Array array_of_view(const real[:, :, :] a) noexcept:
-    """Rows that lie one after the other along the first axis begin at the same place."""
+    """With one row, the row stride is 0: rows of a ragged array differ in their origins alone."""
     return Array(<char *> &a[0, 0, 0], a.strides[0], 0 if a.shape[1] == 1 else a.strides[1])
 
 
 cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, const real[:, :] kernel,
                   const real[:] recurrent_kernel, const real[:] bias, int n_groups, int activation,
                   bint reproducible) except *:
-    """A plan without results, lengths and origins, of arguments that fit each other."""
+    """A plan without results, lengths and origins. Checks that the arguments fit each other."""
     cdef ptrdiff_t n_inputs = x.shape[2], n_units = recurrent_kernel.shape[0] // 3, n_batch = h.shape[0]
     cdef Plan p
     require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
@@ -200,7 +200,8 @@ cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, 
 
 
 cdef ptrdiff_t take_rows(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, ptrdiff_t extent) except -1:
-    """Copies of lengths and origins, of arrays with so many steps. The steps that the plan's arrays must have."""
+    """Copies lengths and origins into the plan, for arrays of `extent` steps. Returns how many steps the arrays of the
+    call must have."""
     cdef const ptrdiff_t *lengths_data = NULL
     cdef const ptrdiff_t *origins_data = NULL
     cdef int status
@@ -232,7 +233,7 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
             int activation, int n_threads, bint is_chosen, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
     None. T is n_steps. A row's step t lies at origins + t along the first axis; with origins, x and y may be
-    (S, 1, width), all rows one after the other. n_threads is the number, or, if it is_chosen here, the most.
+    (S, 1, width), all rows one after the other. n_threads is the number; if is_chosen, the upper limit of a choice.
     progress(steps done) is called from time to time."""
     cdef Plan p = plan_of(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
     cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
@@ -305,7 +306,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
              bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
              real[:, :] dkernel, real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
-    dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The rest as in forward."""
+    dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The other arguments are those of forward."""
     cdef Plan p = plan_of(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
     cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
     try:

@@ -56,7 +56,7 @@ class Passes(Weighted):
 
     @property
     def num_threads(self) -> int | None:
-        """Threads of a call that does not say; None chooses by the machine."""
+        """Threads of a call that names no number. None: each call chooses by measured costs."""
         return self._stack.num_threads
 
     @num_threads.setter
@@ -64,9 +64,9 @@ class Passes(Weighted):
         self._stack = self._stack.with_threads(check.num_threads(value))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the stack, which follows from the rest; a generator as its plain state.
+        """Everything except the stack, which follows from the rest. A generator becomes its plain state.
 
-        A pickle of a generator itself can be loaded by NumPy of the same major version only.
+        Only the same major version of NumPy can load a pickled generator.
         """
         state = self.__dict__ | {
             "num_threads": self.num_threads,
@@ -142,7 +142,7 @@ def _plain(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _generator(state: dict[str, Any]) -> np.random.Generator:
-    """The generator whose state `_plain` gave."""
+    """The generator with a state that `_plain` has returned."""
     bits = getattr(np.random, state["bit_generator"])()
     bits.state = state
     return np.random.Generator(bits)

@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def release() -> int:
-    """Give the memory that is kept for later calls back to the system.
+    """Return the memory that is kept for later calls to the system.
 
     Scratch, tapes and results of a megabyte or more stay with the process when nobody refers to them any more, at most
     192 MB of them. This is for a small container between two phases of work, and for a process before it forks
@@ -22,7 +22,7 @@ def release() -> int:
     Returns
     -------
     int
-        Bytes that were given back.
+        Bytes that were returned to the system.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any], zeroed: bool = False) -> A
         except MemoryError:
             if not _core.release_memory():
                 raise
-            return make(shape, dtype)  # idle blocks were what was missing
+            return make(shape, dtype)  # the released blocks may suffice
     found = np.frombuffer(memoryview(_core.Room(n_bytes)), dtype).reshape(shape)
     if zeroed:
         found.fill(0)

@@ -45,7 +45,7 @@ def shortened(text: object, limit: int = _MAX_VALUE) -> str:
     >>> shortened("a text of some length", 15)
     'a tex ... ength'
     """
-    # The repr of a collection or an integer is bounded, and fails for none.
+    # The repr of _REPR is bounded for collections and integers, and raises for none of them.
     found = _REPR.repr(text) if isinstance(text, _BOUNDED_REPR) else str(text)
     if len(found) <= limit:
         return found

@@ -52,10 +52,11 @@ cdef int forward_tiles(Plan *p, int n_threads, char *scratch) except -1 nogil:
 
 
 cdef ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) noexcept nogil:
-    """Chunks of as many steps as have at most so many lines, but of one step at least; ends (T + 1) OUT. Sets the most
-    steps and lines of a chunk. The number of chunks.
+    """Cuts the steps into chunks of at most `most_lines` lines, but of at least one step; ends (T + 1) OUT. Sets the
+    largest number of steps and of lines of a chunk. Returns the number of chunks.
 
-    Rows of very different lengths would otherwise make chunks of few lines: each costs a time that grows with the rows.
+    Chunks of a fixed number of steps would have few lines where most rows are over, and each chunk costs a time that
+    grows with the number of rows.
     """
     cdef ptrdiff_t row, step, lines = 0, first = 0, chunks = 0, active = p.n_batch
     memset(ends, 0, (p.n_steps + 1) * sizeof(ptrdiff_t))
@@ -73,7 +74,7 @@ cdef ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) noexcep
 
 
 cdef int lay_chunks(Plan *p) noexcept nogil:
-    """The chunks of steps that backward takes at once. A status of indygru_call.h."""
+    """Lays out the chunks of steps that backward takes at once. Returns a status of indygru_call.h."""
     cdef ptrdiff_t n_lines = lines_before(p, p.row_tiles)
     cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
     most_lines = min(most_lines, BACKWARD_LINES)
@@ -92,14 +93,14 @@ cdef int lay_chunks(Plan *p) noexcept nogil:
 
 
 cdef ptrdiff_t chunk_end(const Plan *p, ptrdiff_t chunk) noexcept nogil:
-    """Of its steps; of those before the first chunk, number -1, it is 0."""
+    """The first step after a chunk; 0 for chunk -1."""
     if chunk < 0:
         return 0
     return min((chunk + 1) * p.span, p.n_steps) if p.chunk_ends is NULL else p.chunk_ends[chunk]
 
 
 cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
-    """The chunks, and scratch for one of them, its sums zero; NULL: no memory."""
+    """Lays out the chunks and allocates scratch for one of them, with zeroed sums. NULL: there is no memory."""
     if lay_chunks(p) != INDYGRU_DONE:
         return NULL
     measure_scratch(p)
@@ -148,7 +149,7 @@ cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
 
 
 cdef void end_call(Plan *p, char *scratch) noexcept nogil:
-    """Gives back all memory that a plan has; scratch may be NULL."""
+    """Releases all memory of a plan; scratch may be NULL."""
     if scratch is not NULL:
         indygru_release(scratch)
     if p.chunk_ends is not NULL:
@@ -159,7 +160,7 @@ cdef void end_call(Plan *p, char *scratch) noexcept nogil:
 # Forward or backward: its scratch and the way through it, taken by run_in_python and by run_without (_capi.pxi).
 cdef struct Pass:
     job_kind_t kind
-    int times_forward  # the work
+    int times_forward  # its work, in forward passes
     char *(*begin)(Plan *, int) noexcept nogil
     int (*go)(Plan *, int, char *) except -1 nogil
 
@@ -168,12 +169,12 @@ cdef Pass BACKWARD = Pass(INDYGRU_BACKWARD_JOB, 3, begin_backward, backward_chun
 
 
 cdef double work_of_call(const Plan *p, Pass way) noexcept nogil:
-    """Multiply-adds, as work_of in _call.py."""
+    """Multiply-adds of the call, as by work_of in _call.py."""
     return 3.0 * way.times_forward * lines_before(p, p.row_tiles) * p.n_units * (p.group_inputs + UNIT_WORK)
 
 
 cdef int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:
-    """The number of threads, and the choice of it, which has none if there was nothing to choose."""
+    """Returns the number of threads. choice OUT: its n_threads is 0 if the number was not chosen."""
     choice.n_threads = 0
     if n_threads > 1 and is_chosen:
         choice[0] = indygru_choose_threads(way.kind, work_of_call(p, way), n_threads)
@@ -188,7 +189,7 @@ cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
 
 
 cdef void learn(const indygru_choice *choice, int n_threads) noexcept nogil:
-    """After a call that came to its end."""
+    """Records the cost of a call that has completed, if its number of threads was chosen, and the number itself."""
     if choice.n_threads:
         indygru_learn(choice)
     indygru_note_call(n_threads)

@@ -94,7 +94,7 @@ cdef struct Plan:
     ptrdiff_t scratch_size                       # of all threads
     long long round_end                          # nanoseconds: sums of doubles would raise the caller's exception flags
     ptrdiff_t *done                              # steps of each tile of forward, -1: some thread is at it
-    ptrdiff_t *begun                             # of each item's own tiles, how many lie before the first not begun
+    ptrdiff_t *begun                             # per item: how many of its own tiles precede the first unstarted one
 
 # A tile's place, its job, and the columns of the kernel that belong to it.
 cdef struct Tile:
@@ -104,7 +104,7 @@ cdef struct Tile:
     # of the scratch
     char *proj
     char *gates         # rebuilt ones, or one line that nobody wants
-    char *weights       # a tile's packed ones, or room for the micro-kernel's edge
+    char *weights       # the tile's packed weights, or scratch for the micro-kernel's edge
     const void **lines  # addresses of the run's inputs
     char *matrix        # those inputs as one matrix, for BLAS
     char *state         # rows of h, then one row for a y that nobody wants
@@ -165,10 +165,10 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
 
 
 cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *origins, ptrdiff_t extent) noexcept nogil:
-    """Takes lengths (B) and origins (B), or NULL, into private copies, and counts lines; `extent` is the number of
-    steps that the arrays have. A status of indygru_call.h.
+    """Copies lengths (B) and origins (B), either may be NULL, and counts lines; `extent` is the number of steps that
+    the arrays have. Returns a status of indygru_call.h.
 
-    The copies are checked, not the arguments: another thread may write into those at any time."""
+    The copies are checked, not the arguments, because another thread may write into the arguments at any time."""
     cdef ptrdiff_t i, row, numbers = 2 * p.n_batch + 2 * (p.row_tiles + 1), lines = 0
     if lengths is NULL:
         return INDYGRU_DONE
@@ -201,14 +201,14 @@ cdef void release_rows(Plan *p) noexcept nogil:
 
 
 cdef ptrdiff_t lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
-    """Lines of all rows before a row tile; those of all rows, if it is the one past the last."""
+    """Lines of all rows before a row tile. For row_tile == row_tiles these are the lines of all rows."""
     if p.lengths is NULL:
         return min(row_tile * p.tile_rows, p.n_batch) * p.n_steps
     return p.tile_lines[row_tile]
 
 
 cdef ptrdiff_t chunk_lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
-    """The same of backward's chunk."""
+    """The same within backward's chunk."""
     if p.lengths is NULL:
         return min(row_tile * p.tile_rows, p.n_batch) * p.now.n_steps
     return p.chunk_lines[row_tile]
@@ -249,7 +249,7 @@ cdef ptrdiff_t steps_done(const Plan *p) noexcept nogil:
 
 cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
                            ptrdiff_t steps) noexcept nogil:
-    """Of some rows and steps, in a time that grows with the rows: for those of a tile."""
+    """Lines of some rows and steps. Its time grows with the rows, so callers pass the rows of one tile."""
     cdef indygru_run run = run_of(p, row, n_rows)
     run.first_step, run.n_steps = first, steps
     return indygru_count_lines(&run)

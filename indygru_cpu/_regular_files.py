@@ -9,7 +9,7 @@ from io import BufferedReader
 
 
 class NotRegularFileError(OSError):
-    """What has the name of a file is something else; `text` says so without the name."""
+    """A path names something other than a regular file. `text` is the message without the path."""
 
     def __init__(self, number: int, text: str, path: str) -> None:
         super().__init__(number, text, path)
@@ -17,7 +17,7 @@ class NotRegularFileError(OSError):
 
 
 def open_regular(path: str) -> BufferedReader:
-    """Open a regular file to read it. Where it is a pipe, nobody waits for a process that writes into it.
+    """Open a regular file to read it. A pipe is refused without waiting for a process that writes into it.
 
     The descriptor is checked, not the name: another process may give the name to something else in between.
     """

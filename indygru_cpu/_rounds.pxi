@@ -61,8 +61,8 @@ cdef bint time_is_up(const Plan *p) noexcept nogil:
 
 
 cdef ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
-    """The first of an item's own tiles that no thread has begun, or -1. Nothing is a better choice, and so a call of
-    very many tiles does not look at all of them for each."""
+    """The first of an item's own tiles that no thread has begun, or -1. No other tile is a better choice, so a call of
+    very many tiles need not compare all of them for each claim."""
     cdef ptrdiff_t i, tiles = p.row_tiles * p.unit_tiles, first = ceil_div(item * tiles, p.n_items)
     for i in range(first + p.begun[item], ceil_div((item + 1) * tiles, p.n_items)):
         if look_at(&p.done[i]) == 0:

@@ -52,7 +52,7 @@ class VariableScope:
 
     @property
     def name(self) -> str:
-        """With the names of the scopes around it."""
+        """Name, with the names of the scopes around it."""
         return self._name
 
     @property
@@ -62,12 +62,12 @@ class VariableScope:
 
     @property
     def initializer(self) -> object:
-        """Of the kernels of cells inside that have none of their own."""
+        """Initialiser of the kernels of cells inside that have none of their own."""
         return self._initializer
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As set; no dtype of cells."""
+        """float32 unless set. Cells do not depend on it."""
         return self._dtype
 
     def reuse_variables(self) -> None:
@@ -272,7 +272,7 @@ class variable_scope:
                 frame, self._target, self._default_name, self._reuse, self._initializer, self._dtype
             )
             _open(frame, scope.name)
-        # What the original remembers for the next time that the same context manager is entered.
+        # The original keeps these for the next time that the same context manager is entered.
         if jump:
             scope = self._copied = self._copied or scope
         else:

@@ -121,7 +121,7 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_thr
 
 
 def release_memory():
-    """Give all blocks that are kept for later calls back to the system; their bytes."""
+    """Give all blocks that are kept for later calls back to the system. Returns their bytes."""
     return indygru_release_memory()
 
 
@@ -135,13 +135,13 @@ def is_forked():
 
 
 def last_threads():
-    """Of the last call of this thread; 0: there was none."""
+    """Threads of the last call of this thread, single steps on one thread not counted; 0: there was none."""
     return indygru_last_n_threads()
 
 
 def known_costs():
-    """What choices of a number of threads rest on: nanoseconds a multiply-add by the number of threads, for each job,
-    place, and class of work, which is log2 of the multiply-adds."""
+    """The measured costs by which numbers of threads are chosen, by job, class of work (log2 of the multiply-adds) and
+    place: nanoseconds per multiply-add, by the number of threads rounded up to a power of two."""
     jobs, places = ("forward", "backward", "step"), ("following", "alone")
     found = {}
     for job in range(INDYGRU_N_JOBS):
@@ -158,7 +158,8 @@ def forget_costs():
 
 
 def choose_threads(int job, double work, int most, bint follows, nanoseconds):
-    """For tests: a choice, as of a call that takes nanoseconds[its number of threads]. The number."""
+    """For tests: chooses a number of threads for a call that takes nanoseconds[number], records that, and returns the
+    number."""
     cdef indygru_choice choice
     if follows:
         indygru_note_call(1)

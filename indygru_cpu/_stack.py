@@ -46,7 +46,7 @@ class Stack(NamedTuple):
     reproducible: bool
     num_threads: int | None
     directions: int
-    most_threads: int | None = None  # of calls that do not say
+    most_threads: int | None = None  # of calls that name no number
 
     @classmethod
     def of(cls, layer: Weighted, arrays: dict[str, Array], num_threads: int | None) -> Stack:
@@ -55,7 +55,7 @@ class Stack(NamedTuple):
         return cls(weights, layer.groups, activation, layer.reproducible, num_threads, len(weights[0]))
 
     def with_threads(self, num_threads: int | None, otherwise: int | None = None) -> Stack:
-        """The same stack for so many threads; None is `otherwise`."""
+        """The same stack with this number of threads, or with `otherwise` if it is None."""
         num_threads = otherwise if num_threads is None else num_threads
         return self if num_threads == self.num_threads else self._replace(num_threads=num_threads)
 

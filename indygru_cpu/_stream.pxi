@@ -30,8 +30,8 @@ cdef class Steps:
     cdef char *y_data
 
     def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint is_chosen):
-        """The stack's weights are arrays of one dtype; n_batch is at least 1. n_threads is the number of a step, or, if
-        it is_chosen at each, the most."""
+        """The stack's weights are arrays of one dtype; n_batch is at least 1. n_threads is the number of threads of a
+        step; if is_chosen, it is the upper limit of a choice at each step."""
         cdef ptrdiff_t k, bytes, scratch = 0, weights = 0
         cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
@@ -97,21 +97,21 @@ cdef class Steps:
         """Pack kernels (D / groups, 3N), and copy recurrent kernels and biases (3N,), of a stack with the layers, sizes
         and dtype of the first."""
         cdef ptrdiff_t k
-        # What a memoryview says of an array stays so, whatever happens to the array.
+        # A memoryview keeps shape, strides and address, whatever is assigned to the array.
         views = [[memoryview(array) for array in weights] for (weights,) in stack.weights]
         require(len(views) == self.n_layers and stack.groups == self.plans[0].n_groups, "layer")
         self.enter()
         try:
             for k in range(self.n_layers):
                 self.check_weights(k, views[k])
-            for k in range(self.n_layers):  # nothing here can fail and leave a half
+            for k in range(self.n_layers):  # cannot fail, so weights are never half old, half new
                 self.pack(k, views[k])
             self._stack = stack
         finally:
             self.leave()
 
     cdef int check_weights(self, ptrdiff_t k, views) except -1:
-        """Of one layer: kernel (D / groups, 3N), recurrent kernel and bias (3N,)."""
+        """Check the weights of one layer: kernel (D / groups, 3N), recurrent kernel and bias (3N,)."""
         cdef ptrdiff_t columns = 3 * self.n_units
         shapes = ((self.plans[k].group_inputs, columns), (columns,), (columns,))
         for view, shape in zip(views, shapes):
@@ -130,11 +130,11 @@ cdef class Steps:
         for i in range(p.unit_tiles):
             tile = place_tile(p, 0, i, self.scratch)
             pack_weights(p, &tile, p.packed + i * p.weights_bytes)
-        p.kernel.data = NULL  # the array may go: steps read what is packed
+        p.kernel.data = NULL  # steps read the packed copy; the array may be freed
         return 0
 
     cdef int enter(self) except -1:
-        """Scratch and state are one thread's at a time. A thread of the parent process is no user in a forked child."""
+        """Claim scratch and state for one thread. In a forked child, a claim of the parent process does not count."""
         cdef ptrdiff_t user, now = indygru_fork_generation()
         if self.block is NULL:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")

@@ -1,9 +1,10 @@
 """How many threads a call may use, and why.
 
-As many as it asks for (`num_threads=`, or else the variable INDYGRU_CPU_NUM_THREADS). A call that does not say may use
-OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process may use, and its cgroup's share
-of processor time (both as they were when first asked), less the threads that calls of other Python threads have at
-work. Up to these the core chooses a number by what such calls have taken (csrc/choice.c).
+A call uses as many threads as it names (`num_threads=`, or else the variable INDYGRU_CPU_NUM_THREADS). A call that
+names no number may use OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process may use,
+and its cgroup's share of processor time (both as they were when first asked), less the threads that calls of other
+Python threads have at work. Up to this limit the core chooses a number by the measured costs of such calls
+(csrc/choice.c).
 
 A child made by fork after a parallel call stays serial, because OpenMP does not survive that. A small job stays serial,
 because a parallel region would save it microseconds.
@@ -30,7 +31,7 @@ LEAST_WORK = _core.LEAST_WORK
 #: Of all calls of a process that are at work at once.
 MOST_THREADS = _core.MOST_THREADS
 
-#: The number of threads of calls that do not say, in the environment; "auto", the default, chooses.
+#: The environment variable with the number of threads of calls that name none; "auto", the default, lets them choose.
 VARIABLE = "INDYGRU_CPU_NUM_THREADS"
 
 _warned_of_fork = False
@@ -45,25 +46,25 @@ class Choice:
 
 
 class Threads(NamedTuple):
-    """Threads of a call: the number, or, if the core chooses, the most."""
+    """Threads of a call: the number, or, if `is_chosen` in the core, its upper limit."""
 
     number: int
     is_chosen: bool
 
 
 class ThreadStatistics(NamedTuple):
-    """What calls of one kind have taken.
+    """Measured costs of calls of one kind.
 
     Attributes
     ----------
     job : str
         forward, backward, or step (of a stream).
     multiply_adds : tuple of float
-        The work of such a call, from and to.
+        The smallest work of such a call, and the bound that its work stays below.
     place : str
-        following, right after another call of the same Python thread, or alone.
+        following (directly after another call of the same Python thread) or alone.
     nanoseconds : dict of int to float
-        A moving average for each multiply-add, by the number of threads.
+        Moving averages of the time of one multiply-add, by the number of threads, rounded up to a power of two.
     """
 
     job: str
@@ -73,12 +74,12 @@ class ThreadStatistics(NamedTuple):
 
 
 def statistics() -> list[ThreadStatistics]:
-    """Tell what the numbers of threads of calls that do not say are chosen by.
+    """Return the measured costs by which calls that name no number of threads choose one.
 
     Returns
     -------
     list of ThreadStatistics
-        Of calls that had a choice since the process began.
+        One for each kind of call that has had a choice in this process.
 
     Examples
     --------
@@ -93,12 +94,15 @@ def statistics() -> list[ThreadStatistics]:
 
 
 def last_num_threads() -> int:
-    """Tell how many threads the last call of this Python thread ran on, forward, backward or step.
+    """Return the number of threads of the last call, forward or backward, that this Python thread has made.
+
+    Single steps that may use only one thread do not count, except for long steps of a stream. For a stack it is the
+    number of the last layer. Where the system lets no more threads start, a call runs on fewer than this number.
 
     Returns
     -------
     int
-        0 if there was no call. A call on several Python threads counts for the one that made it.
+        0 if there was no call.
 
     Examples
     --------
@@ -120,12 +124,12 @@ def _from_environment() -> int | None:
     return int(text)
 
 
-#: Read once.
+#: Read once, at import.
 _ENVIRONMENT = _from_environment()
 
 
 def asked(num_threads: int | None) -> int | None:
-    """The number that a call, or else the environment, asks for."""
+    """The number that a call, or else the environment, names; None if neither does."""
     return _ENVIRONMENT if num_threads is None else num_threads
 
 

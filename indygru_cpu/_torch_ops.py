@@ -157,7 +157,7 @@ class _Start(NamedTuple):
 
 
 def _array(name: str, tensor: Tensor | None) -> Any:
-    """A tensor's own memory, as far as its shape and strides reach; None of None.
+    """A tensor's own memory, after a check that its shape and strides stay inside; None for None.
 
     NumPy's view keeps the storage from being resized, so that what is compared here stays true.
     """
@@ -165,7 +165,7 @@ def _array(name: str, tensor: Tensor | None) -> Any:
         return None
     try:
         found: Array = tensor.numpy()
-    except RuntimeError:  # a negation that is still to be done, which is rare
+    except RuntimeError:  # a lazily negated tensor, which is rare
         tensor = tensor.resolve_neg()
         found = tensor.numpy()
     n_bytes, offset = tensor.untyped_storage().nbytes(), tensor.storage_offset()

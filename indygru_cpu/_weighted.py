@@ -23,7 +23,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-#: Options that the parameters' shapes follow from.
+#: Options that determine the parameters' shapes.
 _SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 
 
@@ -55,7 +55,7 @@ def checked_options(
     dropout: Any = 0.0, bidirectional: Any = False, activation: Any = "tanh", groups: Any = 1,
     reproducible: Any = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """All options of a layer, each checked, and of sizes that fit each other."""
+    """All options of a layer, after a check of each one and of sizes that must fit each other."""
     input_size = check.size(input_size, "input_size")
     hidden_size = check.integer(hidden_size, "hidden_size", 1, check.MOST_COLUMNS // 3)
     check.countable("input_size and hidden_size", (input_size, 3 * hidden_size))

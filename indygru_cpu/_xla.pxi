@@ -114,7 +114,7 @@ cdef void *tell_version(const XlaCallFrame *frame) noexcept nogil:
     return NULL
 
 
-# What a buffer must be. Of lengths, which may be left out, 0 is right too.
+# The dtype and shape that a buffer must have. `lengths` is optional, so a dimension of 0 is accepted for it.
 cdef struct Expected:
     const char *name
     int dtype
@@ -143,7 +143,7 @@ cdef const char *name_of(int dtype) noexcept nogil:
 
 
 cdef ptrdiff_t write_shape(char *text, ptrdiff_t room, int dtype, const int64_t *dims, ptrdiff_t rank) noexcept nogil:
-    """The bytes that it took, less than `room`."""
+    """Returns the bytes written, less than `room`."""
     cdef ptrdiff_t axis, size = min(room - 1, snprintf(text, room, "%s (", name_of(dtype)))
     for axis in range(rank):
         size += snprintf(text + size, room - size, "%lld%s", <long long> dims[axis], ", " if axis < rank - 1 else "")
@@ -154,7 +154,7 @@ cdef ptrdiff_t write_shape(char *text, ptrdiff_t room, int dtype, const int64_t 
 
 cdef void *fail_on(const XlaCallFrame *frame, const Expected *expected, const XlaBuffer *buffer,
                    ptrdiff_t n_axes) noexcept nogil:
-    """An error that names a buffer, what was expected, and what came."""
+    """An error that names the buffer, what was expected, and what was passed."""
     cdef char text[MESSAGE_BYTES]
     cdef ptrdiff_t size = snprintf(text, MESSAGE_BYTES, "indygru_cpu: %s: expected %s", expected.name,
                                    "" if n_axes == 0 else "axes of vmap, then ")
@@ -166,7 +166,7 @@ cdef void *fail_on(const XlaCallFrame *frame, const Expected *expected, const Xl
 
 cdef bint fits(const Expected *expected, const XlaBuffer *buffer, const XlaBuffer *like, ptrdiff_t n_axes,
                bint is_result) noexcept nogil:
-    """Whether a buffer has the axes of vmap, in full or, of an operand, of length 1, and then the expected ones."""
+    """Whether a buffer has the axes of vmap and then the expected ones. An operand's axes of vmap may have length 1."""
     cdef ptrdiff_t axis
     if buffer.dtype != expected.dtype or buffer.rank != n_axes + expected.rank:
         return False
@@ -180,9 +180,9 @@ cdef bint fits(const Expected *expected, const XlaBuffer *buffer, const XlaBuffe
 
 
 cdef void *check_frame(const XlaCallFrame *frame, bint is_backward) noexcept nogil:
-    """An error, or NULL: then all operands and results fit one configuration, and one options array.
+    """NULL if all operands and results fit one configuration and the options array is valid; otherwise an error.
 
-    A program can call a handler with whatever it likes, through jax.ffi.ffi_call.
+    Programs can call a handler with any buffers, through jax.ffi.ffi_call.
     """
     cdef ptrdiff_t i, n_axes, n_operands = N_OPERANDS if is_backward else AT_LENGTHS + 1
     cdef ptrdiff_t n_results = frame.results.size
@@ -360,7 +360,7 @@ cdef void *run_members(const XlaCallFrame *frame, bint is_backward, member_t run
     cdef ptrdiff_t n_batch = frame.operands.buffers[AT_X].dims[member.n_axes + 1]
     if n_batch == 0 and not is_backward:
         return NULL  # all results are empty, however many members there are
-    # Room for a private copy of a member's lengths, which indygru_forward and indygru_backward check and use.
+    # Space for the lengths of one member as ptrdiff_t, of which forward_call and backward_call check and use a copy.
     cdef ptrdiff_t n_lengths = frame.operands.buffers[AT_LENGTHS].dims[member.n_axes]
     cdef ptrdiff_t *lengths = <ptrdiff_t *> malloc((n_lengths + 1) * sizeof(ptrdiff_t))
     cdef int status = INDYGRU_NO_MEMORY if lengths is NULL else INDYGRU_DONE

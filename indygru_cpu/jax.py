@@ -123,7 +123,7 @@ def indygru(
 
 
 def _int32_lengths(lengths: Any, call: Call) -> jax.Array:
-    """The lengths as the handlers take them; none are an empty array."""
+    """The lengths as the handlers take them. Without lengths it is an empty array."""
     n_steps, most = call.sequences.n_steps, np.iinfo(np.int32).max
     if call.sequences.lengths is None:
         return jax.numpy.zeros(0, np.int32)
@@ -139,7 +139,7 @@ def _int32_lengths(lengths: Any, call: Call) -> jax.Array:
 def _varying_axes(arrays: Sequence[Any]) -> frozenset[str]:
     """Axes of a mesh along which some array differs from device to device, inside `jax.shard_map`."""
     found: frozenset[str] = frozenset()
-    for array in arrays if hasattr(jax, "typeof") else ():  # before JAX 0.6, types did not tell
+    for array in arrays if hasattr(jax, "typeof") else ():  # JAX before 0.6 has no types with axes
         kind = jax.typeof(array)
         found |= kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", found)
     return found

@@ -44,8 +44,9 @@ class IndyGRU(Passes):
     seed : int, sequence, Generator or None
         For `numpy.random.default_rng`, which draws the initial weights and what dropout drops.
     num_threads : int, optional
-        Threads of a call that does not say; None chooses by the machine. Results never depend on it. It is the only
-        argument that can be set later, as an attribute: the others are read-only.
+        Threads of a call that names no number. None: each call chooses by measured costs, see `thread_statistics`.
+        Results never depend on it. It is the only argument that can be set later, as an attribute: the others are
+        read-only.
     reproducible : bool
         Make the bits of a row depend on that row alone, not on the others in its batch.
 

@@ -227,13 +227,12 @@ def load_checkpoint(
     """
     if scope is not None and not isinstance(scope, str):
         raise TypeError(f"scope: expected a string, got {shown(scope)}")
-    if not isinstance(moving_averages, bool | np.bool_):
-        raise TypeError(f"moving_averages: expected True or False, got {shown(moving_averages)}")
+    averages = check.flag("moving_averages", moving_averages)
     stored = stored_names(names)
     target: np.dtype[Any] | None = None if dtype is None else check.dtype("dtype", dtype)
 
     def work(reader: CheckpointReader) -> CellVariables:
-        cell = find_cell(reader, scope, stored, bool(moving_averages), target)
+        cell = find_cell(reader, scope, stored, averages, target)
         variables = CellVariables.empty(cell.scope, cell.depth, cell.num_units, cell.dtype)
         read_into(reader, cell, [variable.value for variable in variables.variables])
         return variables

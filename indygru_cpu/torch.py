@@ -30,7 +30,7 @@ from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
 
 __all__ = ["IndyGRU"]
 
-#: Attributes that the shapes of the parameters follow from.
+#: Attributes that determine the parameters' shapes.
 _FIXED = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 
 

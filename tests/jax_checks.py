@@ -210,7 +210,7 @@ def test_dtypes_are_never_mixed_or_cast():
 
 
 @pytest.mark.parametrize("wrong", [-1, SHAPE[0] + 1, 2**32 + 3, 2**31, -(2**32) + 3])
-def test_lengths_that_cannot_be_raise(wrong):
+def test_lengths_out_of_range_raise(wrong):
     """Python knows the values of lists and NumPy's arrays; those of JAX are known when the call runs."""
     lengths = np.full(SHAPE[1], 3)
     lengths[2] = wrong
@@ -254,7 +254,7 @@ def test_lengths_and_states_overwritten_before_backward_change_nothing():
         helpers.assert_same_bits(jax.tree.map(np.asarray, found), {name: expected[name] for name in ("h0", *WEIGHTS)})
 
 
-def test_shapes_of_what_does_not_fit_into_memory():
+def test_eval_shape_allocates_no_arrays():
     """jax.eval_shape computes nothing, and so takes no memory of the arrays' sizes."""
     x = jax.ShapeDtypeStruct((10**6, 10**4, SHAPE[2]), DTYPE)
     y, h_n = jax.eval_shape(indygru, params_of(CASE), x)
@@ -271,7 +271,7 @@ def shard_map(function, **options):
 
 
 @pytest.mark.parametrize("varied", [("x", "h0", "lengths"), ("params",), ("h0",), ("lengths",), ()], ids=str)
-def test_shard_map(varied):
+def test_shard_map_gives_the_sums_and_gradients_of_one_device(varied):
     """Sums over devices, and their gradients, of what differs from device to device and of what is the same on all."""
     case = helpers.random_case((9, 6, 5, 4), DTYPE, ragged=True)
     given = {"params": params_of(case), "x": case.x, "h0": case.h0, "lengths": jnp.asarray(case.lengths)}

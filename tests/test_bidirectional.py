@@ -123,11 +123,11 @@ def test_outputs_states_and_gradients_are_those_of_the_original(name):
             np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-10)
 
 
-def test_all_cases_are_there():
+def test_data_holds_all_cases():
     assert CASES == ["full_f64", "lengths_f64", "time_major_f64"]
 
 
-def test_gradients_that_are_left_out_are_zeros(rng):
+def test_backward_without_some_gradients_takes_zeros(rng):
     x = rng.normal(size=(2, 3, 5))
     pair = IndyGRUCell(4), IndyGRUCell(4)
     outputs, _, tape = bidirectional_dynamic_rnn(*pair, x, [3, 1], dtype="float64", tape=True)
@@ -146,7 +146,7 @@ def test_gradients_that_are_left_out_are_zeros(rng):
     (((None, np.zeros((2, 3, 5))),), ValueError, r"d_outputs\[1\]: .*\(2, 3, 4\).*\(2, 3, 5\)"),
     (((None, np.zeros((2, 3, 4), "f4")),), TypeError, r"d_outputs\[1\] has dtype float32"),
 ])  # fmt: skip
-def test_gradients_that_do_not_fit(gradients, error, message):
+def test_backward_of_wrong_gradients_raises(gradients, error, message):
     _, _, tape = bidirectional_dynamic_rnn(
         IndyGRUCell(4), IndyGRUCell(4), np.zeros((2, 3, 5)), dtype="float64", tape=True
     )
@@ -180,7 +180,7 @@ def test_one_cell_for_both_directions_keeps_its_scope(rng):
     ({"time_major": "no"}, TypeError, "time_major: expected True or False, got 'no'"),
     ({"tape": 1}, TypeError, "tape: expected True or False, got 1"),
 ])  # fmt: skip
-def test_a_call_that_is_refused_builds_neither_cell(change, error, message):
+def test_bidirectional_dynamic_rnn_refused_builds_neither_cell(change, error, message):
     fw, bw = IndyGRUCell(4), IndyGRUCell(4)
     arguments = {"cell_fw": fw, "cell_bw": bw, "inputs": np.zeros((2, 3, 5)), "dtype": "float64", **change}
     with pytest.raises(error, match=message):

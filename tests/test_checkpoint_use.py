@@ -209,7 +209,7 @@ def test_overwriting_removes_data_files_of_this_checkpoint_only(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.data-00000-of-00001", "a.index", "checkpoint", *others}
 
 
-def test_overwriting_what_cannot_be_read(tmp_path):
+def test_overwriting_a_damaged_checkpoint_writes_a_new_one(tmp_path):
     (tmp_path / "a.index").write_bytes(b"damaged")
     write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
     assert read_variable(tmp_path / "a", "t") == 7
@@ -313,7 +313,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_refused(name, tmp_path, monkey
         read_variable(tmp_path / "a", "u")
 
 
-def test_a_pipe_is_no_checkpoint(tmp_path):
+def test_pipe_in_place_of_a_checkpoint_is_refused(tmp_path):
     """Neither one with the name of the prefix, where a V1 checkpoint would be, nor one named `checkpoint`."""
     os.mkfifo(tmp_path / "a")
     os.mkfifo(tmp_path / "checkpoint")

@@ -143,7 +143,7 @@ def test_load_checkpoint_parts_are_joined_along_either_axis(axis, tmp_path):
     (lambda stored: stored.pop("enc/candidate/kernel/part_2"), r"'enc/candidate/kernel': expected float32 of shape"),
     (lambda stored: stored.update({"enc/candidate/bias/part_1": np.zeros((2, 2), "f4")}), "parts do not fit together"),
 ])  # fmt: skip
-def test_load_checkpoint_parts_that_do_not_fit(damage, message, tmp_path):
+def test_load_checkpoint_parts_that_do_not_fit_raise(damage, message, tmp_path):
     cell = IndyGRUCell(6, name="enc")
     cell.build((None, 12))
     stored = {
@@ -175,7 +175,7 @@ def test_load_variable_takes_names_with_and_without_colon(expected):
             np.testing.assert_array_equal(found, expected[f"{prefix}:{name}"], strict=True)
 
 
-def test_load_variable_refused():
+def test_load_variable_of_a_wrong_name_raises():
     with pytest.raises(CheckpointError, match=r"no tensor 'rnn/cell/gates' among 6, but for example \['rnn/cell"):
         load_variable(prefix_of("half"), "rnn/cell/gates")
     with pytest.raises(TypeError, match="name: expected a string, got 7"):
@@ -184,7 +184,7 @@ def test_load_variable_refused():
         load_variable(prefix_of("object"), "_CHECKPOINTABLE_OBJECT_GRAPH")
 
 
-def test_list_variables_is_the_original_s_list():
+def test_list_variables_equals_the_list_of_the_original():
     """As `tf.train.list_variables` printed it for these files."""
     assert list_variables(prefix_of("partitioned")) == [
         ("rnn/cell/candidate/bias", [4]), ("rnn/cell/candidate/kernel", [3, 4]),

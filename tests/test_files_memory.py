@@ -184,7 +184,7 @@ def peak_memory(call):
 
 
 def most_memory(path):
-    return 4 * path.stat().st_size + 1.25 * 2**20
+    return 4 * path.stat().st_size + 2**20
 
 
 @pytest.mark.parametrize(("path", "build", "message"), BOMBS, indirect=["path"])

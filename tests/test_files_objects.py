@@ -79,7 +79,7 @@ def test_a_file_object_is_used_from_its_position(format):
 
 
 @by_format
-def test_file_objects_without_a_position(format):
+def test_pipe_round_trips(format):
     """A pipe is read as it comes."""
     ends = os.pipe()
     with open(ends[0], "rb") as source, open(ends[1], "wb") as target:
@@ -96,7 +96,7 @@ def test_file_objects_without_a_position(format):
 
 
 @by_format
-def test_other_file_objects(format):
+def test_spooled_and_zip_file_objects_round_trip(format):
     with tempfile.SpooledTemporaryFile() as file:
         _files.write(file, RICH, ARRAYS, format)
         file.seek(0)
@@ -135,13 +135,13 @@ class Slow(io.RawIOBase):
 
 
 @by_format
-def test_a_file_object_that_takes_a_part_at_a_time(format):
+def test_write_to_a_raw_file_object_continues_after_short_writes(format):
     slow = Slow()
     _files.write(slow, RICH, ARRAYS, format)
     assert slow.taken == written(format)
 
 
-def test_a_file_object_that_takes_no_more():
+def test_write_to_a_full_nonblocking_file_object_raises():
     with pytest.raises(BlockingIOError, match=r"path: expected a file object that blocks"):
         _files.write(Slow(most=70), RICH, ARRAYS, "npz")
 
@@ -166,7 +166,7 @@ def test_nothing_is_written_that_cannot_be_read():
 
 @by_format
 @pytest.mark.parametrize("name", ["layer", "layer.weights", ".npz", "layer.npz.bak"])
-def test_names_without_a_suffix(tmp_path, format, name):
+def test_path_without_a_known_suffix_needs_a_format(tmp_path, format, name):
     path = tmp_path / name
     with pytest.raises(WeightsError, match=r"path: expected a name that ends in .* pass format='npz' or 'safetensors'"):
         _files.write(path, RICH, ARRAYS)
@@ -178,7 +178,7 @@ def test_names_without_a_suffix(tmp_path, format, name):
 
 
 @pytest.mark.parametrize("format", ["", "NPZ", ".npz", "pt", 5, ("npz",)])
-def test_unknown_formats(format):
+def test_unknown_format_raises_value_error(format):
     for call in (lambda: _files.write(io.BytesIO(), RICH, ARRAYS, format), lambda: _files.read("layer.npz", format)):
         with pytest.raises(ValueError, match=r"format: expected 'npz' or 'safetensors', got "):
             call()
@@ -194,7 +194,7 @@ def test_a_format_that_contradicts_the_suffix(tmp_path):
     assert_read(_files.read(path, "npz"))
 
 
-def test_writing_without_a_format():
+def test_write_to_a_file_object_without_a_format_raises():
     memory = io.BytesIO()
     with pytest.raises(WeightsError, match=r"path: expected .* got 'BytesIO'; otherwise pass format="):
         _files.write(memory, RICH, ARRAYS)
@@ -202,13 +202,13 @@ def test_writing_without_a_format():
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\x80\x04N.", b"\0" * 8, b"\0" * 9, b"PK", b"x" * 2000])
-def test_first_bytes_of_neither_format(data):
+def test_read_of_unknown_first_bytes_raises_weights_error(data):
     with pytest.raises(WeightsError, match=r"path: expected a file object whose name ends in .*, got 'BytesIO'"):
         _files.read(io.BytesIO(data))
 
 
 @by_format
-def test_damaged_bytes(format):
+def test_read_of_truncated_bytes_raises_weights_error(format):
     data = written(format)
     for length in range(9, len(data), 97):
         with pytest.raises(WeightsError, match=r"^BytesIO: "):
@@ -219,20 +219,20 @@ def test_damaged_bytes(format):
 
 
 @pytest.mark.parametrize("path", [5, None, np.zeros(3), io.StringIO(), b"bytes".join, ["layer.npz"]])
-def test_what_is_no_file_object(path):
+def test_path_of_another_type_raises_type_error(path):
     for call in (lambda: _files.write(path, RICH, ARRAYS, "npz"), lambda: _files.read(path)):
         with pytest.raises(TypeError, match=f"path: expected a path, or a file object .*, got {type(path).__name__}"):
             call()
 
 
-def test_files_open_as_text(tmp_path):
+def test_file_open_in_text_mode_raises_type_error(tmp_path):
     with open(tmp_path / "layer.npz", "w+") as file:
         for call in (lambda: _files.write(file, RICH, ARRAYS), lambda: _files.read(file)):
             with pytest.raises(TypeError, match=r"open in binary mode.*got TextIOWrapper"):
                 call()
 
 
-def test_a_file_object_that_reads_no_bytes():
+def test_read_from_a_file_object_of_text_raises():
     class Text:
         def read(self):
             return "text"
@@ -241,7 +241,7 @@ def test_a_file_object_that_reads_no_bytes():
         _files.read(Text())
 
 
-def test_errors_of_a_file_object_are_its_own(tmp_path):
+def test_error_of_a_file_object_is_passed_on(tmp_path):
     with open(tmp_path / "layer.npz", "wb") as file, pytest.raises(io.UnsupportedOperation):
         _files.read(file)
     with open(tmp_path / "layer.npz", "rb") as file, pytest.raises(io.UnsupportedOperation):

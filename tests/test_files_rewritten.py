@@ -74,7 +74,7 @@ def is_one_of_them(layer):
 
 
 @pytest.mark.parametrize("second", ["a sound file", "shapes of another layer"])
-def test_rewritten_before_any_call(path, second):
+def test_load_of_a_file_rewritten_before_any_call_is_sound_or_refused(path, second):
     """At every place between two calls, so that no two readings of the same bytes can differ unnoticed."""
     first = bytes_of(path, FEW, ARRAYS[0])
     other = bytes_of(path, MANY if second == "a sound file" else FEW, ARRAYS[1])
@@ -91,7 +91,7 @@ def test_rewritten_before_any_call(path, second):
     assert (n_read < n_calls) == (path.suffix == ".npz" or second == "shapes of another layer")
 
 
-def test_rewritten_by_a_thread(path, run_python):
+def test_load_of_a_file_rewritten_by_a_thread_is_sound_or_refused(path, run_python):
     """At any time, also amid a read. A wrong shape may end the process."""
     code = """
         import os, sys, threading
@@ -134,7 +134,7 @@ def test_rewritten_by_a_thread(path, run_python):
 
 
 @pytest.mark.parametrize("change", [lambda array: array.T, lambda array: array.astype(np.float64)])
-def test_what_a_reader_returns_is_compared(path, change, monkeypatch):
+def test_arrays_of_a_reader_are_compared_with_the_configuration(path, change, monkeypatch):
     """Whatever a reader says of the arrays beforehand."""
     craft(path, text_of(FEW), ARRAYS[0])
     reader = (_files._npz if path.suffix == ".npz" else _files._safetensors).Reader

@@ -219,7 +219,7 @@ def test_arrays_that_change_meanwhile_are_written_as_they_were(path, monkeypatch
     assert_reads(path, PLAIN, random_arrays(PLAIN))
 
 
-def test_names_with_zero_bytes(path):
+def test_path_with_zero_bytes_raises_value_error(path):
     for call in (lambda name: _files.write(name, PLAIN, random_arrays(PLAIN)), _files.read):
         with pytest.raises(ValueError, match="path: expected a name without zero bytes"):
             call(f"a\0{path.name}")

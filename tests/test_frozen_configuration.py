@@ -10,7 +10,7 @@ import helpers
 import numpy as np
 import pytest
 
-from indygru_cpu import IndyGRU, _core
+from indygru_cpu import IndyGRU, _core, functional
 
 OPTIONS = {
     "input_size": 4000, "hidden_size": 1, "num_layers": 3, "bias": False, "batch_first": True, "dropout": 0.5,
@@ -150,8 +150,6 @@ def test_functional_state_overwritten_before_backward_changes_no_gradient():
     case = helpers.random_case((6, 4, 3, 5), np.float64)
     expected = case.run()
     given = case.copy()
-    from indygru_cpu import functional
-
     _, _, tape = functional.forward(*given.arguments, tape=True)
     overwritten(given.h0)
     found = functional.backward(tape, given.dy, given.dh_n)._asdict()
@@ -160,8 +158,6 @@ def test_functional_state_overwritten_before_backward_changes_no_gradient():
 
 @pytest.mark.parametrize("wrong", [5, "bar", object()])
 def test_progress_that_cannot_be_called_is_refused_before_anything_is_written(wrong):
-    from indygru_cpu import functional
-
     case = helpers.random_case((6, 4, 3, 5), np.float32)
     y, h = np.full((6, 4, 5), 7, np.float32), np.full((4, 5), 7, np.float32)
     with pytest.raises(TypeError, match="progress: expected"):
@@ -212,7 +208,7 @@ def arguments_of_core(name, dtype=np.float32):
     y, tape = random(6, 4, 5), random(11 * 15)
     if name == "step":
         return common | {"x": random(1, 4, 3), "n_groups": 1, "activation": 0}
-    options = {"n_groups": 1, "activation": 0, "n_threads": 1, "reproducible": False}
+    options = {"n_groups": 1, "activation": 0, "n_threads": 1, "is_chosen": False, "reproducible": False}
     if name == "forward":
         return common | {"y": y, "tape": tape, **sequences, "clear_padding": True, **options, "progress": None}
     gradients = {"dy": random(6, 4, 5), "dh": random(4, 5), "dx": random(6, 4, 3)}

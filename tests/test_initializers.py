@@ -349,7 +349,7 @@ def test_names_that_only_the_constructor_takes(name, cls, config):
     ({"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out"}},
      initializers.VarianceScaling(2.0, "fan_out")),
 ])  # fmt: skip
-def test_configurations(identifier, expected):
+def test_get_of_a_configuration_makes_the_initializer(identifier, expected):
     assert initializers.get(identifier) == expected
 
 
@@ -362,7 +362,7 @@ def test_configurations(identifier, expected):
     ({"class_name": "Constant", "config": {"foo": 1}}, TypeError, "foo"),
     ({"class_name": "Constant", "config": None}, TypeError, "config: expected a dict of arguments of Constant, got N"),
 ])  # fmt: skip
-def test_configurations_that_are_none(identifier, error, message):
+def test_get_of_a_wrong_configuration_raises(identifier, error, message):
     with pytest.raises(error, match=message):
         initializers.get(identifier)
 

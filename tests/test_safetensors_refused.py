@@ -52,13 +52,13 @@ def test_fields_of_an_entry(st_path, changes):
 
 
 @pytest.mark.parametrize("dtype", ["f32", "BF16", "F64", "", "F" * 500])
-def test_dtypes_that_do_not_fit_the_data(st_path, dtype):
+def test_wrong_dtype_with_data_of_another_size_is_refused(st_path, dtype):
     tensors(st_path, changed_header(bias_l0={"dtype": dtype}), data_of(ARRAYS))
     assert_refused(st_path, "damaged file: ")
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("BF16", [42]), ("F16", [42]), ("I32", [21]), ("U8", [84])])
-def test_dtypes_that_fit_the_data(st_path, dtype, shape):
+def test_wrong_dtype_with_data_of_its_size_is_refused(st_path, dtype, shape):
     tensors(st_path, changed_header(bias_l0={"dtype": dtype, "shape": shape}), data_of(ARRAYS))
     assert_refused(st_path, "'bias_l0': expected dtype float32, got '")
 
@@ -112,7 +112,7 @@ def test_a_header_of_another_kind(st_path, header):
 
 
 @pytest.mark.parametrize("metadata", [[], "x", {"configuration": 1}, {"configuration": PLAIN}])
-def test_metadata_of_another_kind(st_path, metadata):
+def test_metadata_of_another_type_is_refused(st_path, metadata):
     tensors(st_path, changed_header(__metadata__=None) | {"__metadata__": metadata}, data_of(ARRAYS))
     assert_refused(st_path, "damaged file: ")
 

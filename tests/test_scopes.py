@@ -210,7 +210,7 @@ def test_calls_of_cells_that_belong_to_no_scope_count_nothing():
     assert used().scope_name == "indy_gru_cell"
 
 
-def test_a_variable_that_could_not_be_named_so_is_refused():
+def test_variable_whose_name_is_no_scope_name_is_refused():
     root = get_variable_scope()
     with variable_scope("a"), variable_scope(root), pytest.raises(ValueError, match="_x/gates/kernel_w' is not a val"):
         used("_x")

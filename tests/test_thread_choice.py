@@ -1,4 +1,4 @@
-"""The number of threads of calls that do not say: by what they have taken, with trials that cost little."""
+"""Calls that name no number of threads choose one by measured costs; trials of other numbers cost little."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_one_slow_call_does_not_change_the_choice():
     assert chosen[200:].count(2) > 0.85 * 1800
 
 
-def test_choices_of_jobs_sizes_and_places_are_apart():
+def test_choices_of_jobs_sizes_and_places_are_independent():
     choose({1: 100 * US, 2: 60 * US}, 200)
     assert choose({1: 60 * US, 2: 900 * US}, 200, job=BACKWARD)[-20:].count(1) > 10
     assert choose({1: 60 * US, 2: 900 * US}, 200, work=64 * WORK)[-20:].count(1) > 10
@@ -117,7 +117,7 @@ def test_call_that_names_a_number_of_threads_gets_it():
 
 
 @needs_openmp
-def test_calls_that_name_no_number_are_learnt_from(monkeypatch):
+def test_calls_that_name_no_number_record_their_costs(monkeypatch):
     monkeypatch.setattr(_threads, "_without_fork", lambda: _threads.Choice(2, "test"))
     layer, x = large()
     for _ in range(30):

@@ -97,7 +97,7 @@ def test_attribute_that_decides_shapes_is_read_only(name):
     helpers.assert_same_bits(run(module, call_of(module)), before)
 
 
-def test_attributes_that_are_forced_raise_at_the_call(run_python):
+def test_attributes_set_through_dict_raise_at_the_call(run_python):
     """Python lets nobody stop a program from writing into `__dict__`; compiled code believes tensors alone."""
     code = """
         import torch
@@ -290,7 +290,7 @@ def test_packed_sequences_with_wrong_indices_raise(change, error, text):
 
 @pytest.mark.parametrize("options", [{}, BOTH])
 @pytest.mark.parametrize("which", ["input", "hx"])
-def test_what_the_backward_pass_needs_overwritten_in_place_raises(options, which):
+def test_input_or_hx_overwritten_before_backward_raises(options, which):
     module = module_of(**options)
     x, hx, *_ = call_of(module, requires_grad=False)
     y, _ = module(x, hx)

@@ -194,7 +194,7 @@ def test_leaving_scopes_out_of_order_raises_runtime_error_and_changes_nothing():
         outer.__exit__(None, None, None)
 
 
-def test_values_and_dtype_are_taken():
+def test_variable_scope_accepts_values_and_dtype():
     x = np.zeros(3)
     for values in ([x], x, ()):
         with variable_scope(None, "d", values, "ones", reuse=None, dtype="float64") as scope:
@@ -234,7 +234,7 @@ def test_a_scope_of_another_first_character_can_be_left_but_not_entered_at_the_o
         pass
 
 
-def test_what_is_opened_in_a_scope_that_was_come_back_to_is_forgotten():
+def test_names_opened_in_a_reentered_scope_are_forgotten():
     root = get_variable_scope()
     with variable_scope(root):
         first = used()

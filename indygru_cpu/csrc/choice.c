@@ -1,11 +1,12 @@
-/* How many threads a call runs on, chosen by what such calls have taken in this process.
+/* Chooses the number of threads of a call by the measured costs of such calls in this process.
  *
- * Whether more threads pay depends on the place of a call: on how long the helpers have slept, and on what other
- * libraries' threads do with the processors. Results have the same bits for any number of threads, so a trial shows in
- * the time alone, and that is bounded: another number is tried again only when what the last trial lost is a small part
- * of the time that such calls have taken since.
+ * Whether more threads pay depends on the place of a call: on how long the helpers have slept, and on the processors
+ * that other libraries' threads occupy. Results have the same bits for any number of threads, so a trial of another
+ * number costs time only. That cost is bounded: a number is tried again only when the loss of its last trial is a small
+ * part of the time that such calls have taken since.
  *
- * Numbers are read and written one by one, without a lock: two threads that choose at the same time may lose a cost.
+ * Each number is read and written atomically, without a lock: if two threads choose at the same time, one of the two
+ * measurements may be lost.
  */
 #include "indygru_kernels.h"
 
@@ -13,21 +14,21 @@ enum {
     N_SIZES = INDYGRU_N_WORK_CLASSES,
     SPACING = 8,              /* calls from one trial to the next, at least */
     FIRST_SPACING = 2,        /* before the first trial of a number */
-    LONG_TRIAL = 3,           /* calls of a trial where calls follow each other: the first one wakes the helpers */
+    LONG_TRIAL = 3,           /* calls of a trial where calls follow each other: the first wakes the helpers */
     AWAKE = 300 * 1000,       /* nanoseconds after a call within which the next one follows it */
-    COMPANY = 3 * 1000 * 1000 /* nanoseconds for which callers that take turns are taken to go on */
+    COMPANY = 3 * 1000 * 1000 /* nanoseconds after a change of the calling thread in which another caller is expected */
 };
 static const double LOSS = 0.04; /* part of the time that trials may lose */
 static const double NEAR = 1.04; /* costs within this factor are equal: fewer threads win */
-static const double FRESH = 0.6; /* weight of a trial's cost: what is known is older */
+static const double FRESH = 0.6; /* weight of a trial's cost: the known cost is old */
 static const double USUAL = 0.2; /* weight of the cost of the number in use */
-static const double OUTLIER = 4; /* a cost above this many times what is known counts as that: something came between */
-static const double BAD = 2;     /* a trial that costs this many times the best number's ends early */
+static const double OUTLIER = 4; /* costs count at most this many times the known one: calls may be interrupted */
+static const double BAD = 2;     /* a trial ends early if it costs this many times the best number */
 
 typedef struct {
     double cost[INDYGRU_N_ARMS]; /* nanoseconds a multiply-add, a moving average; 0: not tried */
     double loss[INDYGRU_N_ARMS]; /* nanoseconds that the last trial lost */
-    double budget, lost;         /* nanoseconds that the next trial may lose; that this one has lost */
+    double budget, lost;         /* nanoseconds that the next trial may lose; that the current one has lost */
     int since;                   /* calls since the last trial */
     int trial_arm, trial_left;   /* calls that the trial still has */
 } statistics;
@@ -107,7 +108,7 @@ static int choose_arm(statistics *s, int n_arms, int place)
     return arm;
 }
 
-/* Whether threads have called by turns just now: another one is likely to call before this call is over. */
+/* Whether several threads have called in turns just now, so that another one is likely to call during this call. */
 static int is_in_company(long long now) { return now - __atomic_load_n(&last_change, __ATOMIC_RELAXED) <= COMPANY; }
 
 indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most)
@@ -132,7 +133,7 @@ static void learn_cost(double *known, double cost, double weight)
     put(known, cost);
 }
 
-/* The trial's calls are over: what it has cost and lost, and nothing may be lost before as much has been earned. */
+/* Ends a trial: records its cost and loss, and empties the budget, from which the next trial is paid. */
 static void end_trial(statistics *s, int arm, double cost)
 {
     double lost = get(&s->lost);

@@ -143,7 +143,7 @@ char *indygru_allocate(ptrdiff_t size);
 void indygru_release(char *start);
 void indygru_free(char *start);
 
-/* Frees all kept blocks; how many bytes that were. */
+/* Frees all kept blocks and returns their bytes. */
 ptrdiff_t indygru_release_memory(void);
 
 /* Scratch of a single step: from a few static blocks, so that a step allocates nothing and needs little stack; where
@@ -155,7 +155,7 @@ void indygru_release_step_scratch(char *scratch);
 /* OpenBLAS has a fixed number of work buffers: this many callers stay far below it. */
 #define INDYGRU_MOST_SEATS INDYGRU_MAX_THREADS
 
-/* The helpers that OpenMP keeps for one calling thread: who they are, and where they may run. */
+/* The helpers that OpenMP keeps for one calling thread: their thread ids and affinity masks. */
 typedef struct indygru_team indygru_team;
 
 /* Once, at import; 0 on success. `start_helpers` makes OpenMP start the threads of a team of n_threads, which enter it,
@@ -178,16 +178,16 @@ void indygru_leave_seats(int n_threads);
 /* Whether this process is the child of a fork that OpenMP's threads did not survive, so that it must stay serial. */
 int indygru_is_forked(void);
 
-/* At least 1; another number in a forked child than in its parent. */
+/* At least 1. A forked child has another number than its parent. */
 ptrdiff_t indygru_fork_generation(void);
 
 /* The processor that the calling thread is on; -1 where that cannot be told. */
 int indygru_processor(void);
 
-/* The calling thread's; NULL: it has none yet, or there was no memory. */
+/* The calling thread's team. NULL: it has none yet, or there was no memory. */
 indygru_team *indygru_own_team(void);
 
-/* A helper, number i of at least 1, tells the team who it is. */
+/* Called by helper i (from 1 on): notes its thread id in the team. */
 void indygru_enter_team(indygru_team *team, int i);
 
 /* Moves the calling helper off a processor, if it is on that one and may run on others. */
@@ -195,7 +195,7 @@ void indygru_leave_processor(const indygru_team *team, int i, int processor);
 
 long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
 
-/* How many threads a call runs on that does not say (choice.c). */
+/* The number of threads of a call that names none (choice.c). */
 enum indygru_job { INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS };
 enum indygru_call_place { INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES }; /* right after a call, or later */
 #define INDYGRU_N_WORK_CLASSES 64                                               /* powers of two of multiply-adds */
@@ -209,18 +209,18 @@ typedef struct {
     long long start;
 } indygru_choice;
 
-/* The number of threads, from 1 to `most`, for so many multiply-adds, and when the call began. */
+/* Chooses a number of threads from 1 to `most` for a call of `work` multiply-adds, and notes when the call began. */
 indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most);
 
-/* Takes note of the time since the choice. A call that an error has ended teaches nothing. */
+/* Records the time since the choice. Not for calls that an error has ended. */
 void indygru_learn(const indygru_choice *choice);
 
-/* At the end of each call of the calling thread, chosen or not. */
+/* Called at the end of each call, whether its number of threads was chosen or not. */
 void indygru_note_call(int n_threads);
-void indygru_forget_call(void);   /* as if it had been long ago, for tests */
+void indygru_forget_call(void);   /* for tests: makes the last call of this thread one of long ago */
 int indygru_last_n_threads(void); /* 0: there was no call */
 
-/* Nanoseconds a multiply-add; 0: not tried. */
+/* Nanoseconds per multiply-add; 0: not tried. */
 double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm);
 void indygru_forget_costs(void);
 

@@ -108,7 +108,7 @@ char *indygru_allocate(ptrdiff_t size)
     if (size > PTRDIFF_MAX - 2 * LINE)
         return NULL;
     block = get_block(size);
-    if (!block && indygru_release_memory()) /* idle blocks may be what is missing */
+    if (!block && indygru_release_memory()) /* the released blocks may suffice */
         block = get_block(size);
     if (!block)
         return NULL;

@@ -20,7 +20,7 @@ static int forking;            /* forks that wait for seats, or are being made *
 static int forked, survives_fork;
 static ptrdiff_t fork_generation = 1;
 static int (*start_helpers)(int, indygru_team *), (*end_helpers)(void);
-static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* who tries and then starts threads */
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* held during trial and start of threads */
 
 static int take_free_seats(int wanted, int least)
 {
@@ -58,8 +58,8 @@ void indygru_rest(void)
 /* What is known of the helpers that OpenMP keeps for one calling thread. */
 struct indygru_team {
     int n_helpers;      /* that OpenMP keeps */
-    int n_at_work;      /* helpers of the work that is done now */
-    long long last_end; /* of a team's work */
+    int n_at_work;      /* helpers in the current work */
+    long long last_end; /* when the team's last work ended */
 #ifdef __linux__
     struct {
         pid_t id;          /* of the thread; 0: unknown */
@@ -83,7 +83,7 @@ static indygru_team *new_team(void)
     return NULL;
 }
 
-/* When a thread ends, so do its helpers. */
+/* Runs when a thread ends. Its helpers end with it. */
 static void forget_team(void *own)
 {
     indygru_team *team = own;
@@ -98,16 +98,16 @@ static void forget_team(void *own)
 #ifdef __linux__
 
 enum {
-    AWAKE = 100 * 1000, /* nanoseconds after a team's work within which its helpers have not slept */
-    SLICE = 100 * 1000, /* nanoseconds, the least that the system takes */
+    AWAKE = 100 * 1000, /* nanoseconds after a team's work in which its helpers do not sleep yet */
+    SLICE = 100 * 1000, /* nanoseconds: the shortest time slice that Linux accepts */
     MOST_PLACED = 16    /* helpers: a change of mask costs a third of a microsecond for each */
 };
 
 int indygru_processor(void) { return sched_getcpu(); }
 
-/* The calling helper asks for short time slices. Where it shares its processor with a thread that waits in a loop, as
- * OpenBLAS's do for long after a product, it is on in turns of a tenth of a millisecond, not of three: so nobody waits
- * for three milliseconds for its last item. Its share stays the same. Linux heeds this since 6.12. */
+/* The calling helper asks for short time slices. Where it shares its processor with a spinning thread, such as those of
+ * OpenBLAS for long after a product, both run in turns of 0.1 ms instead of 3 ms, so a call does not wait 3 ms for the
+ * helper's last item. The helper's share of time stays the same. Linux follows this request from 6.12 on. */
 static void shorten_slices(void)
 {
     struct {
@@ -142,8 +142,8 @@ static int leave_out(pid_t id, const cpu_set_t *allowed, int processor, int n)
     return CPU_COUNT(&others) >= n && sched_setaffinity(id, sizeof others, &others) == 0;
 }
 
-/* A helper of the team may have ended, where another library shares this OpenMP and has used fewer threads: the system
- * may have given its id to another process. */
+/* A helper of the team may have ended, if another library shares this OpenMP and has used fewer threads. The system may
+ * then have given its id to a thread of another process. */
 static int is_of_this_process(pid_t id) { return id && syscall(SYS_tgkill, getpid(), id, 0) == 0; }
 
 static void place_helpers(indygru_team *team, int n)
@@ -208,7 +208,7 @@ static void *wait_at_gate(void *own)
     return NULL;
 }
 
-/* Waits for a thread's end. The system counts a thread against its limits for a moment after pthread_join returns. */
+/* Waits for a thread's end. Linux counts the thread against its limits for a moment after pthread_join returns. */
 static void wait_for_end(const trial *it)
 {
     pthread_join(it->thread, NULL);
@@ -236,8 +236,8 @@ static int try_threads(int wanted)
     return n;
 }
 
-/* Starts up to `missing` further helpers for the calling thread; how many cannot be started.
- * One thread of the process at a time: between its trial and its start no other call takes what it has found. */
+/* Starts up to `missing` further helpers for the calling thread. Returns how many cannot be started.
+ * The lock makes trial and start one step: no other call of the process starts threads in between. */
 static int start_missing(int missing, indygru_team *team)
 {
     pthread_mutex_lock(&starting);

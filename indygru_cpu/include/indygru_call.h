@@ -9,8 +9,8 @@
  *     int indygru_step(const indygru_call *call);       n_steps and lengths are not read; starts no thread, and
  *                                                       allocates nothing while at most 16 threads are in a step
  *
- * The caller owes arrays of the sizes that the call states, which nobody frees while it runs. `lengths` are copied
- * first, and the copy is checked and used: who writes into them meanwhile changes nothing.
+ * The caller must pass arrays of the sizes that the call states, and must not free them while it runs. `lengths` are
+ * copied first, and the copy is checked and used, so writing into them during the call changes nothing.
  *
  * Each returns a status, and with another one than INDYGRU_DONE has written nothing. They need no GIL, and may be
  * called from several threads at a time with arrays of their own. Results have the same bits for any number of threads.
