@@ -78,7 +78,7 @@ cdef int run_without(const indygru_call *call, Plan *p, Pass way, bint is_chosen
         else:
             begin_round(p)
             way.go(p, n_threads, scratch)
-            learn(&choice, n_threads)
+            learn(&choice, p.n_granted)
     end_call(p, scratch)
     return status
 

@@ -169,7 +169,7 @@ def _collect(
         for targets, names_there in ((found, wanted), (spare, whole)):
             if variable in names_there:
                 parts = targets[names_there[variable]]
-                if len(parts) < _MAX_PARTS:
+                if len(parts) <= _MAX_PARTS:  # one too many is refused when they are joined
                     parts.setdefault(part, (tensor, entry))
     return {name: found[name] or spare[name] for name in VARIABLE_NAMES}
 
@@ -178,6 +178,8 @@ def _join(name: str, parts: dict[int | None, tuple[str, TensorEntry]]) -> dict[s
     """Return the tensors that make up a variable, in their order."""
     if None in parts:
         return dict([parts[None]])
+    if len(parts) > _MAX_PARTS:
+        raise CheckpointError(f"variable {shown(name)}: expected at most {_MAX_PARTS} parts, got more")
     found = sorted(part for part in parts if part is not None)
     if found != list(range(len(found))):
         raise CheckpointError(f"variable {shown(name)}: expected parts from part_0 on, got {listed(found)}")

@@ -124,6 +124,7 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.in_python, p.steps_told = False, 0
     p.clear_padding = False
     p.span = p.span_lines = 0
+    p.n_granted = 1
     p.processor = -1
     return p
 

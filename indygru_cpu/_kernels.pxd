@@ -102,5 +102,5 @@ cdef extern from "indygru_kernels.h" nogil:
     void indygru_note_call(int n_threads)
     void indygru_forget_call()
     int indygru_last_n_threads()
-    double indygru_known_cost(job_kind_t job, int work_class, call_place_t place, int arm)
+    double indygru_known_cost(job_kind_t job, int work_class, call_place_t place, int arm, int *n_threads)
     void indygru_forget_costs()

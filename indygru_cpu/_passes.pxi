@@ -207,7 +207,7 @@ cdef int run_in_python(Plan *p, Pass way, int n_threads, bint is_chosen) except 
         with nogil:
             way.go(p, n_threads, scratch)
         look_around(p)
-        learn(&choice, n_threads)
+        learn(&choice, p.n_granted)
     finally:
         end_call(p, scratch)
     return 0

@@ -88,6 +88,7 @@ cdef struct Plan:
     ptrdiff_t next_item, n_items, steps_told     # of a round
     ptrdiff_t processor                          # of the calling thread, in its last item
     indygru_team *team                           # its helpers, or NULL: it has none
+    int n_granted                                # most threads that a team of the call has had
     ptrdiff_t lap                                # steps of a tile that forward takes at once
     bint in_python                               # whether to look for signals between rounds
     PyObject *progress                           # called with steps_done, or NULL

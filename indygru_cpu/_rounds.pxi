@@ -136,6 +136,7 @@ cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *
     while p.next_item < n_items:
         team = take_team(p, n_threads, blas)
         p.team = indygru_own_team() if team > 1 else NULL
+        p.n_granted = max(p.n_granted, team)
         play_round(p, job, team, scratch)
         indygru_leave_seats(team)
         if time_is_up(p):

@@ -140,16 +140,18 @@ def last_threads():
 
 
 def known_costs():
-    """The measured costs by which numbers of threads are chosen, by job, class of work (log2 of the multiply-adds) and
-    place: nanoseconds per multiply-add, by the number of threads rounded up to a power of two."""
+    """What choices of a number of threads rest on: nanoseconds a multiply-add by the number of threads, for each job,
+    class of work, which is log2 of the multiply-adds, and place."""
     jobs, places = ("forward", "backward", "step"), ("following", "alone")
+    cdef int job, work_class, place, arm, n_threads = 0
     found = {}
     for job in range(INDYGRU_N_JOBS):
         for work_class in range(INDYGRU_N_WORK_CLASSES):
             for place in range(INDYGRU_N_PLACES):
-                costs = {1 << arm: indygru_known_cost(job, work_class, place, arm) for arm in range(INDYGRU_N_ARMS)}
-                if any(costs.values()):
-                    found[jobs[job], work_class, places[place]] = {n: cost for n, cost in costs.items() if cost}
+                for arm in range(INDYGRU_N_ARMS):
+                    cost = indygru_known_cost(job, work_class, place, arm, &n_threads)
+                    if cost:
+                        found.setdefault((jobs[job], work_class, places[place]), {})[n_threads] = cost
     return found
 
 

@@ -114,6 +114,7 @@ cdef class Steps:
         """Check the weights of one layer: kernel (D / groups, 3N), recurrent kernel and bias (3N,)."""
         cdef ptrdiff_t columns = 3 * self.n_units
         shapes = ((self.plans[k].group_inputs, columns), (columns,), (columns,))
+        require(len(views) == len(shapes), "layer")
         for view, shape in zip(views, shapes):
             require(view.format == ("d" if self.itemsize == sizeof(double) else "f") and view.shape == shape
                     and view.c_contiguous, "layer")

@@ -200,7 +200,11 @@ def _without_fork() -> Choice:
 
 def default() -> Choice:
     """The number of threads of a call that asks for none while no other is at work, and the reason."""
-    return Choice(1, "child of a fork") if _core.is_forked() else _without_fork()
+    if _core.is_forked():
+        return Choice(1, "child of a fork")
+    if _ENVIRONMENT is not None and _core.openmp_threads():
+        return Choice(min(_ENVIRONMENT, MOST_THREADS), VARIABLE)
+    return _without_fork()
 
 
 def warn_of_fork() -> None:

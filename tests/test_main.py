@@ -26,7 +26,7 @@ def test_info_json(capsys):
         "version": indygru_cpu.__version__,
         "tier": {"in_use": _core.tier_in_use(), "available": list(_core.tiers())},
         "openmp": {"built_in": _core.openmp_threads() > 0, "maximum": _core.openmp_threads()},
-        "threads": {"count": threads.count, "reason": threads.reason},
+        "threads": {"count": threads.count, "reason": threads.reason, "chosen_up_to_count": True},
         "l2_bytes": _core.l2_bytes(),
         "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},
         "numpy": np.__version__,
@@ -78,6 +78,16 @@ def test_python_m_follows_the_environment(tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["tier"]["in_use"] == "baseline"
     assert not done.stderr
+
+
+def test_info_tells_the_number_of_threads_that_the_environment_fixes(tmp_path):
+    variables = {"PYTHONPATH": helpers.package_path(), _threads.VARIABLE: "3"}
+    command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
+    done = subprocess.run(
+        command, env=helpers.clean_environment(**variables), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    expected = {"count": 3, "reason": _threads.VARIABLE} if _core.openmp_threads() else {"count": 1}
+    assert (json.loads(done.stdout)["threads"] | {"chosen_up_to_count": False}).items() >= expected.items()
 
 
 def test_version(capsys):

@@ -216,3 +216,46 @@ def test_calls_are_right_where_the_system_has_no_masks(run, tmp_path):
         helpers.run_python(textwrap.dedent(prepared) + textwrap.dedent(code), folder=tmp_path, LD_PRELOAD=str(library))
         == "-1"
     )
+
+
+@needs_two
+def test_helpers_ask_for_short_time_slices_and_the_caller_does_not(run):
+    """Where the system has slices of each thread; the policy and the nice value stay."""
+    code = """
+    import ctypes, platform, struct
+    numbers = {"x86_64": (314, 315), "aarch64": (274, 275)}.get(platform.machine())
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def attributes(thread):
+        "Policy, nice value and slice."
+        record = ctypes.create_string_buffer(48)
+        if not numbers or libc.syscall(numbers[1], thread, record, 48, 0):
+            return None
+        _, policy, _, nice, _, runtime, _, _ = struct.unpack("IIQiIQQQ", record.raw)
+        return policy, nice, runtime
+
+    def has_slices():
+        "Asks for another one, in a thread of its own."
+        found = []
+
+        def ask():
+            record = ctypes.create_string_buffer(struct.pack("IIQiIQQQ", 48, 0, 0, 0, 0, 700_000, 0, 0), 48)
+            libc.syscall(numbers[0], 0, record, 0)
+            found.append(attributes(0)[2] == 700_000)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        return found[0]
+
+    before = attributes(0)
+    os.nice(3)
+    layer(x, num_threads=3)
+    helpers = [attributes(thread) for thread in masks() if thread != os.getpid()]
+    if before is None or not has_slices():
+        print("done")
+    else:
+        assert attributes(0) == (before[0], before[1] + 3, before[2]), attributes(0)
+        print("done" if helpers == [(before[0], before[1] + 3, 100_000)] * 2 else helpers)
+    """
+    assert run(code) == "done"

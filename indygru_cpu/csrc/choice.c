@@ -12,21 +12,24 @@
 
 enum {
     N_SIZES = INDYGRU_N_WORK_CLASSES,
-    SPACING = 8,              /* calls from one trial to the next, at least */
-    FIRST_SPACING = 2,        /* before the first trial of a number */
-    LONG_TRIAL = 3,           /* calls of a trial where calls follow each other: the first wakes the helpers */
-    AWAKE = 300 * 1000,       /* nanoseconds after a call within which the next one follows it */
-    COMPANY = 3 * 1000 * 1000 /* nanoseconds after a change of the calling thread in which another caller is expected */
+    SPACING = 8,                   /* calls from one trial to the next, at least */
+    FIRST_SPACING = 2,             /* before the first trial of a number */
+    LONG_TRIAL = 3,                /* calls of a trial where calls follow each other: the first wakes the helpers */
+    FOLLOWING_WITHIN = 300 * 1000, /* nanoseconds after a call within which the next one follows it */
+    ALTERNATION = 3 * 1000 *
+        1000 /* nanoseconds after a change of the calling thread in which another caller is expected */
 };
-static const double LOSS = 0.04; /* part of the time that trials may lose */
-static const double NEAR = 1.04; /* costs within this factor are equal: fewer threads win */
-static const double FRESH = 0.6; /* weight of a trial's cost: the known cost is old */
-static const double USUAL = 0.2; /* weight of the cost of the number in use */
-static const double OUTLIER = 4; /* costs count at most this many times the known one: calls may be interrupted */
-static const double BAD = 2;     /* a trial ends early if it costs this many times the best number */
+static const double MAX_LOSS = 0.04;    /* part of the time that trials may lose */
+static const double TIE_FACTOR = 1.04;  /* costs within this factor are equal: fewer threads win */
+static const double TRIAL_WEIGHT = 0.6; /* weight of a trial's cost: the known cost is old */
+static const double USE_WEIGHT = 0.2;   /* weight of the cost of the number in use */
+static const double OUTLIER_FACTOR =
+    4;                                /* costs count at most this many times the known one: calls may be interrupted */
+static const double ABORT_FACTOR = 2; /* a trial ends early if it costs this many times the best number */
 
 typedef struct {
     double cost[INDYGRU_N_ARMS]; /* nanoseconds a multiply-add, a moving average; 0: not tried */
+    int threads[INDYGRU_N_ARMS]; /* that calls of the arm had: fewer than its power of two, where there are no more */
     double loss[INDYGRU_N_ARMS]; /* nanoseconds that the last trial lost */
     double budget, lost;         /* nanoseconds that the next trial may lose; that the current one has lost */
     int since;                   /* calls since the last trial */
@@ -74,7 +77,7 @@ static int best_of(const statistics *s, int n_arms)
         least = cost > 0 && (least == 0 || cost < least) ? cost : least;
     }
     for (int arm = 0; arm < n_arms; arm++)
-        if (get(&s->cost[arm]) > 0 && get(&s->cost[arm]) <= NEAR * least)
+        if (get(&s->cost[arm]) > 0 && get(&s->cost[arm]) <= TIE_FACTOR * least)
             return arm;
     return -1;
 }
@@ -109,14 +112,17 @@ static int choose_arm(statistics *s, int n_arms, int place)
 }
 
 /* Whether several threads have called in turns just now, so that another one is likely to call during this call. */
-static int is_in_company(long long now) { return now - __atomic_load_n(&last_change, __ATOMIC_RELAXED) <= COMPANY; }
+static int callers_alternate(long long now)
+{
+    return now - __atomic_load_n(&last_change, __ATOMIC_RELAXED) <= ALTERNATION;
+}
 
 indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most)
 {
     unsigned long long state = indygru_flush_enter(); /* sums of doubles would raise the caller's exception flags */
     indygru_choice choice = {.job = job, .work_class = class_of(work), .work = work, .start = indygru_now()};
-    choice.place = choice.start - last_end <= AWAKE ? INDYGRU_FOLLOWING : INDYGRU_ALONE;
-    most -= most > 1 && is_in_company(choice.start);
+    choice.place = choice.start - last_end <= FOLLOWING_WITHIN ? INDYGRU_FOLLOWING : INDYGRU_ALONE;
+    most -= most > 1 && callers_alternate(choice.start);
     choice.arm = choose_arm(&table[job][choice.work_class][choice.place], arms_of(most), choice.place);
     choice.n_threads = 1 << choice.arm < most ? 1 << choice.arm : most;
     indygru_flush_leave(state);
@@ -127,7 +133,7 @@ static void learn_cost(double *known, double cost, double weight)
 {
     double before = get(known);
     if (before > 0) {
-        cost = cost > OUTLIER * before ? OUTLIER * before : cost;
+        cost = cost > OUTLIER_FACTOR * before ? OUTLIER_FACTOR * before : cost;
         cost = before + weight * (cost - before);
     }
     put(known, cost);
@@ -137,7 +143,7 @@ static void learn_cost(double *known, double cost, double weight)
 static void end_trial(statistics *s, int arm, double cost)
 {
     double lost = get(&s->lost);
-    learn_cost(&s->cost[arm], cost, FRESH);
+    learn_cost(&s->cost[arm], cost, TRIAL_WEIGHT);
     put(&s->loss[arm], lost > 0 ? lost : 0);
     put(&s->budget, 0);
     put_int(&s->since, 0);
@@ -149,16 +155,17 @@ void indygru_learn(const indygru_choice *choice)
     statistics *s = &table[choice->job][choice->work_class][choice->place];
     int arm = choice->arm, best = best_of(s, INDYGRU_N_ARMS), left = get_int(&s->trial_left);
     double taken = (double)(indygru_now() - choice->start), cost = taken / choice->work;
+    put_int(&s->threads[arm], choice->n_threads);
     if (left > 0 && arm == get_int(&s->trial_arm) && best >= 0) {
         double usual = get(&s->cost[best]);
         put(&s->lost, get(&s->lost) + taken - usual * choice->work);
-        left = left < LONG_TRIAL && cost > BAD * usual ? 0 : left - 1;
+        left = left < LONG_TRIAL && cost > ABORT_FACTOR * usual ? 0 : left - 1;
         put_int(&s->trial_left, left);
         if (left == 0)
             end_trial(s, arm, cost);
     } else {
-        learn_cost(&s->cost[arm], cost, USUAL);
-        put(&s->budget, get(&s->budget) + LOSS * taken);
+        learn_cost(&s->cost[arm], cost, USE_WEIGHT);
+        put(&s->budget, get(&s->budget) + MAX_LOSS * taken);
         put_int(&s->since, get_int(&s->since) + 1);
     }
     indygru_flush_leave(state);
@@ -173,25 +180,31 @@ void indygru_note_call(int n_threads)
         __atomic_store_n(&last_change, last_end, __ATOMIC_RELAXED);
 }
 
-void indygru_forget_call(void) { last_end = indygru_now() - 2 * AWAKE; }
+void indygru_forget_call(void) { last_end = indygru_now() - 2 * FOLLOWING_WITHIN; }
 
 int indygru_last_n_threads(void) { return last_n_threads; }
 
-double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm)
+double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm, int *n_threads)
 {
+    *n_threads = get_int(&table[job][work_class][place].threads[arm]);
     return get(&table[job][work_class][place].cost[arm]);
+}
+
+static void forget(statistics *s)
+{
+    for (int arm = 0; arm < INDYGRU_N_ARMS; arm++) {
+        put(&s->cost[arm], 0);
+        put(&s->loss[arm], 0);
+    }
+    put(&s->budget, 0);
+    put_int(&s->since, 0);
+    put_int(&s->trial_left, 0);
 }
 
 void indygru_forget_costs(void)
 {
-    for (int i = 0; i < INDYGRU_N_JOBS * N_SIZES * INDYGRU_N_PLACES; i++) {
-        statistics *s = &table[0][0][0] + i;
-        for (int arm = 0; arm < INDYGRU_N_ARMS; arm++) {
-            put(&s->cost[arm], 0);
-            put(&s->loss[arm], 0);
-        }
-        put(&s->budget, 0);
-        put_int(&s->since, 0);
-        put_int(&s->trial_left, 0);
-    }
+    for (int job = 0; job < INDYGRU_N_JOBS; job++)
+        for (int size = 0; size < N_SIZES; size++)
+            for (int place = 0; place < INDYGRU_N_PLACES; place++)
+                forget(&table[job][size][place]);
 }

@@ -150,6 +150,7 @@ ptrdiff_t indygru_release_memory(void);
  * these are in use or too small, from indygru_allocate. NULL: there is no memory. */
 char *indygru_acquire_step_scratch(ptrdiff_t size);
 void indygru_release_step_scratch(char *scratch);
+void indygru_reset_step_scratch(void); /* in a forked child, where no other thread is in a step */
 
 /* What all calls of the process share (team.c). A seat is a thread at work, the calling one included. */
 /* OpenBLAS has a fixed number of work buffers: this many callers stay far below it. */
@@ -221,7 +222,7 @@ void indygru_forget_call(void);   /* for tests: makes the last call of this thre
 int indygru_last_n_threads(void); /* 0: there was no call */
 
 /* Nanoseconds per multiply-add; 0: not tried. */
-double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm);
+double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm, int *n_threads);
 void indygru_forget_costs(void);
 
 #endif

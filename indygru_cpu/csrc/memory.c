@@ -162,6 +162,12 @@ void indygru_release_step_scratch(char *scratch)
         indygru_release(scratch);
 }
 
+void indygru_reset_step_scratch(void)
+{
+    for (int i = 0; i < N_STEP_BLOCKS; i++)
+        __atomic_store_n(&step_in_use[i], 0, __ATOMIC_RELEASE);
+}
+
 ptrdiff_t indygru_l2_bytes(void)
 {
     long size = 0;

@@ -312,7 +312,11 @@ static void in_child(void)
     forked = !survives_fork;
     seats = kept = forking = 0;
     fork_generation++;
+    indygru_reset_step_scratch();
+    indygru_team *team = indygru_own_team();
     pthread_setspecific(own_team, NULL);
+    if (team)
+        indygru_free((char *)team);
 }
 
 int indygru_start_teams(int (*start)(int, indygru_team *), int (*end)(void))
