@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 from rows import Figure, Row
 from turns import Job, Players, take_turns, thread_variables
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass
@@ -91,9 +94,9 @@ def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Meas
     return found
 
 
-def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_group(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
     """Rows that take turns together."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[AnyRow]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups

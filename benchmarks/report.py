@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     every_row = [*rows(options.threads), *FIGURES]
     options.rows = chosen(every_row, options.only, options.skip)
-    needed = {name: set(filter(section.needs, every_row)) for name, section in SECTIONS.items()}
+    needed = {name: {row for row in every_row if section.needs(row)} for name, section in SECTIONS.items()}
     if options.write_sections is None:
         options.write_sections = [] if options.only or options.skip else [name for name in SECTIONS if needed[name]]
     for name in options.write_sections:
@@ -114,7 +114,7 @@ def main() -> None:
     place = machine.machine(options.threads)  # before anything is measured or written: the commit is that of the code
     measured = from_json(options.json) if options.json else measure(options.rows, options.threads, options.rounds)
     for name, section in SECTIONS.items():
-        section_rows = list(filter(section.needs, options.rows))
+        section_rows = [row for row in options.rows if section.needs(row)]
         if name in options.write_sections:
             for page, text_of in section.pages.items():
                 text = text_of(measured, section_rows, machine.as_text(place))

@@ -119,13 +119,13 @@ def is_ours(row: Row) -> bool:
 
 def by_place(rows: Sequence[PlaceRow], cells: Callable[[list[PlaceRow]], list[tuple[str, str]]]) -> str:
     """One line for each shape and place. `cells` gives the titles and the texts of the line's columns."""
-    head, lines = [], []
+    head: list[str] = []
+    lines: list[list[str]] = []
     for group in by_group(rows).values():
         job = group[0].job
-        head, line = zip(
-            ("(T, B, D, N)", str(job.shape)), ("place", PLACES[job.place].title), *cells(group), strict=True
-        )
-        lines.append(line)
+        columns = [("(T, B, D, N)", str(job.shape)), ("place", PLACES[job.place].title), *cells(group)]
+        head = [title for title, _ in columns]
+        lines.append([text for _, text in columns])
     return table(head, lines)
 
 

@@ -28,8 +28,8 @@ THREAD_VARIABLES = [f"{pool}_NUM_THREADS" for pool in ("OMP", "OPENBLAS", "MKL",
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """The environment in which every pool has so many."""
-    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+    """The environment in which every pool has so many, and calls of ours that name no number choose up to them."""
+    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "INDYGRU_CPU_NUM_THREADS": "auto"}
 
 
 #: A turn repeats the work until it lasts about so many seconds.
