@@ -19,17 +19,19 @@ SHAPES: dict[str, Shape] = {
     "wide": (64, 64, 1024, 1024),
     "long": (16384, 1, 16, 32),
 }
+#: Shapes of the calls that are timed in place.
+PLACE_SHAPES: list[Shape] = [SHAPES["small"], (50, 8, 64, 128), (100, 8, 64, 256), SHAPES["speech"], SHAPES["lm"]]
 #: Steps of a call when a long sequence is streamed.
 CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs and weights of one shape, each made when it is first asked for, and the threads to use."""
+    """Inputs and weights of one shape, each made when it is first asked for, and the threads to use (None: unnamed)."""
 
     shape: Shape
     dtype: str
-    threads: int
+    threads: int | None
 
     def chunked(self) -> tuple[Case, list[int]]:
         """The case of one chunk, and the lengths of all chunks of this one."""

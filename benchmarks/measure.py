@@ -9,16 +9,24 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
+import numpy as np
 from rows import Figure, Row
-from turns import Job, take_turns, thread_variables
+from turns import Job, Players, take_turns, thread_variables
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass
 class Measured:
-    """Seconds of every job in every round, by the group that took turns; values of every figure; reasons of none."""
+    """Seconds of every job in every round, by the group that took turns; values of every figure; reasons of none.
+
+    In a place the seconds are those of every call.
+    """
 
     times: dict[str, dict[Job, list[float]]] = field(default_factory=dict)
     figures: dict[str, list[float]] = field(default_factory=dict)
@@ -31,10 +39,10 @@ class Measured:
         times = self.times.get(row.group, {})
         return row.value(times) if all(times.get(job) for job in row.jobs) else None
 
-    def seconds(self, row: Row) -> float | None:
-        """Median of the job's own times."""
-        times = self.times.get(row.group, {}).get(row.job)
-        return median(times) if times else None
+    def seconds(self, row: Row, job: Job | None = None, quantile: float = 0.5) -> float | None:
+        """Median, or another quantile, of the times of the row's job, or of another job of its group."""
+        times = self.times.get(row.group, {}).get(job or row.job)
+        return float(np.quantile(times, quantile)) if times else None
 
 
 #: A group whose rounds are short takes turns for so long: the machine's moods last for seconds.
@@ -42,12 +50,12 @@ LEAST_OF_A_GROUP = 12.0
 
 
 def measure_group(
-    rows: Sequence[Row], rounds: int, seconds: float = 0
+    rows: Sequence[Row], rounds: int, players: Players, seconds: float = 0
 ) -> tuple[dict[Job, list[float]], dict[Job, str]]:
     """Let all jobs of the rows take turns, but those that something is missing for."""
     missing = {row.job: row.missing for row in rows if row.missing}
     jobs = [job for row in rows if not row.missing for job in row.jobs]
-    times, failed = take_turns(jobs, rounds, seconds) if jobs else ({}, {})
+    times, failed = take_turns(jobs, rounds, players, seconds) if jobs else ({}, {})
     return times, {**missing, **failed}
 
 
@@ -62,18 +70,21 @@ def measure_figure(figure: Figure, threads: int) -> float:
 
 
 def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Measured:
-    """Measure them all and tell what was found; peers and figures in a third of the rounds."""
+    """Measure them all and tell what was found; calls in place, peers and figures in a third of the rounds."""
     found, few = Measured(), max(1, rounds // 3)
-    for group, rows in by_group([row for row in all_rows if isinstance(row, Row)]).items():
-        start = time.perf_counter()
-        found.times[group], missing = measure_group(
-            rows, few if rows[0].section == "peers" else rounds, LEAST_OF_A_GROUP
-        )
-        found.missing.update(missing)
-        print(f"\n{group}: {time.perf_counter() - start:.0f} s")
-        for row in rows:
-            value = found.value(row)
-            print(f"  {row.title}, {row.job.work}: {found.missing.get(row.job) if value is None else f'{value:.2f}'}")
+    groups = by_group([row for row in all_rows if isinstance(row, Row)])
+    for _, session in groupby(groups.items(), key=lambda item: item[1][0].session):
+        with Players() as players:
+            for group, rows in session:
+                start = time.perf_counter()
+                several = few if rows[0].section in ("in place", "peers") else rounds
+                found.times[group], missing = measure_group(rows, several, players, LEAST_OF_A_GROUP)
+                found.missing.update(missing)
+                print(f"\n{group}: {time.perf_counter() - start:.0f} s")
+                for row in rows:
+                    value = found.value(row)
+                    text = found.missing.get(row.job) if value is None else f"{value:.2f}"
+                    print(f"  {row.title}, {row.job.work}: {text}", flush=True)
     for figure in [row for row in all_rows if isinstance(row, Figure)]:
         if figure.missing:
             found.missing[figure] = figure.missing
@@ -83,9 +94,9 @@ def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Meas
     return found
 
 
-def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_group(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
     """Rows that take turns together."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[AnyRow]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups

@@ -7,7 +7,8 @@ that is nobody's work here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,25 @@ def layer_of(case: Case) -> IndyGRU:
 
 def forward(case: Case) -> Callable[[], Any]:
     return partial(layer_of(case), case.x, case.h0[None], out=case.dy.copy())
+
+
+@cache
+def _forward_in_place(case: Case) -> Callable[..., Any]:
+    """One layer and one set of arrays for every number of threads, so that ratios show the threads alone."""
+    return forward(replace(case, threads=None))
+
+
+def forward_by_default(case: Case) -> Callable[[], Any]:
+    """The call names no number of threads: the library chooses one."""
+    return _forward_in_place(case)
+
+
+def forward_on_one_thread(case: Case) -> Callable[[], Any]:
+    return partial(_forward_in_place(case), num_threads=1)
+
+
+def forward_on_all_threads(case: Case) -> Callable[[], Any]:
+    return partial(_forward_in_place(case), num_threads=case.threads)
 
 
 def grouped(case: Case, groups: int = 32) -> Callable[[], Any]:

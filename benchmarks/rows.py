@@ -10,8 +10,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from cases import SHAPES, Shape
+from cases import PLACE_SHAPES, SHAPES, Shape
 from peers import PEERS, not_installed
+from places import PLACES
 from turns import Job
 
 #: (B, D, N) of sequences of any length, and the lengths of the picture.
@@ -21,6 +22,13 @@ LENGTHS = [1, 4, 16, 64, 256, 1024, 4096, 32768, 1_000_000]
 FORWARD_REACH = dict(zip(SHAPES, (0.9, 0.95, 0.85, 0.85, 2.4), strict=True))
 TRAINING_REACH = dict(zip(SHAPES, (4.0, 3.6, 3.0, 2.9, 9), strict=True))
 THREADS_REACH = {"speech": 1.85, "lm": 1.85, "wide": 1.85, "long": 1.8}
+#: In place, default threads: the median and the 90th percentile against the better of 1 and 2 threads.
+BETTER_TARGET, BETTER_P90_TARGET = 1.1, 1.5
+#: The same against 1 thread, where there is a target.
+ONE_THREAD_TARGETS = {
+    "pause": dict(zip(PLACE_SHAPES, (1.1, 0.95, 0.85, 0.7, 0.65), strict=True)),
+    "product": dict(zip(PLACE_SHAPES, (1.1, 0.8, 0.8, 1.05, 0.85), strict=True)),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class Row:
         return f"{self.section} {self.column or self.title}"
 
     @property
+    def session(self) -> str:
+        """Groups of one session that follow each other have the same players."""
+        return self.group
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """All that it needs the times of."""
         return (self.job, *self.yardstick)
@@ -61,6 +74,23 @@ class Row:
         if self.per_unit_step:
             seconds /= [[unit_steps(job)] for job in self.jobs]
         return median((seconds[0] / seconds[1:].sum(axis=0)).tolist())
+
+
+@dataclass(frozen=True)
+class PlaceRow(Row):
+    """A ratio of quantiles of times of single calls: of a job, and of the better of the others in the same place."""
+
+    quantile: float = 0.5
+
+    @property
+    def session(self) -> str:
+        """All places of a shape: peers that take long to start or to compile do so once for each."""
+        return f"{self.section} {self.job.shape}"
+
+    def value(self, times: dict[Job, list[float]]) -> float:
+        """The ratio over all calls of all blocks."""
+        seconds, *others = (float(np.quantile(times[job], self.quantile)) for job in self.jobs)
+        return seconds / min(others)
 
 
 @dataclass(frozen=True)
@@ -97,6 +127,30 @@ FIGURES = [
     Figure("inference, memory above x and y, T = 16384", "inference_memory", (16384, 16, 64, 128), "MB"),
     Figure("streaming 1,000,000 steps, memory", "streaming_memory", (1_000_000, *STREAMED), "MB"),
 ]  # fmt: skip
+
+
+def place_rows(threads: int) -> Iterator[PlaceRow]:
+    """Default threads against numbers of threads named by hand, and peers against default threads, in each place."""
+    if threads == 1:
+        return
+    for shape in PLACE_SHAPES:
+        for place in PLACES:
+
+            def job(module: str, work: str, shape: Shape = shape, place: str = place) -> Job:
+                return Job(module, work, shape, threads=threads, place=place)
+
+            row = partial(PlaceRow, "in place", column=f"{place} {shape}")
+            settings = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_default")
+            one, several, default = (job("ours", work) for work in settings)
+            target = ONE_THREAD_TARGETS.get(place, {}).get(shape)
+            yield row(f"1 thread / {threads} threads", one, (several,))
+            yield row(f"default / the better of 1 and {threads}", default, (one, several), reach=BETTER_TARGET)
+            yield row(f"default / the better of 1 and {threads}, p90", default, (one, several),
+                      reach=BETTER_P90_TARGET, quantile=0.9)  # fmt: skip
+            yield row("default / 1 thread", default, (one,), reach=target)
+            for peer in PEERS:
+                if peer.in_place:
+                    yield row(peer.title, job(f"peers.{peer.module}", "forward"), (default,), needs=peer.needs)
 
 
 def shape_rows(threads: int) -> Iterator[Row]:
@@ -187,7 +241,8 @@ def length_rows(threads: int) -> Iterator[Row]:
 
 def rows(threads: int) -> list[Row]:
     """All of them."""
-    return [row for part in (shape_rows, single_rows, torch_rows, length_rows, peer_rows) for row in part(threads)]
+    parts = (place_rows, shape_rows, single_rows, torch_rows, length_rows, peer_rows)
+    return [row for part in parts for row in part(threads)]
 
 
 def of_section(all_rows: Sequence[Any], section: str) -> list[Any]:

@@ -11,6 +11,7 @@ import functools
 import measure
 import pytest
 from rows import FIGURES, rows
+from turns import Players
 
 THREADS = 2
 GROUPS = measure.by_group(rows(THREADS))
@@ -32,7 +33,12 @@ class Clock:
 
 
 clock = Clock()
-measured = functools.cache(lambda group, rounds: measure.measure_group(GROUPS[group], rounds))
+
+
+@functools.cache
+def measured(group, rounds):
+    with Players() as players:
+        return measure.measure_group(GROUPS[group], rounds, players)
 
 
 @pytest.fixture

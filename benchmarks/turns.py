@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from cases import Case, Shape
 from peers import PEERS, check
+from places import PLACES
 
 ENVIRONMENTS = {f"peers.{peer.module}": peer.environment for peer in PEERS}
 #: Every pool of threads reads one of these; NPROC is XLA's.
@@ -27,27 +28,33 @@ THREAD_VARIABLES = [f"{pool}_NUM_THREADS" for pool in ("OMP", "OPENBLAS", "MKL",
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """The environment in which every pool has so many."""
-    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+    """The environment in which every pool has so many, and calls of ours that name no number choose up to them."""
+    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "INDYGRU_CPU_NUM_THREADS": "auto"}
 
 
 #: A turn repeats the work until it lasts about so many seconds.
 LEAST = 0.05
 #: Seconds of work from which on its first run in a turn counts. Caches and threads that sleep cost up to 0.04 s of it.
 LONG = 1.0
+#: A turn in a place is a block of calls that lasts about so many seconds, but of at least and at most so many calls.
+BLOCK, BLOCK_CALLS = 0.3, (8, 60)
 
 
 class Job(NamedTuple):
-    """What is timed: a module, its function that prepares the work, and for what."""
+    """What is timed: a module, its function that prepares the work, and for what.
+
+    With a place (a key of PLACES) each call is timed there; without one the mean of many runs is taken.
+    """
 
     module: str
     work: str
     shape: Shape
     dtype: str = "float32"
     threads: int = 2
+    place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.work} {self.shape} {self.dtype} {self.threads} threads"
+        return f"{self.module}.{self.work} {self.shape} {self.dtype} {self.threads} threads {self.place}".rstrip()
 
 
 class JobError(Exception):
@@ -70,8 +77,8 @@ class Player:
         self._process.kill()
         self._process.communicate()
 
-    def turn(self, job: Job) -> float:
-        """Seconds of one run of the job. The first turn, which prepares it, is longer than the others."""
+    def turn(self, job: Job) -> list[float]:
+        """Seconds of one run, or, in a place, of each call. The first turn prepares the job and takes longer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.send_signal(signal.SIGCONT)
@@ -85,36 +92,54 @@ class Player:
         found = json.loads(answer)
         if isinstance(found, str):
             raise JobError(f"{job.work} {job.shape}: {found}")
-        return float(found)
+        return list(found)
 
 
-def take_turns(jobs: Iterable[Job], rounds: int, seconds: float = 0) -> tuple[dict[Job, list[float]], dict[Job, str]]:
-    """Seconds of each job in each round, and why a peer's job failed. One of ours that fails raises JobError.
+class Players:
+    """The players of a session by module and number of threads. Each starts when it is first needed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._players: dict[tuple[str, int], Player] = {}
+
+    def __enter__(self) -> Players:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stack.close()
+
+    def turn(self, job: Job) -> list[float]:
+        """Let the job's player take a turn."""
+        key = job.module, job.threads
+        if key not in self._players:
+            self._players[key] = self._stack.enter_context(Player(*key))
+        return self._players[key].turn(job)
+
+
+def take_turns(
+    jobs: Iterable[Job], rounds: int, players: Players, seconds: float = 0
+) -> tuple[dict[Job, list[float]], dict[Job, str]]:
+    """Seconds of each job in all rounds, and why a peer's job failed. One of ours that fails raises JobError.
 
     Short rounds go on until `seconds` have passed, but no further than to ten times as many.
     """
     times: dict[Job, list[float]] = {job: [] for job in jobs}
     failed: dict[Job, str] = {}
     end = time.monotonic() + seconds
-    with ExitStack() as stack:
-        players: dict[tuple[str, int], Player] = {}
-        for number in range(10 * rounds + 1):
-            if number > rounds and time.monotonic() > end:
-                break
-            for job in list(times):
-                key = job.module, job.threads
-                if key not in players:
-                    players[key] = stack.enter_context(Player(*key))
-                try:
-                    seconds = players[key].turn(job)
-                except JobError as error:
-                    if job.module not in ENVIRONMENTS:
-                        raise
-                    failed[job] = str(error)
-                    del times[job]
-                    continue
-                if number > 0:  # the first turn has prepared the job
-                    times[job].append(seconds)
+    for number in range(10 * rounds + 1):
+        if number > rounds and time.monotonic() > end:
+            break
+        for job in list(times):
+            try:
+                found = players.turn(job)
+            except JobError as error:
+                if job.module not in ENVIRONMENTS:
+                    raise
+                failed[job] = str(error)
+                del times[job]
+                continue
+            if number > 0:  # the first turn has prepared the job
+                times[job].extend(found)
     return times, failed
 
 
@@ -138,19 +163,40 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return timeit.timeit(work, number=repeats) / repeats
 
 
+def seconds_of_calls(work: Callable[[], Any], before: Callable[[], Any]) -> list[float]:
+    """Time each call of a block, with `before` right before it, after one that wakes caches and threads."""
+
+    def timed_call() -> float:
+        before()
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    start = time.perf_counter()
+    timed_call()
+    least, most = BLOCK_CALLS
+    repeats = min(most, max(least, round(BLOCK / (time.perf_counter() - start))))
+    return [timed_call() for _ in range(repeats)]
+
+
 def serve() -> None:
     """Answer jobs until there are no more."""
     os.setpgrp()  # a stopped process whose parent dies is told so by the system only in a group of its own
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     works: dict[Job, Callable[[], Any]] = {}
+    places: dict[str, Callable[[], Any]] = {}
     for line in sys.stdin:
-        module, work, shape, dtype, threads = json.loads(line)
-        job = Job(module, work, tuple(shape), dtype, threads)
+        module, work, shape, *rest, place = json.loads(line)
+        job = Job(module, work, tuple(shape), *rest)  # the same work in every place
         try:
             if job not in works:
                 works[job] = prepare(job)
-            answer: float | str = seconds_of(works[job])
+            if place and place not in places:
+                places[place] = PLACES[place].prepare()
+            answer: list[float] | str = (
+                seconds_of_calls(works[job], places[place]) if place else [seconds_of(works[job])]
+            )
         except Exception as error:  # whatever a peer fails with is told in the tables
             answer = f"{type(error).__name__}: {error}".splitlines()[0]
         print(json.dumps(answer), file=answers, flush=True)

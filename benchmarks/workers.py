@@ -22,7 +22,7 @@ import machine
 import numpy as np
 import ours
 from cases import SHAPES, Case
-from tables import number, table
+from tables import number, table, write_between
 
 ROOT = Path(__file__).parent.parent
 PAGE, HISTORY = ROOT / "docs" / "many_machines.md", Path(__file__).parent / "history" / "workers.jsonl"
@@ -133,9 +133,7 @@ def main() -> None:
     if options.show:
         print(section(found))
         return
-    text = PAGE.read_text(encoding="utf8")
-    before, (_, after) = text.partition(BEGIN)[0], text.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{section(found)}\n{END}{after}", encoding="utf8")
+    write_between(PAGE, BEGIN, END, section(found))
     with HISTORY.open("a", encoding="utf8") as file:
         print(json.dumps(found), file=file)
 

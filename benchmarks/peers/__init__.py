@@ -27,28 +27,38 @@ def not_installed(packages: Iterable[str]) -> str | None:
 
 
 class Peer(NamedTuple):
-    """How it is called in the tables, its module, what must be installed, and its process's environment."""
+    """How it is called in the tables, its module, what must be installed, and its process's environment.
+
+    Peers with `in_place` are also timed in each place.
+    """
 
     title: str
     module: str
     needs: tuple[str, ...]
     trains: bool = True
     more_work: bool = False
+    in_place: bool = False
     environment: Mapping[str, str] = MappingProxyType({})
 
 
 PEERS = [
     Peer("NumPy reference", "numpy_reference", ()),
     # An OpenMP pool would spin against the threads of NumPy's BLAS.
-    Peer("Numba by hand", "numba_tiles", ("numba",), environment={"NUMBA_THREADING_LAYER": "workqueue"}),
+    Peer("Numba by hand", "numba_tiles", ("numba",), in_place=True, environment={"NUMBA_THREADING_LAYER": "workqueue"}),
     Peer("JAX `lax.scan`", "jax_scan", ("jax",)),
     # Compiling in processes of their own, which nobody would stop, gains nothing with one kernel at a time.
-    Peer("torch.compile, 20 steps", "torch_compile", ("torch",), environment={"TORCHINDUCTOR_COMPILE_THREADS": "1"}),
+    Peer(
+        "torch.compile, 20 steps",
+        "torch_compile",
+        ("torch",),
+        in_place=True,
+        environment={"TORCHINDUCTOR_COMPILE_THREADS": "1"},
+    ),
     Peer("torch, eager loop", "torch_eager", ("torch",)),
-    Peer("onnxruntime, Scan", "onnxruntime_scan", ("onnx", "onnxruntime"), trains=False),
+    Peer("onnxruntime, Scan", "onnxruntime_scan", ("onnx", "onnxruntime"), trains=False, in_place=True),
     Peer("OpenVINO, Scan", "openvino_scan", ("onnx", "openvino"), trains=False),
-    Peer("torch.nn.GRU", "torch_gru", ("torch",), more_work=True),
-    Peer("onnxruntime GRU", "onnxruntime_gru", ("onnx", "onnxruntime"), trains=False, more_work=True),
+    Peer("torch.nn.GRU", "torch_gru", ("torch",), more_work=True, in_place=True),
+    Peer("onnxruntime GRU", "onnxruntime_gru", ("onnx", "onnxruntime"), trains=False, more_work=True, in_place=True),
 ]
 
 

@@ -1,0 +1,34 @@
+"""The places where a layer is called: what happens right before each timed call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+#: Seconds between two calls of a live source.
+PAUSE = 0.02
+#: Rows and columns of the product: its threads are at work for some milliseconds, and spin afterwards.
+PRODUCT_SIZE = 600
+
+
+class Place(NamedTuple):
+    """A title for the tables, and a function that prepares what runs before each call."""
+
+    title: str
+    prepare: Callable[[], Callable[[], Any]]
+
+
+def _product() -> Callable[[], Any]:
+    matrix = np.random.default_rng(0).standard_normal((PRODUCT_SIZE, PRODUCT_SIZE), dtype=np.float32)
+    return partial(np.matmul, matrix, matrix, out=np.empty_like(matrix))
+
+
+PLACES = {
+    "loop": Place("in a loop", lambda: lambda: None),
+    "pause": Place(f"after {1000 * PAUSE:g} ms", lambda: partial(time.sleep, PAUSE)),
+    "product": Place("after a product", _product),
+}
