@@ -27,8 +27,9 @@ class Parameters(Mapping[str, Array]):
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self.storage = dict(arrays)
-        self._arrays: dict[str, Array] = {name: array.view() for name, array in self.storage.items()}
+        # Two views of each array: the base of the one that callers are given is not the one that calls use.
+        self.storage: dict[str, Array] = {name: array.view() for name, array in arrays.items()}
+        self._arrays: dict[str, Array] = {name: array.view() for name, array in arrays.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Parameters, (self.storage,)

@@ -163,6 +163,8 @@ def choose_threads(int job, double work, int most, bint follows, nanoseconds):
     """For tests: chooses a number of threads for a call that takes nanoseconds[number], records that, and returns the
     number."""
     cdef indygru_choice choice
+    if not (0 <= job < INDYGRU_N_JOBS and 1 <= most <= INDYGRU_MOST_SEATS and work > 0):
+        raise ValueError("choose_threads: expected a job, work above 0 and at most 64 threads")
     if follows:
         indygru_note_call(1)
     else:

@@ -37,11 +37,13 @@ cdef class Steps:
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
+        require(len(stack.weights) > 0 and n_batch > 0, "layer")
         kernel, recurrent_kernel, _ = stack.weights[0][0]
         self.n_layers, self.n_batch, self.itemsize = len(stack.weights), n_batch, recurrent_kernel.itemsize
         self.n_inputs, self.n_units = kernel.shape[0] * n_groups, recurrent_kernel.shape[0] // 3
         require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
         require(n_groups >= 1 and self.n_inputs % n_groups == 0 and self.n_units % n_groups == 0, "groups")
+        require(self.n_inputs > 0 and self.n_units > 0, "layer")
         require(not has_overflow(self.n_layers, n_batch, max(self.n_inputs, self.n_units), self.n_units), "batch_size")
         self.n_threads, self.is_chosen, self.work = clamp_threads(n_threads), is_chosen, 0
         self.state_bytes = n_batch * self.n_units * self.itemsize

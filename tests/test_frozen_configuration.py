@@ -79,6 +79,17 @@ def test_parameter_reshaped_in_place_changes_no_result(name, tmp_path):
         helpers.assert_same_bits(again(x)[0], expected)
 
 
+@pytest.mark.filterwarnings("ignore:Setting the (shape|strides|dtype):DeprecationWarning")
+@pytest.mark.parametrize(("attribute", "value"), [("shape", (15, 1, 1)), ("strides", (0,)), ("dtype", np.int32)])
+def test_base_of_a_parameter_changed_in_place_changes_no_result(attribute, value):
+    layer, x = make(), inputs()
+    y, state = layer(x)[0], layer.state_dict()
+    setattr(layer.parameters["bias_l0"].base, attribute, value)
+    helpers.assert_same_bits(layer(x)[0], y)
+    helpers.assert_same_bits(layer.state_dict(), state)
+    helpers.assert_same_bits(layer.stream(4).push_many(x), make(reproducible=True)(x)[0])
+
+
 def test_parameter_resized_in_place_is_refused():
     """Its memory is the layer's."""
     for array in make().parameters.values():
@@ -312,6 +323,26 @@ def test_stream_whose_layer_was_exchanged_refuses_its_weights():
         with pytest.raises(ValueError, match="layer"):
             stream.refresh()
     helpers.assert_same_bits(stream.push_many(x), make(reproducible=True)(x)[0])
+
+
+def test_stream_of_a_stack_without_weights_is_refused(run_python):
+    """A stack that a program has put together."""
+    code = """
+        import numpy as np
+        from indygru_cpu import IndyGRU
+
+        empty, flat = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+        for weights in ([], [[]], [[(empty, flat, flat)]], [[(np.zeros((4, 15), np.float32), flat, flat)]]):
+            layer = IndyGRU(4, 5, seed=0)
+            layer._stack = layer._stack._replace(weights=weights)
+            try:
+                layer.stream()
+                print("no error")
+            except (ValueError, IndexError, TypeError):
+                pass
+        print("done")
+    """
+    assert run_python(code) == "done"
 
 
 def test_stream_result_resized_in_place_is_refused():
