@@ -16,7 +16,10 @@ Array = np.ndarray[Any, Any]
 
 @lru_cache(maxsize=16)
 def _no_bias(columns: int, dtype: np.dtype[Any]) -> Array:
-    return np.zeros(columns, dtype)
+    """Return the zeros that all calls without a bias share: read-only."""
+    zeros = np.zeros(columns, dtype)
+    zeros.flags.writeable = False
+    return zeros
 
 
 class Weights(NamedTuple):

@@ -110,7 +110,7 @@ def _name(path: Any, method: str) -> str:
             f"got {type(path).__name__}"
         )
     given = getattr(path, "name", None)
-    return given if isinstance(given, str) else type(path).__name__
+    return os.fsdecode(given) if isinstance(given, (str, bytes)) else type(path).__name__
 
 
 @contextmanager
@@ -155,16 +155,16 @@ def _check_readable(file: BinaryIO, form: ModuleType) -> None:
 
 
 def _write_all(file: Any, data: bytes) -> None:
-    """Write to a file object; one without a buffer may take only a part at a time."""
-    if not isinstance(file, io.RawIOBase):
-        file.write(data)
-        return
-    rest = memoryview(data)
+    """Write to a file object, which may take only a part at a time.
+
+    An object of another kind than Python's own may not tell how much it has taken; then it has taken everything.
+    """
+    rest: Any = data
     while rest:
         n_written = file.write(rest)
-        if n_written is None:
+        if n_written is None and isinstance(file, io.RawIOBase):
             raise BlockingIOError(errno.EAGAIN, "path: expected a file object that blocks until it takes more bytes")
-        rest = rest[n_written:]
+        rest = memoryview(rest)[n_written if isinstance(n_written, int) else len(rest) :]
 
 
 def _rest(file: Any) -> bytes:

@@ -73,7 +73,7 @@ cdef extern from "indygru_kernels.h" nogil:
                             int (*end_helpers)() noexcept nogil)
     indygru_team *indygru_own_team()
     void indygru_enter_team(indygru_team *team, int i)
-    void indygru_leave_processor(const indygru_team *team, int i, int processor)
+    void indygru_leave_processor(indygru_team *team, int i, int processor)
     int indygru_take_seats(int wanted, int least)
     int indygru_seats_taken()
     void indygru_rest()
@@ -93,11 +93,12 @@ cdef extern from "indygru_kernels.h" nogil:
     ctypedef int job_kind_t "enum indygru_job"
     ctypedef int call_place_t "enum indygru_call_place"
     enum: INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS
-    enum: INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES, INDYGRU_N_WORK_CLASSES, INDYGRU_N_ARMS
+    enum: INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES, INDYGRU_N_WORK_CLASSES, INDYGRU_N_LENGTH_CLASSES
+    enum: INDYGRU_N_ARMS
     ctypedef struct indygru_choice:
         int n_threads
         long long start
-    indygru_choice indygru_choose_threads(job_kind_t job, double work, int most)
+    indygru_choice indygru_choose_threads(job_kind_t job, double work, ptrdiff_t n_steps, int most)
     void indygru_learn(const indygru_choice *choice)
     void indygru_note_call(int n_threads)
     void indygru_forget_call()

@@ -51,7 +51,7 @@ class Passes(Weighted):
     def _finish(self, parameters: Parameters, rng: np.random.Generator, num_threads: int | None) -> None:
         self._parameters = parameters
         # The caller's own generator keeps its state. Only dropout draws after the constructor.
-        self._rng = rng.spawn(1)[0] if self.dropout else None
+        self._rng = _spawned(rng) if self.dropout else None
         self._stack = Stack.of(self, parameters.storage, check.num_threads(num_threads))
 
     @property
@@ -129,20 +129,33 @@ class Passes(Weighted):
         return Gradients(form.outward(found.x), form.state_outward(found.h0), by_name)
 
 
-def _plain(rng: np.random.Generator) -> dict[str, Any]:
-    """The state of a generator in Python's own types."""
+def _plain(rng: np.random.Generator) -> Any:
+    """Return the state of a generator in Python's own types; a generator of another library as it is."""
+    if getattr(np.random, type(rng.bit_generator).__name__, None) is not type(rng.bit_generator):
+        return rng
 
     def of(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: of(part) for name, part in value.items()}
         return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
-    plain: dict[str, Any] = of(dict(rng.bit_generator.state))
-    return plain
+    return of(dict(rng.bit_generator.state))
 
 
-def _generator(state: dict[str, Any]) -> np.random.Generator:
-    """The generator with a state that `_plain` has returned."""
+def _generator(state: Any) -> np.random.Generator:
+    """Return the generator of which `_plain` was made."""
+    if isinstance(state, np.random.Generator):
+        return state
     bits = getattr(np.random, state["bit_generator"])()
     bits.state = state
     return np.random.Generator(bits)
+
+
+def _spawned(rng: np.random.Generator) -> np.random.Generator:
+    try:
+        return rng.spawn(1)[0]
+    except TypeError:
+        raise TypeError(
+            "seed: expected a generator that can spawn another one, which dropout draws from, got one with "
+            f"{type(rng.bit_generator).__name__} and no SeedSequence: make it by numpy.random.default_rng"
+        ) from None

@@ -176,8 +176,10 @@ cdef double work_of_call(const Plan *p, Pass way) noexcept nogil:
 cdef int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:
     """Returns the number of threads. choice OUT: its n_threads is 0 if the number was not chosen."""
     choice.n_threads = 0
+    if way.kind == INDYGRU_FORWARD_JOB and is_chosen:
+        n_threads = <int> min(n_threads, max(1, p.row_tiles * p.unit_tiles))  # more would have nothing to do
     if n_threads > 1 and is_chosen:
-        choice[0] = indygru_choose_threads(way.kind, work_of_call(p, way), n_threads)
+        choice[0] = indygru_choose_threads(way.kind, work_of_call(p, way), p.n_steps, n_threads)
         return choice.n_threads
     return n_threads
 

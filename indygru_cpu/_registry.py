@@ -108,7 +108,7 @@ class Registry:
         self._kept: dict[str, CellVariables] = {}
         self._layers: Counter[str] = Counter()
         # Without a seed they are made when needed: importing numpy.random takes longer than importing this package.
-        self._seeds = None if seed is None else np.random.SeedSequence(seed)
+        self._seeds = None if seed is None else _seed_sequence(seed)
 
     def layer_name(self, base: str) -> str:
         """Return a name for a cell that has none: base_1, base_2, ..."""
@@ -151,3 +151,10 @@ class Registry:
         if reuse is AUTO_REUSE:
             self._kept[scope] = found
         return found
+
+
+def _seed_sequence(seed: object) -> np.random.SeedSequence:
+    try:
+        return np.random.SeedSequence(seed)  # type: ignore[arg-type,unused-ignore]
+    except (TypeError, ValueError):
+        raise TypeError(f"seed: expected integers of at least 0, got {shown(seed)}") from None

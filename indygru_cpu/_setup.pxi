@@ -141,7 +141,7 @@ def last_threads():
 
 def known_costs():
     """What choices of a number of threads rest on: nanoseconds a multiply-add by the number of threads, for each job,
-    class of work, which is log2 of the multiply-adds, and place."""
+    log2 of the multiply-adds, least number of steps, and place."""
     jobs, places = ("forward", "backward", "step"), ("following", "alone")
     cdef int job, work_class, place, arm, n_threads = 0
     found = {}
@@ -151,7 +151,9 @@ def known_costs():
                 for arm in range(INDYGRU_N_ARMS):
                     cost = indygru_known_cost(job, work_class, place, arm, &n_threads)
                     if cost:
-                        found.setdefault((jobs[job], work_class, places[place]), {})[n_threads] = cost
+                        key = (jobs[job], work_class // INDYGRU_N_LENGTH_CLASSES,
+                               4 ** (work_class % INDYGRU_N_LENGTH_CLASSES), places[place])
+                        found.setdefault(key, {})[n_threads] = cost
     return found
 
 
@@ -159,7 +161,7 @@ def forget_costs():
     indygru_forget_costs()
 
 
-def choose_threads(int job, double work, int most, bint follows, nanoseconds):
+def choose_threads(int job, double work, ptrdiff_t n_steps, int most, bint follows, nanoseconds):
     """For tests: chooses a number of threads for a call that takes nanoseconds[number], records that, and returns the
     number."""
     cdef indygru_choice choice
@@ -169,7 +171,7 @@ def choose_threads(int job, double work, int most, bint follows, nanoseconds):
         indygru_note_call(1)
     else:
         indygru_forget_call()
-    choice = indygru_choose_threads(<job_kind_t> job, work, most)
+    choice = indygru_choose_threads(<job_kind_t> job, work, n_steps, most)
     choice.start = indygru_now() - <long long> nanoseconds[choice.n_threads]
     indygru_learn(&choice)
     return choice.n_threads

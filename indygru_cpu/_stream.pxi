@@ -261,7 +261,7 @@ cdef class Steps:
         self.is_stepping = True
         choice.n_threads, n_threads = 0, self.n_threads
         if n_threads > 1 and self.is_chosen:
-            choice = indygru_choose_threads(INDYGRU_STEP_JOB, self.work, n_threads)
+            choice = indygru_choose_threads(INDYGRU_STEP_JOB, self.work, 1, n_threads)
             n_threads = choice.n_threads
         try:
             for k in range(self.n_layers):

@@ -61,6 +61,8 @@ class ThreadStatistics(NamedTuple):
         forward, backward, or step (of a stream).
     multiply_adds : tuple of float
         The smallest work of such a call, and the bound that its work stays below.
+    steps : int
+        The least number of steps of such a call; the most is four times that.
     place : str
         following (directly after another call of the same Python thread) or alone.
     nanoseconds : dict of int to float
@@ -69,6 +71,7 @@ class ThreadStatistics(NamedTuple):
 
     job: str
     multiply_adds: tuple[float, float]
+    steps: int
     place: str
     nanoseconds: dict[int, float]
 
@@ -88,8 +91,8 @@ def statistics() -> list[ThreadStatistics]:
     ...     print(each.job, each.place, each.multiply_adds, each.nanoseconds)  # doctest: +SKIP
     """
     return [
-        ThreadStatistics(job, (2.0**size, 2.0 ** (size + 1)), place, costs)
-        for (job, size, place), costs in _core.known_costs().items()
+        ThreadStatistics(job, (2.0**size, 2.0 ** (size + 1)), steps, place, costs)
+        for (job, size, steps, place), costs in _core.known_costs().items()
     ]
 
 
@@ -116,10 +119,10 @@ def last_num_threads() -> int:
 
 
 def _from_environment() -> int | None:
-    text = os.environ.get(VARIABLE, "auto")
-    if text == "auto":
+    text = os.environ.get(VARIABLE, "")
+    if text.lower() in ("", "auto"):
         return None
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) < 1:
         raise ImportError(f"{VARIABLE}: expected auto or a number of threads of at least 1, got {shown(text)}")
     return int(text)
 

@@ -176,6 +176,13 @@ def _array(name: str, tensor: Tensor | None) -> Any:
     return found
 
 
+def check_storage(name: str, tensor: Tensor) -> None:
+    """Refuse a plain tensor whose storage was shortened: torch itself reads past it."""
+    is_plain = type(tensor) in _PLAIN and not tensor.is_meta and tensor.layout is torch.strided
+    if is_plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+        _array(name, tensor.detach())
+
+
 def _result_shapes(sizes: _Sizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
     """Of y, h_n and the gates: of all T steps of each row, because sizes may not depend on values."""
     first, second, n_batch, n_units, directions = sizes

@@ -100,11 +100,13 @@ class Passes(torch.nn.Module):
         """In the order of the packed rows, longest first; the state comes and goes in the order of the user's rows."""
         data, sizes, order, back = input
         self._check_tensor("input", data)
+        _torch_ops.check_storage("input.data", data)
         check.check_shape("input.data", data.shape, ("sum of lengths", self.input_size))
         own_sizes = _checked_batch_sizes(data, sizes)
         n_batch = int(own_sizes[0])
         _check_order(order, back, n_batch)
         state = self._state(data, hx, n_batch)
+        _torch_ops.check_storage("hx", state)
         padded, lengths = pad_packed_sequence(PackedSequence(data, own_sizes))
         y, h_n = self._stack(padded, state if order is None else state.index_select(1, order), lengths, False)
         output = PackedSequence(pack_padded_sequence(y, lengths).data, sizes, order, back)

@@ -44,6 +44,9 @@ class Option(Generic[T]):
         return value
 
     def __set__(self, layer: Weighted, value: object) -> None:
+        own = layer._options[self._name]
+        if isinstance(value, type(own)) and value == own:
+            return  # as in a child class that repeats its arguments
         raise AttributeError(
             f"{self._name}: expected no assignment, because a layer's configuration is read-only, got {shown(value)}: "
             f"make a new layer, such as {type(layer).__name__}(..., {self._name}={shown(value)})"

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from indygru_cpu import _cell_checks as check
+from indygru_cpu import _validation
 from indygru_cpu._messages import shortened, shown
 from indygru_cpu._scopes import random_generator
 
@@ -57,7 +58,7 @@ class Initializer:
 
     def __call__(self, shape: Shape, dtype: object = None) -> Array:
         """Return a new array."""
-        generator = random_generator() if self.seed is None else np.random.default_rng(self.seed)
+        generator = random_generator() if self.seed is None else _validation.generator(self.seed)
         found = check.dtype("dtype", self.dtype if dtype is None else dtype)
         return self._values(generator, tuple(shape), found).astype(found, copy=False)
 
@@ -76,7 +77,10 @@ class Initializer:
     @classmethod
     def from_config(cls: type[K], config: Mapping[str, Any]) -> K:
         """Make one from the constructor's arguments."""
-        return cls(**config)
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise TypeError(shortened(error, 500)) from None
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
         raise NotImplementedError

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from indygru_cpu import _validation as check
 from indygru_cpu._messages import shown
 from indygru_cpu._parameters import initial_parameters, shapes
-from indygru_cpu._torch_ops import DTYPES
+from indygru_cpu._torch_ops import DTYPES, check_storage
 from indygru_cpu._torch_passes import Passes
 from indygru_cpu._weighted import DEFAULTS
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
@@ -241,6 +241,7 @@ class IndyGRU(Passes):
             check.check_shape(name, value.shape, shape)
             if value.is_meta:
                 raise ValueError(f"{name}: expected a tensor on the CPU, got one on meta, which has no values")
+            check_storage(name, value)
             # The tensor's own memory, or a copy where the kernels cannot read it.
             arrays[name] = np.require(value.detach().numpy(), requirements=("C", "A", "W"))
         options = {name: getattr(self, name) for name in DEFAULTS}
@@ -296,6 +297,8 @@ class IndyGRU(Passes):
             return self._packed(input, hx)
         self._check_tensor("input", input)
         if lengths is not None:  # a copy, because the backward pass reads them too
+            if isinstance(lengths, Tensor):
+                check_storage("lengths", lengths)
             on = lengths.device if isinstance(lengths, Tensor) else input.device
             lengths = torch.as_tensor(lengths, device=on).clone()
         if input.dim() != 2:

@@ -117,7 +117,7 @@ ALLOWED = {
     "_variables": {"_cell_checks"},
     "_registry": {"_variables"},
     "_scopes": {"_cell_checks", "_registry", "_variables"},
-    "initializers": {"_cell_checks", "_scopes"},
+    "initializers": {"_cell_checks", "_scopes", "_validation"},
     "_tf_layer": {"_cell_checks", "_registry", "_scopes", "_variables"},
     "_rnn_cell": {"_cell_checks", "_registry", "_tf_layer"},
     "_cell_run": {

@@ -250,3 +250,29 @@ def test_error_of_a_file_object_is_passed_on(tmp_path):
     ends[1].close()
     with ends[0], ends[0].makefile("wb", 0) as file, pytest.raises(OSError, match=r"[Bb]roken pipe"):
         _files.write(file, RICH, ARRAYS, "npz")
+
+
+class Partial:
+    """A file object that takes at most seven bytes at a time, and tells how many."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        taken = bytes(data[:7])
+        self.data += taken
+        return len(taken)
+
+
+def test_save_into_an_object_that_takes_parts_writes_everything():
+    layer, partial, memory = IndyGRU(2, 3, seed=1), Partial(), io.BytesIO()
+    layer.save(partial, format="npz")
+    layer.save(memory, format="npz")
+    assert partial.data == memory.getvalue()
+
+
+def test_save_into_a_file_that_was_opened_by_a_name_of_bytes_works(tmp_path):
+    layer, path = IndyGRU(2, 3, seed=1), tmp_path / "layer.npz"
+    with open(bytes(path), "wb") as file:
+        layer.save(file)
+    assert IndyGRU.load(path).state_dict().keys() == layer.state_dict().keys()

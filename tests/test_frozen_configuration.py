@@ -123,6 +123,40 @@ def test_pickle_of_a_layer_keeps_any_generator_of_numpy(bits):
     helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
 
 
+class OtherBits(np.random.PCG64):
+    """A bit generator of another library."""
+
+
+def test_pickle_of_a_layer_keeps_a_generator_of_another_library():
+    layer, x = IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=np.random.Generator(OtherBits(7))), inputs()
+    again = pickle.loads(pickle.dumps(layer))
+    assert type(again._rng.bit_generator) is OtherBits
+    helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+
+
+def test_seed_that_cannot_spawn_is_refused_where_dropout_needs_it():
+    seed = np.random.RandomState(1)
+    IndyGRU(3, 5, seed=seed)
+    with pytest.raises(TypeError, match="seed: expected a generator that can spawn"):
+        IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=seed)
+
+
+def test_option_assigned_its_own_value_stays():
+    """As a child class does that repeats its arguments."""
+    layer = make()
+    layer.bias, layer.hidden_size = True, 5
+    assert (layer.bias, layer.hidden_size) == (True, 5)
+    with pytest.raises(AttributeError, match="read-only"):
+        layer.bias = 1
+
+
+def test_bias_of_zeros_that_calls_share_is_read_only():
+    case = helpers.random_case((6, 4, 3, 5), np.float32)
+    _, _, tape = functional.forward(*case.arguments[:4], None, tape=True)
+    with pytest.raises(ValueError, match="read-only"):
+        tape.call.weights.bias[0] = 1
+
+
 def test_pickle_of_a_child_class_keeps_its_attributes():
     layer = Named(3, 5, seed=0)
     layer.name = "first"

@@ -23,13 +23,13 @@ def nothing_known():
     _core.forget_costs()
 
 
-def choose(costs, n_calls, *, most=2, follows=False, work=WORK, job=FORWARD):
+def choose(costs, n_calls, *, most=2, follows=False, work=WORK, n_steps=50, job=FORWARD):
     """Threads of so many calls, where one of n threads takes costs[n] nanoseconds, or costs(n, the threads before)."""
     chosen = []
     for _ in range(n_calls):
         before = chosen[-1] if chosen else 1
         times = {n: costs(n, before) if callable(costs) else costs[n] for n in range(1, most + 1)}
-        chosen.append(_core.choose_threads(job, work, most, follows, times))
+        chosen.append(_core.choose_threads(job, work, n_steps, most, follows, times))
     return chosen
 
 
@@ -65,7 +65,7 @@ def test_trial_among_calls_that_follow_each_other_lets_helpers_wake():
     def costs(n, before):
         return 50 * US if n == 1 else 30 * US if before > 1 else 400 * US
 
-    _core.choose_threads(FORWARD, WORK, 1, True, {1: 50 * US})
+    _core.choose_threads(FORWARD, WORK, 50, 1, True, {1: 50 * US})
     chosen = choose(costs, 500, follows=True)
     assert chosen[-200:].count(2) > 150
 
@@ -89,10 +89,11 @@ def test_choices_of_jobs_sizes_and_places_are_independent():
     choose({1: 100 * US, 2: 60 * US}, 200)
     assert choose({1: 60 * US, 2: 900 * US}, 200, job=BACKWARD)[-20:].count(1) > 10
     assert choose({1: 60 * US, 2: 900 * US}, 200, work=64 * WORK)[-20:].count(1) > 10
+    assert choose({1: 60 * US, 2: 900 * US}, 200, n_steps=2000)[-20:].count(1) > 10
     assert choose({1: 60 * US, 2: 900 * US}, 200, follows=True)[-20:].count(1) > 10
     assert choose({1: 100 * US, 2: 60 * US}, 20).count(2) > 10
     assert {key[0] for key in _core.known_costs()} == {"forward", "backward"}
-    assert {key[2] for key in _core.known_costs()} == {"following", "alone"}
+    assert {key[3] for key in _core.known_costs()} == {"following", "alone"}
 
 
 @pytest.mark.parametrize("work", [1.0, 1e6, 2.0**62, 1e300])
@@ -161,7 +162,7 @@ def test_environment_fixes_the_number_of_threads(run_python):
     assert run_python(code, INDYGRU_CPU_NUM_THREADS="1") == "{1} 2 []"
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "", "9" * 5000, "\u0664\u00b2"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " ", "9" * 5000, "\u0664\u00b2"])
 def test_environment_with_no_number_of_threads_is_refused(run_python, value):
     code = """
         try:
@@ -173,3 +174,28 @@ def test_environment_with_no_number_of_threads_is_refused(run_python, value):
     """
     assert run_python(code, INDYGRU_CPU_NUM_THREADS="64") == "taken"
     assert "INDYGRU_CPU_NUM_THREADS: expected auto or a number" in run_python(code, INDYGRU_CPU_NUM_THREADS=value)
+
+
+@needs_openmp
+def test_callers_that_take_turns_choose_as_one(run_python):
+    """As requests in a pool of workers: no two calls overlap, so none leaves a processor to another."""
+    code = """
+        from concurrent.futures import ThreadPoolExecutor
+        from indygru_cpu import _core
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [
+                pool.submit(_core.choose_threads, 0, 2e6, 50, 2, False, {1: 9e5, 2: 5e5}).result() for _ in range(400)
+            ]
+        print(found.count(2) > 300)
+    """
+    assert run_python(code) == "True"
+
+
+@needs_openmp
+def test_call_of_one_tile_runs_on_one_thread(monkeypatch):
+    monkeypatch.setattr(_threads, "_without_fork", lambda: _threads.Choice(2, "test"))
+    layer, x = IndyGRU(64, 16, seed=0), np.random.default_rng(0).standard_normal((500, 1, 64), dtype=np.float32)
+    for _ in range(10):
+        layer(x)
+        assert indygru_cpu.last_num_threads() == 1

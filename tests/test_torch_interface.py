@@ -12,6 +12,7 @@ import pytest
 
 import indygru_cpu
 from indygru_cpu import _threads
+from indygru_cpu._call import Call
 
 torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
 
@@ -93,9 +94,15 @@ def test_initial_values_follow_torchs_seed():
 
 
 def test_no_more_threads_than_torch_has(monkeypatch):
-    seen = []
+    seen, threads = [], Call.threads
+
+    def watched(*arguments, **options):
+        seen.append(threads(*arguments, **options))
+        return _threads.Threads(1, False)
+
     monkeypatch.setattr(_threads, "default", lambda: _threads.Choice(3, "for this test"))
-    monkeypatch.setattr(_threads, "count", lambda num_threads, _: seen.append(num_threads) or 1)
+    monkeypatch.setattr(_threads, "count", lambda num_threads, _: 8)
+    monkeypatch.setattr(Call, "threads", watched)
     before = torch.get_num_threads()
     module = module_of(**BOTH)
     try:
@@ -103,7 +110,7 @@ def test_no_more_threads_than_torch_has(monkeypatch):
             torch.set_num_threads(wanted)
             seen.clear()
             run(module, call_of(module))
-            assert seen == [min(wanted, 3)] * 8  # two layers, two directions, forward and backward
+            assert seen == [(min(wanted, 3), True)] * 8  # two layers, two directions, forward and backward
     finally:
         torch.set_num_threads(before)
 

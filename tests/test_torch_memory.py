@@ -231,6 +231,35 @@ def test_a_storage_that_was_freed_is_refused():
         module(X)
 
 
+@pytest.mark.parametrize("n_bytes", [0, 4])
+def test_to_numpy_of_a_shortened_storage_is_refused(n_bytes):
+    module = module_of()
+    module.kernel_l0.untyped_storage().resize_(n_bytes)
+    with pytest.raises(ValueError, match="^kernel_l0: expected a storage that the tensor's shape fits"):
+        module.to_numpy()
+
+
+def test_shortened_lengths_and_states_are_refused_before_torch_reads_them(run_python):
+    code = """
+        import torch
+        from torch.nn.utils.rnn import pack_sequence
+        from indygru_cpu.torch import IndyGRU
+
+        module = IndyGRU(3, 5)
+        lengths, hx = torch.tensor([4, 2]), torch.randn(1, 2, 5)
+        packed = pack_sequence([torch.randn(2, 3), torch.randn(4, 3)], enforce_sorted=False)
+        for short in (lengths, hx):
+            short.untyped_storage().resize_(0)
+        for call in (lambda: module(torch.randn(4, 2, 3), lengths=lengths), lambda: module(packed, hx)):
+            try:
+                call()
+                print("no error")
+            except ValueError as error:
+                print(str(error).split(":")[0])
+    """
+    assert run_python(code).split() == ["lengths", "hx"]
+
+
 IMPOSSIBLE = [
     ([2, 0, 2], ValueError, "input.batch_sizes: expected rows from 1 to 2 at step 1, got 0"),
     ([1, 3], ValueError, "input.batch_sizes: expected rows from 1 to 1 at step 1, got 3"),

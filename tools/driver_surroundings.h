@@ -223,7 +223,7 @@ static void check_choice(void)
 {
     int best = 0;
     for (int i = 0; i < 2000; i++) {
-        indygru_choice choice = indygru_choose_threads(INDYGRU_FORWARD_JOB, 1e6, 2);
+        indygru_choice choice = indygru_choose_threads(INDYGRU_FORWARD_JOB, 1e6, 50, 2);
         choice.start = indygru_now() - (choice.n_threads == 1 ? 100 * 1000 : 900 * 1000);
         best += choice.n_threads == 1;
         indygru_learn(&choice);

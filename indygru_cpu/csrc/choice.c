@@ -11,13 +11,13 @@
 #include "indygru_kernels.h"
 
 enum {
-    N_SIZES = INDYGRU_N_WORK_CLASSES,
+    N_CLASSES = INDYGRU_N_WORK_CLASSES,
+    N_LENGTHS = INDYGRU_N_LENGTH_CLASSES,
     SPACING = 8,                   /* calls from one trial to the next, at least */
     FIRST_SPACING = 2,             /* before the first trial of a number */
     LONG_TRIAL = 3,                /* calls of a trial where calls follow each other: the first wakes the helpers */
     FOLLOWING_WITHIN = 300 * 1000, /* nanoseconds after a call within which the next one follows it */
-    ALTERNATION = 3 * 1000 *
-        1000 /* nanoseconds after a change of the calling thread in which another caller is expected */
+    OVERLAPPING = 3 * 1000 * 1000  /* nanoseconds for which calls that overlap are taken to go on */
 };
 static const double MAX_LOSS = 0.04;    /* part of the time that trials may lose */
 static const double TIE_FACTOR = 1.04;  /* costs within this factor are equal: fewer threads win */
@@ -36,11 +36,10 @@ typedef struct {
     int trial_arm, trial_left;   /* calls that the trial still has */
 } statistics;
 
-static statistics table[INDYGRU_N_JOBS][N_SIZES][INDYGRU_N_PLACES];
+static statistics table[INDYGRU_N_JOBS][N_CLASSES][INDYGRU_N_PLACES];
 static _Thread_local long long last_end;
 static _Thread_local int last_n_threads;
-static const void *last_caller; /* an address that no other living thread has */
-static long long last_change;   /* when that became another thread's */
+static long long last_overlap; /* when a call began while another one was at work */
 
 static double get(const double *number)
 {
@@ -60,12 +59,15 @@ static int arms_of(int most)
     return n;
 }
 
-static int class_of(double work)
+/* By powers of two of the work and of four of the steps: narrow and wide layers of equal work gain differently. */
+static int class_of(double work, ptrdiff_t n_steps)
 {
-    int size = 0;
-    for (; size < N_SIZES - 1 && work >= 2; size++)
+    int size = 0, length = 0;
+    for (; size < N_CLASSES / N_LENGTHS - 1 && work >= 2; size++)
         work *= 0.5;
-    return size;
+    for (; length < N_LENGTHS - 1 && n_steps >= 4; length++)
+        n_steps /= 4;
+    return size * N_LENGTHS + length;
 }
 
 /* The arm with the fewest threads among those of about the least cost, or -1: none was tried. */
@@ -111,18 +113,20 @@ static int choose_arm(statistics *s, int n_arms, int place)
     return arm;
 }
 
-/* Whether several threads have called in turns just now, so that another one is likely to call during this call. */
-static int callers_alternate(long long now)
+/* Whether calls of several threads have overlapped just now: another one is likely to begin before this one is over. */
+static int calls_overlap(long long now)
 {
-    return now - __atomic_load_n(&last_change, __ATOMIC_RELAXED) <= ALTERNATION;
+    if (indygru_seats_taken() > 0)
+        __atomic_store_n(&last_overlap, now, __ATOMIC_RELAXED);
+    return now - __atomic_load_n(&last_overlap, __ATOMIC_RELAXED) <= OVERLAPPING;
 }
 
-indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most)
+indygru_choice indygru_choose_threads(enum indygru_job job, double work, ptrdiff_t n_steps, int most)
 {
     unsigned long long state = indygru_flush_enter(); /* sums of doubles would raise the caller's exception flags */
-    indygru_choice choice = {.job = job, .work_class = class_of(work), .work = work, .start = indygru_now()};
+    indygru_choice choice = {.job = job, .work_class = class_of(work, n_steps), .work = work, .start = indygru_now()};
     choice.place = choice.start - last_end <= FOLLOWING_WITHIN ? INDYGRU_FOLLOWING : INDYGRU_ALONE;
-    most -= most > 1 && callers_alternate(choice.start);
+    most -= most > 1 && calls_overlap(choice.start);
     choice.arm = choose_arm(&table[job][choice.work_class][choice.place], arms_of(most), choice.place);
     choice.n_threads = 1 << choice.arm < most ? 1 << choice.arm : most;
     indygru_flush_leave(state);
@@ -175,9 +179,6 @@ void indygru_note_call(int n_threads)
 {
     last_n_threads = n_threads;
     last_end = indygru_now();
-    const void *before = __atomic_exchange_n(&last_caller, &last_end, __ATOMIC_RELAXED);
-    if (before && before != &last_end)
-        __atomic_store_n(&last_change, last_end, __ATOMIC_RELAXED);
 }
 
 void indygru_forget_call(void) { last_end = indygru_now() - 2 * FOLLOWING_WITHIN; }
@@ -204,7 +205,7 @@ static void forget(statistics *s)
 void indygru_forget_costs(void)
 {
     for (int job = 0; job < INDYGRU_N_JOBS; job++)
-        for (int size = 0; size < N_SIZES; size++)
+        for (int size = 0; size < N_CLASSES; size++)
             for (int place = 0; place < INDYGRU_N_PLACES; place++)
                 forget(&table[job][size][place]);
 }

@@ -192,14 +192,15 @@ indygru_team *indygru_own_team(void);
 void indygru_enter_team(indygru_team *team, int i);
 
 /* Moves the calling helper off a processor, if it is on that one and may run on others. */
-void indygru_leave_processor(const indygru_team *team, int i, int processor);
+void indygru_leave_processor(indygru_team *team, int i, int processor);
 
 long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
 
 /* The number of threads of a call that names none (choice.c). */
 enum indygru_job { INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS };
 enum indygru_call_place { INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES }; /* right after a call, or later */
-#define INDYGRU_N_WORK_CLASSES 64                                               /* powers of two of multiply-adds */
+#define INDYGRU_N_LENGTH_CLASSES 8                                              /* powers of four of steps */
+#define INDYGRU_N_WORK_CLASSES (48 * INDYGRU_N_LENGTH_CLASSES)                  /* powers of two of multiply-adds */
 #define INDYGRU_N_ARMS 7                                                        /* 1, 2, 4, ... 64 threads */
 
 typedef struct {
@@ -211,7 +212,7 @@ typedef struct {
 } indygru_choice;
 
 /* Chooses a number of threads from 1 to `most` for a call of `work` multiply-adds, and notes when the call began. */
-indygru_choice indygru_choose_threads(enum indygru_job job, double work, int most);
+indygru_choice indygru_choose_threads(enum indygru_job job, double work, ptrdiff_t n_steps, int most);
 
 /* Records the time since the choice. Not for calls that an error has ended. */
 void indygru_learn(const indygru_choice *choice);

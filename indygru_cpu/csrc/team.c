@@ -64,6 +64,7 @@ struct indygru_team {
     struct {
         pid_t id;          /* of the thread; 0: unknown */
         int is_placed;     /* whether its mask may leave out a processor now */
+        cpu_set_t given;   /* the mask that it has then */
         cpu_set_t allowed; /* its mask before */
     } helpers[INDYGRU_MOST_SEATS];
 #endif
@@ -134,12 +135,12 @@ void indygru_enter_team(indygru_team *team, int i)
         team->helpers[i].id = own_id;
 }
 
-/* Sets a thread's mask to all of `allowed` but one processor, if at least n are left. */
-static int leave_out(pid_t id, const cpu_set_t *allowed, int processor, int n)
+/* Sets a thread's mask to all of `allowed` but one processor, if at least n are left: `given` then. */
+static int leave_out(pid_t id, const cpu_set_t *allowed, int processor, int n, cpu_set_t *given)
 {
-    cpu_set_t others = *allowed;
-    CPU_CLR(processor, &others);
-    return CPU_COUNT(&others) >= n && sched_setaffinity(id, sizeof others, &others) == 0;
+    *given = *allowed;
+    CPU_CLR(processor, given);
+    return CPU_COUNT(given) >= n && sched_setaffinity(id, sizeof *given, given) == 0;
 }
 
 /* A helper of the team may have ended, if another library shares this OpenMP and has used fewer threads. The system may
@@ -157,30 +158,39 @@ static void place_helpers(indygru_team *team, int n)
         cpu_set_t *allowed = &team->helpers[i].allowed;
         /* Larger machines have larger sets: there the first call fails, and nothing is done. */
         if (is_of_this_process(id) && sched_getaffinity(id, sizeof *allowed, allowed) == 0)
-            team->helpers[i].is_placed = leave_out(id, allowed, processor, n);
+            team->helpers[i].is_placed = leave_out(id, allowed, processor, n, &team->helpers[i].given);
     }
 }
 
 static void give_back_masks(indygru_team *team, int n)
 {
+    cpu_set_t now;
     for (int i = 1; i <= n; i++)
         if (team->helpers[i].is_placed) {
             team->helpers[i].is_placed = 0;
-            if (is_of_this_process(team->helpers[i].id))
-                sched_setaffinity(team->helpers[i].id, sizeof(cpu_set_t), &team->helpers[i].allowed);
+            pid_t id = team->helpers[i].id;
+            /* Another mask is one that the user has set meanwhile. */
+            if (is_of_this_process(id) && sched_getaffinity(id, sizeof now, &now) == 0 &&
+                CPU_EQUAL(&now, &team->helpers[i].given))
+                sched_setaffinity(id, sizeof now, &team->helpers[i].allowed);
         }
     team->last_end = indygru_now();
 }
 
-void indygru_leave_processor(const indygru_team *team, int i, int processor)
+void indygru_leave_processor(indygru_team *team, int i, int processor)
 {
-    cpu_set_t allowed;
+    cpu_set_t allowed, given;
     if (!team || processor < 0 || processor >= CPU_SETSIZE || sched_getcpu() != processor)
         return;
-    if (team->helpers[i].is_placed) /* the caller has moved since */
-        leave_out(0, &team->helpers[i].allowed, processor, team->n_at_work);
-    else if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && leave_out(0, &allowed, processor, team->n_at_work))
+    int n = team->n_at_work;
+    if (sched_getaffinity(0, sizeof allowed, &allowed))
+        return;
+    if (team->helpers[i].is_placed) { /* the caller has moved since */
+        if (CPU_EQUAL(&allowed, &team->helpers[i].given))
+            leave_out(0, &team->helpers[i].allowed, processor, n, &team->helpers[i].given);
+    } else if (leave_out(0, &allowed, processor, n, &given)) {
         sched_setaffinity(0, sizeof allowed, &allowed);
+    }
 }
 
 #else
@@ -188,7 +198,7 @@ int indygru_processor(void) { return -1; }
 void indygru_enter_team(indygru_team *team, int i) { (void)team, (void)i; }
 static void place_helpers(indygru_team *team, int n) { (void)team, (void)n; }
 static void give_back_masks(indygru_team *team, int n) { (void)team, (void)n; }
-void indygru_leave_processor(const indygru_team *team, int i, int processor) { (void)team, (void)i, (void)processor; }
+void indygru_leave_processor(indygru_team *team, int i, int processor) { (void)team, (void)i, (void)processor; }
 #endif
 
 typedef struct {
