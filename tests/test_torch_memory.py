@@ -235,7 +235,7 @@ def test_a_storage_that_was_freed_is_refused():
 def test_to_numpy_of_a_shortened_storage_is_refused(n_bytes):
     module = module_of()
     module.kernel_l0.untyped_storage().resize_(n_bytes)
-    with pytest.raises(ValueError, match="^kernel_l0: expected a storage that the tensor's shape fits"):
+    with pytest.raises(ValueError, match=r"^kernel_l0: expected a storage that the tensor's shape fits"):
         module.to_numpy()
 
 
