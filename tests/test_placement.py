@@ -140,6 +140,32 @@ def test_mask_that_a_user_gives_a_helper_stays(run):
 
 
 @needs_two
+def test_mask_that_a_user_gives_a_helper_during_a_call_stays(run):
+    code = """
+    found = []
+    long, before = np.concatenate([x] * 20), _core.set_seconds_of_a_round(1e9)
+
+    def change():
+        while not found:
+            for thread, mask in masks().items():
+                if mask < full and thread != os.getpid() and _core.threads_at_work() > 1:
+                    os.sched_setaffinity(thread, full - mask)  # another one than the library has given it
+                    found.extend([thread, full - mask])
+                    return
+
+    watcher = threading.Thread(target=change)
+    watcher.start()
+    while watcher.is_alive():
+        time.sleep(0.003)
+        layer(long, num_threads=2)
+    watcher.join()
+    _core.set_seconds_of_a_round(before)
+    print(masks()[found[0]] == found[1])
+    """
+    assert run(code) == "True"
+
+
+@needs_two
 def test_masks_after_an_error_and_after_several_teams_are_what_they_were(run):
     code = """
     def fail(done, total):
