@@ -33,7 +33,7 @@ def main() -> None:
     workers = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     train, test = japanese_vowels()
     layer = IndyGRU(12, 256, bidirectional=True, seed=0, reproducible=True)
-    with LocalCluster(workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    with LocalCluster(workers, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
         features = [states(layer, part, workers) for part in (train, test)]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     model.fit(features[0], train.speakers)

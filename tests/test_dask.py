@@ -155,7 +155,7 @@ def test_threads_of_a_task(monkeypatch, given, expected):
     monkeypatch.setattr(_engine, "infer", lambda *args: seen.append(args[3]) or infer(*args))
     predict(layer, dask.array.from_array(x, chunks=(90, 17, D)), **given).compute()
     predict(layer, dask.bag.from_sequence([x[:, i] for i in range(B)], npartitions=2), **given).compute()
-    busy = [threads for threads in seen if threads > 1 or expected == 1]
+    busy = [threads.number for threads in seen if threads.number > 1 or expected == 1]
     assert len(busy) >= 4
     assert set(busy) == {expected}
 
@@ -244,7 +244,7 @@ CLUSTER = """
     x = np.random.default_rng(0).standard_normal((40, 100, 9), dtype=np.float32)
     lengths = np.random.default_rng(1).integers(0, 41, 100)
     expected = layer(x, lengths=lengths)[0]
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         client.wait_for_workers(2)
         assert set(client.run(bits, layer, x).values()) == {layer(x)[0].tobytes()}
         before = client.run(os.getpid)

