@@ -23,9 +23,8 @@ static const double MAX_LOSS = 0.04;    /* part of the time that trials may lose
 static const double TIE_FACTOR = 1.04;  /* costs within this factor are equal: fewer threads win */
 static const double TRIAL_WEIGHT = 0.6; /* weight of a trial's cost: the known cost is old */
 static const double USE_WEIGHT = 0.2;   /* weight of the cost of the number in use */
-static const double OUTLIER_FACTOR =
-    4;                                /* costs count at most this many times the known one: calls may be interrupted */
-static const double ABORT_FACTOR = 2; /* a trial ends early if it costs this many times the best number */
+static const double OUTLIER_FACTOR = 2; /* a cost counts at most this many times the known one: interruptions */
+static const double ABORT_FACTOR = 2;   /* a trial ends early if it costs this many times the best number */
 
 typedef struct {
     double cost[INDYGRU_N_ARMS]; /* nanoseconds a multiply-add, a moving average; 0: not tried */
