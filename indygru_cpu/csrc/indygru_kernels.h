@@ -222,7 +222,8 @@ void indygru_note_call(int n_threads);
 void indygru_forget_call(void);   /* for tests: makes the last call of this thread one of long ago */
 int indygru_last_n_threads(void); /* 0: there was no call */
 
-/* Nanoseconds per multiply-add; 0: not tried. */
+/* Nanoseconds per multiply-add of an arm, and the number of threads that its calls had; 0: not tried. A class of work
+ * is log2(multiply-adds) * INDYGRU_N_LENGTH_CLASSES + log4(steps). */
 double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm, int *n_threads);
 void indygru_forget_costs(void);
 
