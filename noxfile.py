@@ -1,7 +1,7 @@
 """Runs of the tests on other versions and with coverage, and a wheel: `nox -l` lists them.
 
 pip install nox
-nox -s tests-3.12 -- tests/test_golden.py     # all of the tests without the path
+nox -s tests-3.12 -- tests/engine/test_golden.py     # all of the tests without the path
 nox -s wheel
 """
 
@@ -56,7 +56,7 @@ def coverage(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Changes of the modules that check arguments, each of which a test must notice."""
     session.install("-e", ".[test]")
-    session.run("python", "tools/mutate.py", *(session.posargs or ["functional", "_validation"]))
+    session.run("python", "tools/mutate.py", *(session.posargs or ["functional", "_engine.checks"]))
 
 
 @nox.session

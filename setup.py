@@ -118,9 +118,9 @@ def files(pattern: str) -> list[str]:
 
 
 core = Extension(
-    "indygru_cpu._core",
-    ["indygru_cpu/_core.pyx", *files("csrc/*.c")],
-    depends=[*files("csrc/*.h"), *files("include/*.h"), *files("*.px[di]")],
-    include_dirs=["indygru_cpu/csrc", "indygru_cpu/include", str(blas_headers())],
+    "indygru_cpu._engine._core",
+    ["indygru_cpu/_engine/_core.pyx", *files("_engine/csrc/*.c")],
+    depends=[*files("_engine/csrc/*.h"), *files("_engine/include/*.h"), *files("**/*.px[di]")],
+    include_dirs=["indygru_cpu/_engine/csrc", "indygru_cpu/_engine/include", str(blas_headers())],
 )
 setup(ext_modules=cythonize([core], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildExt})

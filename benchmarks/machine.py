@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu import __version__, _core
+from indygru_cpu import __version__
+from indygru_cpu._engine import _core
 
 PACKAGES = ("numpy", "scipy-openblas32", "numba", "jax", "torch", "onnxruntime", "openvino", "scikit-learn")
 

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from indygru_cpu._demo_model import Part
+from indygru_cpu._cli.demo_model import Part
 from indygru_cpu.datasets import japanese_vowels
 from indygru_cpu.sklearn import IndyGRUClassifier
 

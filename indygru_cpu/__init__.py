@@ -3,14 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from indygru_cpu._environment import short_waits
 from indygru_cpu._version import __version__
 
 try:
-    with short_waits():
-        import indygru_cpu._core  # noqa: F401
+    import indygru_cpu._engine  # noqa: F401
 except ModuleNotFoundError as error:
-    if error.name != "indygru_cpu._core":
+    if error.name != "indygru_cpu._engine._core":
         raise
     raise ImportError(
         f"{__path__[0]} is the source folder of indygru_cpu, and its extension is not built there. Run "
@@ -18,19 +16,19 @@ except ModuleNotFoundError as error:
     ) from None
 
 from indygru_cpu import functional
-from indygru_cpu._memory import release as release_memory
-from indygru_cpu._threads import last_num_threads
-from indygru_cpu._threads import statistics as thread_statistics
-from indygru_cpu._weights import WeightsError
+from indygru_cpu._engine.memory import release as release_memory
+from indygru_cpu._engine.threads import last_num_threads
+from indygru_cpu._engine.threads import statistics as thread_statistics
 from indygru_cpu.layer import IndyGRU
 
 if TYPE_CHECKING:
     from indygru_cpu import initializers
-    from indygru_cpu._bidirectional import bidirectional_dynamic_rnn, reverse_sequence
-    from indygru_cpu._dynamic_rnn import dynamic_rnn
-    from indygru_cpu._scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
+    from indygru_cpu._files.arrays import WeightsError
+    from indygru_cpu._tf1.bidirectional import bidirectional_dynamic_rnn, reverse_sequence
+    from indygru_cpu._tf1.cell import IndyGRUCell
+    from indygru_cpu._tf1.dynamic_rnn import dynamic_rnn
+    from indygru_cpu._tf1.scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
     from indygru_cpu.c_api import get_include
-    from indygru_cpu.cell import IndyGRUCell
 
 __all__ = [
     "AUTO_REUSE",
@@ -54,22 +52,23 @@ __all__ = [
 
 #: TensorFlow's face and C's, and where they are: a quarter of the time of an import, which most can do without.
 _LATER = {
-    "AUTO_REUSE": "_scopes",
-    "IndyGRUCell": "cell",
-    "bidirectional_dynamic_rnn": "_bidirectional",
-    "dynamic_rnn": "_dynamic_rnn",
+    "AUTO_REUSE": "_tf1.scopes",
+    "IndyGRUCell": "_tf1.cell",
+    "WeightsError": "_files.arrays",
+    "bidirectional_dynamic_rnn": "_tf1.bidirectional",
+    "dynamic_rnn": "_tf1.dynamic_rnn",
     "get_include": "c_api",
-    "get_variable_scope": "_scopes",
+    "get_variable_scope": "_tf1.scopes",
     "initializers": "initializers",
-    "reset_default_scope": "_scopes",
-    "reverse_sequence": "_bidirectional",
-    "variable_scope": "_scopes",
+    "reset_default_scope": "_tf1.scopes",
+    "reverse_sequence": "_tf1.bidirectional",
+    "variable_scope": "_tf1.scopes",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        from indygru_cpu._messages import shown
+        from indygru_cpu._engine.messages import shown
 
         raise AttributeError(f"module {__name__!r} has no attribute {shown(name)}")
     module = import_module(f"{__name__}.{_LATER[name]}")

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from indygru_cpu import __version__, _demo, _info
-from indygru_cpu._messages import shown
+from indygru_cpu import __version__
+from indygru_cpu._cli import demo as demo_run
+from indygru_cpu._cli import info as build_info
+from indygru_cpu._engine.messages import shown
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -32,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "train a speaker classifier on real speech, in seconds"
     demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".")
-    defaults = _demo.Settings()
+    defaults = demo_run.Settings()
     for option, least, meaning in (
         ("hidden-size", 1, "units of each IndyGRU"),
         ("networks", 1, "networks whose mean decides"),
@@ -56,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A wrong argument raises SystemExit(2), as argparse does."""
     options = vars(_parser().parse_args(argv))
     if options.pop("command") == "info":
-        found = _info.info()
-        print(json.dumps(found, indent=2) if options["json"] else _info.as_text(found))
+        found = build_info.info()
+        print(json.dumps(found, indent=2) if options["json"] else build_info.as_text(found))
         return 0
     try:
-        _demo.run(_demo.Settings(**options))
-    except _demo.DemoError as error:
+        demo_run.run(demo_run.Settings(**options))
+    except demo_run.DemoError as error:
         print(f"indygru-cpu demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -16,11 +16,10 @@ try:
 except ImportError as error:
     raise ImportError(f'needs pyarrow ({error}): pip install "indygru_cpu[spark]" or "indygru_cpu[ray]"') from error
 
-from indygru_cpu import _validation as check
-from indygru_cpu._messages import shortened
+from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.messages import shortened
+from indygru_cpu._typing import Array
 from indygru_cpu.layer import IndyGRU
-
-Array = np.ndarray[Any, Any]
 
 #: Offsets of Spark's lists, and of most others, are int32.
 MOST_NUMBERS = 2**31 - 1

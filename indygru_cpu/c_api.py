@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indygru_cpu import _core, _engine  # noqa: F401  (_engine opens BLAS for _core)
-from indygru_cpu._core import message
+from indygru_cpu._engine import _core
+from indygru_cpu._engine._core import message
 
 __all__ = ["CALL", "get_include", "message"]
 
@@ -36,7 +36,7 @@ def get_include() -> str:
     Returns
     -------
     str
-        The path of ``indygru_cpu/include``.
+        The path of ``indygru_cpu/_engine/include``.
 
     Examples
     --------
@@ -44,4 +44,4 @@ def get_include() -> str:
     >>> sorted(os.listdir(indygru_cpu.get_include()))
     ['indygru_call.h', 'indygru_cpu.h']
     """
-    return str(Path(__file__).parent / "include")
+    return str(Path(__file__).parent / "_engine" / "include")

@@ -19,12 +19,11 @@ try:
 except ImportError as error:
     raise ImportError(f'needs Dask and its arrays ({error}): pip install "indygru_cpu[dask]"') from error
 
-from indygru_cpu import _validation as check
+from indygru_cpu._engine import checks as check
+from indygru_cpu._typing import Array
 from indygru_cpu.layer import IndyGRU
 
 __all__ = ["predict"]
-
-Array = np.ndarray[Any, Any]
 
 
 def predict(layer: IndyGRU, x: Any, *, lengths: Any = None, last: bool = False, num_threads: int = 1) -> Any:

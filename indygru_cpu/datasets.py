@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from indygru_cpu._typing import Array
 
 
 class Utterances(NamedTuple):

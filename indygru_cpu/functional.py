@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu import _engine, _memory
-from indygru_cpu import _validation as check
-from indygru_cpu._call import Call, Weights
-from indygru_cpu._engine import Gradients, Tape
-
-Array = np.ndarray[Any, Any]
+from indygru_cpu import _engine
+from indygru_cpu._engine import Gradients, Tape, memory
+from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.arguments import Call, Weights
+from indygru_cpu._typing import Array
 
 
 def forward(
@@ -150,7 +149,7 @@ def _rooms(
         call.check_out("h_out", h_out, call.h0.shape, others if out is None else {**others, "out": out})
     y = None
     if return_sequences:
-        y = _memory.new(call.y_shape, call.x.dtype) if out is None else out
+        y = memory.new(call.y_shape, call.x.dtype) if out is None else out
     return y, call.h0.copy()
 
 

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from indygru_cpu import _cell_checks as check
-from indygru_cpu import _validation
-from indygru_cpu._messages import shortened, shown
-from indygru_cpu._scopes import random_generator
+from indygru_cpu._engine import checks
+from indygru_cpu._engine.messages import shortened, shown
+from indygru_cpu._tf1 import checks as check
+from indygru_cpu._tf1.scopes import random_generator
+from indygru_cpu._typing import Array
 
-Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 K = TypeVar("K", bound="Initializer")
 
@@ -58,7 +58,7 @@ class Initializer:
 
     def __call__(self, shape: Shape, dtype: object = None) -> Array:
         """Return a new array."""
-        generator = random_generator() if self.seed is None else _validation.generator(self.seed)
+        generator = random_generator() if self.seed is None else checks.generator(self.seed)
         found = check.dtype("dtype", self.dtype if dtype is None else dtype)
         return self._values(generator, tuple(shape), found).astype(found, copy=False)
 

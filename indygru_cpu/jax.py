@@ -19,10 +19,11 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError('jax is missing: pip install "indygru_cpu[jax]"') from None
 
-from indygru_cpu import _core, _threads
-from indygru_cpu import _validation as check
-from indygru_cpu._call import Call, Weights
-from indygru_cpu._messages import listed
+from indygru_cpu._engine import _core
+from indygru_cpu._engine import checks as check
+from indygru_cpu._engine import threads as thread_counts
+from indygru_cpu._engine.arguments import Call, Weights
+from indygru_cpu._engine.messages import listed
 
 __all__ = ["indygru"]
 
@@ -112,8 +113,8 @@ def indygru(
     given = [x, h0, *_weights(params)]
     stand_ins = [*map(_stand_in, given), _stand_in(lengths) if isinstance(lengths, jax.Array) else lengths]
     call = _checked(*stand_ins, groups=groups, activation=activation, reproducible=reproducible)
-    asked = _threads.asked(check.num_threads(num_threads))
-    threads = min(asked or _threads.default().count, _threads.MOST_THREADS)
+    asked = thread_counts.asked(check.num_threads(num_threads))
+    threads = min(asked or thread_counts.default().count, thread_counts.MOST_THREADS)
     options = _Options(call.activation, call.groups, call.reproducible, threads, asked is None)
     none = [*call[:2], *call.weights]
     operands = [jax.numpy.asarray(n if array is None else array) for array, n in zip(given, none, strict=True)]

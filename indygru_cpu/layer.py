@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu import _validation as check
-from indygru_cpu._forms import Start
-from indygru_cpu._layer_passes import Gradients, LayerTape, Passes
-from indygru_cpu._parameters import initial_parameters
-from indygru_cpu._weighted import checked_options
+from indygru_cpu._engine import checks as check
+from indygru_cpu._layers.layouts import Start
+from indygru_cpu._layers.parameters import initial_parameters
+from indygru_cpu._layers.passes import Gradients, LayerTape, Passes
+from indygru_cpu._layers.weighted import checked_options
+from indygru_cpu._typing import Array
 from indygru_cpu.stream import Stream
-
-Array = np.ndarray[Any, Any]
 
 
 class IndyGRU(Passes):

@@ -17,14 +17,12 @@ try:
 except ImportError as error:
     raise ImportError(f'needs Ray and its data library ({error}): pip install "indygru_cpu[ray]"') from error
 
-from indygru_cpu import _validation as check
 from indygru_cpu._arrow import Run, lists
-from indygru_cpu._messages import shortened, shown
+from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 __all__ = ["predict"]
-
-Array = np.ndarray[Any, Any]
 
 
 def predict(

@@ -10,18 +10,17 @@ The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14), whi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from indygru_cpu._typing import Array
 
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), in a form that cannot overflow."""
     e = np.exp(-np.abs(x))
-    y: Array = np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
-    return y
+    return np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
 
 
 #: A function, and its derivative as a function of its output.

@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError(f'needs PySpark and pyarrow ({error}): pip install "indygru_cpu[spark]"') from error
 
 from indygru_cpu._arrow import Run, lists, with_states
-from indygru_cpu._messages import shortened, shown
+from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
 __all__ = ["predict"]

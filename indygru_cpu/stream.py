@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu import _core, _memory, _threads
-from indygru_cpu import _validation as check
-from indygru_cpu._call import Weights, work_of
-from indygru_cpu._messages import shortened
-from indygru_cpu._progress import SILENCE
-from indygru_cpu._sequences import Sequences
-from indygru_cpu._stack import Stack, infer
-from indygru_cpu._weighted import Weighted
-
-Array = np.ndarray[Any, Any]
+from indygru_cpu._engine import _core, memory, threads
+from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.arguments import Weights, work_of
+from indygru_cpu._engine.messages import shortened
+from indygru_cpu._engine.sequences import Sequences
+from indygru_cpu._layers.progress import SILENCE
+from indygru_cpu._layers.stack import Stack, infer
+from indygru_cpu._layers.weighted import Weighted
+from indygru_cpu._typing import Array
 
 
 def _snapshot(layer: Weighted, num_threads: int | None) -> Stack:
@@ -54,8 +53,8 @@ class Stream(_core.Steps):
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
         check.countable("batch_size and the layer's sizes", (layer.num_layers, n_batch, 3 * layer.hidden_size))
         work = sum(work_of(n_batch, kernel) for ((kernel, _, _),) in stack.weights)
-        asked = _threads.asked(stack.num_threads)
-        super().__init__(stack, n_batch, _threads.count(asked, work), asked is None)
+        asked = threads.asked(stack.num_threads)
+        super().__init__(stack, n_batch, threads.count(asked, work), asked is None)
         self._layer = layer
 
     @property
@@ -74,7 +73,7 @@ class Stream(_core.Steps):
         return self._checked("x_t", x_t, ())
 
     def _serial_threads(self) -> int:
-        _threads.warn_of_fork()
+        threads.warn_of_fork()
         return 1
 
     def push_many(self, chunk: object) -> Array:
@@ -96,7 +95,7 @@ class Stream(_core.Steps):
             Another dtype or shape; the stream is then as it was.
         """
         x = self._checked("chunk", chunk, ("T",))
-        y = _memory.new((*x.shape[:-1], self._states.shape[2]), x.dtype)
+        y = memory.new((*x.shape[:-1], self._states.shape[2]), x.dtype)
         self._alone(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
         return y
 
@@ -108,8 +107,7 @@ class Stream(_core.Steps):
     @property
     def state(self) -> Array:
         """A copy of the states, (layers, B, N). Assigning sets them."""
-        copy: Array = self._alone(self._states.copy)
-        return copy
+        return self._alone(self._states.copy)
 
     @state.setter
     def state(self, value: object) -> None:

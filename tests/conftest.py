@@ -11,14 +11,14 @@ from pathlib import Path
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # This folder is on no path (--import-mode=importlib). The clone's root must stay so: its package is unbuilt.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import blas_products
 import helpers
 import hypothesis
 import pytest
 
-from indygru_cpu import _core
+from indygru_cpu._engine import _core
 
 # Seeded, as every test here; no deadline, because the machines of continuous integration are busy.
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, database=None)

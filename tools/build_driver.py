@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CSRC = ROOT / "indygru_cpu" / "csrc"
+CSRC = ROOT / "indygru_cpu" / "_engine" / "csrc"
 #: The language of the extension, which is the compiler's own: C and what systems add to it, such as fork and mmap.
 STANDARD = ("-std=gnu11", "-pthread")
 

@@ -141,7 +141,7 @@ check_nehalem-python() {
     PYTHONPATH=$root qemu-x86_64 -cpu Nehalem "$(readlink -f "$("$python" -c 'import sys; print(sys.executable)')")" -c "
 import sys; sys.path[:0] = $("$python" -c 'import site; print(site.getsitepackages())') + ['$root/tests']
 import helpers, numpy as np
-from indygru_cpu import _core
+from indygru_cpu._engine import _core
 assert _core.tiers() == ('baseline',), _core.tiers()
 for shape in [(9, 7, 8, 17), (150, 9, 33, 130), helpers.THROUGH_BLAS[0]]:
     for dtype in helpers.DTYPES:
@@ -167,7 +167,7 @@ check_avx512() {
 
 check_tiers() {
     local tier worst=0
-    for tier in $("$python" -c 'from indygru_cpu import _core; print(*_core.tiers())'); do
+    for tier in $("$python" -c 'from indygru_cpu._engine import _core; print(*_core.tiers())'); do
         echo " $tier"
         TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} logs=$logs/$tier suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
     done
@@ -241,7 +241,7 @@ check_coverage() {
     needs gcov gcovr qemu-x86_64
     rm -rf "$work/coverage"
     driver coverage -O0 --coverage -DINLINE=static && drive coverage && on_processors "$work/coverage/driver" &&
-        gcovr --root indygru_cpu/csrc --print-summary --fail-under-line 95 --fail-under-branch 95 "$work/coverage"
+        gcovr --root indygru_cpu/_engine/csrc --print-summary --fail-under-line 95 --fail-under-branch 95 "$work/coverage"
 }
 
 check_instructions() { "$python" tools/instructions.py --check; }

@@ -5,12 +5,19 @@ Beside pytest and hypothesis they need safetensors. ``python tools/core_tests.py
 
 from __future__ import annotations
 
-NAMES = [
-    "activations", "blas", "cell_golden", "dropout", "files", "files_written", "golden", "groups", "hostile_arguments",
-    "kernels", "layer", "layer_files", "layer_parameters", "layer_refused", "properties", "ragged", "ragged_refused",
-    "segments", "serving", "stacks", "step", "stream", "stream_threads", "threads", "validation", "validation_memory",
-]  # fmt: skip
-PATHS = [f"tests/test_{name}.py" for name in NAMES]
+NAMES = {
+    "engine": [
+        "activations", "blas", "golden", "groups", "hostile_arguments", "kernels", "properties", "ragged",
+        "ragged_refused", "segments", "step", "threads", "validation", "validation_memory",
+    ],
+    "files": ["files", "files_written"],
+    "layers": [
+        "dropout", "layer", "layer_files", "layer_parameters", "layer_refused", "serving", "stacks", "stream",
+        "stream_threads",
+    ],
+    "tf1": ["cell_golden"],
+}  # fmt: skip
+PATHS = [f"tests/{folder}/test_{name}.py" for folder, names in NAMES.items() for name in names]
 NEEDS = ["pytest", "hypothesis", "safetensors"]
 
 if __name__ == "__main__":

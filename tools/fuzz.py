@@ -5,7 +5,7 @@
 
 Another error, ten seconds of a processor, or memory beyond four times the file ends the run, and the bytes that did it
 lie in the current folder as `crash-*`. With `--keep tests/data/fuzz/npz` nothing is run, and that folder gets the
-shortest bytes of the corpus for each text of a refusal, and of what is read: tests/test_fuzz.py replays them.
+shortest bytes of the corpus for each text of a refusal, and of what is read: tests/build/test_fuzz.py replays them.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class _Agrees(int):
 @contextmanager
 def checksums_agree() -> Iterator[None]:
     """Whoever writes a hostile file writes its checksums, which a fuzzer cannot: so none is wrong here."""
-    modules = ("_checkpoint.masked_crc32c", "_checkpoint_table.masked_crc32c", "_files._checksum")
+    modules = ("tensorflow._checkpoint.masked_crc32c", "tensorflow._sstable.masked_crc32c", "_files._checksum")
     with ExitStack() as stack:
         stack.enter_context(mock.patch("zipfile.ZipExtFile._update_crc"))
         for name in modules:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu"
+PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu" / "_engine"
 TIERS = {"kernels_baseline.c": "baseline", "kernels_x86_v3.c": "x86_v3", "kernels_x86_v4.c": "x86_v4"}
 REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
 #: Loops over units in the source, one for each activation where it has a say: all, and those that divide.

@@ -1,6 +1,6 @@
 """Mutation testing: every small change of a module must make a test fail. Prints those that no test notices.
 
-    python tools/mutate.py functional _validation
+    python tools/mutate.py functional _engine.checks
 
 The tests are collected once. Each change is made in a fork of that process, which runs the tests that reach its lines,
 quickest first, until one fails. A test's own processes do not see it. The modules must be used by their names
@@ -192,7 +192,9 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="+", metavar="MODULE")
-    parser.add_argument("--tests", nargs="+", default=[str(ROOT / f"tests/test_{name}.py") for name in TESTS])
+    parser.add_argument(
+        "--tests", nargs="+", default=[str(next(ROOT.glob(f"tests/*/test_{name}.py"))) for name in TESTS]
+    )
     options = parser.parse_args()
     arguments = ["-qs", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     sys.exit(pytest.main([*arguments, *options.tests], [Mutation(options.modules)]))

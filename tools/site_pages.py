@@ -17,7 +17,7 @@ ELSEWHERE = {
     "SECURITY.md": "the-project/security.md",
     "CONTRIBUTING.md": "the-project/contributing.md",
     "CHANGELOG.md": "the-project/changelog.md",
-    "indygru_cpu/csrc/README.md": "the-project/kernels.md",
+    "indygru_cpu/_engine/csrc/README.md": "the-project/kernels.md",
     "indygru_cpu/data/README.md": "the-project/data.md",
 }
 IN_REPOSITORY = {site: source for source, site in ELSEWHERE.items()}

@@ -36,7 +36,7 @@ PY
 echo "== instruction sets"
 "$python" -m venv "$work/empty"
 "$work/empty/bin/pip" install --quiet "$wheel"
-core=$(cd / && "$work/empty/bin/python" -c "import indygru_cpu._core as core; print(core.__file__)")
+core=$(cd / && "$work/empty/bin/python" -c "import indygru_cpu._engine._core as core; print(core.__file__)")
 python tools/machine_code.py "$core"
 
 echo "== tests of the core"

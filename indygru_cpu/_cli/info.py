@@ -1,0 +1,57 @@
+"""What `indygru-cpu info` tells: the build, what it found on this machine, and what it will use."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+
+from indygru_cpu import __version__
+from indygru_cpu._engine import _core
+from indygru_cpu._engine import threads as thread_counts
+from indygru_cpu._engine.blas import blas
+
+#: Shown where a build has no OpenMP, because nothing else would tell: results are the same, only slower.
+SERIAL = (
+    "WARNING: built without OpenMP, so every call runs on one thread. Install again with a compiler that has "
+    "OpenMP; INDYGRU_CPU_OPENMP=1 makes the build fail if there is none."
+)
+
+
+def info() -> dict[str, Any]:
+    """Everything that is shown, ready for JSON."""
+    threads = thread_counts.default()
+    maximum = _core.openmp_threads()
+    return {
+        "version": __version__,
+        "tier": {"in_use": _core.tier_in_use(), "available": list(_core.tiers())},
+        "openmp": {"built_in": maximum > 0, "maximum": maximum},
+        "threads": {
+            "count": threads.count,
+            "reason": threads.reason,
+            "chosen_up_to_count": thread_counts.asked(None) is None,
+        },
+        "l2_bytes": _core.l2_bytes(),
+        "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Lay the same out for people."""
+    tier, openmp, threads, blas_ = found["tier"], found["openmp"], found["threads"], found["blas"]
+    lines = {
+        "indygru_cpu": found["version"],
+        "tier": f"{tier['in_use']} (this machine can run {', '.join(tier['available'])})",
+        "OpenMP": f"yes, at most {openmp['maximum']} threads" if openmp["built_in"] else "NO",
+        "threads": f"{'at most ' * threads['chosen_up_to_count']}{threads['count']} (decided by: {threads['reason']})",
+        "L2 cache": f"{found['l2_bytes'] // 1024} KB a core" if found["l2_bytes"] else "the system does not tell",
+        "BLAS": blas_["version"],
+        "BLAS path": blas_["path"],
+        "NumPy": found["numpy"],
+        "Python": found["python"],
+    }
+    text = "\n".join(f"{name:<12} {value}" for name, value in lines.items())
+    return text if openmp["built_in"] else f"{SERIAL}\n\n{text}"

@@ -1,0 +1,228 @@
+"""Who may call whom: downwards only, and each speciality in one place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+
+import helpers
+import pytest
+
+PACKAGE = helpers.ROOT / "indygru_cpu"
+CSRC = sorted((PACKAGE / "_engine" / "csrc").glob("*.[ch]"))
+CYTHON = [path for ending in ("pyx", "pxi", "pxd") for path in sorted(PACKAGE.rglob(f"*.{ending}"))]
+
+
+def name_of(path):
+    """The module of a file, dotted, without the package's own name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {*FILES, "_engine._core"}
+
+
+def imported(module):
+    """Modules of the package that a module imports, in whatever form and place."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: relative imports are not read by this test"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] != "indygru_cpu":
+                continue
+            longest = [".".join(parts[1:n]) for n in range(len(parts), 1, -1) if ".".join(parts[1:n]) in MODULES]
+            found.update(longest[:1] or ["__init__"])
+    return found - {module}
+
+
+GRAPH = {module: imported(module) for module in FILES}
+
+
+def test_imports_are_found_by_the_parser():
+    assert {"_engine._core", "_engine.arguments", "_engine.blas"} <= GRAPH["_engine"]
+    assert "_engine" in GRAPH["functional"]
+    assert "layer" in GRAPH["__init__"]
+
+
+def test_modules_form_no_cycle():
+    """A package's __init__ counts as importing its own modules, never the other way round."""
+    graph = {
+        module: {name for name in uses if name != "__init__" and not module.startswith(f"{name}.")}
+        for module, uses in GRAPH.items()
+    }
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("_engine._core") < order.index("_engine") < order.index("_layers.stack") < order.index("layer")
+
+
+#: Every module, by folder. Modules of a folder may import each other, and those of the folders below (USES).
+FOLDERS = {
+    "_engine": [
+        "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.environment", "_engine.memory",
+        "_engine.messages", "_engine.sequences", "_engine.threads",
+    ],
+    "functional": ["functional"],
+    "reference": ["reference"],
+    "_files": [
+        "_files", "_files.arrays", "_files.atomic", "_files.config", "_files.npz", "_files.regular",
+        "_files.safetensors",
+    ],
+    "_layers": [
+        "_layers", "_layers.layouts", "_layers.parameters", "_layers.passes", "_layers.progress", "_layers.stack",
+        "_layers.weighted",
+    ],
+    "layer": ["layer", "stream"],
+    "c_api": ["c_api"],
+    "jax": ["jax"],
+    "torch": ["torch", "torch._ops", "torch._passes"],
+    "dask": ["dask", "ray", "spark", "_arrow"],
+    "interop": [
+        "interop", "interop._gate_orders", "interop._keras", "interop._onnx_forms", "interop._onnx_graph",
+        "interop._onnx_read", "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
+    ],
+    "sklearn": ["sklearn", "sklearn._base", "sklearn._input", "sklearn._partial", "sklearn._pooling",
+                "sklearn._training"],
+    "datasets": ["datasets"],
+    "_tf1": [
+        "_tf1", "_tf1.bidirectional", "_tf1.cell", "_tf1.checks", "_tf1.custom_activation", "_tf1.dynamic_rnn",
+        "_tf1.layer", "_tf1.registry", "_tf1.rnn_cell", "_tf1.run", "_tf1.scopes", "_tf1.variables", "initializers",
+    ],
+    "tensorflow": [
+        "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._files",
+        "tensorflow._protobuf", "tensorflow._sstable",
+    ],
+    "_cli": ["_cli", "_cli.demo", "_cli.demo_model", "_cli.demo_plot", "_cli.info", "__main__"],
+    "top": ["__init__", "_version"],
+    "_typing": ["_typing"],
+}  # fmt: skip
+#: The folders that each folder may import. What is in no list is denied.
+USES = {
+    "_engine": set(),
+    "functional": {"_engine"},
+    "reference": set(),
+    "_files": {"_engine", "_layers"},
+    "_layers": {"_engine", "functional", "_files"},
+    "layer": {"_engine", "_files", "_layers"},
+    "c_api": {"_engine"},
+    "jax": {"_engine"},
+    "torch": {"_engine", "_layers", "layer"},
+    "dask": {"_engine", "layer"},
+    "interop": {"_engine", "layer", "top"},
+    "sklearn": {"_engine", "layer"},
+    "datasets": set(),
+    "_tf1": {"_engine", "functional", "reference"},
+    "tensorflow": {"_engine", "_files", "_tf1"},
+    "_cli": {"_engine", "datasets", "layer", "reference", "sklearn", "top"},
+    "_typing": set(),
+    "top": {"_engine", "_files", "_tf1", "c_api", "functional", "layer"},
+}
+FOLDER_OF = {module: folder for folder, modules in FOLDERS.items() for module in modules}
+
+
+def test_every_module_is_listed_once():
+    assert sorted(module for modules in FOLDERS.values() for module in modules) == sorted(FILES)
+    assert FOLDERS.keys() == USES.keys()
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_module_imports_its_folder_and_folders_below_only(module):
+    own = FOLDER_OF[module]
+    used = {FOLDER_OF.get(name, "_engine") for name in GRAPH[module]} - {own, "_typing"}
+    assert used <= USES[own]
+
+
+def test_folders_form_no_cycle():
+    """The package's __init__ is on top; interop and the command line read its version alone."""
+    below = {folder: uses - {"top"} for folder, uses in USES.items()}
+    below["_layers"].remove("_files")  # _layers.weighted is a part of the layer
+    list(TopologicalSorter(below).static_order())
+    allowed = {"_version", "__init__"}
+    assert all(
+        {name for name in GRAPH[module] if FOLDER_OF.get(name) == "top"} <= allowed
+        for folder in ("interop", "_cli")
+        for module in FOLDERS[folder]
+    )
+
+
+#: Who may import what is not for every module of the folders above: the extension and its helpers, and the files.
+USERS = {
+    "_engine._core": {
+        "_engine", "_engine.blas", "_engine.checks", "_engine.memory", "_engine.threads", "c_api", "jax", "stream",
+        "_cli.info",
+    },
+    "_engine.blas": {"_engine", "_cli.info"},
+    "_engine.threads": {
+        "_engine", "_engine.arguments", "_cli.info", "__init__", "jax", "stream", "torch._ops",
+    },
+    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.custom_activation", "_tf1.run"},
+    "_files": {"_layers.weighted"},
+    "_files.npz": {"_files"},
+    "_files.safetensors": {"_files"},
+    "_files.atomic": {"_files", "tensorflow._checkpoint", "tensorflow._files"},
+    "_files.regular": {"_files", "tensorflow._files"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", USERS)
+def test_module_is_imported_by_its_users_only(module):
+    assert {user for user, uses in GRAPH.items() if module in uses} == USERS[module]
+
+
+def test_top_level_has_at_most_16_modules():
+    assert len(list(PACKAGE.glob("*.py"))) <= 16
+
+
+#: C that is no kernel: what the calls of a process share. It may ask the system for more.
+SHARED = {
+    "team.c": {"pthread.h", "sched.h", "string.h", "sys/syscall.h", "time.h", "unistd.h"},
+    "memory.c": {"stdalign.h", "stdlib.h", "sys/mman.h", "unistd.h"},
+}
+
+
+def test_kernels_know_neither_python_nor_openmp():
+    """No header of theirs, and of other headers only a handful of C's own."""
+    assert len(CSRC) > 8
+    for path in CSRC:
+        text = path.read_text()
+        headers = set(re.findall(r"#\s*include\s*<(.+?)>", text))
+        allowed = SHARED.get(path.name, {"stddef.h", "string.h", "xmmintrin.h"}) | {"stdint.h"}
+        assert headers <= allowed, path.name
+        assert not re.search(r"\b(Py[A-Z_]\w*|npy_\w+|omp_\w+)\b", text), path.name
+        assert not re.search(r"#\s*pragma\s+omp\s+(?!simd)", text), path.name
+
+
+@pytest.mark.parametrize("path", [path for path in CSRC if path.name != "memory.c"], ids=lambda path: path.name)
+def test_kernels_allocate_nothing(path):
+    assert not re.search(r"\b(malloc|calloc|realloc|alloca|free|printf|abort|exit)\s*\(", path.read_text())
+
+
+def code_of(path):
+    """Without comments and docstrings."""
+    return re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.S)
+
+
+def test_threads_and_blas_live_in_the_core_alone():
+    users = {path.name for path in CYTHON if re.search(r"\b(prange|[sd]gemm)\b", code_of(path))}
+    included = set(re.findall(r'^include "(.+?)"', (PACKAGE / "_engine" / "_core.pyx").read_text(), re.M))
+    assert "_core.pyx" in users
+    assert users <= {"_core.pyx"} | included
+    assert [path.name for path in PACKAGE.rglob("*.pyx")] == ["_core.pyx"]
+    assert not re.search(r"\bprange\b", "".join(code_of(PACKAGE / "_engine" / name) for name in included))
+
+
+def test_each_tier_is_a_few_lines_around_one_body():
+    files = [path for path in CSRC if path.name.startswith("kernels_") and path.suffix == ".c"]
+    assert len(files) == 3
+    for path in files:
+        text = path.read_text()
+        assert text.count("\n") < 40
+        assert '#include "kernel_body.inc.h"' in text
+        assert not re.search(r"\b(for|while)\b", text)

@@ -1,0 +1,215 @@
+"""The C driver, the checks by name, and what is made of the instructions that the driver is counted to take."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import helpers
+import pytest
+
+from indygru_cpu._engine import _core
+
+sys.path.insert(0, str(helpers.ROOT / "tools"))
+import build_driver
+import instructions
+
+needs_compiler = pytest.mark.skipif(not shutil.which(build_driver.compiler()[0]), reason="there is no C compiler here")
+RELEASE = {"forward_tile f32 baseline": 40.0, "forward_tile f32 x86_v3": 13.0}
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """Under sanitizers, if the compiler has them. Not optimised: that is quicker to build."""
+    folder = tmp_path_factory.mktemp("driver")
+    strict = ("-O0", "-Wall", "-Wextra", "-Werror")
+    try:
+        return build_driver.build_driver(folder, *strict, "-fsanitize=address,undefined", "-fno-sanitize-recover")
+    except SystemExit:
+        return build_driver.build_driver(folder, *strict)
+
+
+def ask(driver, *arguments, status=0):
+    done = subprocess.run([driver, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+def bits_of(lines):
+    """Hashes of the results by tier, then by job and dtype. Panels are as wide as a tier's vectors, so they differ."""
+    found = {}
+    for job, dtype, tier, _, bits in map(str.split, lines):
+        if job != "pack_panels":
+            found.setdefault(tier, {})[job, dtype] = bits
+    return found
+
+
+@needs_compiler
+def test_driver_agrees_with_plain_c(driver):
+    """Each job in every tier and dtype: eight sizes, six activations; full, with lengths, and with origins."""
+    jobs = [line.split()[0] for line in ask(driver, "jobs").splitlines()]
+    assert ask(driver, "tiers").split() == list(_core.tiers())
+    lines = ask(driver, "all").splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        [job, dtype, tier] for tier in _core.tiers() for dtype in ("f32", "f64") for job in jobs
+    ]
+    assert {line.split()[3] for line in lines} == {str(8 * 6 * 3)}
+    with_fma = [bits for tier, bits in bits_of(lines).items() if tier != "baseline"]
+    assert all(bits == with_fma[0] for bits in with_fma)
+
+
+@needs_compiler
+def test_driver_has_the_same_bits_on_several_threads(driver):
+    assert ask(driver, "threads").splitlines() == [
+        f"{dtype} {tier}" for tier in _core.tiers() for dtype in ("f32", "f64")
+    ]
+
+
+@needs_compiler
+def test_driver_flushes_denormals_and_sees_forks(driver):
+    assert ask(driver, "surroundings") == ""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("job", "work"), [("forward_tile", 64 * 128 * 64), ("project_batch", 96 * 384 * 256), ("pack_panels", 384 * 256)]
+)
+def test_driver_tells_how_much_work_a_job_is(driver, job, work):
+    assert int(ask(driver, job, "f32", "baseline")) == work
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", [["every"], ["forward_tile", "f32"], ["forward_tile", "f16", "baseline"], []])
+def test_driver_refuses(driver, wrong):
+    assert ask(driver, *wrong, status=2).startswith("driver: ")
+
+
+@needs_compiler
+def test_compiler_is_named():
+    name, version, machine = instructions.built_by().split()
+    assert name in ("gcc", "clang")
+    assert version.endswith(",")
+    assert machine
+
+
+@needs_compiler
+def test_the_flags_are_those_of_setup():
+    flags = build_driver.release_flags()
+    assert flags[0] == "-O3"
+    assert all(f'"{flag}"' in (helpers.ROOT / "setup.py").read_text() for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("gcc 12.2, x86_64", True),
+        ("gcc 12.4, x86_64", True),
+        ("gcc 13.2, x86_64", False),
+        ("clang 12.2, x86_64", False),
+        ("gcc 12.2, aarch64", False),
+    ],
+)
+def test_comparable(other, same):
+    assert instructions.comparable("gcc 12.2, x86_64", other) is same
+
+
+@pytest.mark.parametrize(
+    ("counts", "worse", "elsewhere"),
+    [
+        ({"forward_tile f32 baseline": 42.0, "forward_tile f32 x86_v3": 9.0}, [], []),
+        ({"forward_tile f32 baseline": 42.1, "forward_tile f32 x86_v3": 13.0}, ["42.1 instead of 40, +5.2%"], []),
+        ({"forward_tile f32 baseline": 40.0}, [], ["forward_tile f32 x86_v3"]),
+        ({**RELEASE, "activate f32 baseline": 3.0}, ["activate f32 baseline: not in"], []),
+        ({"activate f32 x86_v3": 3.0}, ["not in", "forward_tile f32 x86_v3: in"], ["forward_tile f32 baseline"]),
+    ],
+)
+def test_compare(counts, worse, elsewhere):
+    found, missing = instructions.compare(counts, RELEASE)
+    assert len(found) == len(worse)
+    assert all(words in text for words, text in zip(worse, found, strict=True))
+    assert missing == elsewhere
+
+
+def test_check(monkeypatch, tmp_path, capsys):
+    """Worse is status 1; another compiler's counts are not compared, and that is said."""
+    monkeypatch.setattr(instructions, "RELEASE", tmp_path / "instructions.json")
+    instructions.RELEASE.write_text(json.dumps({"compiler": "gcc 12.2, x86_64", "instructions": RELEASE}))
+    slow = {key: 1.06 * value for key, value in RELEASE.items()}
+    assert instructions.check(RELEASE, "gcc 12.3, x86_64") == 0
+    assert "2 counts compared, 0 worse" in capsys.readouterr().out
+    assert instructions.check(slow, "gcc 12.2, x86_64") == 1
+    assert "WORSE: forward_tile f32 baseline: 42.4 instead of 40, +6.0%" in capsys.readouterr().out
+    assert instructions.check(slow, "gcc 13.1, x86_64") == 0
+    assert capsys.readouterr().out.startswith("NOTHING COMPARED: ")
+
+
+def test_without_valgrind(monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert instructions.main(["--check"]) == 77
+    assert "NOT RUN: there is no valgrind" in capsys.readouterr().err
+
+
+def test_the_release_has_every_job():
+    """Counted in both dtypes and in the two tiers that valgrind knows."""
+    release = json.loads(instructions.RELEASE.read_text())["instructions"]
+    jobs = {key.split()[0] for key in release}
+    assert {"forward_tile", "backward_tile", "project_batch", "project_row"} <= jobs
+    assert set(release) == {f"{j} {d} {t}" for j in jobs for d in instructions.DTYPES for t in ("baseline", "x86_v3")}
+
+
+def test_table():
+    lines = instructions.table(RELEASE, {"forward_tile": "unit-step"}).splitlines()
+    assert lines[0] == "| job | dtype | instructions per | baseline | x86_v3 |"
+    assert lines[2] == "| forward_tile | f32 | unit-step | 40 | 13 |"
+
+
+CHECK = helpers.ROOT / "tools" / "check.sh"
+needs_bash = pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
+
+
+def check(*names, **environment):
+    done = subprocess.run(
+        [shutil.which("bash"), CHECK, *names],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=dict(os.environ) | environment,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_bash
+def test_check_refuses_what_it_does_not_know():
+    assert check("asan-and-more")[0] == 2
+    status, text = check()
+    assert status == 2
+    assert "tools/check.sh NAME..." in text
+
+
+@needs_bash
+def test_every_check_is_described_and_in_the_weekly_list():
+    status, text = check("list")
+    assert status == 0
+    descriptions, _ = (CHECK.parent / "README.md").read_text().split("## What was run")
+    described = re.findall(r"^\| `([\w-]+)` \|", descriptions, re.M)
+    weekly = re.search(r'WEEKLY="\$QUICK ([^"]*)"', CHECK.read_text())[1].split()
+    quick = re.search(r'QUICK="([^"]*)"', CHECK.read_text())[1].split()
+    assert sorted(described) == sorted(quick + weekly) == sorted(text.split())
+
+
+@needs_bash
+def test_a_missing_tool_is_no_success(tmp_path):
+    """It is said, its status is 77, and what fails beside it is worse."""
+    for name in ("bash", "dirname", "mkdir"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    status, text = check("valgrind", PATH=str(tmp_path))
+    assert status == 77
+    assert "there is no valgrind here" in text
+    assert "== valgrind: NOT RUN" in text
+    status, text = check("valgrind", "instructions", PATH=str(tmp_path), PYTHON="/bin/false")
+    assert status == 1
+    assert "== instructions: FAILED" in text

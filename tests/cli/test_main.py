@@ -1,0 +1,120 @@
+"""The command line: info, and what it says of wrong arguments."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import helpers
+import numpy as np
+import pytest
+
+import indygru_cpu
+from indygru_cpu.__main__ import main
+from indygru_cpu._cli import info
+from indygru_cpu._engine import _core
+from indygru_cpu._engine import threads as thread_counts
+from indygru_cpu._engine.blas import blas
+
+
+def test_info_json(capsys):
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    threads = thread_counts.default()
+    assert found == {
+        "version": indygru_cpu.__version__,
+        "tier": {"in_use": _core.tier_in_use(), "available": list(_core.tiers())},
+        "openmp": {"built_in": _core.openmp_threads() > 0, "maximum": _core.openmp_threads()},
+        "threads": {"count": threads.count, "reason": threads.reason, "chosen_up_to_count": True},
+        "l2_bytes": _core.l2_bytes(),
+        "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    assert Path(found["blas"]["path"]).exists()
+
+
+def test_info_text_says_what_json_says(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    found = info.info()
+    threads = found["threads"]
+    for expected in (
+        found["version"],
+        found["tier"]["in_use"],
+        ", ".join(found["tier"]["available"]),
+        f"{threads['count']} (decided by: {threads['reason']})",
+        f"{found['l2_bytes'] // 1024} KB a core" if found["l2_bytes"] else "the system does not tell",
+        found["blas"]["version"],
+        found["blas"]["path"],
+        found["numpy"],
+        found["python"],
+    ):
+        assert expected in text
+
+
+def test_info_is_loud_about_a_serial_build(capsys, monkeypatch):
+    monkeypatch.setattr(_core, "openmp_threads", lambda: 0)
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("WARNING: built without OpenMP")
+    assert "INDYGRU_CPU_OPENMP=1" in text
+    assert "1 (decided by: built without OpenMP)" in text
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["openmp"] == {"built_in": False, "maximum": 0}
+
+
+def test_info_without_the_warning_where_there_is_openmp(monkeypatch):
+    monkeypatch.setattr(_core, "openmp_threads", lambda: 3)
+    text = info.as_text(info.info())
+    assert "WARNING" not in text
+    assert "at most 3 threads" in text
+
+
+def test_python_m_follows_the_environment(tmp_path):
+    environment = helpers.clean_environment(PYTHONPATH=helpers.package_path(), INDYGRU_CPU_TIER="baseline")
+    command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["tier"]["in_use"] == "baseline"
+    assert not done.stderr
+
+
+def test_info_tells_the_number_of_threads_that_the_environment_fixes(tmp_path):
+    variables = {"PYTHONPATH": helpers.package_path(), thread_counts.VARIABLE: "3"}
+    command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
+    done = subprocess.run(
+        command, env=helpers.clean_environment(**variables), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    expected = {"count": 3, "reason": thread_counts.VARIABLE} if _core.openmp_threads() else {"count": 1}
+    assert (json.loads(done.stdout)["threads"] | {"chosen_up_to_count": False}).items() >= expected.items()
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"indygru_cpu {indygru_cpu.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["COMMAND"]),
+        (["dance"], ["'dance'", "demo"]),
+        (["info", "--plot", "a.png"], ["--plot"]),
+        (["demo", "--hidden-size", "0"], ["--hidden-size", "at least 1", "'0'"]),
+        (["demo", "--epochs", "many"], ["--epochs", "at least 1", "'many'"]),
+        (["demo", "--seed", "-1"], ["--seed", "at least 0", "'-1'"]),
+        (["demo", "--threads", "1.5"], ["--threads", "at least 1", "'1.5'"]),
+    ],
+)
+def test_wrong_arguments_are_named(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert all(word in captured.err for word in words), captured.err

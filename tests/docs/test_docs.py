@@ -1,0 +1,134 @@
+"""Every example of the docstrings and of the README runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import re
+
+import helpers
+import numpy as np
+import pytest
+
+import indygru_cpu
+from indygru_cpu import IndyGRU, functional
+
+README = helpers.ROOT / "README.md"
+MODULES = ["_layers.weighted", "functional", "layer", "stream", "torch"]
+#: Modules that need a package, which has their name.
+BRIDGES = {"torch"}
+DOCS = helpers.ROOT / "docs"
+#: Pages that have a test of their own. The blocks of every other page are one program in Python, run here.
+TESTED_ELSEWHERE = {
+    "c_api": "engine/test_c_api",
+    "interop": "interop/test_interop_docs",
+    "jax": "bridges/test_jax",
+    "migration": "docs/test_migration",
+    "ray": "bridges/test_ray",
+    "sklearn": "sklearn/test_sklearn_docs",
+    "spark": "bridges/test_spark",
+}
+#: What those programs may import and not find.
+OPTIONAL = {"dask", "torch"}
+WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
+                 IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    if name in BRIDGES:
+        pytest.importorskip(name, reason=f"{name} is not installed, and the examples use it")
+    results = doctest.testmod(importlib.import_module(f"indygru_cpu.{name}"))
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("thing", WITH_EXAMPLES, ids=lambda thing: thing.__qualname__)
+def test_what_is_public_has_an_example(thing):
+    text = inspect.getdoc(thing)
+    assert doctest.DocTestParser().get_examples(text)
+    for section in ["Parameters", "Examples"]:
+        assert re.search(rf"^{section}\n-+$", text, re.M)
+
+
+@pytest.mark.parametrize("name", indygru_cpu.__all__)
+def test_public_names_exist_and_say_what_they_are(name):
+    value = getattr(indygru_cpu, name)
+    assert inspect.ismodule(value) or not callable(value) or inspect.getdoc(value)
+
+
+@pytest.mark.parametrize("thing", [functional.forward, functional.backward, functional.step, IndyGRU])
+def test_every_parameter_is_documented(thing):
+    text = inspect.getdoc(thing)
+    section = re.search(r"^Parameters\n-+\n(.*?)(\n\n\w+\n-+\n|\Z)", text, re.M | re.S).group(1)
+    names = {name.strip() for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")}
+    assert names == set(inspect.signature(thing).parameters)
+
+
+def blocks_of(page):
+    """(language, code) of each fenced block."""
+    return re.findall(r"^ *(?:```|~~~)(\S*).*?\n(.*?)^ *(?:```|~~~) *$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def programs():
+    """Pages with blocks, but the README, that have no test of their own."""
+    pages = [*helpers.ROOT.glob("*.md"), *DOCS.rglob("*.md"), *helpers.ROOT.glob("*/README.md")]
+    elsewhere = {README, *(DOCS / f"{name}.md" for name in TESTED_ELSEWHERE)}
+    return [page for page in sorted(set(pages) - elsewhere) if blocks_of(page)]
+
+
+def test_readme(tmp_path, monkeypatch, capsys):
+    """All Python blocks in order, in one namespace, in an empty folder; those with prompts as doctests."""
+    monkeypatch.chdir(tmp_path)
+    languages, blocks = zip(*blocks_of(README), strict=True)
+    assert set(languages) == {"python"}
+    namespace = {"__name__": "readme"}
+    for number, block in enumerate(blocks, 1):
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, namespace, f"README.md, block {number}", None, None)
+            runner = doctest.DocTestRunner()
+            results = runner.run(test, clear_globs=False)
+            assert results.failed == 0, capsys.readouterr().out
+            namespace |= test.globs
+        else:
+            exec(compile(block, f"README.md, block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", programs(), ids=lambda page: page.stem)
+def test_page(tmp_path, monkeypatch, page):
+    """A page that is new is run here, without being named; one in another language needs a test of its own."""
+    languages, blocks = zip(*blocks_of(page), strict=True)
+    assert set(languages) == {"python"}, "nothing runs the other blocks"
+    program = compile("\n".join(blocks), page.name, "exec")
+    for name in OPTIONAL & set(re.findall(r"^\s*(?:import|from) (\w+)", "\n".join(blocks), re.M)):
+        pytest.importorskip(name, reason=f"{name} is not installed, and the page's program uses it")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {"__name__": page.stem})
+
+
+@pytest.mark.parametrize("page", TESTED_ELSEWHERE)
+def test_pages_with_a_test_of_their_own_have_one(page):
+    assert blocks_of(DOCS / f"{page}.md")
+    test = helpers.ROOT / "tests" / f"{TESTED_ELSEWHERE[page]}.py"
+    assert f'"docs" / "{page}.md"' in test.read_text(encoding="utf-8")
+
+
+def test_readme_names_the_two_commands():
+    text = README.read_text()
+    assert 'pip install ".[demo]" && indygru-cpu demo' in text
+    assert 'pip install ".[test]" && pytest' in text
+
+
+def test_the_example_of_descent_descends():
+    """The docstring of IndyGRU.forward takes a step down: the loss there gets smaller."""
+    layer = IndyGRU(3, 5, seed=0)
+    x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)
+    losses = []
+    for _ in range(5):
+        y, _, tape = layer.forward(x)
+        losses.append((y**2).sum())
+        for name, gradient in layer.backward(tape, dy=2 * y).parameters.items():
+            layer.parameters[name][...] -= 0.01 * gradient
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.8 * losses[0]

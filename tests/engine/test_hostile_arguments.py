@@ -1,0 +1,271 @@
+"""Arguments of every kind: the bits of a plain array, or an error that names the argument, and nothing half written."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import helpers
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layouts import (
+    EXPORTERS,
+    OTHER,
+    SAME,
+    ArrayInterface,
+    ArrayMethod,
+    ArrayStruct,
+    Exporter,
+    RefusingDLPack,
+)
+
+from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional
+from indygru_cpu._engine import checks
+
+FILLING = 0.375
+#: Outputs that are no memory of an argument, and what may be written.
+ROOMS = {name: SAME[name] for name in SAME if name not in EXPORTERS} | {"masked": OTHER["masked"]}
+WRITABLE = {
+    "memory map", "subclass", "reversed in time", "batch-major", "part of wider rows", "dtype with metadata",
+}  # fmt: skip
+
+
+def memory(value):
+    """All bytes that an argument is, or is a part of."""
+    value = value.array if isinstance(value, Exporter) else value
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    while isinstance(value.base, np.ndarray):
+        value = value.base
+    return np.asarray(value).tobytes() if value.dtype != object else repr(value)
+
+
+@st.composite
+def cases(draw):
+    shape = tuple(draw(st.integers(low, high)) for low, high in ((0, 9), (0, 5), (0, 7), (1, 9)))
+    return helpers.random_case(shape, draw(st.sampled_from(helpers.DTYPES)), ragged=draw(st.booleans()))
+
+
+@st.composite
+def rooms(draw, like, arguments):
+    """What an array for a result is, and the array: as a user may give it, or memory of an argument; or neither."""
+    kind = draw(st.sampled_from([None, "shared", *ROOMS]))
+    if kind != "shared":
+        return kind, None if kind is None else ROOMS[kind](np.full_like(like, FILLING))
+    name = draw(st.sampled_from([name for name, value in arguments.items() if value.size >= like.size] or ["x"]))
+    array = np.resize(arguments[name], like.shape)
+    if 0 < like.size <= arguments[name].size:
+        array = arguments[name].reshape(-1)[-like.size :].reshape(like.shape)
+        return f"of {name}", array
+    return "memory map", array
+
+
+def outcome(**arguments):
+    """What the call gives, or the text of its error."""
+    try:
+        return functional.forward(**arguments), None
+    except (TypeError, ValueError) as error:
+        return None, str(error)
+
+
+@given(cases(), st.data())
+@settings(max_examples=300)
+def test_the_same_bits_or_an_error_with_a_name(case, data):
+    """Any mixture of strange arguments and outputs."""
+    plain = {name: getattr(case, name) for name in helpers.GRADIENTS}
+    expected = functional.forward(**plain, lengths=case.lengths)
+    handed = {name: array.copy() for name, array in plain.items()}
+    drawn = {name: data.draw(rooms(like, handed)) for name, like in zip(("out", "h_out"), expected, strict=True)}
+    results = {name: array for name, (_, array) in drawn.items() if array is not None}
+    kinds = {name: drawn[name][0] for name in results}
+    free = [name for name in plain if f"of {name}" not in kinds.values()]
+    kinds |= data.draw(st.dictionaries(st.sampled_from(free), st.sampled_from([*SAME, *OTHER]), max_size=2))
+    handed |= {name: (SAME | OTHER)[kinds[name]](plain[name]) for name in plain.keys() & kinds.keys()}
+    before = {name: memory(value) for name, value in (handed | results).items()}
+    found, error = outcome(**handed, **results, lengths=case.lengths)
+    changed = [name for name, value in (handed | results).items() if memory(value) != before[name]]
+    if error is None:
+        assert not OTHER.keys() & set(kinds.values())
+        assert set(changed) <= set(results)
+        for array, want in zip(found, expected, strict=True):
+            helpers.assert_same_bits(np.array(array), want)
+    else:
+        name = error.split(":")[0].split()[0]
+        assert re.match(rf"{name}(: expected| shares memory with |: masked)", error)
+        assert kinds.get(name) not in (None, *(WRITABLE if name in results else SAME)), error
+        assert not changed, error
+
+
+def _faces():
+    """Each argument that takes an array: its name, a plain one, and what the call makes of it."""
+    rng = np.random.default_rng(3)
+    x, h = rng.standard_normal((7, 3, 5), dtype=np.float32), rng.uniform(-1, 1, (3, 9)).astype(np.float32)
+    case = helpers.random_case((7, 3, 5, 9), np.float32)
+    layer, cell = IndyGRU(5, 9, seed=0), IndyGRUCell(9, name="cell", kernel_initializer="glorot_uniform")
+    tape = functional.forward(*case.arguments, tape=True)[2]
+    cell.build((None, 5))
+    cell.set_weights([rng.uniform(-1, 1, weight.shape).astype(np.float32) for weight in cell.get_weights()])
+
+    def streamed(state):
+        stream = layer.stream(3)
+        stream.state = state
+        return stream.push_many(x)
+
+    def loaded(kernel):
+        other = IndyGRU(5, 9, seed=1)
+        other.parameters["kernel_l0"] = kernel
+        return other.state_dict()["kernel_l0"]
+
+    def weighed(bias):
+        cell.set_weights([*cell.get_weights()[:-1], bias])
+        return cell.get_weights()[-1]
+
+    return {
+        "layer's x": ("x", x, lambda x: layer(x)[0]),
+        "layer's h0": ("h0", h[None], lambda h0: layer(x, h0)[0]),
+        "ragged values": ("values", x[:, 0], lambda values: layer.ragged(values, [0, 2, 7])[0]),
+        "parameter": ("kernel_l0", layer.state_dict()["kernel_l0"], loaded),
+        "stream's chunk": ("chunk", x, lambda chunk: layer.stream(3).push_many(chunk)),
+        "stream's step": ("x_t", x[0], lambda x_t: layer.stream(3).push(x_t).copy()),
+        "stream's state": ("state", h[None], streamed),
+        "step's state": ("h", h, lambda h: functional.step(x[0], h, *case.arguments[2:])),
+        "dy": ("dy", case.dy, lambda dy: functional.backward(tape, dy).x),
+        "dh_n": ("dh_n", case.dh_n, lambda dh_n: functional.backward(tape, dh_n=dh_n).x),
+        "cell's inputs": (
+            "(inputs|Input 0)",
+            x,
+            lambda inputs: dynamic_rnn(cell, inputs, time_major=True, dtype="float32")[0],
+        ),
+        "cell's state": ("state", h, lambda state: cell(x[0], state)[0]),
+        "cell's weights": ("cell/candidate/bias:0", rng.uniform(-1, 1, 9).astype(np.float32), weighed),
+    }
+
+
+FACES = _faces()
+
+
+@pytest.mark.parametrize("kind", [*SAME, *OTHER])
+@pytest.mark.parametrize("face", FACES)
+def test_every_argument_takes_and_refuses_the_same(face, kind):
+    name, plain, call = FACES[face]
+    value = (SAME | OTHER)[kind](plain)
+    if kind in SAME:
+        helpers.assert_same_bits(call(value), call(plain))
+    else:
+        with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+            call(value)
+
+
+WHOLE = {"lengths": np.array([3, 0, 7]), "offsets": np.array([0, 2, 5, 7])}
+NOT_WHOLE = [kind for kind in OTHER if kind not in ("integers", "one column more")]
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in SAME if kind != "spread"), *NOT_WHOLE])
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_of_the_same_kinds(name, kind):
+    """`lengths` and `offsets` too; only that room between integers cannot be filled with NaN."""
+    case, plain = helpers.random_case((7, 3, 5, 9), np.float32), WHOLE[name]
+    x = case.x if name == "lengths" else case.x[:, 0]
+
+    def call(value):
+        return dict(enumerate(functional.forward(x, None, *case.arguments[2:], **{name: value})))
+
+    if kind in SAME:
+        helpers.assert_same_bits(call(SAME[kind](plain)), call(plain))
+    else:
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: (expected|masked)"):
+            call(OTHER[kind](plain))
+
+
+@pytest.mark.parametrize("protocol", [ArrayInterface, ArrayMethod, ArrayStruct])
+def test_numpys_own_protocols_go_first(protocol):
+    """What lends its memory both ways is not asked for a DLPack, which may be refused."""
+    case = helpers.random_case((7, 3, 5, 9), np.float32)
+    both = type("Both", (protocol, RefusingDLPack), {})
+    helpers.assert_same_bits(functional.forward(both(case.x), *case.arguments[1:])[0], case.forward()["y"])
+
+
+def test_the_most_that_is_counted():
+    checks.countable("x", (sys.maxsize // 8,))
+    checks.lines("x", 2**29, 2**31 - 1, 1)
+    for wrong in (
+        lambda: checks.countable("x", (sys.maxsize // 8 + 1,)),
+        lambda: checks.lines("x", 1, 2**31, 1),
+    ):
+        with pytest.raises(ValueError, match=r"^x: expected "):
+            wrong()
+
+
+def test_memory_that_is_too_hard_to_tell_apart():
+    """Is taken for shared at once; NumPy alone would think for a minute (its example, of bytes that nobody touches)."""
+    room, strided = np.zeros(192_163_377, np.int8), np.lib.stride_tricks.as_strided
+    a = strided(room, (1049, 1049, 1049), (36_674, 61_119, 85_569))
+    b = strided(room[64_023_025:], (1049, 1049, 1), (12_223, 12_224, 1))
+    with pytest.raises(np.exceptions.TooHardError):
+        np.shares_memory(a, b, max_work=100_000)
+    assert checks.overlaps(a, b)
+
+
+@pytest.mark.parametrize("size", [2**31, 2**62, 10**30])
+def test_sizes_that_nothing_could_count(size):
+    """Named before NumPy is asked for memory, whose words name nothing; one less could be counted."""
+    assert checks.size(2**31 - 1, "size") == 2**31 - 1
+    calls = {
+        "input_size": lambda: IndyGRU(size, 3),
+        "hidden_size": lambda: IndyGRU(3, size),
+        "batch_size": lambda: IndyGRU(3, 5).stream(size),
+        "num_units": lambda: IndyGRUCell(size).build((None, 3)),
+    }
+    for name, call in calls.items():
+        most = (2**31 - 1) // (3 if name == "hidden_size" else 1)  # three gates of it are columns
+        with pytest.raises(ValueError, match=rf"^{name}: expected at most {most}, got {size}$"):
+            call()
+
+
+def test_tensors_of_torch():
+    """On the CPU they are arrays; what NumPy cannot see of them is refused, and so is one for a result."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    case = helpers.random_case((7, 3, 5, 9), np.float32, ragged=True)
+    tensors = [torch.tensor(array) for array in case.arguments]
+    y, h_n = functional.forward(*tensors, lengths=torch.tensor(case.lengths))
+    helpers.assert_same_bits({"y": y, "h_n": h_n}, case.forward())
+    x, *others = tensors
+    for wrong, text in [
+        (x.clone().requires_grad_(), "requires grad"),
+        (x.to(torch.bfloat16), "BFloat16"),
+        (x.to_sparse(), "[Ss]parse"),
+        (x.to("meta"), "meta"),
+    ]:
+        with pytest.raises(TypeError, match=f"^x: expected an array, got Tensor, which NumPy cannot take: .*{text}"):
+            functional.forward(wrong, *others)
+    with pytest.raises(TypeError, match=r"^out: expected an array of float32, got Tensor"):
+        functional.forward(x, *others, out=torch.empty(y.shape))
+
+
+def test_no_memory_is_no_wrong_argument():
+    class TooLarge(Exporter):
+        def __array__(self, dtype=None, copy=None):
+            raise MemoryError("24 TiB")
+
+    with pytest.raises(MemoryError, match="24 TiB"):
+        IndyGRU(5, 9)(TooLarge(np.full((7, 3, 5), 0.5)))
+
+
+@pytest.mark.parametrize("step", [-1, 2])
+def test_rows_of_the_kernel_in_any_stride(dtype, step):
+    """BLAS takes no negative stride, and reads a kernel of one tile where it lies."""
+    case = helpers.random_case((33, 9, 17, 8), dtype)
+    room = np.repeat(case.kernel, abs(step), axis=0)[:: np.sign(step)].copy()
+    kernel = room[::step]
+    assert not kernel.flags.c_contiguous
+    helpers.assert_same_bits(kernel, case.kernel)
+    found, expected = (
+        functional.backward(
+            functional.forward(case.x, case.h0, w, case.recurrent_kernel, case.bias, tape=True)[2], case.dy
+        )
+        for w in (kernel, case.kernel)
+    )
+    for a, b in zip(found, expected, strict=True):
+        helpers.assert_same_bits(a, b)

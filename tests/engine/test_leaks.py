@@ -1,0 +1,133 @@
+"""Calls leave nothing behind: no reference to what they were given, no memory of their own. Also those that fail."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+import helpers
+import numpy as np
+import pytest
+import streams
+
+from indygru_cpu import functional
+from indygru_cpu._engine import _core
+
+CALLS = 40
+SHAPE = (33, 17, 9, 130)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop(steps):
+    raise Stop
+
+
+def forward(case, **options):
+    functional.forward(*case.arguments, **case.options, **options)
+
+
+def stopped(case):
+    with pytest.raises(Stop):
+        forward(case, progress=stop)
+
+
+def refused(case):
+    with pytest.raises(ValueError, match="x: expected shape"):
+        functional.forward(case.x, case.h0, case.kernel[1:], case.recurrent_kernel, case.bias)
+    _, _, tape = functional.forward(*case.arguments, tape=True)
+    with pytest.raises(ValueError, match="dy"):
+        functional.backward(tape, case.dy[1:])
+
+
+def stream_of(case):
+    layer = streams.make(SHAPE[2], SHAPE[3], dtype=case.x.dtype, num_layers=2)
+    return streams.begun(layer, SHAPE[1])
+
+
+def pushed(case):
+    stream = stream_of(case)
+    for x_t in case.x:
+        stream.push(x_t)
+    stream.push_many(case.x)
+
+
+def refused_by_a_stream(case):
+    stream = stream_of(case)
+    for wrong in (case.x[0, :, 1:], case.x[0].astype(np.complex64), "x"):
+        with pytest.raises((TypeError, ValueError)):
+            stream.push(wrong)
+    with pytest.raises(RuntimeError, match="initialised"):
+        _core.Steps.__init__(stream, stream._stack, 1, 1, False)
+
+
+RUNS = {
+    "forward": forward,
+    "forward on several threads": lambda case: forward(case, num_threads=3),
+    "backward": lambda case: case.run(num_threads=2),
+    "backward without a tape": lambda case: case.run(recompute=True),
+    "step": lambda case: functional.step(case.x[0], case.h0, *case.arguments[2:]),
+    "stopped": stopped,
+    "refused": refused,
+    "stream": pushed,
+    "stream that refuses": refused_by_a_stream,
+}
+
+
+class Blocks(ctypes.Structure):
+    """What malloc says of itself, mallinfo2 of glibc 2.33."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def bytes_in_use():
+    """Of this process: its main arena's, which the calling thread allocates from, and what was mapped by itself."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = Blocks
+    gc.collect()
+    blocks = mallinfo2()
+    return blocks.uordblks + blocks.hblkhd
+
+
+def has_mallinfo2():
+    return sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "mallinfo2")
+
+
+@pytest.fixture
+def case(dtype):
+    return helpers.random_case(SHAPE, dtype, "softsign", ragged=True)
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_no_reference_is_kept(case, run):
+    arrays = [*case.arrays.values(), case.lengths]
+    run(case)
+    before = [sys.getrefcount(array) for array in arrays]
+    for _ in range(3):
+        run(case)
+    gc.collect()
+    assert [sys.getrefcount(array) for array in arrays] == before
+
+
+@pytest.mark.skipif(not has_mallinfo2(), reason="needs mallinfo2 of glibc")
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_no_memory_is_kept(case, run):
+    """The scratch of a call alone is 40 KB and more. What a thread takes once, at its first work, is no leak: calls are
+    made until some take nothing."""
+
+    def grown():
+        before = bytes_in_use()
+        for _ in range(CALLS):
+            run(case)
+        return bytes_in_use() - before
+
+    assert any(grown() < CALLS * 1000 for _ in range(30))

@@ -1,0 +1,204 @@
+"""What all converters share, and the ParaGRU of ParaRNN; other libraries have files of their own."""
+
+from __future__ import annotations
+
+import helpers
+import numpy as np
+import pytest
+from interop_helpers import N, assert_same_layer, dense_kernel, random_call, random_layer, results
+
+from indygru_cpu import IndyGRU, interop
+from indygru_cpu.interop import _gate_orders as orders
+from indygru_cpu.interop._weights import dense, library
+
+TO = [interop.to_torch, interop.to_keras, interop.to_onnx, interop.to_pararnn]
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_known():
+    """The one place of these facts, against what the libraries' own pages say."""
+    assert [(row.gates, row.z_sign, row.bias_inside_reset) for row in orders.TABLE] == [
+        ("rzc", 1, False),  # IndyGRU
+        ("rzc", 1, True),  # torch
+        ("zrc", 1, False), ("zrc", 1, True),  # Keras
+        ("zrc", 1, False), ("zrc", 1, True),  # ONNX
+        ("zrc", -1, False),  # ParaGRU
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", orders.TABLE, ids=lambda row: row.library)
+def test_there_and_back(row):
+    planes = np.random.default_rng(1).standard_normal((7, 3 * N))
+    helpers.assert_same_bits(row.ours(row.theirs(planes)), planes)
+    helpers.assert_same_bits(row.theirs(row.ours(planes)), planes)
+    assert not np.shares_memory(row.ours(planes), planes)
+    assert row.ours(planes.astype(np.float32)).dtype == np.float32
+
+
+def test_planes_move_and_z_turns():
+    r, z, c = np.split(np.arange(2.0, 17), 3)
+    np.testing.assert_array_equal(orders.KERAS_BEFORE.ours(np.concatenate([z, r, c])), np.concatenate([r, z, c]))
+    np.testing.assert_array_equal(orders.PARARNN.ours(np.concatenate([z, r, c])), np.concatenate([r, -z, c]))
+    np.testing.assert_array_equal(orders.PARARNN.theirs(np.concatenate([r, z, c])), np.concatenate([-z, r, c]))
+
+
+# --- what is shared ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_blocks_of_groups(groups):
+    kernel = random_layer(groups=groups).parameters["kernel_l0"]
+    helpers.assert_same_bits(dense(kernel, groups), dense_kernel(kernel, groups))
+    if groups == 2:
+        assert (dense(kernel, groups) == 0).mean() == 0.5
+
+
+@pytest.mark.parametrize("convert", TO)
+@pytest.mark.parametrize("wrong", [None, {"kernel_l0": 3}, IndyGRU])
+def test_only_layers(convert, wrong):
+    with pytest.raises(TypeError, match="layer: expected an IndyGRU, got "):
+        convert(wrong)
+
+
+PARAGRU = interop.to_pararnn(random_layer(groups=2))
+
+
+def test_options_of_the_layer():
+    layer = interop.from_pararnn(**PARAGRU, num_threads=1, reproducible=True, dropout=0.25, batch_first=False)
+    assert (layer.num_threads, layer.reproducible, layer.dropout, layer.batch_first) == (1, True, 0.25, False)
+    with pytest.raises(TypeError, match="hidden_size: unknown; options of the layer are batch_first, "):
+        interop.from_pararnn(**PARAGRU, hidden_size=N)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"tolerance": "no"}, TypeError, "tolerance: expected a number, got 'no'"),
+        ({"tolerance": True}, TypeError, "tolerance: expected a number, got True"),
+        ({"tolerance": -0.1}, ValueError, "tolerance: expected at least 0, got -0.1"),
+        ({"tolerance": float("nan")}, ValueError, "tolerance: expected at least 0, got nan"),
+        ({"project": "rows"}, ValueError, "project: expected None or \"diagonal\", got 'rows'"),
+    ],
+)
+def test_what_may_be_lost(wrong, error, text):
+    for convert in (interop.from_torch, interop.from_keras):
+        with pytest.raises(error, match=f"^{text}$"):
+            convert({}, **wrong)
+
+
+def test_no_library_is_imported(run_python):
+    """Neither with the package nor with the module: it costs nothing to have the converters there."""
+    assert (
+        run_python("""
+        import sys
+        import indygru_cpu
+        assert "indygru_cpu.interop" not in sys.modules
+        import indygru_cpu.interop
+        print({"torch", "keras", "onnx", "onnxruntime"} & sys.modules.keys())
+    """)
+        == "set()"
+    )
+
+
+@pytest.mark.parametrize(("package", "convert"), [("torch", "to_torch"), ("onnx", "to_onnx")])
+def test_a_missing_library_names_the_extra(package, convert, run_python):
+    text = run_python(
+        """
+        import sys
+        from indygru_cpu import IndyGRU, interop
+        sys.modules[sys.argv[1]] = None
+        getattr(interop, sys.argv[2])(IndyGRU(3, 5))
+        """,
+        package, convert, status=1,
+    )  # fmt: skip
+    assert text.endswith(f'ImportError: {package} is missing: pip install "indygru_cpu[interop]"')
+
+
+def test_a_library_that_misses_another_is_not_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_there.py").write_text("import quite_missing")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'quite_missing'"):
+        library("half_there")
+
+
+# --- ParaGRU -----------------------------------------------------------------------------------------------
+
+
+def para_gru(x, A, B, b):
+    """The published cell, from a state of zeros: x (rows, steps, D), heads as blocks, h' = (1 - z) h + z c."""
+    heads = len(B)
+    h, states = np.zeros((len(x), A.shape[1]), x.dtype), []
+    for step in range(x.shape[1]):
+        parts = np.split(x[:, step], heads, axis=1)
+        rows = [np.concatenate([parts[i] @ B[i, :, gate] for i in range(heads)], axis=1) + b[gate] for gate in range(3)]
+        z = 1 / (1 + np.exp(-(A[0] * h + rows[0])))
+        r = 1 / (1 + np.exp(-(A[1] * h + rows[1])))
+        h = (1 - z) * h + z * np.tanh(A[2] * h * r + rows[2])
+        states.append(h)
+    return {"y": np.stack(states, axis=1), "h_n": h[None]}
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("direction", ["from", "to"])
+def test_pararnn_computes_the_same(heads, direction, dtype):
+    layer = random_layer(groups=heads, dtype=dtype, batch_first=True)
+    weights = interop.to_pararnn(layer)
+    if direction == "from":
+        rng = np.random.default_rng(heads)
+        weights = {name: rng.uniform(-1, 1, array.shape).astype(dtype) for name, array in weights.items()}
+        layer = interop.from_pararnn(**weights)
+    assert (layer.groups, layer.batch_first) == (heads, True)
+    x = random_call(layer)["x"]
+    expected = para_gru(x.astype(np.float64), **{name: array.astype(np.float64) for name, array in weights.items()})
+    helpers.assert_close(results(layer, {"x": x}), expected, dtype)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_pararnn_round_trip(heads, dtype):
+    layer = random_layer(groups=heads, dtype=dtype, activation="elu")
+    weights = interop.to_pararnn(layer)
+    back = interop.from_pararnn(**weights, activation="elu")
+    assert_same_layer(back, layer)
+    helpers.assert_same_bits(interop.to_pararnn(back), weights)
+    weights["A"][...] = 3
+    assert_same_layer(back, layer)
+
+
+HEADS = "B: expected a number of heads that divides the 10 units of A"
+
+
+def test_pararnn_without_a_bias():
+    layer = random_layer(bias=False)
+    weights = interop.to_pararnn(layer)
+    assert not weights["b"].any()
+    call = {"x": random_call(layer)["x"]}
+    again = interop.from_pararnn(**weights, batch_first=False)
+    helpers.assert_same_bits(results(again, call), results(layer, call))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"A": np.ones((2, 10))}, ValueError, r"A: expected shape \(3, N\), got \(2, 10\)"),
+        ({"b": np.ones((3, 9))}, ValueError, r"b: expected shape \(3, 10\), got \(3, 9\)"),
+        ({"B": np.ones((2, 3, 3, 4))}, ValueError, r"B: expected shape \(2, 3, 3, 5\), got \(2, 3, 3, 4\)"),
+        ({"B": np.ones((4, 3, 3, 2))}, ValueError, f"{HEADS}, got 4"),
+        ({"B": np.ones((0, 3, 3, 2))}, ValueError, f"{HEADS}, got 0"),
+        ({"B": np.ones((6, 30))}, ValueError, r"B: expected shape \(heads, D/heads, 3, N/heads\), got \(6, 30\)"),
+        ({"b": np.ones((3, 10), np.float32)}, TypeError, "b has dtype float32, but A has float64: dtypes"),
+        ({"A": np.ones((3, 10), np.float16)}, TypeError, "A: expected an array of float32 or float64, got float16"),
+        ({"A": "no"}, TypeError, "A: expected an array of float32 or float64"),
+        ({"activation": "gelu"}, ValueError, "activation: expected one of tanh, "),
+    ],
+)  # fmt: skip
+def test_pararnn_errors(changes, error, text):
+    with pytest.raises(error, match=f"^{text}"):
+        interop.from_pararnn(**PARAGRU | changes)
+
+
+@pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])
+def test_pararnn_is_one_layer_forward(options):
+    with pytest.raises(ValueError, match="layer: a ParaGRU cell is one layer and runs forward, and this layer has"):
+        interop.to_pararnn(random_layer(**options))

@@ -1,0 +1,69 @@
+"""The page docs/interop.md and the docstrings of the converters: the table is the code's, and every example runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import inspect
+import re
+
+import helpers
+import pytest
+
+from indygru_cpu import interop
+from indygru_cpu.interop._gate_orders import TABLE
+
+PAGE = (helpers.ROOT / "docs" / "interop.md").read_text(encoding="utf-8")
+CONVERTERS = [getattr(interop, name) for name in interop.__all__]
+
+
+def need(*packages):
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed, and the examples use it")
+
+
+def test_the_table_is_that_of_the_code():
+    z = {1: "old state", -1: "new state: its weights change sign"}
+    rows = [
+        (row.library, ", ".join(row.gates), z[row.z_sign], row.kernel, row.recurrent_kernel, row.bias, row.exact_when)
+        for row in TABLE
+    ]
+    after_the_head = PAGE.split("|---|---|---|---|---|---|---|\n")[1].split("\n\n")[0]
+    assert after_the_head.splitlines() == [f"| {' | '.join(row)} |" for row in rows]
+
+
+def test_every_example_of_the_page_runs(run_python, tmp_path):
+    """In their order and one namespace; in a process of its own, because Keras reads its backend once."""
+    need("torch", "keras", "onnx", "onnxruntime")
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+    assert len(blocks) == 5
+    ignore = "import warnings\nwarnings.filterwarnings('default', module='keras')\n"
+    printed = run_python(ignore + "\n".join(blocks), timeout=300, KERAS_BACKEND="torch")
+    said = re.search(r"print\(error\)  # (.*) up to ", PAGE).group(1)
+    assert printed.startswith(said)
+
+
+def test_the_page_shows_every_converter():
+    for name in interop.__all__:
+        assert re.search(rf"^.*\b{name}\(", "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)), re.M), name
+
+
+@pytest.mark.parametrize("converter", CONVERTERS, ids=lambda converter: converter.__name__)
+def test_docstrings(converter):
+    need(*{"to_torch": ["torch"], "to_onnx": ["onnx"], "from_onnx": ["onnx"]}.get(converter.__name__, []))
+    (test,) = doctest.DocTestFinder(recurse=False).find(converter, converter.__name__, globs={})
+    results = doctest.DocTestRunner().run(test)
+    assert results.attempted > 2
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("converter", CONVERTERS, ids=lambda converter: converter.__name__)
+def test_every_parameter_is_documented(converter):
+    text = inspect.getdoc(converter)
+    section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", text, re.M | re.S).group(1)
+    names = {
+        name.strip(" *") for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")
+    }
+    assert names == set(inspect.signature(converter).parameters)

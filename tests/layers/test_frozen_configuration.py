@@ -1,0 +1,396 @@
+"""What a program assigns to a layer, its arrays or its streams: refused, or without effect; never a wrong address."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import pickletools
+
+import helpers
+import numpy as np
+import pytest
+
+from indygru_cpu import IndyGRU, functional
+from indygru_cpu._engine import _core
+
+OPTIONS = {
+    "input_size": 4000, "hidden_size": 1, "num_layers": 3, "bias": False, "batch_first": True, "dropout": 0.5,
+    "bidirectional": True, "activation": "relu", "dtype": np.float64, "groups": 0, "reproducible": True,
+}  # fmt: skip
+
+
+def make(**options):
+    return IndyGRU(3, 5, seed=0, **options)
+
+
+def inputs(seed=0):
+    return np.random.default_rng(seed).standard_normal((6, 4, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_layer_option_assigned_is_refused(name):
+    layer, x = make(), inputs()
+    before, y = getattr(layer, name), layer(x)[0]
+    with pytest.raises(AttributeError, match=rf"{name}: .*read-only.*make a new layer.*{name}="):
+        setattr(layer, name, OPTIONS[name])
+    assert getattr(layer, name) == before
+    helpers.assert_same_bits(layer(x)[0], y)
+
+
+def test_layer_options_are_its_constructors_arguments():
+    """Every option that is tested above is an argument, and the other way round."""
+    assert make()._configuration().keys() == OPTIONS.keys()
+
+
+def test_layer_num_threads_assigned_is_checked_and_used():
+    layer = make(num_threads=1)
+    layer.num_threads = 3
+    assert layer.num_threads == 3
+    for wrong, kind in [(0, ValueError), (True, TypeError), ("2", TypeError), (1.5, TypeError)]:
+        with pytest.raises(kind, match="num_threads"):
+            layer.num_threads = wrong
+        assert layer.num_threads == 3
+    layer.num_threads = None
+    assert layer.num_threads is None
+
+
+@pytest.mark.parametrize("seed", [IndyGRU(4, 7, seed=0).parameters, -1, 1.5, "abc", {"kernel_l0": np.zeros(3)}])
+def test_layer_seed_of_another_kind_is_refused(seed):
+    with pytest.raises(TypeError, match=r"seed: expected what numpy\.random\.default_rng takes"):
+        IndyGRU(3, 5, seed=seed)
+
+
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+@pytest.mark.parametrize("name", ["kernel_l0", "recurrent_kernel_l0", "bias_l0"])
+def test_parameter_reshaped_in_place_changes_no_result(name, tmp_path):
+    layer, x = make(), inputs()
+    expected, state = layer(x)[0], layer.state_dict()
+    array = layer.parameters[name]
+    array.shape = (1, array.size)
+    y, _, tape = layer.forward(x)
+    helpers.assert_same_bits(y, expected)
+    assert {key: value.shape for key, value in layer.backward(tape, y).parameters.items()} == {
+        key: value.shape for key, value in state.items()
+    }
+    helpers.assert_same_bits(layer.state_dict(), state)
+    helpers.assert_same_bits(layer.stream(4).push_many(x), make(reproducible=True)(x)[0])
+    layer.save(tmp_path / "layer.npz")
+    for again in (IndyGRU.load(tmp_path / "layer.npz"), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        helpers.assert_same_bits(again.state_dict(), state)
+        helpers.assert_same_bits(again(x)[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore:Setting the (shape|strides|dtype):DeprecationWarning")
+@pytest.mark.parametrize(("attribute", "value"), [("shape", (15, 1, 1)), ("strides", (0,)), ("dtype", np.int32)])
+def test_base_of_a_parameter_changed_in_place_changes_no_result(attribute, value):
+    layer, x = make(), inputs()
+    y, state = layer(x)[0], layer.state_dict()
+    setattr(layer.parameters["bias_l0"].base, attribute, value)
+    helpers.assert_same_bits(layer(x)[0], y)
+    helpers.assert_same_bits(layer.state_dict(), state)
+    helpers.assert_same_bits(layer.stream(4).push_many(x), make(reproducible=True)(x)[0])
+
+
+def test_parameter_resized_in_place_is_refused():
+    """Its memory is the layer's."""
+    for array in make().parameters.values():
+        with pytest.raises(ValueError, match="does not own its data"):
+            array.resize(10**6, refcheck=False)
+
+
+def test_parameters_are_the_same_arrays_at_every_access():
+    parameters = make().parameters
+    assert all(parameters[name] is array for name, array in parameters.items())
+
+
+@pytest.mark.parametrize("option", [{}, {"dropout": 0.25, "num_layers": 2}])
+def test_pickle_of_a_layer_names_no_generator(option):
+    """A pickled generator can be loaded by the same major version of NumPy only."""
+    layer, x = make(**option), inputs()
+    data = pickle.dumps(layer)
+    assert not [argument for _, argument, _ in pickletools.genops(data) if "random" in str(argument)]
+    again = pickle.loads(data)
+    for _ in range(2):  # dropout draws the same numbers
+        helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+
+
+@pytest.mark.parametrize(
+    "bits", [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64]
+)
+def test_pickle_of_a_layer_keeps_any_generator_of_numpy(bits):
+    layer, x = IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=np.random.Generator(bits(7))), inputs()
+    layer.forward(x)
+    again = pickle.loads(pickle.dumps(layer))
+    helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+
+
+class OtherBits(np.random.PCG64):
+    """A bit generator of another library."""
+
+
+def test_pickle_of_a_layer_keeps_a_generator_of_another_library():
+    layer, x = IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=np.random.Generator(OtherBits(7))), inputs()
+    again = pickle.loads(pickle.dumps(layer))
+    assert type(again._rng.bit_generator) is OtherBits
+    helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+
+
+def test_seed_that_cannot_spawn_is_refused_where_dropout_needs_it():
+    seed = np.random.RandomState(1)
+    IndyGRU(3, 5, seed=seed)
+    with pytest.raises(TypeError, match="seed: expected a generator that can spawn"):
+        IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=seed)
+
+
+def test_option_assigned_its_own_value_stays():
+    """As a child class does that repeats its arguments."""
+    layer = make()
+    layer.bias, layer.hidden_size = True, 5
+    assert (layer.bias, layer.hidden_size) == (True, 5)
+    with pytest.raises(AttributeError, match="read-only"):
+        layer.bias = 1
+
+
+def test_bias_of_zeros_that_calls_share_is_read_only():
+    case = helpers.random_case((6, 4, 3, 5), np.float32)
+    _, _, tape = functional.forward(*case.arguments[:4], None, tape=True)
+    with pytest.raises(ValueError, match="read-only"):
+        tape.call.weights.bias[0] = 1
+
+
+def test_pickle_of_a_child_class_keeps_its_attributes():
+    layer = Named(3, 5, seed=0)
+    layer.name = "first"
+    again = pickle.loads(pickle.dumps(layer))
+    assert (type(again), again.name, again.num_threads) == (Named, "first", None)
+
+
+class Named(IndyGRU):
+    """A layer with an attribute of its own."""
+
+
+def overwritten(h0):
+    h0[:, ::2] = 0
+
+
+@pytest.mark.parametrize("run", ["forward", "recompute", "ragged", "stack"])
+def test_state_overwritten_before_backward_changes_no_gradient(run):
+    layer = make(num_layers=2, bidirectional=True) if run == "stack" else make()
+    x, h0 = inputs(), np.random.default_rng(1).standard_normal((layer.num_layers * (1 + layer.bidirectional), 4, 5))
+    h0 = h0.astype(np.float32)
+
+    def gradients(h, change):
+        if run == "ragged":
+            y, _, tape = layer.ragged(x.reshape(-1, 3), [0, 3, 3, 20, 24], h, tape=True)
+        else:
+            y, _, tape = layer.forward(x, h, recompute=run == "recompute")
+        change(h)
+        found = layer.backward(tape, y)
+        return found.parameters | {"x": found.x, "h0": found.h0}
+
+    expected = gradients(h0.copy(), lambda h: None)
+    helpers.assert_same_bits(gradients(h0.copy(), overwritten), expected)
+
+
+def test_functional_state_overwritten_before_backward_changes_no_gradient():
+    case = helpers.random_case((6, 4, 3, 5), np.float64)
+    expected = case.run()
+    given = case.copy()
+    _, _, tape = functional.forward(*given.arguments, tape=True)
+    overwritten(given.h0)
+    found = functional.backward(tape, given.dy, given.dh_n)._asdict()
+    helpers.assert_same_bits(found, {name: expected[name] for name in found})
+
+
+@pytest.mark.parametrize("wrong", [5, "bar", object()])
+def test_progress_that_cannot_be_called_is_refused_before_anything_is_written(wrong):
+    case = helpers.random_case((6, 4, 3, 5), np.float32)
+    y, h = np.full((6, 4, 5), 7, np.float32), np.full((4, 5), 7, np.float32)
+    with pytest.raises(TypeError, match="progress: expected"):
+        functional.forward(*case.arguments, out=y, h_out=h, progress=wrong)
+    layer, states = make(), h[None]
+    with pytest.raises(TypeError, match="progress: expected"):
+        layer(inputs(), out=y, h_out=states, progress=wrong)
+    assert (y == 7).all()
+    assert (h == 7).all()
+
+
+class Bar:
+    """The part of a bar of tqdm that the layer uses."""
+
+    n, total = 0, 3
+
+    def update(self, steps):
+        self.n += steps
+
+
+def test_progress_bar_of_a_refused_call_stays_as_it_was():
+    layer, x = make(), inputs()
+    refused = [
+        lambda bar: layer(x, out=np.zeros((1, 2), np.float32), progress=bar),
+        lambda bar: layer(x, h_out=np.zeros((1, 2), np.float32), progress=bar),
+        lambda bar: layer(x, num_threads=0, progress=bar),
+        lambda bar: layer.forward(x, num_threads=0, progress=bar),
+        lambda bar: layer.forward(x, lengths=[1], progress=bar),
+    ]
+    for call in refused:
+        bar = Bar()
+        with pytest.raises(ValueError):  # noqa: PT011  (which one is other tests' matter)
+            call(bar)
+        assert (bar.n, bar.total) == (0, 3)
+
+
+def arguments_of_core(name, dtype=np.float32):
+    """What `_engine` gives the core: of 6 steps, 4 rows, 3 inputs, 5 units, with lengths."""
+    rng = np.random.default_rng(0)
+
+    def random(*shape):
+        return rng.uniform(-1, 1, shape).astype(dtype)
+
+    common = {"n_steps": 6, "x": random(6, 4, 3), "h": random(4, 5), "kernel": random(3, 15)}
+    common |= {"recurrent_kernel": random(15), "bias": random(15)}
+    lengths = np.array([6, 0, 2, 3])
+    sequences = {"lengths": lengths, "origins": np.array([0, 6, 4, 3])}
+    y, tape = random(6, 4, 5), random(11 * 15)
+    if name == "step":
+        return common | {"x": random(1, 4, 3), "n_groups": 1, "activation": 0}
+    options = {"n_groups": 1, "activation": 0, "n_threads": 1, "is_chosen": False, "reproducible": False}
+    if name == "forward":
+        return common | {"y": y, "tape": tape, **sequences, "clear_padding": True, **options, "progress": None}
+    gradients = {"dy": random(6, 4, 5), "dh": random(4, 5), "dx": random(6, 4, 3)}
+    gradients |= {"dkernel": random(3, 15), "du": random(15), "db": random(15)}
+    return common | {"y": y, "tape": tape, **sequences, **options, **gradients}
+
+
+WRONG_NUMBERS = {"n_steps": [-1, 7, 10**15], "n_groups": [0, -1, 2], "activation": [-1, 99]}
+WRONG_ROWS = {
+    "lengths": [[7, 0, 2, 3], [-1, 0, 2, 3], [6, 0, 2], [10**12, 0, 2, 3]],
+    "origins": [[1, 6, 4, 3], [-1, 6, 4, 3], [0, 6, 4], [0, 2**62, 4, 3]],
+}
+
+
+def misfits(name):
+    """The arguments, each time with one that does not fit: every array shorter along each axis, wider, or unaligned."""
+    good = arguments_of_core(name)
+    for key, value in good.items():
+        for wrong in WRONG_NUMBERS.get(key, ()):
+            if not (name == "step" and key == "n_steps"):
+                yield f"{key} {wrong}", good | {key: wrong}
+        if isinstance(value, np.ndarray) and key not in WRONG_ROWS:
+            for axis in range(value.ndim):
+                yield f"{key} shorter along {axis}", good | {key: value.take(range(value.shape[axis] - 1), axis).copy()}
+            raw = np.zeros(value.nbytes + 1, np.uint8)[1:].view(value.dtype).reshape(value.shape)
+            yield f"{key} unaligned", good | {key: raw}
+            yield f"{key} strided", good | {key: np.repeat(value, 2, axis=-1)[..., ::2]}
+        for wrong in WRONG_ROWS.get(key, ()):
+            yield f"{key} {wrong}", good | {key: np.array(wrong)}
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "step"])
+def test_core_refuses_arguments_that_do_not_fit(name):
+    """Whatever Python objects have become since they were checked."""
+    run, good = getattr(_core, name)["float"], arguments_of_core(name)
+    if name == "step":
+        del good["n_steps"]
+    run(*good.values())
+    for what, arguments in misfits(name):
+        if name == "step":
+            del arguments["n_steps"]
+        before = [value.copy() for value in arguments.values() if isinstance(value, np.ndarray)]
+        print(what)  # the last one is the one that was not refused
+        with pytest.raises(ValueError, match="expected a shape, strides and values that fit"):
+            run(*arguments.values())
+        after = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+        assert all(map(helpers.same_bits, after, before)), what
+
+
+def test_layer_with_a_foreign_stack_is_refused():
+    layer, x = make(), inputs()
+    layer._stack = IndyGRU(3, 500, seed=0)._stack
+    with pytest.raises(ValueError, match="fit"):
+        layer(x)
+
+
+def test_rows_written_by_another_thread_are_used_as_they_were_checked(run_python):
+    """Lengths and offsets change all the time between valid and impossible ones."""
+    code = """
+        import itertools, os, threading, time
+        import numpy as np
+        from indygru_cpu import IndyGRU, functional
+
+        layer, values = IndyGRU(1, 1, seed=0), np.ones((1000, 1), np.float32)
+        offsets, lengths = np.arange(1001), np.ones(1000, np.int64)
+        x = np.ones((1, 1000, 1), np.float32)
+        kernel = np.ones((1, 3), np.float32)
+
+        def write():
+            for offset, length in itertools.cycle([(10**12, 2**40), (500, 1), (-(10**12), -(2**40)), (500, 1)]):
+                offsets[500], lengths[500] = offset, length
+
+        threading.Thread(target=write, daemon=True).start()
+        end, done = time.monotonic() + 3, 0
+        calls = [
+            lambda: layer.ragged(values, offsets),
+            lambda: layer.backward(layer.ragged(values, offsets, tape=True)[2]),
+            lambda: layer(x, lengths=lengths),
+            lambda: functional.forward(x, None, kernel, kernel[0], None, lengths=lengths, reverse=True),
+            lambda: functional.forward(values, None, kernel, kernel[0], None, offsets=offsets),
+        ]
+        for call in itertools.cycle(calls):
+            if time.monotonic() > end and done > 10:
+                break
+            try:
+                call()
+                done += 1
+            except ValueError:
+                pass
+        print("done", flush=True)
+        os._exit(0)
+    """
+    assert run_python(code) == "done"
+
+
+def test_stream_whose_layer_was_exchanged_refuses_its_weights():
+    layer, x = make(), inputs()
+    stream = layer.stream(4)
+    for other in (IndyGRU(30, 50, seed=0), make(dtype=np.float64), make(num_layers=2), IndyGRU(6, 5, seed=0)):
+        stream._layer = other
+        with pytest.raises(ValueError, match="layer"):
+            stream.refresh()
+    helpers.assert_same_bits(stream.push_many(x), make(reproducible=True)(x)[0])
+
+
+def test_stream_of_a_stack_without_weights_is_refused(run_python):
+    """A stack that a program has put together."""
+    code = """
+        import numpy as np
+        from indygru_cpu import IndyGRU
+
+        empty, flat = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+        for weights in ([], [[]], [[(empty, flat, flat)]], [[(np.zeros((4, 15), np.float32), flat, flat)]]):
+            layer = IndyGRU(4, 5, seed=0)
+            layer._stack = layer._stack._replace(weights=weights)
+            try:
+                layer.stream()
+                print("no error")
+            except (ValueError, IndexError, TypeError):
+                pass
+        print("done")
+    """
+    assert run_python(code) == "done"
+
+
+def test_stream_result_resized_in_place_is_refused():
+    stream = make().stream(4)
+    y = stream.push(inputs()[0])
+    with pytest.raises(ValueError, match="resize"):
+        y.resize(10**6, refcheck=False)
+
+
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+def test_stream_whose_weights_were_reshaped_computes_as_before():
+    stream, x = make().stream(4), inputs()
+    expected = make().stream(4).push_many(x)
+    for array in stream._stack.weights[0][0]:
+        array.shape = (1, array.size)
+    helpers.assert_same_bits(np.stack([stream.push(x_t).copy() for x_t in x]), expected)

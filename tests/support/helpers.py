@@ -1,0 +1,245 @@
+"""What the tests share: random and golden cases in one form, errors, bounds, subprocesses."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import indygru_cpu
+from indygru_cpu import functional, reference
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
+GOLDEN = DATA / "golden"
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
+DTYPES = (np.float32, np.float64)
+#: Inputs from which on a tier leaves a projection of many lines to BLAS.
+BLAS_INPUTS = {"baseline": 16, "x86_v3": 4096, "x86_v4": 4096}
+#: (T, B, D, N) of calls whose projection goes through BLAS on the tier "baseline", unless it must be reproducible: one
+#: row, several rows, all rows in a tile; test_blas checks that it is so.
+THROUGH_BLAS = [(300, 1, 38, 140), (140, 25, 34, 60), (140, 17, 34, 9), (130, 3, 33, 1921), (300, 2, 38, 40)]
+FORWARD = ("y", "h_n")
+GRADIENTS = ("x", "h0", "kernel", "recurrent_kernel", "bias")
+
+
+def bound(name, dtype, saturated=False):
+    """Largest scaled error of a result: of the forward pass, or of a gradient."""
+    single = np.dtype(dtype) == np.float32
+    if name in FORWARD:
+        return 5e-6 if single else 1e-12
+    return (5e-5 if saturated else 1e-5) if single else 1e-10
+
+
+def scaled_error(actual, expected):
+    """max|a - b| / max(1, max|b|) over the finite numbers; infinite if the others are not the same."""
+    assert actual.shape == expected.shape
+    finite = np.isfinite(expected)
+    if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
+        return np.inf
+    if not np.isfinite(actual[finite]).all():
+        return np.inf
+    difference = np.abs(actual[finite].astype(np.float64) - expected[finite])
+    return difference.max(initial=0) / np.abs(expected[finite]).max(initial=1)
+
+
+def assert_close(actual, expected, dtype, saturated=False):
+    """Both are dicts of arrays; `actual` has the dtype."""
+    assert actual.keys() == expected.keys()
+    for name, array in actual.items():
+        assert array.dtype == dtype, name
+        error = scaled_error(array, expected[name])
+        assert error <= bound(name, dtype, saturated), f"{name}: scaled error {error:.2g}"
+
+
+def same_bits(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def assert_same_bits(actual, expected):
+    """Both are arrays, or dicts of them. NaN equals NaN of the same bits, +0 is not -0."""
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        for name, array in actual.items():
+            assert same_bits(array, expected[name]), name
+    else:
+        assert same_bits(actual, expected)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Arguments of a forward and a backward pass: time-major, weights fused."""
+
+    x: Any
+    h0: Any
+    kernel: Any
+    recurrent_kernel: Any
+    bias: Any
+    dy: Any
+    dh_n: Any
+    activation: str = "tanh"
+    lengths: Any = None
+
+    @property
+    def arrays(self):
+        return {name: getattr(self, name) for name in (*GRADIENTS, "dy", "dh_n")}
+
+    @property
+    def arguments(self):
+        return self.x, self.h0, self.kernel, self.recurrent_kernel, self.bias
+
+    @property
+    def options(self):
+        return {"activation": self.activation, "lengths": self.lengths}
+
+    def astype(self, dtype):
+        return replace(self, **{name: array.astype(dtype) for name, array in self.arrays.items()})
+
+    def copy(self):
+        return replace(self, **{name: array.copy() for name, array in self.arrays.items()})
+
+    def forward(self, **options):
+        """y and h_n of the fast code."""
+        return dict(zip(FORWARD, functional.forward(*self.arguments, **self.options, **options), strict=True))
+
+    def run(self, num_threads=None, **options):
+        """Everything from the fast code, forward and backward."""
+        y, h_n, tape = functional.forward(
+            *self.arguments, **self.options, tape=True, num_threads=num_threads, **options
+        )
+        gradients = functional.backward(tape, self.dy, self.dh_n, num_threads=num_threads)
+        return {"y": y, "h_n": h_n} | gradients._asdict()
+
+    def expected(self):
+        """Everything from the reference, in float64."""
+        double = self.astype(np.float64)
+        y, h_n, tape = reference.forward(*double.arguments, **double.options)
+        return {"y": y, "h_n": h_n} | reference.backward(tape, double.dy, double.dh_n)._asdict()
+
+    def expected_forward(self):
+        """The same of the forward pass alone."""
+        double = self.astype(np.float64)
+        return dict(zip(FORWARD, reference.forward(*double.arguments, **double.options)[:2], strict=True))
+
+
+def random_lengths(rng, n_steps, n_batch):
+    """Any lengths, but one row is full (if there are several) and one is empty (if there are more)."""
+    lengths = rng.integers(0, n_steps + 1, n_batch)
+    if n_batch == 1:
+        lengths[0] = (n_steps + 1) // 2
+    else:
+        lengths[: min(2, n_batch)] = (n_steps, 0)[: min(2, n_batch)]
+    return rng.permutation(lengths)
+
+
+def random_case(shape, dtype, activation="tanh", ragged=False, seed=0):
+    """`shape` is (T, B, D, N)."""
+    rng = np.random.default_rng([seed, *shape])
+    n_steps, n_batch, n_inputs, n_units = shape
+    arrays = {
+        "x": rng.standard_normal((n_steps, n_batch, n_inputs)),
+        "h0": rng.uniform(-1, 1, (n_batch, n_units)),
+        "kernel": rng.uniform(-1, 1, (n_inputs, 3 * n_units)) * np.sqrt(3 / max(1, n_inputs)),
+        # Not up to 1: a unit with an unbounded activation could grow, and float32 gradients would say little.
+        "recurrent_kernel": rng.uniform(-0.7, 0.7, 3 * n_units),
+        "bias": rng.uniform(-1, 1, 3 * n_units),
+        "dy": rng.standard_normal((n_steps, n_batch, n_units)),
+        "dh_n": rng.standard_normal((n_batch, n_units)),
+    }
+    lengths = random_lengths(rng, n_steps, n_batch) if ragged else None
+    return Case(**arrays, activation=activation, lengths=lengths).astype(dtype)
+
+
+class Golden(NamedTuple):
+    """A case of the original cell; gradients and the float64 twin are empty where the file has none."""
+
+    case: Case
+    expected: dict[str, Any]
+    twin: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def golden_names():
+    return sorted(path.stem for path in GOLDEN.glob("*.npz") if not path.stem.startswith("default_init"))
+
+
+def _fused(values, prefix=""):
+    """Six variables under the original's names -> kernel, recurrent_kernel, bias."""
+    pairs = [("gates/kernel_w", "candidate/kernel"), ("gates/kernel_u", "candidate/kernel_u"),
+             ("gates/bias", "candidate/bias")]  # fmt: skip
+    kernel, recurrent_kernel, bias = (
+        np.concatenate([values[prefix + gates], values[prefix + candidate]], axis=-1) for gates, candidate in pairs
+    )
+    return {"kernel": kernel, "recurrent_kernel": recurrent_kernel.ravel(), "bias": bias}
+
+
+@cache
+def golden(name):
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        values = dict(file)
+    meta = json.loads(str(values.pop("meta")))
+
+    def time_major(array):
+        if meta["kind"] == "cell":
+            return array[None]
+        return array if meta["time_major"] else array.swapaxes(0, 1)
+
+    def results(prefix):
+        found = {"y": time_major(values[f"{prefix}outputs"]), "h_n": values[f"{prefix}final_state"]}
+        prefix += "grad/"
+        if f"{prefix}inputs" in values:
+            found |= {"x": time_major(values[f"{prefix}inputs"]), "h0": values[f"{prefix}h0"]}
+            found |= _fused(values, prefix)
+        return found
+
+    expected = results("")
+    twin = results("ref64/") if "ref64/outputs" in values else {}
+    inputs = {"x": time_major(values["inputs"]), "h0": values["h0"]} | _fused(values)
+    dy = time_major(values["G"]) if "G" in values else np.full_like(expected["y"], 0.5)
+    dh_n = values.get("Gh", np.full_like(expected["h_n"], 0.5))
+    lengths = values.get("sequence_length")
+    return Golden(
+        Case(**inputs, dy=dy, dh_n=dh_n, activation=meta["activation"], lengths=lengths),
+        expected, twin, meta,
+    )  # fmt: skip
+
+
+#: Beginnings of the names of variables that change this library, OpenMP, BLAS, malloc or the meaning of `assert`.
+VARIABLES = ("INDYGRU_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MALLOC_", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+
+
+def clean_environment(**environment):
+    """The variables of this process without those above, whoever has set them, and with these."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)} | environment
+
+
+def package_path():
+    """A PYTHONPATH on which a program finds the package under test, and all that this process finds by its own."""
+    paths = [str(Path(indygru_cpu.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return os.pathsep.join(filter(None, paths))
+
+
+def give_up_capabilities():
+    """Make this process of the superuser one that has no more rights on files than their permissions give it."""
+    if os.geteuid() == 0:
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # capset(2), version 3
+        assert ctypes.CDLL(None).capset(header, none) == 0
+
+
+def run_python(code, *arguments, folder, status=0, timeout=60, **environment):
+    """What a fresh interpreter prints in a clean environment."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
+        env=clean_environment(**environment), cwd=folder, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+    assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip() if status == 0 else done.stderr.strip()

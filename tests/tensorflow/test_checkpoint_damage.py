@@ -1,0 +1,161 @@
+"""Checkpoints with any damage: flipped bytes, truncations, splices; all of the entries as they were, or an error."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_files import (
+    HEADER,
+    PREFIXES,
+    data_file,
+    index_file,
+    raw_table,
+    read_index,
+    read_tensors,
+    record,
+    seal,
+)
+
+from indygru_cpu.tensorflow._bundle import Index
+from indygru_cpu.tensorflow._checkpoint import CheckpointError, CheckpointReader, TensorEntry
+from indygru_cpu.tensorflow._protobuf import read_varint
+from indygru_cpu.tensorflow._sstable import write_table
+
+
+@pytest.fixture(params=PREFIXES, ids=lambda prefix: prefix.name)
+def copied(request, tmp_path):
+    """Copy a golden checkpoint, to be damaged."""
+    prefix = tmp_path / request.param.name
+    for file in (index_file, data_file):
+        file(prefix).write_bytes(file(request.param).read_bytes())
+    return prefix
+
+
+def outcome(prefix: Path, damaged: bytes) -> dict[str, TensorEntry] | None:
+    """Read an index of these bytes: None for a CheckpointError that names the file."""
+    index_file(prefix).write_bytes(damaged)
+    try:
+        return read_index(prefix)
+    except CheckpointError as error:
+        message = str(error)
+    assert message.startswith(f"{prefix}.index: ")
+    return None
+
+
+def test_every_flipped_byte_of_an_index(copied):
+    intact = index_file(copied).read_bytes()
+    golden = read_index(copied)
+    accepted = set()
+    for position, mask in zip(range(len(intact)), np.random.default_rng(1).integers(1, 256, len(intact)), strict=True):
+        flipped = bytearray(intact)
+        flipped[position] ^= mask
+        entries = outcome(copied, flipped)
+        assert entries in (None, golden)
+        if entries is not None:
+            accepted.add(position)
+    footer = len(intact) - 48
+    padding = set(range(footer, footer + 40))
+    assert accepted <= padding
+    assert len(accepted) > 20
+
+
+def test_every_truncation_of_an_index(copied):
+    intact = index_file(copied).read_bytes()
+    for length in range(len(intact)):
+        assert outcome(copied, intact[:length]) is None
+        with pytest.raises(CheckpointError):
+            dict(Index(intact[len(intact) - length :]).entries())
+
+
+def test_splices_of_an_index(copied):
+    golden = read_index(copied)
+    intact = index_file(copied).read_bytes()
+    other = index_file(PREFIXES[copied.name == PREFIXES[0].name]).read_bytes()
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        start, stop, source = (int(n) for n in rng.integers(0, len(intact), 3))
+        piece = [intact, other, rng.bytes(33)][rng.integers(3)][source:][: rng.integers(1, 33)]
+        assert outcome(copied, intact[:start] + piece + intact[stop:]) in (None, golden)
+
+
+def test_damage_under_a_right_checksum(copied):
+    """The checksums hide the parsers from the tests above; here they are made to fit."""
+    intact = index_file(copied).read_bytes()
+    footer = intact[-48:]
+    handles, position = [], 0
+    for _ in range(4):
+        number, position = read_varint(footer, position)
+        handles.append(number)
+    blocks = [(0, handles[0] - 5), (handles[2], handles[3])]
+    rng = np.random.default_rng(3)
+    results = []
+    for offset, size in blocks:
+        for at in offset + rng.permutation(size)[:300]:
+            forged = bytearray(intact)
+            forged[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)])
+            forged[offset : offset + size + 5] = seal(bytes(forged[offset : offset + size]))
+            entries = outcome(copied, bytes(forged))
+            results.append(entries)
+            for name in entries or ():
+                try:
+                    array = read_tensors(copied, [name])[name]
+                except CheckpointError:
+                    continue
+                assert (array.dtype, array.shape, array.nbytes) == (
+                    entries[name].dtype,
+                    entries[name].shape,
+                    entries[name].size,
+                )
+                break
+    assert results.count(None) > 99
+    assert len(results) - results.count(None) > 33
+
+
+def test_random_messages_and_blocks():
+    rng = np.random.default_rng(4)
+    for size in rng.integers(0, 33, 1000):
+        body = bytes(rng.choice([0, 1, 2, 3, 8, 18, 53, 58, 127, 128, 255], size).astype(np.uint8))
+        for data in (
+            raw_table(seal(body + struct.pack("<2I", 0, 1))),
+            write_table([(b"", HEADER), (b"t", body)]),
+            write_table([(b"", body), (b"t", record())]),
+        ):
+            try:
+                index = Index(data)
+                entries = dict(index.entries())
+            except CheckpointError:
+                continue
+            assert all(0 <= entry.shard < index.num_shards for entry in entries.values() if not entry.n_pieces)
+
+
+def test_flipped_bytes_of_a_data_file(copied):
+    intact = data_file(copied).read_bytes()
+    positions = []
+    for name, entry in read_index(copied).items():
+        for position in range(entry.offset, entry.offset + entry.size, 7):
+            flipped = bytearray(intact)
+            flipped[position] ^= 1 << position % 8
+            data_file(copied).write_bytes(flipped)
+            with pytest.raises(CheckpointError, match=rf"tensor '{name}': wrong CRC-32C of {entry.size} bytes"):
+                read_tensors(copied, [name])
+            positions.append(position)
+    assert len(positions) >= len(intact) // 7
+
+
+def test_every_truncation_of_a_data_file(copied):
+    intact = data_file(copied).read_bytes()
+    for length in range(0, len(intact), 7):
+        data_file(copied).write_bytes(intact[:length])
+        with pytest.raises(CheckpointError, match=rf"reach beyond the {length} bytes of"):
+            read_index(copied)
+
+
+def test_a_data_file_cut_off_after_the_check(copied):
+    reader = CheckpointReader(str(copied))
+    entries = dict(reader.entries())
+    data_file(copied).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cut off: there are no"):
+        dict(reader.read(entries))

@@ -1,0 +1,290 @@
+"""Checkpoints of TensorFlow 1.14 as people have them: renamed, partitioned, averaged, float16, object-based, V1."""
+
+from __future__ import annotations
+
+import shutil
+
+import cells
+import helpers
+import numpy as np
+import pytest
+from cells import NAMES
+from checkpoint_files import GOLDEN, forge, record
+
+from indygru_cpu import IndyGRUCell
+from indygru_cpu.tensorflow import latest_checkpoint, list_variables, load_checkpoint, load_variable, save_checkpoint
+from indygru_cpu.tensorflow._bundle import _decode_signed
+from indygru_cpu.tensorflow._checkpoint import write_checkpoint
+from indygru_cpu.tensorflow._protobuf import CheckpointError, masked_crc32c, message_field, varint_field
+
+rng = cells.rng
+FOLDER = helpers.ROOT / "tests" / "data" / "tensorflow"
+RENAMED = {name: f"old/{name.replace('/', '_')}" for name in NAMES}
+#: The name in `expected.npz`, how it is loaded, and the scope found.
+LOADED = [
+    ("colon", {}, "rnn/cell"),
+    ("colon", {"scope": "rnn/cell"}, "rnn/cell"),
+    ("half", {"dtype": "float32"}, "rnn/cell"),
+    ("half", {"dtype": np.float64}, "rnn/cell"),
+    ("averages", {"moving_averages": True}, "rnn/cell"),
+    ("object", {}, "cell"),
+    ("object", {"scope": "cell", "dtype": "float64"}, "cell"),
+    ("partitioned", {}, "rnn/cell"),
+    ("parts", {"scope": "rnn/cell"}, "rnn/cell"),
+    ("renamed", {"names": RENAMED}, ""),
+    ("renamed", {"names": RENAMED, "scope": "rnn/cell"}, "rnn/cell"),
+    ("renamed", {"names": lambda name: name.replace("/", "_")}, "old"),
+    ("renamed", {"names": lambda name: name.replace("/", "_") + ":0", "scope": "old"}, "old"),
+]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(FOLDER / "expected.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def prefix_of(name):
+    return FOLDER / f"{name}.ckpt"
+
+
+@pytest.mark.parametrize(("name", "options", "scope"), LOADED)
+def test_load_checkpoint_of_the_original_has_its_values(name, options, scope, expected):
+    cell = load_checkpoint(prefix_of(name), **options)
+    assert (cell.scope_name, cell.state_size) == (scope, 4)
+    assert cell.dtype == np.dtype(options.get("dtype", "float32")).name
+    for variable in NAMES:
+        values = expected[f"{name}:{variable}"].astype(cell.dtype)
+        np.testing.assert_array_equal(cell.named_variables[variable], values, strict=True)
+    assert cell(np.ones((2, 3), cell.dtype), np.zeros((2, 4), cell.dtype))[0].shape == (2, 4)
+
+
+def test_load_checkpoint_without_averages_has_the_variables_themselves(expected):
+    cell = load_checkpoint(prefix_of("averages"))
+    bias = cell.named_variables["gates/bias"]
+    assert (bias == 2).all()  # 1, and 1 that the script adds; the average lies between
+    assert (expected["averages:gates/bias"] < 2).all()
+
+
+@pytest.mark.parametrize(("name", "options", "error", "message"), [
+    ("v1", {}, CheckpointError, r"v1\.ckpt: a checkpoint of the V1 format"),
+    ("half", {}, CheckpointError, r"half\.ckpt: tensor 'rnn/cell/gates/kernel_w': float16.*dtype=\"float32\""),
+    ("renamed", {}, CheckpointError, r"no IndyGRUCell in it, only \['old/candidate_bias'.*names="),
+    ("renamed", {"names": {"gates/bias": "b"}}, CheckpointError, r"no IndyGRUCell in it with the names \[.*'b'"),
+    ("colon", {"moving_averages": True}, CheckpointError, "no moving averages of an IndyGRUCell in it"),
+    ("object", {"scope": "rnn/cell"}, ValueError, r"scope: expected one of .*\['cell'\], got 'rnn/cell'"),
+    ("object", {"moving_averages": True}, CheckpointError, "an object-based checkpoint, as tf.train.Checkpoint"),
+    ("colon", {"names": {"kernel": "x"}}, ValueError, r"names: .*'gates/kernel_w'.* got the keys \['kernel'\]"),
+    ("colon", {"names": 3}, TypeError, "names: expected a mapping or a function of a name, got int"),
+    ("colon", {"names": lambda _: "x"}, ValueError, "names: expected six different names"),
+    ("colon", {"names": lambda _: None}, TypeError, "names: expected a name for 'gates/kernel_w', got None"),
+    ("colon", {"moving_averages": "yes"}, TypeError, "moving_averages: expected True or False, got 'yes'"),
+    ("colon", {"dtype": "float16"}, TypeError, "dtype: expected float32 or float64, got 'float16'"),
+    ("colon", {"scope": 7}, TypeError, "scope: expected a string, got 7"),
+])  # fmt: skip
+def test_load_checkpoint_refused_says_why(name, options, error, message):
+    with pytest.raises(error, match=message):
+        load_checkpoint(prefix_of(name), **options)
+
+
+def test_load_checkpoint_object_based_without_a_cell_says_what_it_is(tmp_path):
+    graph = np.float32(3)
+    write_checkpoint(tmp_path / "a", {"net/w/.ATTRIBUTES/VARIABLE_VALUE": graph, "_CHECKPOINTABLE_OBJECT_GRAPH": graph})
+    with pytest.raises(CheckpointError, match=r"object-based checkpoint, as tf.train.Checkpoint writes it; there"):
+        load_checkpoint(tmp_path / "a")
+
+
+def test_load_checkpoint_sharded_v1_is_recognised(tmp_path):
+    shutil.copy(prefix_of("v1"), tmp_path / "model.ckpt-00000-of-00002")
+    for call in (load_checkpoint, list_variables):
+        with pytest.raises(CheckpointError, match=r"model.ckpt-00000-of-00002: a checkpoint of the V1 format"):
+            call(tmp_path / "model.ckpt")
+
+
+def test_load_checkpoint_dtype_too_narrow_for_the_values(tmp_path, rng):
+    cell = IndyGRUCell(2, name="wide", dtype="float64")
+    cell.build((None, 3))
+    cell.variables[3].value[1, 1] = 1e39
+    cell.variables[0].value[0, :3] = np.inf, -np.inf, np.nan  # these are the same in float32
+    save_checkpoint(tmp_path / "a", cell)
+    with pytest.raises(CheckpointError, match=r"tensor 'wide/candidate/kernel': values too large for dtype='float32'"):
+        load_checkpoint(tmp_path / "a", dtype="float32")
+    cell.variables[3].value[1, 1] = 1e38
+    save_checkpoint(tmp_path / "a", cell)
+    loaded = load_checkpoint(tmp_path / "a", dtype="float32")
+    np.testing.assert_array_equal(loaded.variables[0].value, cell.variables[0].value.astype("float32"))
+
+
+def tensors_of(cell):
+    return {variable.name.removesuffix(":0"): variable.value for variable in cell.variables}
+
+
+def parts(array, axis, n):
+    return {f"part_{i}": part for i, part in enumerate(np.array_split(array, n, axis))}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_load_checkpoint_parts_are_joined_along_either_axis(axis, tmp_path):
+    """Also where the parts' shapes alone would fit both ways."""
+    cell = IndyGRUCell(6, name="enc")
+    cell.build((None, 12))
+    stored = {}
+    for name, value in tensors_of(cell).items():
+        along = axis if value.ndim == 2 and value.shape[0] > 1 else value.ndim - 1
+        stored |= {f"{name}/{part}": piece for part, piece in parts(value, along, 2).items()}
+    write_checkpoint(tmp_path / "a", stored)
+    loaded = load_checkpoint(tmp_path / "a")
+    for found, wanted in zip(loaded.variables, cell.variables, strict=True):
+        np.testing.assert_array_equal(found.value, wanted.value)
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda stored: stored.pop("enc/gates/bias/part_1"), r"'enc/gates/bias': expected parts from part_0.* \[0, 2\]"),
+    (lambda stored: stored.pop("enc/candidate/kernel/part_2"), r"'enc/candidate/kernel': expected float32 of shape"),
+    (lambda stored: stored.update({"enc/candidate/bias/part_1": np.zeros((2, 2), "f4")}), "parts do not fit together"),
+])  # fmt: skip
+def test_load_checkpoint_parts_that_do_not_fit_raise(damage, message, tmp_path):
+    cell = IndyGRUCell(6, name="enc")
+    cell.build((None, 12))
+    stored = {
+        f"{name}/{part}": piece
+        for name, value in tensors_of(cell).items()
+        for part, piece in parts(value, value.ndim - 1, 3).items()
+    }
+    damage(stored)
+    write_checkpoint(tmp_path / "a", stored)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "a", "enc")
+
+
+# --- single variables --------------------------------------------------------------------------------------
+
+
+def test_load_variable_partitioned_is_put_together(expected):
+    wide = load_variable(prefix_of("partitioned"), "rnn/wide")  # its pieces begin at 100 and 200: codes of two bytes
+    np.testing.assert_array_equal(wide, expected["partitioned:wide"], strict=True)
+    for name in NAMES:
+        found = load_variable(prefix_of("partitioned"), f"rnn/cell/{name}")
+        np.testing.assert_array_equal(found, expected[f"partitioned:{name}"], strict=True)
+
+
+def test_load_variable_takes_names_with_and_without_colon(expected):
+    for prefix, name in (("colon", "gates/kernel_w"), ("half", "candidate/bias")):
+        for written in (name, f"{name}:0"):
+            found = load_variable(prefix_of(prefix), f"rnn/cell/{written}")
+            np.testing.assert_array_equal(found, expected[f"{prefix}:{name}"], strict=True)
+
+
+def test_load_variable_of_a_wrong_name_raises():
+    with pytest.raises(CheckpointError, match=r"no tensor 'rnn/cell/gates' among 6, but for example \['rnn/cell"):
+        load_variable(prefix_of("half"), "rnn/cell/gates")
+    with pytest.raises(TypeError, match="name: expected a string, got 7"):
+        load_variable(prefix_of("half"), 7)
+    with pytest.raises(CheckpointError, match="'_CHECKPOINTABLE_OBJECT_GRAPH': of the type string, which cannot be"):
+        load_variable(prefix_of("object"), "_CHECKPOINTABLE_OBJECT_GRAPH")
+
+
+def test_list_variables_equals_the_list_of_the_original():
+    """As `tf.train.list_variables` printed it for these files."""
+    assert list_variables(prefix_of("partitioned")) == [
+        ("rnn/cell/candidate/bias", [4]), ("rnn/cell/candidate/kernel", [3, 4]),
+        ("rnn/cell/candidate/kernel_u", [1, 4]), ("rnn/cell/gates/bias", [8]),
+        ("rnn/cell/gates/kernel_u", [1, 8]), ("rnn/cell/gates/kernel_w", [3, 8]),
+        ("rnn/wide", [300]),
+    ]  # fmt: skip
+    assert list_variables(prefix_of("object"))[0] == ("_CHECKPOINTABLE_OBJECT_GRAPH", [])
+    assert len(list_variables(prefix_of("object"))) == 21
+
+
+PIECE = b"\0t\0\1\1\1"  # of a variable "t" of rank 1; start and length follow, 0x80 for 0
+SLICE = message_field(7, message_field(1, varint_field(2, 2)))
+
+
+@pytest.mark.parametrize(("whole", "pieces", "message"), [
+    ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x82\x82": (2, 8)}, None),
+    ({"extra": SLICE}, {b"\x80\x7f": (4, 0)}, None),  # all of the axis
+    ({"extra": SLICE}, {b"\x80\x82": (2, 0), b"\x82\x82": (2, 8)}, "1 pieces, of which 2 are there"),
+    ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0)}, "2 pieces, of which 1 are there"),
+    ({"extra": SLICE * 257}, {b"\x80\x82": (2, 0)}, "into 257 pieces; at most 256"),
+    ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x81\x82": (2, 8)}, "its pieces overlap"),
+    ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x82\x82": (2, 4)}, "tensors 't' and 't' overlap at byte 4"),
+    ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x82\x81": (1, 8)}, "pieces are not as large as float32 of shape"),
+    ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x83\x82": (2, 8)}, "a piece of float32 of shape .2,. does not fit"),
+    ({"extra": SLICE, "shape": (4, 1)}, {b"\x80\x84": (4, 0)}, "does not fit into float32 of shape .4, 1."),
+    ({"extra": SLICE, "shape": (1 << 40,)}, {b"\x80\x7f": (1 << 40, 0)}, "reach beyond the 64 bytes"),
+    ({"extra": SLICE}, {b"\x80\x7e": (4, 0)}, "a piece from 0 on, of length -2"),
+    ({"extra": SLICE}, {b"\x80": (4, 0)}, "the key of a piece is cut off"),
+    ({"extra": SLICE}, {b"\x80\xe0": (4, 0)}, "the key of a piece is cut off"),
+    ({"extra": SLICE}, {b"\x80\x82\x80\x81": (4, 0)}, "a piece of rank 1 with 2 axes"),
+    ({"extra": SLICE, "dtype": 2}, {b"\x80\x7f": (4, 0)}, "a piece of float32 of shape .4,. does not fit into float64"),
+])  # fmt: skip
+def test_load_variable_forged_pieces(whole, pieces, message, tmp_path):
+    data = np.arange(16, dtype="f4").tobytes()
+    records = {b"t": record(**{"shape": (4,), "size": 0} | whole)}
+    for code, (n, offset) in pieces.items():
+        crc = masked_crc32c(data[offset : offset + 4 * n])
+        records[PIECE + code] = record(shape=(n,), offset=offset, size=4 * n, crc=crc)
+    forge(tmp_path / "a", records, data)
+    if message is None:
+        np.testing.assert_array_equal(load_variable(tmp_path / "a", "t"), np.arange(4, dtype="f4"), strict=True)
+    else:
+        with pytest.raises(CheckpointError, match=message):
+            load_variable(tmp_path / "a", "t")
+
+
+@pytest.mark.parametrize(("code", "value"), [
+    (b"\x80", 0), (b"\xbf", 63), (b"\xc0\x40", 64), (b"\xdf\xff", 8191), (b"\xe0\x20\x00", 8192),
+    (b"\xff\xa0" + bytes(7), 1 << 61), (b"\xff\xc0" + bytes(7) + b"\7", 7), (b"\x7f", -1),
+])  # fmt: skip
+def test_decode_signed_is_ordered_code(code, value):
+    """TensorFlow `core/lib/strings/ordered_code_test.cc`: n bytes hold 7 n - 1 bits after n ones and a zero."""
+    assert _decode_signed(b"?" + code + b"?", 1) == (value, 1 + len(code))
+
+
+# --- folders -----------------------------------------------------------------------------------------------
+
+
+def test_latest_checkpoint_of_the_original():
+    assert latest_checkpoint(FOLDER) == str(prefix_of("parts"))
+    assert latest_checkpoint(str(GOLDEN / "train")) == str(GOLDEN / "train" / "model.ckpt-25")
+
+
+def test_latest_checkpoint_is_what_was_saved_last(tmp_path):
+    cell = IndyGRUCell(2, name="last")
+    cell.build((None, 3))
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "none") is None
+    for name in ("b-2", "a-1", 'dé"j\\à'):
+        save_checkpoint(tmp_path / name, cell)
+        assert latest_checkpoint(tmp_path) == str(tmp_path / name)
+        assert load_checkpoint(tmp_path).scope_name == "last"
+    (tmp_path / 'dé"j\\à.index').unlink()
+    assert latest_checkpoint(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match=r"prefixes of checkpoints in .*'.*a-1', '.*b-2'"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    (b'model_checkpoint_path: "b"\n', "b"),
+    (b"all_model_checkpoint_paths: 'x'\n  model_checkpoint_path : 'b'\n", "b"),
+    (rb'model_checkpoint_path: "\x62"', "b"),
+    (rb'model_checkpoint_path: "\142"', "b"),
+])  # fmt: skip
+def test_latest_checkpoint_reads_text_format(text, name, tmp_path):
+    write_checkpoint(tmp_path / name, {"t": np.float32(7)})
+    (tmp_path / "latest").write_bytes(text)
+    assert latest_checkpoint(tmp_path, "latest") == str(tmp_path / name)
+
+
+def test_latest_checkpoint_absolute_path_and_v1(tmp_path):
+    shutil.copy(prefix_of("v1"), tmp_path / "old")
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{tmp_path}/old"\n')
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "old")
+    with pytest.raises(CheckpointError, match="V1 format"):
+        load_variable(tmp_path, "t")
+
+
+def test_latest_checkpoint_damaged_text_is_refused(tmp_path):
+    (tmp_path / "checkpoint").write_bytes(b"model_checkpoint_path: b\n")
+    with pytest.raises(CheckpointError, match="checkpoint: expected a line 'model_checkpoint_path: "):
+        latest_checkpoint(tmp_path)

@@ -1,0 +1,137 @@
+"""The torch module as modules of torch are used: constructor, state, copies, seeds, threads; to and from NumPy."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+import indygru_cpu
+from indygru_cpu._engine import threads as thread_counts
+from indygru_cpu._engine.arguments import Call
+
+torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+
+from torch_modules import BOTH, B, D, N, T, call_of, module_of, run  # noqa: E402
+
+import indygru_cpu.torch  # noqa: E402
+from indygru_cpu.torch import IndyGRU  # noqa: E402
+
+
+def test_constructor_and_call_are_those_of_torch():
+    theirs = list(inspect.signature(torch.nn.RNNBase.__init__).parameters.values())[2:]
+    ours = list(inspect.signature(IndyGRU.__init__).parameters.values())[1:]
+    assert [(p.name, p.default) for p in ours[: len(theirs)]] == [(p.name, p.default) for p in theirs]
+    assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
+    ours, theirs = (list(inspect.signature(kind.forward).parameters) for kind in (IndyGRU, torch.nn.GRU))
+    assert ours[: len(theirs)] == theirs
+    assert repr(IndyGRU(3, 5, 2, batch_first=True)) == "IndyGRU(3, 5, num_layers=2, batch_first=True)"
+
+
+@pytest.mark.parametrize("thing", [IndyGRU, IndyGRU.forward, IndyGRU.from_numpy], ids=lambda thing: thing.__qualname__)
+def test_every_parameter_is_documented(thing):
+    section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", inspect.getdoc(thing), re.M | re.S).group(1)
+    names = {name.strip() for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")}
+    assert names == set(inspect.signature(thing).parameters) - {"self"}
+
+
+def test_state_dict_is_that_of_the_numpy_layer():
+    module, other = module_of(**BOTH), module_of(1, **BOTH)
+    state = module.state_dict()
+    layer = indygru_cpu.IndyGRU(D, N, **BOTH, dtype=np.float64)
+    layer.load_state_dict({name: value.numpy() for name, value in state.items()})
+    other.load_state_dict({name: torch.from_numpy(value) for name, value in layer.state_dict().items()})
+    assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+    assert list(state) == list(layer.parameters)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies(copied):
+    module = module_of(**BOTH, groups=2, activation="relu", recompute=True)
+    other = copied(module)
+    x, *_ = call_of(module)
+    assert torch.equal(other(x)[0], module(x)[0])
+    assert other.recompute
+    with torch.no_grad():
+        other.kernel_l0 += 1
+    assert not torch.equal(other(x)[0], module(x)[0])
+
+
+def test_from_and_to_numpy_share_memory():
+    layer = indygru_cpu.IndyGRU(D, N, 2, dropout=0.25, activation="relu", groups=2, reproducible=True, dtype=np.float64)
+    state = torch.random.get_rng_state()
+    module = IndyGRU.from_numpy(layer, recompute=True)
+    again = module.to_numpy()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert repr(again) == repr(layer)
+    assert module.recompute
+    for name, value in module.named_parameters():
+        assert np.shares_memory(layer.parameters[name], value.detach().numpy())
+        assert np.shares_memory(layer.parameters[name], again.parameters[name])
+    module(torch.randn(T, B, D, dtype=torch.float64))[0].sum().backward()
+    before = layer.state_dict()
+    torch.optim.SGD(module.parameters(), lr=0.1).step()
+    for name, value in module.named_parameters():
+        np.testing.assert_allclose(layer.parameters[name], before[name] - 0.1 * value.grad.numpy(), rtol=1e-12)
+
+
+def test_initial_values_follow_torchs_seed():
+    torch.manual_seed(5)
+    a, b = IndyGRU(D, N), IndyGRU(D, N)
+    torch.manual_seed(5)
+    with torch.device("meta"):
+        again = IndyGRU(D, N)
+    y, h_n = again(torch.empty(T, B, D, device="meta"))
+    assert (y.shape, h_n.shape) == ((T, B, N), (1, B, N))
+    again.to_empty(device="cpu").reset_parameters()
+    assert torch.equal(a.kernel_l0, again.kernel_l0)
+    assert not torch.equal(a.kernel_l0, b.kernel_l0)
+    assert a.bias_l0.tolist() == [1] * 2 * N + [0] * N
+
+
+def test_no_more_threads_than_torch_has(monkeypatch):
+    seen, threads = [], Call.threads
+
+    def watched(*arguments, **options):
+        seen.append(threads(*arguments, **options))
+        return thread_counts.Threads(1, False)
+
+    monkeypatch.setattr(thread_counts, "default", lambda: thread_counts.Choice(3, "for this test"))
+    monkeypatch.setattr(thread_counts, "count", lambda num_threads, _: 8)
+    monkeypatch.setattr(Call, "threads", watched)
+    before = torch.get_num_threads()
+    module = module_of(**BOTH)
+    try:
+        for wanted in (1, 2, 5):
+            torch.set_num_threads(wanted)
+            seen.clear()
+            run(module, call_of(module))
+            assert seen == [(min(wanted, 3), True)] * 8  # two layers, two directions, forward and backward
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torch_is_imported_by_who_uses_it(run_python):
+    code = """
+        import sys
+        import indygru_cpu
+        assert "torch" not in sys.modules
+        sys.modules["torch"] = None
+        try:
+            import indygru_cpu.torch
+        except ImportError as error:
+            print(error)
+    """
+    assert run_python(code) == 'torch is missing: pip install "indygru_cpu[torch]"'
+    assert indygru_cpu.torch.torch is torch
+
+
+def test_a_broken_torch_is_not_called_missing(run_python, tmp_path):
+    (tmp_path / "torch.py").write_text("import no_such_module_at_all")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu.torch"
+    error = run_python(code, tmp_path, status=1).splitlines()[-1]
+    assert error == "ModuleNotFoundError: No module named 'no_such_module_at_all'"

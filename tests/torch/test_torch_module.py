@@ -1,0 +1,187 @@
+"""indygru_cpu.torch.IndyGRU: the NumPy layer's results and gradients, on torch's memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import helpers
+import numpy as np
+import pytest
+
+from indygru_cpu import _engine
+from indygru_cpu._layers import stack
+
+torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
+from torch_modules import BOTH, LENGTHS, B, D, N, T, call_of, module_of, run  # noqa: E402
+
+from indygru_cpu import interop  # noqa: E402
+from indygru_cpu.torch import _ops  # noqa: E402
+
+STACKS = [(1, False), (2, True)]  # num_layers, bidirectional
+
+
+def run_layer(layer, call, **options):
+    x, hx, dy, dh_n = (tensor.detach().numpy() for tensor in call)
+    y, h_n, tape = layer.forward(x, hx, **options)
+    found = layer.backward(tape, dy, dh_n)
+    return {"y": y, "h_n": h_n, "x": found.x, "h0": found.h0, **found.parameters}
+
+
+@pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False, "recompute": True}, {"groups": 2, "activation": "elu"}], ids=str
+)
+def test_the_bits_of_the_numpy_layer(dtype, num_layers, bidirectional, batch_first, lengths, options):
+    options = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": batch_first, **options}
+    module = module_of(dtype=torch.float32 if dtype == np.float32 else torch.float64, **options)
+    call = call_of(module)
+    expected = run_layer(module.to_numpy(), call, lengths=lengths)
+    helpers.assert_same_bits(run(module, call, lengths=lengths), expected)
+    with torch.no_grad():
+        y, h_n = module(*call[:2], lengths=lengths)
+    helpers.assert_same_bits({"y": y.numpy(), "h_n": h_n.numpy()}, {name: expected[name] for name in helpers.FORWARD})
+
+
+def test_unbatched_and_without_a_state():
+    module = module_of(**BOTH)
+    x, hx, *_ = call_of(module, batch=1)
+    for given, unbatched in [((x, hx), (x[:, 0], hx[:, 0])), ((x,), (x[:, 0],))]:
+        y, h_n = module(*given, lengths=[4])
+        for lengths in ([4], 4, torch.tensor(4)):
+            found = module(*unbatched, lengths=lengths)
+            assert torch.equal(found[0], y[:, 0])
+            assert torch.equal(found[1], h_n[:, 0])
+    assert torch.equal(module(x)[0], module(x, torch.zeros_like(hx))[0])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_no_array_is_copied(monkeypatch, batch_first):
+    """Input, state, weights, output, gates, and the gradients of output and input lie in torch's own memory."""
+    module = module_of(batch_first=batch_first)
+    x, hx, dy, dh_n = call_of(module)
+    seen = {}
+
+    def train(call, h, y, *args, room, **options):
+        seen.update(x=call.x, h0=call.h0, **call.weights._asdict(), y=y, gates=room)
+        return _engine.train(call, h, y, *args, room=room, **options)
+
+    def backward(tape, dy, dh_n, *threads):
+        found = stack.backward(tape, dy, dh_n, *threads)
+        seen.update(dy=dy, dh_n=dh_n, taped_x=tape.layers[0][0].call.x, taped_y=tape.layers[0][0].y, dx=found.x)
+        return found
+
+    monkeypatch.setattr(_ops, "_engine", SimpleNamespace(train=train, Tape=_engine.Tape))
+    monkeypatch.setattr(_ops, "stacks", SimpleNamespace(**vars(stack) | {"backward": backward}))
+    y, h_n = module(x, hx)
+    dx, *_ = torch.autograd.grad([y, h_n], [x, *module.parameters()], [dy, dh_n])
+    parameters = {name.removesuffix("_l0"): value for name, value in module.named_parameters()}
+    tensors = {"x": x, "h0": hx, "y": y, "dy": dy, "dh_n": dh_n, "taped_x": x, "taped_y": y, "dx": dx} | parameters
+    for name, tensor in tensors.items():
+        assert np.shares_memory(seen.pop(name), tensor.detach().numpy()), name
+    assert seen.pop("gates").size == 3 * T * B * N
+    assert not seen
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 3]], ids=["full", "lengths"])
+@pytest.mark.parametrize("options", [BOTH, {"recompute": True, "groups": 3, "activation": "softsign"}], ids=str)
+def test_gradcheck(lengths, options):
+    module = module_of(size=(3, 6), **options)
+    x, hx = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 3, 3), (1, 3, 6)])
+    if module.bidirectional:
+        hx = torch.randn(4, 3, 6, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in module.named_parameters()]
+
+    def function(x, hx, *parameters):
+        named = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(module, named, (x, hx), {"lengths": lengths})
+
+    assert torch.autograd.gradcheck(function, (x, hx, *module.parameters()), fast_mode=True)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_is_kept_for_the_backward_pass(recompute):
+    kept = set()
+    module = module_of(recompute=recompute)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.add(tensor.numel()) or tensor, lambda t: t):
+        module(call_of(module)[0])
+    assert (3 * T * B * N in kept) is not recompute
+    assert kept - {3 * T * B * N, 0} == {T * B * D, T * B * N, B * N, D * 3 * N, 3 * N}
+
+
+def test_no_second_derivatives():
+    module = module_of()
+    x, *_ = call_of(module)
+    (dx,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="expected a backward pass of first derivatives, got one through"):
+        dx.sum().backward()
+
+
+def test_an_output_that_was_written_to_is_an_error():
+    module = module_of()
+    y, _ = module(call_of(module)[0])
+    y += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_dropout_is_torchs_and_between_layers():
+    module = module_of(**BOTH, dropout=0.4)
+    layers = [module_of(size=(size, N), bidirectional=True) for size in (D, 2 * N)]
+    for layer, k in zip(layers, (0, 1), strict=True):
+        layer.load_state_dict(
+            {name.replace("l1", "l0"): value for name, value in module.state_dict().items() if f"l{k}" in name}
+        )
+    x, *_ = call_of(module)
+    for training in (True, False):
+        module.train(training)
+        torch.manual_seed(4)
+        y, _ = module(x)
+        torch.manual_seed(4)
+        inner = torch.nn.functional.dropout(layers[0](x)[0], 0.4, training)
+        assert torch.equal(y, layers[1](inner)[0])
+    assert not torch.equal(module.train()(x)[0], y)
+
+
+def test_autocast():
+    """In float32 whatever comes in; float64 stays what it is."""
+    single, double = module_of(dtype=torch.float32), module_of()
+    x, hx, *_ = call_of(single)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = single(x.bfloat16(), hx)
+        in_double = double(*call_of(double)[:2])
+    expected = single(x.bfloat16().float(), hx)
+    for a, b in zip(found + in_double, expected + double(*call_of(double)[:2]), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    found[0].sum().backward()
+    assert single.kernel_l0.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+def test_packed_sequences_as_torch_takes_them(enforce_sorted):
+    """torch.nn.GRU of the same weights says what comes out, for whom, and in which order."""
+    module = module_of(**BOTH)
+    gru = torch.nn.GRU(D, N, **BOTH, dtype=torch.float64)
+    gru.load_state_dict(interop.to_torch(module.to_numpy()))
+    x, hx, *_ = call_of(module)
+    lengths = torch.tensor([9, 7, 7, 4, 3, 2, 1] if enforce_sorted else [3, 9, 1, 7, 7, 2, 4])
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted)
+    (found, h_n), (expected, expected_h_n) = module(packed, hx), gru(packed, hx)
+    for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        assert getattr(found, name) is getattr(packed, name)
+    padded, _ = pad_packed_sequence(found)
+    assert torch.equal(padded, module(x, hx, lengths=lengths)[0])
+    for a, b in [(found.data, expected.data), (h_n, expected_h_n)]:
+        assert helpers.scaled_error(a.detach().numpy(), b.detach().numpy()) < 1e-12
+    weights = torch.randn_like(found.data)
+    grads, expected_grads = (
+        torch.autograd.grad((output.data * weights).sum() + state.square().sum(), [x, hx], retain_graph=True)
+        for output, state in ((found, h_n), (expected, expected_h_n))
+    )
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert helpers.scaled_error(a.numpy(), b.numpy()) < 1e-10
+    assert torch.equal(module(packed)[1], module(packed, torch.zeros_like(hx))[1])
