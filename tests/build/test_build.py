@@ -91,11 +91,11 @@ def test_flags():
 def test_fast_math_cannot_be_built():
     """Whoever forces it through CFLAGS is stopped by the compiler."""
     assert re.search(
-        r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/kernel_includes.h").read_text()
+        r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/target_begin.h").read_text()
     )
     for path in SOURCES:
         if path.match("kernels_*.c"):
-            assert '#include "kernel_includes.h"' in path.read_text()
+            assert '#include "kernel_tier.inc.h"' in path.read_text()
 
 
 def test_the_unbuilt_source_folder_says_so(run_python, tmp_path):
