@@ -6,7 +6,7 @@
  *     driver JOB DTYPE TIER    one job (dtype f32 or f64) at its fixed size; prints how much work it was
  *     driver all               every job at odd sizes; prints how often each ran, and a hash of its results' bits
  *     driver threads           tiles on one thread and on several: the same bits
- *     driver surroundings      denormals, forks, tiers, the cache
+ *     driver runtime      denormals, forks, tiers, the cache
  *
  * Status 0: all went well; 1: a result is wrong; 2: wrong arguments. */
 #ifdef __linux__
@@ -14,7 +14,7 @@
 #include <sched.h>
 #endif
 #include "driver_jobs.h"
-#include "driver_surroundings.h"
+#include "driver_runtime.h"
 #include "driver_threads.h"
 
 typedef struct {
@@ -47,15 +47,15 @@ static ptrdiff_t run(const job *j, const setting *s)
 /* The job with and without lengths; rows with lengths begin after their padding, as reversed ones do. */
 static int run_ragged_too(const job *j, setting s)
 {
-    ptrdiff_t lengths[33], origins[33];
+    ptrdiff_t lengths[33], row_offsets[33];
     for (ptrdiff_t row = 0; row < s.n_rows; row++) {
         lengths[row] = (5 * row + 3) % (s.n_steps + 1);
-        origins[row] = s.n_steps - lengths[row];
+        row_offsets[row] = s.n_steps - lengths[row];
     }
     run(j, &s);
     s.lengths = lengths;
     run(j, &s);
-    s.origins = origins;
+    s.row_offsets = row_offsets;
     run(j, &s);
     return 3;
 }
@@ -140,7 +140,7 @@ static const struct {
                 {"jobs", list_jobs},
                 {"all", run_all},
                 {"threads", run_all_threads},
-                {"surroundings", check_surroundings}};
+                {"runtime", check_runtime}};
 
 int main(int argc, char **argv)
 {
@@ -151,6 +151,6 @@ int main(int argc, char **argv)
             commands[i].run();
             return 0;
         }
-    fputs("driver: expected tiers, jobs, all, threads, surroundings, or JOB DTYPE TIER\n", stderr);
+    fputs("driver: expected tiers, jobs, all, threads, runtime, or JOB DTYPE TIER\n", stderr);
     return 2;
 }

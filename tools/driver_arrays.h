@@ -16,8 +16,8 @@ typedef struct {
     enum indygru_dtype dtype;
     enum indygru_activation activation;
     ptrdiff_t n_rows, n_units, n_steps, n_inputs;
-    ptrdiff_t chunk;                    /* steps in a run */
-    const ptrdiff_t *lengths, *origins; /* (n_rows) or NULL */
+    ptrdiff_t chunk;                        /* steps in a run */
+    const ptrdiff_t *lengths, *row_offsets; /* (n_rows) or NULL */
 } setting;
 
 /* The largest scaled error that passes. */
@@ -126,7 +126,7 @@ static void check(const setting *s, const char *name, const void *array, const d
         return;
     fprintf(stderr, "driver: %s: scaled error %.2g (rows %td, units %td, steps %td, inputs %td, activation %d%s%s)\n",
             name, error / scale, s->n_rows, s->n_units, s->n_steps, s->n_inputs, s->activation,
-            s->lengths ? ", lengths" : "", s->origins ? ", origins" : "");
+            s->lengths ? ", lengths" : "", s->row_offsets ? ", row_offsets" : "");
     exit(1);
 }
 

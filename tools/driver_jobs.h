@@ -8,26 +8,29 @@
 
 #include <string.h>
 
-static indygru_run run_of(const setting *s) { return (indygru_run){0, s->n_steps, s->n_rows, s->lengths, s->origins}; }
+static indygru_step_range steps_of(const setting *s)
+{
+    return (indygru_step_range){0, s->n_steps, s->n_rows, s->lengths, s->row_offsets};
+}
 
 static ptrdiff_t lines_of(const setting *s)
 {
-    indygru_run run = run_of(s);
-    return indygru_count_lines(&run);
+    indygru_step_range run = steps_of(s);
+    return indygru_count_valid_steps(&run);
 }
 
 static indygru_tile tile_of(const setting *s)
 {
     ptrdiff_t n = s->n_units, lines = lines_of(s), state = s->n_rows * n;
     return (indygru_tile){
-        .run = run_of(s),
+        .steps = steps_of(s),
         .n_units = n,
         .activation = s->activation,
         .u = numbers(s, 3 * n),
         .b = numbers(s, 3 * n),
         .plane = n,
         .gates = unwritten(s, lines * 3 * n),
-        .gates_line = 3 * n,
+        .gates_stride = 3 * n,
         .proj = numbers(s, lines * 3 * n),
         .h = numbers(s, state),
         .h_row = n,
@@ -42,7 +45,7 @@ static indygru_tile tile_of(const setting *s)
         .dh = numbers(s, state),
         .dh_row = n,
         .dgates = unwritten(s, lines * 3 * n),
-        .dgates_line = 3 * n,
+        .dgates_stride = 3 * n,
         .dgates_plane = n,
         .du = numbers(s, 3 * n),
         .db = numbers(s, 3 * n),
@@ -53,13 +56,13 @@ static indygru_tile tile_of(const setting *s)
 static indygru_tile chunk_of(const setting *s, const indygru_tile *whole, ptrdiff_t first)
 {
     indygru_tile tile = *whole;
-    tile.run.n_steps = first;
-    ptrdiff_t line = indygru_count_lines(&tile.run), left = s->n_steps - first;
-    tile.run.first_step = first;
-    tile.run.n_steps = left < s->chunk ? left : s->chunk;
-    tile.gates = at(s, whole->gates, line * tile.gates_line);
+    tile.steps.n_steps = first;
+    ptrdiff_t line = indygru_count_valid_steps(&tile.steps), left = s->n_steps - first;
+    tile.steps.first_step = first;
+    tile.steps.n_steps = left < s->chunk ? left : s->chunk;
+    tile.gates = at(s, whole->gates, line * tile.gates_stride);
     tile.proj = at(s, whole->proj, line * 3 * s->n_units);
-    tile.dgates = at(s, whole->dgates, line * tile.dgates_line);
+    tile.dgates = at(s, whole->dgates, line * tile.dgates_stride);
     tile.y = at(s, whole->y, first * tile.y_step);
     tile.dy = at(s, whole->dy, first * tile.dy_step);
     tile.h_first = first ? NULL : whole->h_first;
@@ -158,12 +161,12 @@ static ptrdiff_t pack_matrix(const setting *s) { return pack_in(s, 3 * s->n_unit
 static void reference_project(const setting *s, const void *x, const void *w, double *out)
 {
     ptrdiff_t columns = 3 * s->n_units;
-    indygru_run run = run_of(s);
+    indygru_step_range run = steps_of(s);
     for (ptrdiff_t i = 0; i < s->n_steps * s->n_rows; i++) {
         ptrdiff_t step = i / s->n_rows, row = i % s->n_rows;
         if (is_over(&run, step, row))
             continue;
-        ptrdiff_t place = (step + (s->origins ? s->origins[row] : 0)) * s->n_rows + row;
+        ptrdiff_t place = (step + (s->row_offsets ? s->row_offsets[row] : 0)) * s->n_rows + row;
         for (ptrdiff_t j = 0; j < columns; j++, out++) {
             *out = 0;
             for (ptrdiff_t k = 0; k < s->n_inputs; k++)
@@ -175,17 +178,17 @@ static void reference_project(const setting *s, const void *x, const void *w, do
 /* All of x by w, which lies as the job tells. */
 static ptrdiff_t project(const setting *s, const void *w, indygru_projection job)
 {
-    indygru_run run = run_of(s);
+    indygru_step_range run = steps_of(s);
     ptrdiff_t lines = lines_of(s), columns = 3 * s->n_units, width = s->n_inputs * s->ops->itemsize;
     const void *x = numbers(s, s->n_steps * s->n_rows * s->n_inputs);
     double *expected = allocate(lines * columns, sizeof *expected);
     job.x = allocate(lines, sizeof *job.x);
-    indygru_find_lines(&run, x, s->n_rows * width, width, (const void **)job.x);
+    indygru_gather_row_pointers(&run, x, s->n_rows * width, width, (const void **)job.x);
     job.n_rows = lines;
     job.n_inputs = s->n_inputs;
     job.n_columns = job.out_row = columns;
     job.out = unwritten(s, lines * columns);
-    job.edge = unwritten(s, (s->n_inputs < INDYGRU_RUN ? s->n_inputs : INDYGRU_RUN) * s->ops->panel);
+    job.edge = unwritten(s, (s->n_inputs < INDYGRU_K_BLOCK ? s->n_inputs : INDYGRU_K_BLOCK) * s->ops->panel);
     s->ops->project(&job);
     reference_project(s, x, w, expected);
     check(s, "projection", job.out, expected, lines * columns, FORWARD);

@@ -67,11 +67,11 @@ static void reference_unit_backward(const indygru_tile *tile, ptrdiff_t j, const
 /* Where a step of a row lies in y and dy. */
 static ptrdiff_t place_of(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row)
 {
-    ptrdiff_t origin = tile->run.origins ? tile->run.origins[row] : 0;
+    ptrdiff_t origin = tile->steps.row_offsets ? tile->steps.row_offsets[row] : 0;
     return (origin + step) * tile->y_step + row * tile->n_units;
 }
 
-static int is_over(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+static int is_over(const indygru_step_range *run, ptrdiff_t step, ptrdiff_t row)
 {
     return run->lengths && step >= run->lengths[row];
 }
@@ -80,9 +80,9 @@ static int is_over(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
 static ptrdiff_t reference_forward(const indygru_tile *tile)
 {
     ptrdiff_t n = tile->n_units, line = 0;
-    for (ptrdiff_t step = 0; step < tile->run.n_steps; step++)
-        for (ptrdiff_t row = 0; row < tile->run.n_rows; row++) {
-            if (is_over(&tile->run, step, row))
+    for (ptrdiff_t step = 0; step < tile->steps.n_steps; step++)
+        for (ptrdiff_t row = 0; row < tile->steps.n_rows; row++) {
+            if (is_over(&tile->steps, step, row))
                 continue;
             for (ptrdiff_t j = 0; j < n; j++)
                 reference_unit(tile, (const double *)tile->u + j, (const double *)tile->b + j,
@@ -96,9 +96,9 @@ static ptrdiff_t reference_forward(const indygru_tile *tile)
 static void reference_backward(const indygru_tile *tile, ptrdiff_t line)
 {
     ptrdiff_t n = tile->n_units;
-    for (ptrdiff_t step = tile->run.n_steps - 1; step >= 0; step--)
-        for (ptrdiff_t row = tile->run.n_rows - 1; row >= 0; row--) {
-            if (is_over(&tile->run, step, row))
+    for (ptrdiff_t step = tile->steps.n_steps - 1; step >= 0; step--)
+        for (ptrdiff_t row = tile->steps.n_rows - 1; row >= 0; row--) {
+            if (is_over(&tile->steps, step, row))
                 continue;
             line--;
             ptrdiff_t place = place_of(tile, step, row);

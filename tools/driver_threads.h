@@ -26,13 +26,13 @@ static indygru_tile tile_at(const share *work, ptrdiff_t row, ptrdiff_t unit)
     const indygru_tile *whole = work->whole;
     ptrdiff_t n = s->n_units, place = row * n + unit, sums = row / TILE_ROWS * 3 * n + unit;
     indygru_tile tile = *whole;
-    tile.run.n_rows = s->n_rows - row < TILE_ROWS ? s->n_rows - row : TILE_ROWS;
+    tile.steps.n_rows = s->n_rows - row < TILE_ROWS ? s->n_rows - row : TILE_ROWS;
     tile.n_units = n - unit < TILE_UNITS ? n - unit : TILE_UNITS;
     tile.u = at(s, whole->u, unit);
     tile.b = at(s, whole->b, unit);
-    ptrdiff_t lines_before = s->n_steps * 3 * (row * n + tile.run.n_rows * unit);
+    ptrdiff_t lines_before = s->n_steps * 3 * (row * n + tile.steps.n_rows * unit);
     tile.gates = at(s, whole->gates, lines_before);
-    tile.gates_line = 3 * tile.n_units;
+    tile.gates_stride = 3 * tile.n_units;
     tile.proj = at(s, whole->proj, lines_before);
     tile.h = at(s, whole->h, place);
     tile.y = at(s, whole->y, place);
@@ -51,9 +51,9 @@ static void run_tile(const share *work, ptrdiff_t row, ptrdiff_t unit)
     indygru_tile tile = tile_at(work, row, unit);
     ptrdiff_t width = s->n_inputs * s->ops->itemsize;
     const void *x[64];
-    indygru_find_lines(&tile.run, at(s, work->x, row * s->n_inputs), s->n_rows * width, width, x);
+    indygru_gather_row_pointers(&tile.steps, at(s, work->x, row * s->n_inputs), s->n_rows * width, width, x);
     for (int gate = 0; gate < 3; gate++) {
-        indygru_projection job = {.n_rows = indygru_count_lines(&tile.run),
+        indygru_projection job = {.n_rows = indygru_count_valid_steps(&tile.steps),
                                   .n_inputs = s->n_inputs,
                                   .n_columns = tile.n_units,
                                   .x = x,
@@ -73,10 +73,10 @@ static void *run_share(void *argument)
 {
     const share *work = argument;
     ptrdiff_t across = tiles_across(work->s);
-    unsigned long long state = indygru_flush_enter();
+    unsigned long long state = indygru_enter_ftz();
     for (ptrdiff_t i = work->first; i < across * tiles_down(work->s); i += work->stride)
         run_tile(work, i / across * TILE_ROWS, i % across * TILE_UNITS);
-    indygru_flush_leave(state);
+    indygru_restore_fp_state(state);
     return NULL;
 }
 
@@ -93,7 +93,7 @@ static void run_threads(const setting *s, int n_threads)
     pthread_t threads[N_THREADS];
     share shares[N_THREADS];
     for (int i = 0; i < n_threads; i++) {
-        shares[i] = (share){s, &whole, x, w, i, n_threads, unwritten(s, INDYGRU_RUN * s->ops->panel)};
+        shares[i] = (share){s, &whole, x, w, i, n_threads, unwritten(s, INDYGRU_K_BLOCK * s->ops->panel)};
         if (pthread_create(&threads[i], NULL, run_share, &shares[i]))
             fail("no thread");
     }

@@ -118,7 +118,7 @@ cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
     p.rows = NULL
-    p.lengths = p.origins = p.chunk_ends = NULL
+    p.lengths = p.row_offsets = p.chunk_ends = NULL
     p.tape = p.packed = p.transposed = p.y.data = NULL
     p.progress = NULL
     p.in_python, p.steps_told = False, 0
@@ -164,7 +164,7 @@ cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, pt
     each other along the first axis."""
     if a.shape[0] < extent or a.shape[2] != columns:
         return False
-    if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.origins is NULL):
+    if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.row_offsets is NULL):
         return False
     if extent * p.n_batch * columns == 0:
         return True
@@ -173,14 +173,14 @@ cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, pt
 
 
 cdef Array array_of_view(const real[:, :, :] a) noexcept:
-    """With one row, the row stride is 0: rows of a ragged array differ in their origins alone."""
+    """With one row, the row stride is 0: rows of a ragged array differ in their row_offsets alone."""
     return Array(<char *> &a[0, 0, 0], a.strides[0], 0 if a.shape[1] == 1 else a.strides[1])
 
 
 cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, const real[:, :] kernel,
                   const real[:] recurrent_kernel, const real[:] bias, int n_groups, int activation,
                   bint reproducible) except *:
-    """A plan without results, lengths and origins. Checks that the arguments fit each other."""
+    """A plan without results, lengths and row_offsets. Checks that the arguments fit each other."""
     cdef ptrdiff_t n_inputs = x.shape[2], n_units = recurrent_kernel.shape[0] // 3, n_batch = h.shape[0]
     cdef Plan p
     require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
@@ -200,9 +200,10 @@ cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, 
     return p
 
 
-cdef ptrdiff_t take_rows(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, ptrdiff_t extent) except -1:
-    """Copies lengths and origins into the plan, for arrays of `extent` steps. Returns how many steps the arrays of the
-    call must have."""
+cdef ptrdiff_t take_rows(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets,
+                         ptrdiff_t extent) except -1:
+    """Copies lengths and row_offsets into the plan, for arrays of `extent` steps. Returns how many steps the arrays of
+    the call must have."""
     cdef const ptrdiff_t *lengths_data = NULL
     cdef const ptrdiff_t *origins_data = NULL
     cdef int status
@@ -211,33 +212,33 @@ cdef ptrdiff_t take_rows(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[
         require(lengths.shape[0] == p.n_batch, "lengths")
         require(p.n_batch <= 1 or lengths.strides[0] == sizeof(ptrdiff_t), "lengths")
         lengths_data = <const ptrdiff_t *> &lengths[0]
-    if origins is not None:
-        require(lengths is not None and origins.shape[0] == p.n_batch
-                and (p.n_batch <= 1 or origins.strides[0] == sizeof(ptrdiff_t)), "offsets")
-        origins_data = <const ptrdiff_t *> &origins[0]
+    if row_offsets is not None:
+        require(lengths is not None and row_offsets.shape[0] == p.n_batch
+                and (p.n_batch <= 1 or row_offsets.strides[0] == sizeof(ptrdiff_t)), "offsets")
+        origins_data = <const ptrdiff_t *> &row_offsets[0]
     status = copy_rows(p, lengths_data, origins_data, extent)
     if status == INDYGRU_NO_MEMORY:
         raise MemoryError(f"indygru_cpu: no memory for the lengths of {p.n_batch} rows")
     if status != INDYGRU_DONE:
         release_rows(p)
         require(False, "lengths")
-    return p.n_steps if origins is None else extent
+    return p.n_steps if row_offsets is None else extent
 
 
 cdef int clamp_threads(int n_threads) noexcept nogil:
-    return max(1, min(n_threads, INDYGRU_MOST_SEATS))
+    return max(1, min(n_threads, INDYGRU_MAX_ACTIVE_THREADS))
 
 
 def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
             const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
-            const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, bint clear_padding, int n_groups,
+            const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, bint clear_padding, int n_groups,
             int activation, int n_threads, bint is_chosen, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
-    None. T is n_steps. A row's step t lies at origins + t along the first axis; with origins, x and y may be
+    None. T is n_steps. A row's step t lies at row_offsets + t along the first axis; with row_offsets, x and y may be
     (S, 1, width), all rows one after the other. n_threads is the number; if is_chosen, the upper limit of a choice.
     progress(steps done) is called from time to time."""
     cdef Plan p = plan_of(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
-    cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
+    cdef ptrdiff_t extent = take_rows(&p, lengths, row_offsets, x.shape[0])
     try:
         require(is_sequence(x, &p, extent, p.n_inputs), "x")
         p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
@@ -266,7 +267,7 @@ cdef int long_step(Plan *p, char *scratch) except -1:
     """On a copy of the state, because a signal may end it."""
     cdef Array h = p.h
     cdef ptrdiff_t row, width = p.n_units * p.itemsize
-    cdef char *copy = found(indygru_allocate(p.n_batch * width), p.n_batch * width)
+    cdef char *copy = found(indygru_pool_allocate(p.n_batch * width), p.n_batch * width)
     p.h = Array(copy, 0, width)
     try:
         for row in range(p.n_batch):
@@ -278,7 +279,7 @@ cdef int long_step(Plan *p, char *scratch) except -1:
         for row in range(p.n_batch):
             memcpy(cell(&h, 0, row, 0), cell(&p.h, 0, row, 0), width)
     finally:
-        indygru_release(copy)
+        indygru_pool_release(copy)
     return 0
 
 
@@ -303,13 +304,13 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
 
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
              const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
-             const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads,
+             const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, int n_groups, int activation, int n_threads,
              bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
              real[:, :] dkernel, real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The other arguments are those of forward."""
     cdef Plan p = plan_of(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
-    cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
+    cdef ptrdiff_t extent = take_rows(&p, lengths, row_offsets, x.shape[0])
     try:
         require(is_sequence(x, &p, extent, p.n_inputs), "x")
         require(is_sequence(y, &p, extent, p.n_units), "y")

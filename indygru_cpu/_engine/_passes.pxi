@@ -9,15 +9,15 @@ cdef class Room:
     cdef bint is_kept  # by the pool, for the next one
 
     def __cinit__(self, Py_ssize_t size, bint is_kept=True):
-        self.start, self.size, self.is_kept = found(indygru_allocate(size), size), size, is_kept
+        self.start, self.size, self.is_kept = found(indygru_pool_allocate(size), size), size, is_kept
 
     def __dealloc__(self):
         if self.start is NULL:
             return
         if self.is_kept:
-            indygru_release(self.start)
+            indygru_pool_release(self.start)
         else:
-            indygru_free(self.start)
+            indygru_pool_free(self.start)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.start, self.size, False, flags)
@@ -31,7 +31,7 @@ cdef char *begin_forward(Plan *p, int n_threads) noexcept nogil:
                                                    or p.row_tiles >= SHARED_TILES)
     cdef ptrdiff_t packed = p.unit_tiles * p.weights_bytes if packs else 0
     p.scratch_size = own + packed + (tiles + n_threads) * sizeof(ptrdiff_t)
-    cdef char *scratch = indygru_allocate(p.scratch_size)
+    cdef char *scratch = indygru_pool_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
     p.done = <ptrdiff_t *> (scratch + own + packed)
@@ -85,7 +85,7 @@ cdef int lay_chunks(Plan *p) noexcept nogil:
         p.span = max(1, most_lines // max(1, p.n_batch))
         p.span_lines, p.n_chunks = min(p.span, p.n_steps) * p.n_batch, ceil_div(p.n_steps, p.span)
         return INDYGRU_DONE
-    p.chunk_ends = <ptrdiff_t *> indygru_allocate((p.n_steps + 1) * sizeof(ptrdiff_t))
+    p.chunk_ends = <ptrdiff_t *> indygru_pool_allocate((p.n_steps + 1) * sizeof(ptrdiff_t))
     if p.chunk_ends is NULL:
         return INDYGRU_NO_MEMORY
     p.n_chunks = cut_steps(p, most_lines, p.chunk_ends)
@@ -110,7 +110,7 @@ cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
     cdef ptrdiff_t sums = aligned(p.row_tiles * 3 * p.n_units * p.itemsize)
     cdef ptrdiff_t transposed = transposed_bytes(p, lines_before(p, p.row_tiles))
     p.scratch_size = own + gradients + 2 * inputs + 2 * sums + transposed
-    cdef char *scratch = indygru_allocate(p.scratch_size)
+    cdef char *scratch = indygru_pool_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
     p.dgates = scratch + own
@@ -126,12 +126,12 @@ cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
 cdef void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
     """The row tiles' sums, tile by tile, rounded as they are."""
     cdef ptrdiff_t i, j, columns = 3 * p.n_units
-    cdef unsigned long long state = indygru_flush_enter()
+    cdef unsigned long long state = indygru_enter_ftz()
     for i in range(p.row_tiles):
         for j in range(columns):
             du[j] += (<real *> p.du)[i * columns + j]
             db[j] += (<real *> p.db)[i * columns + j]
-    indygru_flush_leave(state)
+    indygru_restore_fp_state(state)
 
 
 cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
@@ -151,21 +151,21 @@ cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
 cdef void end_call(Plan *p, char *scratch) noexcept nogil:
     """Releases all memory of a plan; scratch may be NULL."""
     if scratch is not NULL:
-        indygru_release(scratch)
+        indygru_pool_release(scratch)
     if p.chunk_ends is not NULL:
-        indygru_release(<char *> p.chunk_ends)
+        indygru_pool_release(<char *> p.chunk_ends)
     release_rows(p)
 
 
 # Forward or backward: its scratch and the way through it, taken by run_in_python and by run_without (_capi.pxi).
 cdef struct Pass:
-    job_kind_t kind
+    operation_t kind
     int times_forward  # its work, in forward passes
     char *(*begin)(Plan *, int) noexcept nogil
     int (*go)(Plan *, int, char *) except -1 nogil
 
-cdef Pass FORWARD = Pass(INDYGRU_FORWARD_JOB, 1, begin_forward, forward_tiles)
-cdef Pass BACKWARD = Pass(INDYGRU_BACKWARD_JOB, 3, begin_backward, backward_chunks)
+cdef Pass FORWARD = Pass(INDYGRU_OP_FORWARD, 1, begin_forward, forward_tiles)
+cdef Pass BACKWARD = Pass(INDYGRU_OP_BACKWARD, 3, begin_backward, backward_chunks)
 
 
 cdef double work_of_call(const Plan *p, Pass way) noexcept nogil:
@@ -176,7 +176,7 @@ cdef double work_of_call(const Plan *p, Pass way) noexcept nogil:
 cdef int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:
     """Returns the number of threads. choice OUT: its n_threads is 0 if the number was not chosen."""
     choice.n_threads = 0
-    if way.kind == INDYGRU_FORWARD_JOB and is_chosen:
+    if way.kind == INDYGRU_OP_FORWARD and is_chosen:
         n_threads = <int> min(n_threads, max(1, p.row_tiles * p.unit_tiles))  # more would have nothing to do
     if n_threads > 1 and is_chosen:
         choice[0] = indygru_choose_threads(way.kind, work_of_call(p, way), p.n_steps, n_threads)
@@ -193,8 +193,8 @@ cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
 cdef void learn(const indygru_choice *choice, int n_threads) noexcept nogil:
     """Records the cost of a call that has completed, if its number of threads was chosen, and the number itself."""
     if choice.n_threads:
-        indygru_learn(choice)
-    indygru_note_call(n_threads)
+        indygru_record_cost(choice)
+    indygru_record_call(n_threads)
 
 
 cdef int run_in_python(Plan *p, Pass way, int n_threads, bint is_chosen) except -1:

@@ -56,7 +56,7 @@ cdef struct Plan:
     activation_t activation
     char *rows                                   # one block with the next four arrays, or NULL: no lengths
     ptrdiff_t *lengths                           # (B) valid steps of each row: a checked private copy
-    ptrdiff_t *origins                           # (B) places of the rows' first steps, likewise, or NULL: 0
+    ptrdiff_t *row_offsets                           # (B) places of the rows' first steps, likewise, or NULL: 0
     ptrdiff_t *tile_lines                        # (row tiles + 1) lines of the rows before each row tile
     ptrdiff_t *chunk_lines                       # the same within backward's chunk
     bint clear_padding                           # whether y past a row's length is to be zeroed
@@ -81,7 +81,7 @@ cdef struct Plan:
     char *transposed                             # the kernel as panels of (3N, D) for dx, or NULL: BLAS multiplies
     char *x_lines                                # (lines of a chunk, D)
     char *dx_lines
-    indygru_run now                              # backward's chunk: its steps of all rows
+    indygru_step_range now                              # backward's chunk: its steps of all rows
     ptrdiff_t now_lines, now_slice               # its lines; which slice of the products' sums
     Lines now_x, now_dx                          # its inputs and their gradients as matrices:
     bint x_lies, dx_lies                         # where they lie, or x_lines and dx_lines
@@ -165,22 +165,22 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     p.chunk = max(1, p.chunk)
 
 
-cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *origins, ptrdiff_t extent) noexcept nogil:
-    """Copies lengths (B) and origins (B), either may be NULL, and counts lines; `extent` is the number of steps that
-    the arrays have. Returns a status of indygru_call.h.
+cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *row_offsets, ptrdiff_t extent) noexcept nogil:
+    """Copies lengths (B) and row_offsets (B), either may be NULL, and counts lines; `extent` is the number of steps
+    that the arrays have. Returns a status of indygru_call.h.
 
     The copies are checked, not the arguments, because another thread may write into the arguments at any time."""
     cdef ptrdiff_t i, row, numbers = 2 * p.n_batch + 2 * (p.row_tiles + 1), lines = 0
     if lengths is NULL:
         return INDYGRU_DONE
-    p.rows = indygru_allocate(numbers * sizeof(ptrdiff_t))
+    p.rows = indygru_pool_allocate(numbers * sizeof(ptrdiff_t))
     if p.rows is NULL:
         return INDYGRU_NO_MEMORY
     p.lengths = <ptrdiff_t *> p.rows
     memcpy(p.lengths, lengths, p.n_batch * sizeof(ptrdiff_t))
-    if origins is not NULL:
-        p.origins = p.lengths + p.n_batch
-        memcpy(p.origins, origins, p.n_batch * sizeof(ptrdiff_t))
+    if row_offsets is not NULL:
+        p.row_offsets = p.lengths + p.n_batch
+        memcpy(p.row_offsets, row_offsets, p.n_batch * sizeof(ptrdiff_t))
     p.tile_lines = p.lengths + 2 * p.n_batch
     p.chunk_lines = p.tile_lines + p.row_tiles + 1
     for i in range(p.row_tiles):
@@ -188,7 +188,7 @@ cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *origins, 
         for row in range(i * p.tile_rows, min((i + 1) * p.tile_rows, p.n_batch)):
             if not 0 <= p.lengths[row] <= p.n_steps:
                 return INDYGRU_BAD_LENGTHS
-            if origins is not NULL and not 0 <= p.origins[row] <= extent - p.lengths[row]:
+            if row_offsets is not NULL and not 0 <= p.row_offsets[row] <= extent - p.lengths[row]:
                 return INDYGRU_BAD_LENGTHS
             lines += p.lengths[row]
     p.tile_lines[p.row_tiles] = lines
@@ -197,7 +197,7 @@ cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *origins, 
 
 cdef void release_rows(Plan *p) noexcept nogil:
     if p.rows is not NULL:
-        indygru_release(p.rows)
+        indygru_pool_release(p.rows)
         p.rows = NULL
 
 
@@ -215,18 +215,18 @@ cdef ptrdiff_t chunk_lines_before(const Plan *p, ptrdiff_t row_tile) noexcept no
     return p.chunk_lines[row_tile]
 
 
-cdef indygru_run run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
-    cdef indygru_run run
+cdef indygru_step_range run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
+    cdef indygru_step_range run
     run.first_step, run.n_steps, run.n_rows = 0, p.n_steps, n_rows
-    run.lengths = run.origins = NULL
+    run.lengths = run.row_offsets = NULL
     if p.lengths is not NULL:
         run.lengths = p.lengths + row
-    if p.origins is not NULL:
-        run.origins = p.origins + row
+    if p.row_offsets is not NULL:
+        run.row_offsets = p.row_offsets + row
     return run
 
 
-cdef ptrdiff_t longest_row(const Plan *p, const indygru_run *run) noexcept nogil:
+cdef ptrdiff_t longest_row(const Plan *p, const indygru_step_range *run) noexcept nogil:
     cdef ptrdiff_t row, steps = 0
     if run.lengths is NULL:
         return p.n_steps
@@ -251,9 +251,9 @@ cdef ptrdiff_t steps_done(const Plan *p) noexcept nogil:
 cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
                            ptrdiff_t steps) noexcept nogil:
     """Lines of some rows and steps. Its time grows with the rows, so callers pass the rows of one tile."""
-    cdef indygru_run run = run_of(p, row, n_rows)
+    cdef indygru_step_range run = run_of(p, row, n_rows)
     run.first_step, run.n_steps = first, steps
-    return indygru_count_lines(&run)
+    return indygru_count_valid_steps(&run)
 
 
 cdef void measure_scratch(Plan *p) noexcept nogil:
@@ -263,7 +263,7 @@ cdef void measure_scratch(Plan *p) noexcept nogil:
     p.proj_bytes = aligned(lines * columns * p.itemsize)
     p.gates_bytes = aligned(max(1, spanned if p.tape is NULL else 0) * columns * p.itemsize)
     if p.engine == AS_THEY_LIE:
-        p.weights_bytes = aligned(min(p.group_inputs, INDYGRU_RUN) * p.ops.panel * p.itemsize)
+        p.weights_bytes = aligned(min(p.group_inputs, INDYGRU_K_BLOCK) * p.ops.panel * p.itemsize)
     else:
         p.weights_bytes = aligned((columns + p.ops.panel) * p.group_inputs * p.itemsize)
     p.lines_bytes = aligned(max(lines, spanned) * sizeof(void *))
@@ -283,7 +283,7 @@ cdef Tile place_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, cha
     tile.unit = group * p.group_units + unit
     tile.inputs = group * p.group_inputs * p.itemsize
     columns = tile.unit * p.itemsize
-    tile.job.run = run_of(p, tile.row, min(p.tile_rows, p.n_batch - tile.row))
+    tile.job.steps = run_of(p, tile.row, min(p.tile_rows, p.n_batch - tile.row))
     tile.job.n_units = min(p.tile_units, p.group_units - unit)
     tile.job.activation = p.activation
     tile.job.u = p.u + columns
@@ -298,11 +298,11 @@ cdef Tile place_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, cha
     return tile
 
 
-cdef bint in_place(const Plan *p, const Array *array, const indygru_run *run, ptrdiff_t lines,
+cdef bint in_place(const Plan *p, const Array *array, const indygru_step_range *run, ptrdiff_t lines,
                    Lines *found) noexcept nogil:
     """Whether a run's lines lie in the array as one matrix with a stride that BLAS takes; its first row is given."""
     cdef ptrdiff_t stride = array.row
-    if lines != run.n_steps * run.n_rows or run.origins is not NULL:
+    if lines != run.n_steps * run.n_rows or run.row_offsets is not NULL:
         return False
     if run.n_rows == 1:
         stride = array.step
@@ -318,7 +318,7 @@ cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nog
         return NULL
     cdef ptrdiff_t row_tile = tile.row // p.tile_rows
     cdef ptrdiff_t before = lines_before(p, row_tile), own = lines_before(p, row_tile + 1) - before
-    cdef ptrdiff_t past = count_lines(p, tile.row, tile.job.run.n_rows, 0, step)
+    cdef ptrdiff_t past = count_lines(p, tile.row, tile.job.steps.n_rows, 0, step)
     return p.tape + 3 * p.itemsize * (before * p.n_units + own * tile.unit + past * tile.job.n_units)
 
 
@@ -333,9 +333,9 @@ cdef char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:
 
 
 cdef char *state_before(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:
-    cdef ptrdiff_t first = tile.job.run.first_step
-    return cell(&p.y if first else &p.h0, indygru_place(&tile.job.run, first - 1, row) if first else 0, tile.row + row,
-                tile.unit * p.itemsize)
+    cdef ptrdiff_t first = tile.job.steps.first_step
+    return cell(&p.y if first else &p.h0, indygru_time_index(&tile.job.steps, first - 1, row) if first else 0,
+                tile.row + row, tile.unit * p.itemsize)
 
 
 cdef char *found(char *scratch, ptrdiff_t size) except NULL:

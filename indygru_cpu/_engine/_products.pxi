@@ -6,10 +6,10 @@ cdef void copy_lines(const Plan *p, bint gather, const Array *array, char *matri
     cdef Tile tile = place_tile(p, row_tile, 0, scratch)
     cdef ptrdiff_t i, width = p.n_inputs * p.itemsize, first = p.now.first_step
     cdef char *lines = matrix + chunk_lines_before(p, row_tile) * width
-    tile.job.run.first_step = first
-    tile.job.run.n_steps = max(0, min(p.now.n_steps, longest_row(p, &tile.job.run) - first))
-    indygru_find_lines(&tile.job.run, cell(array, first, tile.row, 0), array.step, array.row, tile.lines)
-    for i in range(indygru_count_lines(&tile.job.run)):
+    tile.job.steps.first_step = first
+    tile.job.steps.n_steps = max(0, min(p.now.n_steps, longest_row(p, &tile.job.steps) - first))
+    indygru_gather_row_pointers(&tile.job.steps, cell(array, first, tile.row, 0), array.step, array.row, tile.lines)
+    for i in range(indygru_count_valid_steps(&tile.job.steps)):
         if gather:
             memcpy(lines + i * width, tile.lines[i], width)
         else:
@@ -145,11 +145,11 @@ cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
 cdef void multiply(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """One block of either product; the larger ones first, so that small ones are left to fill in."""
     cdef ptrdiff_t n_dkernel = dkernel_grid(p).n
-    cdef unsigned long long state = indygru_flush_enter()
+    cdef unsigned long long state = indygru_enter_ftz()
     if index < n_dkernel:
         multiply_dkernel(p, index)
     elif p.transposed is NULL:
         multiply_dx(p, index - n_dkernel)
     elif p.now_slice == 0:
         multiply_dx_in_panels(p, index - n_dkernel)
-    indygru_flush_leave(state)
+    indygru_restore_fp_state(state)

@@ -32,11 +32,11 @@ def set_seconds_of_a_round(double seconds):
 
 def processor():
     """The one that this thread is on; -1 where that cannot be told. For tests."""
-    return indygru_processor()
+    return indygru_current_cpu()
 
 
 cdef void begin_round(Plan *p) noexcept nogil:
-    p.round_end = indygru_now() + nanoseconds_of_a_round
+    p.round_end = indygru_monotonic_ns() + nanoseconds_of_a_round
 
 
 cdef int look_around(Plan *p) except -1 with gil:
@@ -57,7 +57,7 @@ cdef int pause(Plan *p) except -1 nogil:
 
 
 cdef bint time_is_up(const Plan *p) noexcept nogil:
-    return indygru_now() >= p.round_end
+    return indygru_monotonic_ns() >= p.round_end
 
 
 cdef ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
@@ -104,12 +104,12 @@ cdef void take_items(Plan *p, job_t job, char *scratch, int thread) noexcept nog
     may then leave two of ours on the other one, because all of them look as busy."""
     cdef ptrdiff_t item = take_next(&p.next_item)
     if thread > 0:
-        indygru_enter_team(p.team, thread)
+        indygru_register_worker(p.team, thread)
     while item < p.n_items:
         if thread == 0:
-            put(&p.processor, indygru_processor())
+            put(&p.processor, indygru_current_cpu())
         else:
-            indygru_leave_processor(p.team, thread, <int> look_at(&p.processor))
+            indygru_leave_cpu(p.team, thread, <int> look_at(&p.processor))
         job(p, item, scratch)
         if time_is_up(p):
             return
@@ -121,12 +121,12 @@ cdef int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
     cdef int seats
     if indygru_is_forked():
         wanted = 1  # also in the middle of a call, if `progress` or a signal's handler forks
-    seats = indygru_take_seats(wanted, 0 if blas else 1)
+    seats = indygru_acquire_slots(wanted, 0 if blas else 1)
     while seats == 0:
-        indygru_rest()
+        indygru_backoff_sleep()
         pause(p)
-        seats = indygru_take_seats(wanted, 0)
-    return indygru_grant_team(seats) if seats > 1 else seats
+        seats = indygru_acquire_slots(wanted, 0)
+    return indygru_clamp_to_startable_threads(seats) if seats > 1 else seats
 
 
 cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas) except -1 nogil:
@@ -135,10 +135,10 @@ cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *
     p.next_item, p.n_items = 0, n_items
     while p.next_item < n_items:
         team = take_team(p, n_threads, blas)
-        p.team = indygru_own_team() if team > 1 else NULL
+        p.team = indygru_current_team() if team > 1 else NULL
         p.n_granted = max(p.n_granted, team)
         play_round(p, job, team, scratch)
-        indygru_leave_seats(team)
+        indygru_release_slots(team)
         if time_is_up(p):
             pause(p)
     return 0

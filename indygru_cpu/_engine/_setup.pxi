@@ -12,13 +12,13 @@ cdef extern from *:
     static int omp_get_max_threads(void) { return 0; }
     #endif
     /* OpenMP keeps the threads of a region for the next region of the same thread. */
-    static int start_helpers(int n_threads, indygru_team *team)
+    static int start_workers(int n_threads, indygru_team *team)
     {
         int n = 0;
     #pragma omp parallel for num_threads(n_threads) schedule(static, 1) reduction(+ : n)
         for (int i = 0; i < n_threads; i++) {
             if (i > 0)
-                indygru_enter_team(team, i);
+                indygru_register_worker(team, i);
             n += 1;
         }
         return n == n_threads ? 0 : -1;
@@ -41,13 +41,13 @@ cdef extern from *:
     {
         if (n_threads <= __atomic_load_n(&blas_buffers, __ATOMIC_RELAXED))
             return 1;
-        if (!there_is_room(size) && !(indygru_release_memory() && there_is_room(size)))
+        if (!there_is_room(size) && !(indygru_pool_trim() && there_is_room(size)))
             return 0;
         __atomic_store_n(&blas_buffers, n_threads, __ATOMIC_RELAXED);
         return 1;
     }
     /* Since GCC 9; elsewhere since OpenMP 5. */
-    static int end_helpers(void)
+    static int stop_workers(void)
     {
     #ifdef _OPENMP
         return omp_pause_resource_all(omp_pause_soft);
@@ -70,12 +70,12 @@ cdef extern from *:
     ctypedef void (*set_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
     bint has_blas_room(int n_threads, size_t size) noexcept nogil
-    int start_helpers(int n_threads, indygru_team *team) noexcept nogil
-    int end_helpers() noexcept nogil
+    int start_workers(int n_threads, indygru_team *team) noexcept nogil
+    int stop_workers() noexcept nogil
 
-MOST_THREADS = INDYGRU_MOST_SEATS
+MOST_THREADS = INDYGRU_MAX_ACTIVE_THREADS
 # Bytes of blocks that may be kept from call to call.
-LEAST_KEPT, MOST_KEPT = INDYGRU_LEAST_KEPT, INDYGRU_MOST_KEPT
+LEAST_KEPT, MOST_KEPT = INDYGRU_POOL_MIN_BLOCK, INDYGRU_POOL_MAX_BYTES
 LEAST_WORK = LEAST_PARALLEL_WORK
 cdef const indygru_tier *tier = NULL
 cdef sgemm_t sgemm = NULL
@@ -122,7 +122,7 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_thr
 
 def release_memory():
     """Give all blocks that are kept for later calls back to the system. Returns their bytes."""
-    return indygru_release_memory()
+    return indygru_pool_trim()
 
 
 def openmp_threads():
@@ -145,11 +145,11 @@ def known_costs():
     jobs, places = ("forward", "backward", "step"), ("following", "alone")
     cdef int job, work_class, place, arm, n_threads = 0
     found = {}
-    for job in range(INDYGRU_N_JOBS):
+    for job in range(INDYGRU_N_OPERATIONS):
         for work_class in range(INDYGRU_N_WORK_CLASSES):
-            for place in range(INDYGRU_N_PLACES):
+            for place in range(INDYGRU_N_SPACINGS):
                 for arm in range(INDYGRU_N_ARMS):
-                    cost = indygru_known_cost(job, work_class, place, arm, &n_threads)
+                    cost = indygru_get_cost(job, work_class, place, arm, &n_threads)
                     if cost:
                         key = (jobs[job], work_class // INDYGRU_N_LENGTH_CLASSES,
                                4 ** (work_class % INDYGRU_N_LENGTH_CLASSES), places[place])
@@ -158,33 +158,33 @@ def known_costs():
 
 
 def forget_costs():
-    indygru_forget_costs()
+    indygru_reset_costs()
 
 
 def choose_threads(int job, double work, ptrdiff_t n_steps, int most, bint follows, nanoseconds):
     """For tests: chooses a number of threads for a call that takes nanoseconds[number], records that, and returns the
     number."""
     cdef indygru_choice choice
-    if not (0 <= job < INDYGRU_N_JOBS and 1 <= most <= INDYGRU_MOST_SEATS and work > 0):
+    if not (0 <= job < INDYGRU_N_OPERATIONS and 1 <= most <= INDYGRU_MAX_ACTIVE_THREADS and work > 0):
         raise ValueError("choose_threads: expected a job, work above 0 and at most 64 threads")
     if follows:
-        indygru_note_call(1)
+        indygru_record_call(1)
     else:
-        indygru_forget_call()
-    choice = indygru_choose_threads(<job_kind_t> job, work, n_steps, most)
-    choice.start = indygru_now() - <long long> nanoseconds[choice.n_threads]
-    indygru_learn(&choice)
+        indygru_reset_last_call()
+    choice = indygru_choose_threads(<operation_t> job, work, n_steps, most)
+    choice.start = indygru_monotonic_ns() - <long long> nanoseconds[choice.n_threads]
+    indygru_record_cost(&choice)
     return choice.n_threads
 
 
 def threads_at_work():
     """Of all calls of this process that are in their arithmetic."""
-    return indygru_seats_taken()
+    return indygru_active_threads()
 
 
 if not tiers():
     raise ImportError("indygru_cpu needs a CPU with SSE4.2 (x86-64-v2)")
 *_, fastest = tiers()
 use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
-if indygru_start_teams(start_helpers, end_helpers):
+if indygru_init_threads(start_workers, stop_workers):
     raise ImportError("indygru_cpu could not register its fork handler")

@@ -67,7 +67,7 @@ cdef class Steps:
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
             self.work += self.n_batch * 3 * self.n_units * (p.group_inputs + UNIT_WORK)
         bytes = weights + aligned(self.n_layers * self.state_bytes) + scratch
-        self.block = found(indygru_allocate(bytes), bytes)
+        self.block = found(indygru_pool_allocate(bytes), bytes)
         self.saved = self.block + weights
         self.scratch = self.saved + aligned(self.n_layers * self.state_bytes)
         bytes = 0
@@ -82,7 +82,7 @@ cdef class Steps:
     def __dealloc__(self):
         free(self.plans)
         if self.block is not NULL:
-            indygru_free(self.block)
+            indygru_pool_free(self.block)
 
     cdef ptrdiff_t vector_bytes(self):
         """Of a recurrent kernel or a bias."""
@@ -227,9 +227,9 @@ cdef class Steps:
             self.run_in_rounds(x, x_row)
         elif self.work >= LEAST_WORK_UNLOCKED:
             with nogil:
-                indygru_take_seats(1, 1)  # so that a fork waits until the step is done
+                indygru_acquire_slots(1, 1)  # so that a fork waits until the step is done
                 self.run_alone(x, x_row)
-                indygru_leave_seats(1)
+                indygru_release_slots(1)
         else:
             self.run_alone(x, x_row)
         memcpy(self.y_data, self.state_data + (self.n_layers - 1) * self.state_bytes, self.state_bytes)
@@ -261,7 +261,7 @@ cdef class Steps:
         self.is_stepping = True
         choice.n_threads, n_threads = 0, self.n_threads
         if n_threads > 1 and self.is_chosen:
-            choice = indygru_choose_threads(INDYGRU_STEP_JOB, self.work, 1, n_threads)
+            choice = indygru_choose_threads(INDYGRU_OP_STEP, self.work, 1, n_threads)
             n_threads = choice.n_threads
         try:
             for k in range(self.n_layers):

@@ -16,8 +16,8 @@ cdef Lines take_matrix(const Plan *p, const Tile *tile, ptrdiff_t lines) noexcep
     """The inputs of the tile's run as a matrix: where they lie, or gathered."""
     cdef ptrdiff_t i, width = p.group_inputs * p.itemsize
     cdef Lines found
-    found.data = cell(&p.x, tile.job.run.first_step, tile.row, tile.inputs)
-    if not in_place(p, &p.x, &tile.job.run, lines, &found):
+    found.data = cell(&p.x, tile.job.steps.first_step, tile.row, tile.inputs)
+    if not in_place(p, &p.x, &tile.job.steps, lines, &found):
         for i in range(lines):
             memcpy(tile.matrix + i * width, tile.lines[i], width)
         found = Lines(tile.matrix, p.group_inputs)
@@ -47,9 +47,9 @@ cdef Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
 cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil:
     """Inputs of the tile's run times its columns of the kernel."""
     cdef indygru_projection job
-    cdef ptrdiff_t lines = indygru_count_lines(&tile.job.run), units = tile.job.n_units, plane
-    indygru_find_lines(&tile.job.run, cell(&p.x, tile.job.run.first_step, tile.row, tile.inputs), p.x.step, p.x.row,
-                       tile.lines)
+    cdef ptrdiff_t lines = indygru_count_valid_steps(&tile.job.steps), units = tile.job.n_units, plane
+    indygru_gather_row_pointers(&tile.job.steps, cell(&p.x, tile.job.steps.first_step, tile.row, tile.inputs), p.x.step,
+                                p.x.row, tile.lines)
     if p.engine == BLAS:
         gemm(p, CblasNoTrans, CblasNoTrans, lines, 3 * units, p.group_inputs, take_matrix(p, tile, lines), weights, 0,
              Lines(tile.proj, 3 * units))
@@ -69,10 +69,10 @@ cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil
 cdef void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff_t end) noexcept nogil:
     """y where no step of a row lies, from one step to another."""
     cdef ptrdiff_t row, step, place, width = tile.job.n_units * p.itemsize
-    for row in range(tile.job.run.n_rows):
-        place = indygru_place(&tile.job.run, 0, row)
+    for row in range(tile.job.steps.n_rows):
+        place = indygru_time_index(&tile.job.steps, 0, row)
         for step in range(first, end):
-            if not place <= step < place + tile.job.run.lengths[row]:
+            if not place <= step < place + tile.job.steps.lengths[row]:
                 memset(cell(&p.y, step, tile.row + row, tile.unit * p.itemsize), 0, width)
 
 
@@ -82,7 +82,7 @@ cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint b
     cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
     cdef char *there
     cdef char *here = tile.state
-    for row in range(tile.job.run.n_rows):
+    for row in range(tile.job.steps.n_rows):
         there = cell(state, 0, tile.row + row, tile.unit * p.itemsize)
         memcpy(there if back else here, here if back else there, width)
         here += width
@@ -94,11 +94,11 @@ cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t
     cdef Tile tile = whole[0]
     cdef indygru_tile *job = &tile.job
     cdef Lines weights = take_weights(p, &tile)
-    cdef ptrdiff_t first = begin, longest = longest_row(p, &job.run), steps
+    cdef ptrdiff_t first = begin, longest = longest_row(p, &job.steps), steps
     job.h, job.h_row, job.proj = tile.state, job.n_units, tile.proj
-    job.gates, job.gates_line, job.y, job.y_step, job.y_row = tile.gates, 0, unwanted_y(p, &tile), 0, 0
+    job.gates, job.gates_stride, job.y, job.y_step, job.y_row = tile.gates, 0, unwanted_y(p, &tile), 0, 0
     if gates is not NULL:
-        job.gates, job.gates_line = gates, 3 * job.n_units
+        job.gates, job.gates_stride = gates, 3 * job.n_units
     if y is not NULL:
         job.y_step, job.y_row = y.step // p.itemsize, y.row // p.itemsize
     while first < end:
@@ -107,11 +107,11 @@ cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t
             zero_padding(p, &tile, first, first + steps)
         if y is not NULL:
             job.y = cell(y, first, tile.row, tile.unit * p.itemsize)
-        job.run.first_step, job.run.n_steps = first, min(steps, longest - first)
-        if job.run.n_steps > 0:
+        job.steps.first_step, job.steps.n_steps = first, min(steps, longest - first)
+        if job.steps.n_steps > 0:
             project(p, &tile, weights)
             p.ops.forward_tile(job)
-            job.gates = <char *> job.gates + indygru_count_lines(&job.run) * job.gates_line * p.itemsize
+            job.gates = <char *> job.gates + indygru_count_valid_steps(&job.steps) * job.gates_stride * p.itemsize
         first += steps
 
 
@@ -119,14 +119,14 @@ cdef ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first, pt
                              char *scratch) noexcept nogil:
     """Some steps of one tile; h (rows, units) IN/OUT. The steps that it has behind it then."""
     cdef Tile tile = nth_tile(p, index, scratch)
-    cdef ptrdiff_t end = p.n_steps if p.clear_padding else longest_row(p, &tile.job.run)
+    cdef ptrdiff_t end = p.n_steps if p.clear_padding else longest_row(p, &tile.job.steps)
     cdef unsigned long long state
     if first < end:
-        state = indygru_flush_enter()
+        state = indygru_enter_ftz()
         move_state(p, &tile, &p.h, False)
         run_steps(p, &tile, first, min(last, end), tape_of(p, &tile, first), &p.y if p.y.data is not NULL else NULL)
         move_state(p, &tile, &p.h, True)
-        indygru_flush_leave(state)
+        indygru_restore_fp_state(state)
     return last if last < end else p.n_steps
 
 
@@ -149,7 +149,7 @@ cdef void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept no
 
 cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     """Gates of the tile's run from inputs and states: the forward pass again, its y thrown away."""
-    cdef indygru_run *run = &tile.job.run
+    cdef indygru_step_range *run = &tile.job.steps
     cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
     for row in range(run.n_rows):
         if indygru_is_valid(run, 0, row):  # others have no state in y
@@ -163,12 +163,12 @@ cdef void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept 
     cdef indygru_tile *job = &tile.job
     cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line, first = p.now.first_step
     cdef unsigned long long state
-    job.run.first_step, job.run.n_steps = first, min(p.now.n_steps, longest_row(p, &job.run) - first)
-    if job.run.n_steps <= 0:
+    job.steps.first_step, job.steps.n_steps = first, min(p.now.n_steps, longest_row(p, &job.steps) - first)
+    if job.steps.n_steps <= 0:
         return
-    state = indygru_flush_enter()
+    state = indygru_enter_ftz()
     line = chunk_lines_before(p, tile.row // p.tile_rows)
-    job.gates, job.gates_line = tape_of(p, &tile, first), 3 * job.n_units
+    job.gates, job.gates_stride = tape_of(p, &tile, first), 3 * job.n_units
     if p.tape is NULL:
         job.gates = tile.gates
         rebuild_gates(p, &tile)
@@ -181,9 +181,9 @@ cdef void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept 
     move_state(p, &tile, &p.dh, False)
     job.dh, job.dh_row = tile.state, job.n_units
     job.dgates = p.dgates + line * 3 * p.n_units * p.itemsize + columns
-    job.dgates_line, job.dgates_plane = 3 * p.n_units, p.n_units
+    job.dgates_stride, job.dgates_plane = 3 * p.n_units, p.n_units
     sums = tile.row // p.tile_rows * 3 * p.n_units * p.itemsize + columns
     job.du, job.db = p.du + sums, p.db + sums
     p.ops.backward_tile(job)
     move_state(p, &tile, &p.dh, True)
-    indygru_flush_leave(state)
+    indygru_restore_fp_state(state)

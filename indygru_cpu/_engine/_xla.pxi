@@ -304,9 +304,9 @@ cdef indygru_call call_of(const XlaCallFrame *frame, const Member *member, ptrdi
     cdef ptrdiff_t row
     call.activation, call.n_groups = <int> options[OF_ACTIVATION], options[OF_GROUPS]
     call.reproducible = options[OF_REPRODUCIBLE] != 0
-    call.n_threads = <int> min(options[OF_THREADS], INDYGRU_MOST_SEATS)
+    call.n_threads = <int> min(options[OF_THREADS], INDYGRU_MAX_ACTIVE_THREADS)
     if options[OF_DEFAULT_THREADS]:  # nobody asked for a number of threads, so those at work elsewhere are left out
-        call.n_threads = max(1, call.n_threads - indygru_seats_taken())
+        call.n_threads = max(1, call.n_threads - indygru_active_threads())
     call.n_steps, call.n_batch, call.n_inputs = sizes[0], sizes[1], sizes[2]
     call.n_units = frame.operands.buffers[AT_BIAS].dims[member.n_axes] // 3
     call.x, call.kernel = operand(frame, member, AT_X), operand(frame, member, AT_KERNEL)

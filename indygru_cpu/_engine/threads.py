@@ -4,7 +4,7 @@ A call uses as many threads as it names (`num_threads=`, or else the variable IN
 names no number may use OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process may use,
 and its cgroup's share of processor time (both as they were when first asked), less the threads that calls of other
 Python threads have at work. Up to this limit the core chooses a number by the measured costs of such calls
-(csrc/choice.c).
+(csrc/thread_autotuner.c).
 
 A child made by fork after a parallel call stays serial, because OpenMP does not survive that. A small job stays serial,
 because a parallel region would save it microseconds.

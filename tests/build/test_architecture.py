@@ -182,8 +182,8 @@ def test_top_level_has_at_most_16_modules():
 
 #: C that is no kernel: what the calls of a process share. It may ask the system for more.
 SHARED = {
-    "team.c": {"pthread.h", "sched.h", "string.h", "sys/syscall.h", "time.h", "unistd.h"},
-    "memory.c": {"stdalign.h", "stdlib.h", "sys/mman.h", "unistd.h"},
+    "threads.c": {"pthread.h", "sched.h", "string.h", "sys/syscall.h", "time.h", "unistd.h"},
+    "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h", "unistd.h"},
 }
 
 
@@ -199,7 +199,7 @@ def test_kernels_know_neither_python_nor_openmp():
         assert not re.search(r"#\s*pragma\s+omp\s+(?!simd)", text), path.name
 
 
-@pytest.mark.parametrize("path", [path for path in CSRC if path.name != "memory.c"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in CSRC if path.name != "pool.c"], ids=lambda path: path.name)
 def test_kernels_allocate_nothing(path):
     assert not re.search(r"\b(malloc|calloc|realloc|alloca|free|printf|abort|exit)\s*\(", path.read_text())
 

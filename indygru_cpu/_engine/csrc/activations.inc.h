@@ -3,7 +3,7 @@
  * Every FMA is written out and the compiler may not contract others, so a number gets the same bits in a vector, in
  * a loop's scalar tail, and on every tier that has FMA. Comparisons are written so that NaN falls through. */
 
-/* Max and min, NaN kept, if the compiler does not know the bounds (limits.c). */
+/* Max and min, NaN kept, if the compiler does not know the bounds (activation_limits.c). */
 INLINE REAL NAME(clamp)(REAL x, REAL low, REAL high)
 {
     REAL raised = x < low ? low : x;

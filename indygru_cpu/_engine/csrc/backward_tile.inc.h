@@ -51,9 +51,9 @@ static void NAME(add_sums)(const indygru_tile *tile, REAL *restrict sums, REAL *
 INLINE void NAME(backward_line)(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t line,
                                 REAL *restrict du, REAL *restrict db)
 {
-    ptrdiff_t n = tile->n_units, place = indygru_place(&tile->run, step, row);
-    const REAL *gates = (const REAL *)tile->gates + line * tile->gates_line;
-    REAL *dgates = (REAL *)tile->dgates + line * tile->dgates_line;
+    ptrdiff_t n = tile->n_units, place = indygru_time_index(&tile->steps, step, row);
+    const REAL *gates = (const REAL *)tile->gates + line * tile->gates_stride;
+    REAL *dgates = (REAL *)tile->dgates + line * tile->dgates_stride;
     const REAL *h = step || !tile->h_first ? (const REAL *)tile->y + (place - 1) * tile->y_step + row * tile->y_row
                                            : (const REAL *)tile->h_first + row * tile->h_first_row;
     const REAL *dy = (const REAL *)tile->dy + place * tile->dy_step + row * tile->dy_row;
@@ -66,14 +66,14 @@ static void NAME(backward_tile)(const indygru_tile *tile)
 {
     /* Lines, and up to a step more: rounding errors grow with these plus the number of sums, not with their product. */
     enum { SUMMED = 512 };
-    indygru_run now = tile->run;
-    ptrdiff_t first = indygru_count_lines(&tile->run);
+    indygru_step_range now = tile->steps;
+    ptrdiff_t first = indygru_count_valid_steps(&tile->steps);
     REAL du[3 * INDYGRU_MAX_TILE_UNITS] = {0}, db[3 * INDYGRU_MAX_TILE_UNITS] = {0};
     now.n_steps = 1;
-    for (ptrdiff_t step = tile->run.n_steps - 1; step >= 0; step--) {
+    for (ptrdiff_t step = tile->steps.n_steps - 1; step >= 0; step--) {
         ptrdiff_t end = first;
-        now.first_step = tile->run.first_step + step;
-        first -= indygru_count_lines(&now);
+        now.first_step = tile->steps.first_step + step;
+        first -= indygru_count_valid_steps(&now);
         /* Upwards within a step: the processor foresees that better, 0.90 to 0.95 of the time. */
         for (ptrdiff_t row = 0, line = first; line < end; row++)
             if (indygru_is_valid(&now, 0, row))

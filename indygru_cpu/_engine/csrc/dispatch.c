@@ -53,11 +53,11 @@ static unsigned long long get_state(void) { return 0; }
 static void set_state(unsigned long long state) { (void)state; }
 #endif
 
-unsigned long long indygru_flush_enter(void)
+unsigned long long indygru_enter_ftz(void)
 {
     unsigned long long saved = get_state();
     set_state(KERNEL_STATE);
     return saved;
 }
 
-void indygru_flush_leave(unsigned long long saved) { set_state(saved); }
+void indygru_restore_fp_state(unsigned long long saved) { set_state(saved); }

@@ -39,7 +39,7 @@ INLINE void NAME(fetch)(const REAL *row, ptrdiff_t n)
 
 static void NAME(forward_tile)(const indygru_tile *tile)
 {
-    const indygru_run *run = &tile->run;
+    const indygru_step_range *run = &tile->steps;
     ptrdiff_t n = tile->n_units;
     const REAL *u = tile->u, *b = tile->b, *u_c = u + 2 * tile->plane, *b_c = b + 2 * tile->plane;
     const REAL *proj = tile->proj;
@@ -49,11 +49,11 @@ static void NAME(forward_tile)(const indygru_tile *tile)
             if (!indygru_is_valid(run, step, row))
                 continue;
             REAL *h = (REAL *)tile->h + row * tile->h_row;
-            REAL *y = (REAL *)tile->y + indygru_place(run, step, row) * tile->y_step + row * tile->y_row;
+            REAL *y = (REAL *)tile->y + indygru_time_index(run, step, row) * tile->y_step + row * tile->y_row;
             NAME(fetch)(y + tile->y_step, n);
             NAME(gates_row)(n, tile->plane, u, b, h, proj, gates);
             FOR_ACTIVATION(tile->activation, NAME(candidate_row), n, u_c, b_c, proj, gates, h, y)
             proj += 3 * n;
-            gates += tile->gates_line;
+            gates += tile->gates_stride;
         }
 }

@@ -5,8 +5,9 @@ enum {
     NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors a row: with six rows, 12 of 16 registers add up */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    NAME(RUN) = INDYGRU_RUN, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
-    NAME(GROUP) = 48 /* rows at once: a run of theirs (48 KB of float32) and their sums stay in L2 for all panels */
+    NAME(RUN) =
+        INDYGRU_K_BLOCK, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
+    NAME(GROUP) = 48     /* rows at once: a run of theirs (48 KB of float32) and their sums stay in L2 for all panels */
 };
 
 /* sums (rows, panels * PANEL) += x w of one input. `rows` and `panels` are constants where this is inlined, and every

@@ -1,8 +1,8 @@
 /* What dispatch.c, team.c and memory.c ask of the machine: denormals, tiers, teams, forks, memory. */
-#ifndef DRIVER_SURROUNDINGS_H
-#define DRIVER_SURROUNDINGS_H
+#ifndef DRIVER_RUNTIME_H
+#define DRIVER_RUNTIME_H
 
-#include "driver_memory.h"
+#include "driver_pool.h"
 
 #include <float.h>
 #include <pthread.h>
@@ -33,26 +33,26 @@ static void check_denormals(void)
     void *answer = NULL;
     if (pthread_create(&other, NULL, is_flushing, NULL) || pthread_join(other, &answer) || answer || flushes())
         fail("denormals are flushed where nobody asked for it");
-    unsigned long long outer = indygru_flush_enter(), inner = indygru_flush_enter();
+    unsigned long long outer = indygru_enter_ftz(), inner = indygru_enter_ftz();
     if (!flushes())
         fail("denormals are not flushed");
-    indygru_flush_leave(inner);
+    indygru_restore_fp_state(inner);
     if (!flushes())
         fail("leaving the inner of two ends the outer");
-    indygru_flush_leave(outer);
+    indygru_restore_fp_state(outer);
     if (flushes())
         fail("denormals are still flushed");
 }
 
 static int ended, refused; /* how often helpers were to end, and whether they refuse */
-static int end_helpers(void)
+static int stop_workers(void)
 {
     ended++;
     return refused;
 }
 
 static int started; /* threads of the last team that was to start */
-static int start_helpers(int n_threads, indygru_team *team)
+static int start_workers(int n_threads, indygru_team *team)
 {
     if (!team)
         fail("helpers without a team");
@@ -75,11 +75,11 @@ static int child_is_forked(int generations)
 
 static void team(int wanted)
 {
-    int taken = indygru_take_seats(wanted, 1), granted = indygru_grant_team(taken);
-    if (taken != wanted || granted != wanted || indygru_seats_taken() != wanted)
+    int taken = indygru_acquire_slots(wanted, 1), granted = indygru_clamp_to_startable_threads(taken);
+    if (taken != wanted || granted != wanted || indygru_active_threads() != wanted)
         fail("a team");
-    indygru_leave_seats(granted);
-    if (indygru_seats_taken())
+    indygru_release_slots(granted);
+    if (indygru_active_threads())
         fail("seats after a team");
 }
 
@@ -99,13 +99,14 @@ static void on_another_thread(void *run(void *), int number)
 
 static void check_seats(void)
 {
-    int all = indygru_take_seats(INDYGRU_MOST_SEATS - 1, 1), last = indygru_take_seats(5, 0);
-    if (all != INDYGRU_MOST_SEATS - 1 || last != 1 || indygru_take_seats(5, 0) != 0 || indygru_take_seats(5, 1) != 1)
+    int all = indygru_acquire_slots(INDYGRU_MAX_ACTIVE_THREADS - 1, 1), last = indygru_acquire_slots(5, 0);
+    if (all != INDYGRU_MAX_ACTIVE_THREADS - 1 || last != 1 || indygru_acquire_slots(5, 0) != 0 ||
+        indygru_acquire_slots(5, 1) != 1)
         fail("seats when few are left");
-    indygru_leave_seats(1);
-    indygru_leave_seats(1);
+    indygru_release_slots(1);
+    indygru_release_slots(1);
     for (int i = 0; i < all; i++)
-        indygru_leave_seats(1);
+        indygru_release_slots(1);
 }
 
 /* This thread keeps two helpers. A thread's are forgotten when it ends; those that would be too many end. */
@@ -115,14 +116,14 @@ static void check_helpers(void)
     if (started != 3)
         fail("helpers were not started");
     for (int i = 0; i < 3; i++)
-        on_another_thread(team_of, INDYGRU_MOST_SEATS - 1);
+        on_another_thread(team_of, INDYGRU_MAX_ACTIVE_THREADS - 1);
     if (ended)
         fail("helpers were to end, although they were not too many");
-    on_another_thread(team_of, INDYGRU_MOST_SEATS);
+    on_another_thread(team_of, INDYGRU_MAX_ACTIVE_THREADS);
     if (ended != 2)
         fail("too many helpers");
     ended = 0, refused = 1;
-    on_another_thread(team_of, INDYGRU_MOST_SEATS);
+    on_another_thread(team_of, INDYGRU_MAX_ACTIVE_THREADS);
     if (ended != 1)
         fail("helpers that did not end are helpers no more");
 }
@@ -131,19 +132,19 @@ static void *leave_soon(void *n)
 {
     const struct timespec moment = {0, 2000 * 1000};
     nanosleep(&moment, NULL);
-    indygru_leave_seats(*(int *)n);
+    indygru_release_slots(*(int *)n);
     return NULL;
 }
 
 /* A fork waits for the team of another thread. */
 static void check_fork_of_a_team_at_work(void)
 {
-    long long start = indygru_now();
-    int n = indygru_grant_team(indygru_take_seats(1, 1));
+    long long start = indygru_monotonic_ns();
+    int n = indygru_clamp_to_startable_threads(indygru_acquire_slots(1, 1));
     pthread_t other;
     if (pthread_create(&other, NULL, leave_soon, &n))
         fail("a thread");
-    if (child_is_forked(1) || indygru_seats_taken() || indygru_now() - start < 1000 * 1000)
+    if (child_is_forked(1) || indygru_active_threads() || indygru_monotonic_ns() - start < 1000 * 1000)
         fail("a fork in the middle of a team");
     pthread_join(other, NULL);
 }
@@ -151,7 +152,7 @@ static void check_fork_of_a_team_at_work(void)
 static void *team_after_team(void *stop)
 {
     while (!__atomic_load_n((int *)stop, __ATOMIC_RELAXED))
-        indygru_leave_seats(indygru_take_seats(1, 1));
+        indygru_release_slots(indygru_acquire_slots(1, 1));
     return NULL;
 }
 
@@ -169,13 +170,13 @@ static void check_forks_among_teams(void)
     __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < 2; i++)
         pthread_join(others[i], NULL);
-    if (indygru_seats_taken())
+    if (indygru_active_threads())
         fail("seats after forks");
 }
 
 static void check_teams_and_forks(void)
 {
-    if (indygru_start_teams(start_helpers, end_helpers) || indygru_is_forked() || child_is_forked(2))
+    if (indygru_init_threads(start_workers, stop_workers) || indygru_is_forked() || child_is_forked(2))
         fail("a fork before any team");
     refused = 1;
     if (!child_is_forked(1))
@@ -197,25 +198,25 @@ static void check_leaving_a_processor(void)
     cpu_set_t allowed, here, now;
     sched_getaffinity(0, sizeof allowed, &allowed);
     team(2);
-    indygru_team *own = indygru_own_team();
-    indygru_leave_processor(NULL, 1, indygru_processor());
-    indygru_leave_processor(own, 1, -1);
+    indygru_team *own = indygru_current_team();
+    indygru_leave_cpu(NULL, 1, indygru_current_cpu());
+    indygru_leave_cpu(own, 1, -1);
     for (int i = 0; i < 100; i++) /* now and then another processor has us before we leave */
-        indygru_leave_processor(own, 1, indygru_processor());
+        indygru_leave_cpu(own, 1, indygru_current_cpu());
     sched_getaffinity(0, sizeof now, &now);
     if (!CPU_EQUAL(&now, &allowed))
         fail("leaving a processor left fewer processors");
-    int processor = indygru_processor();
+    int processor = indygru_current_cpu();
     CPU_ZERO(&here);
     CPU_SET(processor, &here);
     sched_setaffinity(0, sizeof here, &here);
-    indygru_leave_processor(own, 1, processor);
-    if (indygru_processor() != processor)
+    indygru_leave_cpu(own, 1, processor);
+    if (indygru_current_cpu() != processor)
         fail("leaving a processor with nowhere to go");
     sched_setaffinity(0, sizeof allowed, &allowed);
 }
 #else
-static void check_leaving_a_processor(void) { indygru_leave_processor(NULL, 1, indygru_processor()); }
+static void check_leaving_a_processor(void) { indygru_leave_cpu(NULL, 1, indygru_current_cpu()); }
 #endif
 
 /* Two thousand calls of known costs: trials lose little, and the cheaper number is found. */
@@ -223,17 +224,17 @@ static void check_choice(void)
 {
     int best = 0;
     for (int i = 0; i < 2000; i++) {
-        indygru_choice choice = indygru_choose_threads(INDYGRU_FORWARD_JOB, 1e6, 50, 2);
-        choice.start = indygru_now() - (choice.n_threads == 1 ? 100 * 1000 : 900 * 1000);
+        indygru_choice choice = indygru_choose_threads(INDYGRU_OP_FORWARD, 1e6, 50, 2);
+        choice.start = indygru_monotonic_ns() - (choice.n_threads == 1 ? 100 * 1000 : 900 * 1000);
         best += choice.n_threads == 1;
-        indygru_learn(&choice);
+        indygru_record_cost(&choice);
     }
     if (best < 1900)
         fail("the number of threads of a call");
-    indygru_forget_costs();
+    indygru_reset_costs();
 }
 
-static void check_surroundings(void)
+static void check_runtime(void)
 {
     if (indygru_get_tier(-1) || indygru_get_tier(INDYGRU_N_TIERS) || !indygru_get_tier(0))
         fail("tiers");

@@ -13,7 +13,7 @@
 #include <unistd.h>
 #endif
 
-enum { LINE = 64, LEAST_KEPT = INDYGRU_LEAST_KEPT, MOST_KEPT = INDYGRU_MOST_KEPT, N_KEPT = 16 };
+enum { LINE = 64, LEAST_KEPT = INDYGRU_POOL_MIN_BLOCK, MOST_KEPT = INDYGRU_POOL_MAX_BYTES, N_KEPT = 16 };
 
 typedef struct {
     void *block; /* what the system gave */
@@ -52,7 +52,7 @@ static void *get_pages(ptrdiff_t size)
 static void give_back(void *pages, ptrdiff_t size) { munmap(pages, size); }
 #endif
 
-void indygru_free(char *start)
+void indygru_pool_free(char *start)
 {
     head *it = head_of(start);
     if (it->size >= LEAST_KEPT)
@@ -67,7 +67,7 @@ static void forget(char *start)
     if (!start)
         return;
     __atomic_sub_fetch(&kept_bytes, head_of(start)->size, __ATOMIC_RELAXED);
-    indygru_free(start);
+    indygru_pool_free(start);
 }
 
 static char *take_kept(ptrdiff_t size)
@@ -84,7 +84,7 @@ static char *take_kept(ptrdiff_t size)
     return NULL;
 }
 
-ptrdiff_t indygru_release_memory(void)
+ptrdiff_t indygru_pool_trim(void)
 {
     ptrdiff_t released = 0;
     for (int i = 0; i < N_KEPT; i++) {
@@ -100,7 +100,7 @@ static char *get_block(ptrdiff_t size)
     return size >= LEAST_KEPT ? get_pages(size + 2 * LINE) : malloc(size + 2 * LINE);
 }
 
-char *indygru_allocate(ptrdiff_t size)
+char *indygru_pool_allocate(ptrdiff_t size)
 {
     char *start = size >= LEAST_KEPT ? take_kept(size) : NULL, *block;
     if (start)
@@ -108,7 +108,7 @@ char *indygru_allocate(ptrdiff_t size)
     if (size > PTRDIFF_MAX - 2 * LINE)
         return NULL;
     block = get_block(size);
-    if (!block && indygru_release_memory()) /* the released blocks may suffice */
+    if (!block && indygru_pool_trim()) /* the released blocks may suffice */
         block = get_block(size);
     if (!block)
         return NULL;
@@ -129,7 +129,7 @@ static int keep(char *start)
     return 0;
 }
 
-void indygru_release(char *start)
+void indygru_pool_release(char *start)
 {
     if (head_of(start)->size >= LEAST_KEPT && head_of(start)->size <= MOST_KEPT)
         for (int i = 0; i <= N_KEPT; i++) { /* older blocks go: the sizes that are wanted may have changed for good */
@@ -137,7 +137,7 @@ void indygru_release(char *start)
                 return;
             forget(take(__atomic_fetch_add(&next_to_go, 1, __ATOMIC_RELAXED) % N_KEPT));
         }
-    indygru_free(start);
+    indygru_pool_free(start);
 }
 
 /* As many threads as are likely to be in a step at the same time. Pages that no step has touched take no memory. */
@@ -150,7 +150,7 @@ char *indygru_acquire_step_scratch(ptrdiff_t size)
     for (int i = 0; size <= STEP_BYTES && i < N_STEP_BLOCKS; i++)
         if (!__atomic_exchange_n(&step_in_use[i], 1, __ATOMIC_ACQUIRE))
             return step_blocks[i];
-    return indygru_allocate(size);
+    return indygru_pool_allocate(size);
 }
 
 void indygru_release_step_scratch(char *scratch)
@@ -159,7 +159,7 @@ void indygru_release_step_scratch(char *scratch)
     if (place < sizeof step_blocks)
         __atomic_store_n(&step_in_use[place / STEP_BYTES], 0, __ATOMIC_RELEASE);
     else
-        indygru_release(scratch);
+        indygru_pool_release(scratch);
 }
 
 void indygru_reset_step_scratch(void)

@@ -1,6 +1,6 @@
 /* What memory.c keeps between calls: which blocks come back, and which do not. */
-#ifndef DRIVER_MEMORY_H
-#define DRIVER_MEMORY_H
+#ifndef DRIVER_POOL_H
+#define DRIVER_POOL_H
 
 #include "driver_arrays.h"
 
@@ -9,7 +9,7 @@ enum { MB = 1 << 20 };
 /* A block that can be written from its first byte to its last. */
 static char *block(ptrdiff_t size)
 {
-    char *start = indygru_allocate(size);
+    char *start = indygru_pool_allocate(size);
     if (!start || (uintptr_t)start % 64)
         fail("a block of memory");
     start[0] = start[size - 1] = 1;
@@ -18,18 +18,18 @@ static char *block(ptrdiff_t size)
 
 static void check_sizes(void)
 {
-    indygru_release(block(100));
+    indygru_pool_release(block(100));
     char *large = block(4 * MB + 5);
-    indygru_release(large);
+    indygru_pool_release(large);
     char *larger = block(4 * MB + 6), *small = block(2 * MB), *again = block(3 * MB);
     if (larger == large || small == large)
         fail("a block of another size came back");
     if (again != large)
         fail("a block did not come back");
-    indygru_free(larger);
-    indygru_free(small);
-    indygru_free(again);
-    if (indygru_allocate(PTRDIFF_MAX) || indygru_allocate(PTRDIFF_MAX / 2))
+    indygru_pool_free(larger);
+    indygru_pool_free(small);
+    indygru_pool_free(again);
+    if (indygru_pool_allocate(PTRDIFF_MAX) || indygru_pool_allocate(PTRDIFF_MAX / 2))
         fail("more memory than there is");
 }
 
@@ -41,13 +41,13 @@ static int come_back(int n, ptrdiff_t size)
     for (int i = 0; i < n; i++)
         before[i] = block(size);
     for (int i = 0; i < n; i++)
-        indygru_release(before[i]);
+        indygru_pool_release(before[i]);
     for (int i = 0; i < n; i++)
-        after[i] = indygru_allocate(size);
+        after[i] = indygru_pool_allocate(size);
     for (int i = 0; i < n * n; i++)
         found += after[i / n] == before[i % n];
     for (int i = 0; i < n; i++)
-        indygru_free(after[i]);
+        indygru_pool_free(after[i]);
     return found;
 }
 

@@ -19,14 +19,14 @@ static int was_parallel;       /* whether there ever was a team */
 static int forking;            /* forks that wait for seats, or are being made */
 static int forked, survives_fork;
 static ptrdiff_t fork_generation = 1;
-static int (*start_helpers)(int, indygru_team *), (*end_helpers)(void);
+static int (*start_workers)(int, indygru_team *), (*stop_workers)(void);
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* held during trial and start of threads */
 
 static int take_free_seats(int wanted, int least)
 {
     int taken = __atomic_load_n(&seats, __ATOMIC_RELAXED), got;
     do {
-        int left = INDYGRU_MOST_SEATS - taken;
+        int left = INDYGRU_MAX_ACTIVE_THREADS - taken;
         got = left < wanted ? left : wanted;
         got = got < least ? least : got;
     } while (got > 0 &&
@@ -35,21 +35,21 @@ static int take_free_seats(int wanted, int least)
 }
 
 /* Either a fork sees the seats, or who took them sees the fork: both write first and then read. */
-int indygru_take_seats(int wanted, int least)
+int indygru_acquire_slots(int wanted, int least)
 {
     int got = take_free_seats(wanted, least);
     while (__atomic_load_n(&forking, __ATOMIC_SEQ_CST)) {
         __atomic_sub_fetch(&seats, got, __ATOMIC_SEQ_CST);
         while (__atomic_load_n(&forking, __ATOMIC_SEQ_CST))
-            indygru_rest();
+            indygru_backoff_sleep();
         got = take_free_seats(wanted, least);
     }
     return got;
 }
 
-int indygru_seats_taken(void) { return __atomic_load_n(&seats, __ATOMIC_SEQ_CST); }
+int indygru_active_threads(void) { return __atomic_load_n(&seats, __ATOMIC_SEQ_CST); }
 
-void indygru_rest(void)
+void indygru_backoff_sleep(void)
 {
     const struct timespec moment = {0, 500 * 1000};
     nanosleep(&moment, NULL);
@@ -66,21 +66,21 @@ struct indygru_team {
         int is_placed;     /* whether its mask may leave out a processor now */
         cpu_set_t given;   /* the mask that it has then */
         cpu_set_t allowed; /* its mask before */
-    } helpers[INDYGRU_MOST_SEATS];
+    } helpers[INDYGRU_MAX_ACTIVE_THREADS];
 #endif
 };
 
-indygru_team *indygru_own_team(void) { return pthread_getspecific(own_team); }
+indygru_team *indygru_current_team(void) { return pthread_getspecific(own_team); }
 
 static indygru_team *new_team(void)
 {
-    indygru_team *team = (indygru_team *)indygru_allocate(sizeof *team);
+    indygru_team *team = (indygru_team *)indygru_pool_allocate(sizeof *team);
     if (!team)
         return NULL;
     memset(team, 0, sizeof *team);
     if (pthread_setspecific(own_team, team) == 0)
         return team;
-    indygru_free((char *)team);
+    indygru_pool_free((char *)team);
     return NULL;
 }
 
@@ -89,7 +89,7 @@ static void forget_team(void *own)
 {
     indygru_team *team = own;
     __atomic_sub_fetch(&kept, team->n_helpers, __ATOMIC_RELAXED);
-    indygru_free((char *)team);
+    indygru_pool_free((char *)team);
 }
 
 /* A helper that has slept for some milliseconds is woken on the caller's processor in most cases, even though others
@@ -104,7 +104,7 @@ enum {
     MOST_PLACED = 16    /* helpers: a change of mask costs a third of a microsecond for each */
 };
 
-int indygru_processor(void) { return sched_getcpu(); }
+int indygru_current_cpu(void) { return sched_getcpu(); }
 
 /* The calling helper asks for short time slices. Where it shares its processor with a spinning thread, such as those of
  * OpenBLAS for long after a product, both run in turns of 0.1 ms instead of 3 ms, so a call does not wait 3 ms for the
@@ -124,7 +124,7 @@ static void shorten_slices(void)
     syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
-void indygru_enter_team(indygru_team *team, int i)
+void indygru_register_worker(indygru_team *team, int i)
 {
     static _Thread_local pid_t own_id;
     if (!own_id) {
@@ -151,7 +151,7 @@ static void place_helpers(indygru_team *team, int n)
 {
     team->n_at_work = n;
     int processor = sched_getcpu();
-    if (processor < 0 || processor >= CPU_SETSIZE || n > MOST_PLACED || indygru_now() - team->last_end < AWAKE)
+    if (processor < 0 || processor >= CPU_SETSIZE || n > MOST_PLACED || indygru_monotonic_ns() - team->last_end < AWAKE)
         return;
     for (int i = 1; i <= n; i++) {
         pid_t id = team->helpers[i].id;
@@ -174,10 +174,10 @@ static void give_back_masks(indygru_team *team, int n)
                 CPU_EQUAL(&now, &team->helpers[i].given))
                 sched_setaffinity(id, sizeof now, &team->helpers[i].allowed);
         }
-    team->last_end = indygru_now();
+    team->last_end = indygru_monotonic_ns();
 }
 
-void indygru_leave_processor(indygru_team *team, int i, int processor)
+void indygru_leave_cpu(indygru_team *team, int i, int processor)
 {
     cpu_set_t allowed, given;
     if (!team || processor < 0 || processor >= CPU_SETSIZE || sched_getcpu() != processor)
@@ -194,11 +194,11 @@ void indygru_leave_processor(indygru_team *team, int i, int processor)
 }
 
 #else
-int indygru_processor(void) { return -1; }
-void indygru_enter_team(indygru_team *team, int i) { (void)team, (void)i; }
+int indygru_current_cpu(void) { return -1; }
+void indygru_register_worker(indygru_team *team, int i) { (void)team, (void)i; }
 static void place_helpers(indygru_team *team, int n) { (void)team, (void)n; }
 static void give_back_masks(indygru_team *team, int n) { (void)team, (void)n; }
-void indygru_leave_processor(indygru_team *team, int i, int processor) { (void)team, (void)i, (void)processor; }
+void indygru_leave_cpu(indygru_team *team, int i, int processor) { (void)team, (void)i, (void)processor; }
 #endif
 
 typedef struct {
@@ -232,7 +232,7 @@ static void wait_for_end(const trial *it)
 static int try_threads(int wanted)
 {
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    trial trials[INDYGRU_MOST_SEATS];
+    trial trials[INDYGRU_MAX_ACTIVE_THREADS];
     int n = 0;
     pthread_mutex_lock(&gate);
     for (; n < wanted; n++) {
@@ -253,14 +253,14 @@ static int start_missing(int missing, indygru_team *team)
     pthread_mutex_lock(&starting);
     int found = try_threads(missing);
     if (found > 0)
-        start_helpers(1 + team->n_helpers + found, team);
+        start_workers(1 + team->n_helpers + found, team);
     pthread_mutex_unlock(&starting);
     return missing - found;
 }
 
-int indygru_grant_team(int wanted)
+int indygru_clamp_to_startable_threads(int wanted)
 {
-    indygru_team *team = indygru_own_team();
+    indygru_team *team = indygru_current_team();
     int missing = wanted - 1;
     if (!team)
         team = new_team();
@@ -282,16 +282,16 @@ static void keep_helpers(indygru_team *team, int n)
     int more = n - team->n_helpers;
     if (more == 0)
         return;
-    if (__atomic_add_fetch(&kept, more, __ATOMIC_RELAXED) > INDYGRU_MOST_SEATS && end_helpers() == 0) {
+    if (__atomic_add_fetch(&kept, more, __ATOMIC_RELAXED) > INDYGRU_MAX_ACTIVE_THREADS && stop_workers() == 0) {
         __atomic_sub_fetch(&kept, n, __ATOMIC_RELAXED);
         n = 0;
     }
     team->n_helpers = n;
 }
 
-void indygru_leave_seats(int n_threads)
+void indygru_release_slots(int n_threads)
 {
-    indygru_team *team = n_threads > 1 ? indygru_own_team() : NULL;
+    indygru_team *team = n_threads > 1 ? indygru_current_team() : NULL;
     if (team) {
         give_back_masks(team, n_threads - 1);
         keep_helpers(team, n_threads - 1);
@@ -299,7 +299,7 @@ void indygru_leave_seats(int n_threads)
     __atomic_sub_fetch(&seats, n_threads, __ATOMIC_ACQ_REL);
 }
 
-long long indygru_now(void)
+long long indygru_monotonic_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -310,9 +310,9 @@ long long indygru_now(void)
 static void before_fork(void)
 {
     __atomic_add_fetch(&forking, 1, __ATOMIC_SEQ_CST);
-    while (indygru_seats_taken())
-        indygru_rest();
-    survives_fork = !forked && !was_parallel && end_helpers() == 0;
+    while (indygru_active_threads())
+        indygru_backoff_sleep();
+    survives_fork = !forked && !was_parallel && stop_workers() == 0;
 }
 
 static void in_parent(void) { __atomic_sub_fetch(&forking, 1, __ATOMIC_SEQ_CST); }
@@ -323,16 +323,16 @@ static void in_child(void)
     seats = kept = forking = 0;
     fork_generation++;
     indygru_reset_step_scratch();
-    indygru_team *team = indygru_own_team();
+    indygru_team *team = indygru_current_team();
     pthread_setspecific(own_team, NULL);
     if (team)
-        indygru_free((char *)team);
+        indygru_pool_free((char *)team);
 }
 
-int indygru_start_teams(int (*start)(int, indygru_team *), int (*end)(void))
+int indygru_init_threads(int (*start)(int, indygru_team *), int (*end)(void))
 {
-    start_helpers = start;
-    end_helpers = end;
+    start_workers = start;
+    stop_workers = end;
     return pthread_key_create(&own_team, forget_team) || pthread_atfork(before_fork, in_parent, in_child);
 }
 

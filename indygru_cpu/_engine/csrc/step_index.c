@@ -1,7 +1,7 @@
 /* The lines of a run: which (step, row) pairs are valid, and where they lie. */
 #include "indygru_kernels.h"
 
-ptrdiff_t indygru_count_lines(const indygru_run *run)
+ptrdiff_t indygru_count_valid_steps(const indygru_step_range *run)
 {
     if (!run->lengths)
         return run->n_steps * run->n_rows;
@@ -13,10 +13,11 @@ ptrdiff_t indygru_count_lines(const indygru_run *run)
     return lines;
 }
 
-void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row, const void **lines)
+void indygru_gather_row_pointers(const indygru_step_range *run, const char *array, ptrdiff_t step, ptrdiff_t row,
+                                 const void **lines)
 {
     for (ptrdiff_t t = 0; t < run->n_steps; t++)
         for (ptrdiff_t b = 0; b < run->n_rows; b++)
             if (indygru_is_valid(run, t, b))
-                *lines++ = array + indygru_place(run, t, b) * step + b * row;
+                *lines++ = array + indygru_time_index(run, t, b) * step + b * row;
 }

@@ -35,7 +35,7 @@ typedef struct {
     int trial_arm, trial_left;   /* calls that the trial still has */
 } statistics;
 
-static statistics table[INDYGRU_N_JOBS][N_CLASSES][INDYGRU_N_PLACES];
+static statistics table[INDYGRU_N_OPERATIONS][N_CLASSES][INDYGRU_N_SPACINGS];
 static _Thread_local long long last_end;
 static _Thread_local int last_n_threads;
 static long long last_overlap; /* when a call began while another one was at work */
@@ -107,7 +107,7 @@ static int choose_arm(statistics *s, int n_arms, int place)
     if (arm < 0)
         return best;
     put_int(&s->trial_arm, arm);
-    put_int(&s->trial_left, place == INDYGRU_FOLLOWING ? LONG_TRIAL : 1);
+    put_int(&s->trial_left, place == INDYGRU_BACK_TO_BACK ? LONG_TRIAL : 1);
     put(&s->lost, 0);
     return arm;
 }
@@ -115,20 +115,21 @@ static int choose_arm(statistics *s, int n_arms, int place)
 /* Whether calls of several threads have overlapped just now: another one is likely to begin before this one is over. */
 static int calls_overlap(long long now)
 {
-    if (indygru_seats_taken() > 0)
+    if (indygru_active_threads() > 0)
         __atomic_store_n(&last_overlap, now, __ATOMIC_RELAXED);
     return now - __atomic_load_n(&last_overlap, __ATOMIC_RELAXED) <= OVERLAPPING;
 }
 
-indygru_choice indygru_choose_threads(enum indygru_job job, double work, ptrdiff_t n_steps, int most)
+indygru_choice indygru_choose_threads(enum indygru_operation job, double work, ptrdiff_t n_steps, int most)
 {
-    unsigned long long state = indygru_flush_enter(); /* sums of doubles would raise the caller's exception flags */
-    indygru_choice choice = {.job = job, .work_class = class_of(work, n_steps), .work = work, .start = indygru_now()};
-    choice.place = choice.start - last_end <= FOLLOWING_WITHIN ? INDYGRU_FOLLOWING : INDYGRU_ALONE;
+    unsigned long long state = indygru_enter_ftz(); /* sums of doubles would raise the caller's exception flags */
+    indygru_choice choice = {
+        .job = job, .work_class = class_of(work, n_steps), .work = work, .start = indygru_monotonic_ns()};
+    choice.place = choice.start - last_end <= FOLLOWING_WITHIN ? INDYGRU_BACK_TO_BACK : INDYGRU_ISOLATED;
     most -= most > 1 && calls_overlap(choice.start);
     choice.arm = choose_arm(&table[job][choice.work_class][choice.place], arms_of(most), choice.place);
     choice.n_threads = 1 << choice.arm < most ? 1 << choice.arm : most;
-    indygru_flush_leave(state);
+    indygru_restore_fp_state(state);
     return choice;
 }
 
@@ -152,12 +153,12 @@ static void end_trial(statistics *s, int arm, double cost)
     put_int(&s->since, 0);
 }
 
-void indygru_learn(const indygru_choice *choice)
+void indygru_record_cost(const indygru_choice *choice)
 {
-    unsigned long long state = indygru_flush_enter();
+    unsigned long long state = indygru_enter_ftz();
     statistics *s = &table[choice->job][choice->work_class][choice->place];
     int arm = choice->arm, best = best_of(s, INDYGRU_N_ARMS), left = get_int(&s->trial_left);
-    double taken = (double)(indygru_now() - choice->start), cost = taken / choice->work;
+    double taken = (double)(indygru_monotonic_ns() - choice->start), cost = taken / choice->work;
     put_int(&s->threads[arm], choice->n_threads);
     if (left > 0 && arm == get_int(&s->trial_arm) && best >= 0) {
         double usual = get(&s->cost[best]);
@@ -171,20 +172,21 @@ void indygru_learn(const indygru_choice *choice)
         put(&s->budget, get(&s->budget) + MAX_LOSS * taken);
         put_int(&s->since, get_int(&s->since) + 1);
     }
-    indygru_flush_leave(state);
+    indygru_restore_fp_state(state);
 }
 
-void indygru_note_call(int n_threads)
+void indygru_record_call(int n_threads)
 {
     last_n_threads = n_threads;
-    last_end = indygru_now();
+    last_end = indygru_monotonic_ns();
 }
 
-void indygru_forget_call(void) { last_end = indygru_now() - 2 * FOLLOWING_WITHIN; }
+void indygru_reset_last_call(void) { last_end = indygru_monotonic_ns() - 2 * FOLLOWING_WITHIN; }
 
 int indygru_last_n_threads(void) { return last_n_threads; }
 
-double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm, int *n_threads)
+double indygru_get_cost(enum indygru_operation job, int work_class, enum indygru_call_spacing place, int arm,
+                        int *n_threads)
 {
     *n_threads = get_int(&table[job][work_class][place].threads[arm]);
     return get(&table[job][work_class][place].cost[arm]);
@@ -201,10 +203,10 @@ static void forget(statistics *s)
     put_int(&s->trial_left, 0);
 }
 
-void indygru_forget_costs(void)
+void indygru_reset_costs(void)
 {
-    for (int job = 0; job < INDYGRU_N_JOBS; job++)
+    for (int job = 0; job < INDYGRU_N_OPERATIONS; job++)
         for (int size = 0; size < N_CLASSES; size++)
-            for (int place = 0; place < INDYGRU_N_PLACES; place++)
+            for (int place = 0; place < INDYGRU_N_SPACINGS; place++)
                 forget(&table[job][size][place]);
 }
