@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = helpers.ROOT / "indygru_cpu"
 CSRC = sorted((PACKAGE / "_engine" / "csrc").glob("*.[ch]"))
-CYTHON = [path for ending in ("pyx", "pxi", "pxd") for path in sorted(PACKAGE.rglob(f"*.{ending}"))]
+CYTHON = [path for ending in ("pyx", "pxd") for path in sorted(PACKAGE.rglob(f"*.{ending}"))]
 
 
 def name_of(path):
@@ -209,13 +209,51 @@ def code_of(path):
     return re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.S)
 
 
-def test_threads_and_blas_live_in_the_core_alone():
-    users = {path.name for path in CYTHON if re.search(r"\b(prange|[sd]gemm)\b", code_of(path))}
-    included = set(re.findall(r'^include "(.+?)"', (PACKAGE / "_engine" / "_core.pyx").read_text(), re.M))
-    assert "_core.pyx" in users
-    assert users <= {"_core.pyx"} | included
+#: The Cython modules of the core, and those of the core that each may cimport. What is in no list is denied.
+CIMPORTS = {
+    "kernels": set(),
+    "overlap": set(),
+    "runtime": {"kernels"},
+    "plan": {"kernels", "runtime"},
+    "schedule": {"kernels", "plan", "runtime"},
+    "products": {"kernels", "plan", "runtime"},
+    "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
+    "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles"},
+    "capi": {"kernels", "passes", "plan", "runtime", "schedule"},
+    "xla": {"capi", "kernels"},
+    "_core": {"capi", "kernels", "overlap", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
+}
+ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
+
+
+def test_the_core_is_one_extension_of_listed_cython_modules():
     assert [path.name for path in PACKAGE.rglob("*.pyx")] == ["_core.pyx"]
-    assert not re.search(r"\bprange\b", "".join(code_of(PACKAGE / "_engine" / name) for name in included))
+    assert sorted(ENGINE) == sorted(CIMPORTS)
+
+
+def test_nothing_is_included_textually():
+    assert list(PACKAGE.rglob("*.pxi")) == []
+    assert not any(re.search(r"^\s*include\b", code_of(path), re.M) for path in CYTHON)
+
+
+@pytest.mark.parametrize("module", CIMPORTS)
+def test_cython_module_cimports_named_parts_of_listed_modules(module):
+    code = code_of(ENGINE[module])
+    assert set(re.findall(r"from indygru_cpu\._engine\.(\w+) cimport", code)) == CIMPORTS[module]
+    assert not re.search(r"cimport \*", code)
+
+
+def test_cython_modules_form_no_cycle():
+    list(TopologicalSorter(CIMPORTS).static_order())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "users"), [("prange", {"schedule"}), ("[sd]gemm", {"_core", "products", "runtime"})]
+)
+def test_threads_and_blas_are_called_in_one_place(pattern, users):
+    """`_core` sets the addresses that `runtime` holds; `products` calls them."""
+    assert {name for name, path in ENGINE.items() if re.search(rf"\b{pattern}\b", code_of(path))} == users
+    assert not re.search(rf"\b{pattern}\(", code_of(ENGINE["_core"]))
 
 
 def test_tier_files_define_constants_and_include_one_body():

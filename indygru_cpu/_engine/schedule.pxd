@@ -1,4 +1,15 @@
-# Part of _core.pyx: items of work, shared by a team in rounds; between them a call of Python looks around there.
+# Items of work, shared by a team in rounds; between them a call of Python looks around there.
+from cpython.exc cimport PyErr_CheckSignals
+from cython.parallel cimport prange
+from libc.stddef cimport ptrdiff_t
+
+from indygru_cpu._engine.kernels cimport (
+    indygru_acquire_slots, indygru_backoff_sleep, indygru_clamp_to_startable_threads, indygru_current_cpu,
+    indygru_current_team, indygru_is_forked, indygru_leave_cpu, indygru_monotonic_ns, indygru_register_worker,
+    indygru_release_slots,
+)
+from indygru_cpu._engine.plan cimport Plan, ceil_div, scratch_bytes, steps_done
+from indygru_cpu._engine.runtime cimport runtime
 
 cdef extern from * nogil:
     """
@@ -20,26 +31,11 @@ cdef extern from * nogil:
 # One of p.n_items.
 ctypedef void (*job_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil
 
-cdef long long nanoseconds_of_a_round = 50 * 1000 * 1000
+cdef inline void begin_round(Plan *p) noexcept nogil:
+    p.round_end = indygru_monotonic_ns() + runtime.nanoseconds_of_a_round
 
 
-def set_seconds_of_a_round(double seconds):
-    """The former value. For tests: with 0, each thread takes one item or chunk and comes back."""
-    global nanoseconds_of_a_round
-    before, nanoseconds_of_a_round = nanoseconds_of_a_round, <long long> (seconds * 1e9)
-    return before / 1e9
-
-
-def processor():
-    """The one that this thread is on; -1 where that cannot be told. For tests."""
-    return indygru_current_cpu()
-
-
-cdef void begin_round(Plan *p) noexcept nogil:
-    p.round_end = indygru_monotonic_ns() + nanoseconds_of_a_round
-
-
-cdef int look_around(Plan *p) except -1 with gil:
+cdef inline int look_around(Plan *p) except -1 with gil:
     """In Python: signals, such as Ctrl-C, and news for the caller."""
     PyErr_CheckSignals()
     if p.progress is not NULL and steps_done(p) > p.steps_told:
@@ -48,7 +44,7 @@ cdef int look_around(Plan *p) except -1 with gil:
     return 0
 
 
-cdef int pause(Plan *p) except -1 nogil:
+cdef inline int pause(Plan *p) except -1 nogil:
     """Between rounds. A call that did not come from Python never goes there."""
     if p.in_python:
         look_around(p)
@@ -56,11 +52,11 @@ cdef int pause(Plan *p) except -1 nogil:
     return 0
 
 
-cdef bint time_is_up(const Plan *p) noexcept nogil:
+cdef inline bint time_is_up(const Plan *p) noexcept nogil:
     return indygru_monotonic_ns() >= p.round_end
 
 
-cdef ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
+cdef inline ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
     """The first of an item's own tiles that no thread has begun, or -1. No other tile is a better choice, so a call of
     very many tiles need not compare all of them for each claim."""
     cdef ptrdiff_t i, tiles = p.row_tiles * p.unit_tiles, first = ceil_div(item * tiles, p.n_items)
@@ -71,7 +67,7 @@ cdef ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
     return -1
 
 
-cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexcept nogil:
+cdef inline ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexcept nogil:
     """A tile that no thread is at, and the steps that it has behind it; -1: there is none to do.
 
     The one with the fewest, but a thread takes tiles of others only if they are more than a lap behind its own: the
@@ -92,11 +88,11 @@ cdef ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexc
             return found
 
 
-cdef void leave_tile(const Plan *p, ptrdiff_t index, ptrdiff_t steps) noexcept nogil:
+cdef inline void leave_tile(const Plan *p, ptrdiff_t index, ptrdiff_t steps) noexcept nogil:
     put(&p.done[index], steps)
 
 
-cdef void take_items(Plan *p, job_t job, char *scratch, int thread) noexcept nogil:
+cdef inline void take_items(Plan *p, job_t job, char *scratch, int thread) noexcept nogil:
     """One thread's part of a round; thread 0 is the caller. An item that it has begun it finishes; forward's ends in
     time.
 
@@ -116,7 +112,17 @@ cdef void take_items(Plan *p, job_t job, char *scratch, int thread) noexcept nog
         item = take_next(&p.next_item)
 
 
-cdef int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
+cdef inline void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
+    cdef ptrdiff_t bytes = scratch_bytes(p)
+    cdef int i
+    if n_threads == 1:  # not worth the entry into a parallel region
+        take_items(p, job, scratch, 0)
+        return
+    for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
+        take_items(p, job, scratch + i * bytes, i)
+
+
+cdef inline int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
     """Seats for a team. OpenBLAS bears only so many callers: one too many waits, and Ctrl-C ends the waiting."""
     cdef int seats
     if indygru_is_forked():
@@ -129,7 +135,7 @@ cdef int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
     return indygru_clamp_to_startable_threads(seats) if seats > 1 else seats
 
 
-cdef int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas) except -1 nogil:
+cdef inline int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas) except -1 nogil:
     """Every item, whichever thread takes it."""
     cdef int team
     p.next_item, p.n_items = 0, n_items

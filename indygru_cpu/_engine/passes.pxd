@@ -1,29 +1,88 @@
-# Part of _core.pyx: forward and backward from their scratch to their end, for callers in Python and in C alike.
-from cpython.buffer cimport PyBuffer_FillInfo
+# Forward and backward from their scratch to their end, for callers in Python and in C alike.
+cimport cython
+from libc.stddef cimport ptrdiff_t
+from libc.string cimport memset
+
+from indygru_cpu._engine.kernels cimport (
+    INDYGRU_OP_BACKWARD, INDYGRU_OP_FORWARD, indygru_choice, indygru_choose_threads, indygru_enter_ftz,
+    indygru_pool_allocate, indygru_pool_release, indygru_record_call, indygru_record_cost, indygru_restore_fp_state,
+    operation_t,
+)
+from indygru_cpu._engine.plan cimport (
+    AS_THEY_LIE, BLAS, LONG_WORK, SHARED_TILES, UNIT_WORK, Lines, Plan, Tile, aligned, ceil_div, cell, count_lines,
+    in_place, lines_before, measure_scratch, place_tile, release_rows, run_of, scratch_bytes, steps_done,
+    work_of_a_step,
+)
+from indygru_cpu._engine.products cimport (
+    copy_lines, count_slices, dkernel_grid, dx_grid, multiply, store_dx, transpose_panel, transposed_bytes,
+)
+from indygru_cpu._engine.runtime cimport has_blas_room
+from indygru_cpu._engine.schedule cimport go_through
+from indygru_cpu._engine.tiles cimport backward_tile, forward_laps, forward_tile, pack_weights
+from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY
+
+ctypedef cython.floating real
+
+cdef enum:
+    BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
+    BACKWARD_LINES = 256 * 1024  # at most of one chunk of backward, however narrow: nothing interrupts a tile
+    BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
 
 
-cdef class Room:
-    """Bytes for a tape: a buffer whose memory the next tape may get, when nobody refers to this one any more."""
-    cdef char *start
-    cdef Py_ssize_t size
-    cdef bint is_kept  # by the pool, for the next one
-
-    def __cinit__(self, Py_ssize_t size, bint is_kept=True):
-        self.start, self.size, self.is_kept = found(indygru_pool_allocate(size), size), size, is_kept
-
-    def __dealloc__(self):
-        if self.start is NULL:
-            return
-        if self.is_kept:
-            indygru_pool_release(self.start)
-        else:
-            indygru_pool_free(self.start)
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.start, self.size, False, flags)
+cdef inline void pack_tile(const Plan *p, ptrdiff_t column, char *scratch) noexcept nogil:
+    """One unit tile's weights, for all row tiles."""
+    cdef Tile tile = place_tile(p, 0, column, scratch)
+    pack_weights(p, &tile, p.packed + column * p.weights_bytes)
 
 
-cdef char *begin_forward(Plan *p, int n_threads) noexcept nogil:
+cdef inline void forward_alone(const Plan *p, char *scratch) noexcept nogil:
+    """All tiles, by the thread that calls."""
+    cdef ptrdiff_t i
+    for i in range(p.row_tiles * p.unit_tiles):
+        forward_tile(p, i, scratch)
+
+
+cdef inline void backward_item(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """A tile, and with the first of its rows their inputs."""
+    backward_tile(p, index, scratch)
+    if not p.x_lies and index < p.row_tiles:
+        copy_lines(p, True, &p.x, p.x_lines, index, scratch)
+
+
+cdef inline void begin_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
+    """Sets backward's current chunk: steps, lines, and whether its inputs and their gradients lie as matrices."""
+    cdef ptrdiff_t i, row
+    p.now = run_of(p, 0, p.n_batch)
+    p.now.first_step, p.now.n_steps, p.now_lines = first, steps, p.n_batch * steps
+    if p.lengths is not NULL:
+        p.now_lines = 0
+        for i in range(p.row_tiles):
+            p.chunk_lines[i], row = p.now_lines, i * p.tile_rows
+            p.now_lines += count_lines(p, row, min(p.tile_rows, p.n_batch - row), first, steps)
+        p.chunk_lines[p.row_tiles] = p.now_lines
+    p.now_x.data, p.now_dx.data = cell(&p.x, first, 0, 0), cell(&p.dx, first, 0, 0)
+    p.x_lies = p.row_tiles == 1 and in_place(p, &p.x, &p.now, p.now_lines, &p.now_x)
+    p.dx_lies = p.row_tiles == 1 and in_place(p, &p.dx, &p.now, p.now_lines, &p.now_dx)
+    if not p.x_lies:
+        p.now_x = Lines(p.x_lines, p.n_inputs)
+    if not p.dx_lies:
+        p.now_dx = Lines(p.dx_lines, p.n_inputs)
+
+
+cdef inline int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) except -1 nogil:
+    """Tiles, then the two products over their gradients."""
+    begin_chunk(p, first, steps)
+    go_through(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, p.tape is NULL and p.engine == BLAS)
+    if p.now_lines == 0 or p.n_inputs == 0 or p.n_units == 0:
+        return 0
+    for p.now_slice in range(count_slices(p)):
+        go_through(p, multiply, dkernel_grid(p).n + dx_grid(p).n, n_threads, scratch, True)
+    if not p.dx_lies:
+        go_through(p, store_dx, p.row_tiles, n_threads, scratch, False)
+    return 0
+
+
+cdef inline char *begin_forward(Plan *p, int n_threads) noexcept nogil:
     """Scratch, also for weights packed once for all tiles, if that pays; NULL: no memory."""
     measure_scratch(p)
     cdef ptrdiff_t tiles = p.row_tiles * p.unit_tiles, own = n_threads * scratch_bytes(p)
@@ -43,7 +102,7 @@ cdef char *begin_forward(Plan *p, int n_threads) noexcept nogil:
     return scratch
 
 
-cdef int forward_tiles(Plan *p, int n_threads, char *scratch) except -1 nogil:
+cdef inline int forward_tiles(Plan *p, int n_threads, char *scratch) except -1 nogil:
     if p.packed is not NULL:
         go_through(p, pack_tile, p.unit_tiles, n_threads, scratch, False)
     while steps_done(p) < p.n_steps:
@@ -51,7 +110,7 @@ cdef int forward_tiles(Plan *p, int n_threads, char *scratch) except -1 nogil:
     return 0
 
 
-cdef ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) noexcept nogil:
+cdef inline ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) noexcept nogil:
     """Cuts the steps into chunks of at most `most_lines` lines, but of at least one step; ends (T + 1) OUT. Sets the
     largest number of steps and of lines of a chunk. Returns the number of chunks.
 
@@ -73,7 +132,7 @@ cdef ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) noexcep
     return chunks + 1
 
 
-cdef int lay_chunks(Plan *p) noexcept nogil:
+cdef inline int lay_chunks(Plan *p) noexcept nogil:
     """Lays out the chunks of steps that backward takes at once. Returns a status of indygru_call.h."""
     cdef ptrdiff_t n_lines = lines_before(p, p.row_tiles)
     cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
@@ -92,14 +151,14 @@ cdef int lay_chunks(Plan *p) noexcept nogil:
     return INDYGRU_DONE
 
 
-cdef ptrdiff_t chunk_end(const Plan *p, ptrdiff_t chunk) noexcept nogil:
+cdef inline ptrdiff_t chunk_end(const Plan *p, ptrdiff_t chunk) noexcept nogil:
     """The first step after a chunk; 0 for chunk -1."""
     if chunk < 0:
         return 0
     return min((chunk + 1) * p.span, p.n_steps) if p.chunk_ends is NULL else p.chunk_ends[chunk]
 
 
-cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
+cdef inline char *begin_backward(Plan *p, int n_threads) noexcept nogil:
     """Lays out the chunks and allocates scratch for one of them, with zeroed sums. NULL: there is no memory."""
     if lay_chunks(p) != INDYGRU_DONE:
         return NULL
@@ -123,7 +182,7 @@ cdef char *begin_backward(Plan *p, int n_threads) noexcept nogil:
     return scratch
 
 
-cdef void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
+cdef inline void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
     """The row tiles' sums, tile by tile, rounded as they are."""
     cdef ptrdiff_t i, j, columns = 3 * p.n_units
     cdef unsigned long long state = indygru_enter_ftz()
@@ -134,7 +193,7 @@ cdef void add_sums(const Plan *p, real *du, real *db) noexcept nogil:
     indygru_restore_fp_state(state)
 
 
-cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
+cdef inline int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
     cdef ptrdiff_t i, first
     if p.transposed is not NULL:
         go_through(p, transpose_panel, ceil_div(p.n_inputs, p.ops.panel), n_threads, scratch, False)
@@ -148,7 +207,7 @@ cdef int backward_chunks(Plan *p, int n_threads, char *scratch) except -1 nogil:
     return 0
 
 
-cdef void end_call(Plan *p, char *scratch) noexcept nogil:
+cdef inline void end_call(Plan *p, char *scratch) noexcept nogil:
     """Releases all memory of a plan; scratch may be NULL."""
     if scratch is not NULL:
         indygru_pool_release(scratch)
@@ -164,16 +223,21 @@ cdef struct Pass:
     char *(*begin)(Plan *, int) noexcept nogil
     int (*go)(Plan *, int, char *) except -1 nogil
 
-cdef Pass FORWARD = Pass(INDYGRU_OP_FORWARD, 1, begin_forward, forward_tiles)
-cdef Pass BACKWARD = Pass(INDYGRU_OP_BACKWARD, 3, begin_backward, backward_chunks)
+
+cdef inline Pass forward_pass() noexcept nogil:
+    return Pass(INDYGRU_OP_FORWARD, 1, begin_forward, forward_tiles)
 
 
-cdef double work_of_call(const Plan *p, Pass way) noexcept nogil:
+cdef inline Pass backward_pass() noexcept nogil:
+    return Pass(INDYGRU_OP_BACKWARD, 3, begin_backward, backward_chunks)
+
+
+cdef inline double work_of_call(const Plan *p, Pass way) noexcept nogil:
     """Multiply-adds of the call, as by work_of in _call.py."""
     return 3.0 * way.times_forward * lines_before(p, p.row_tiles) * p.n_units * (p.group_inputs + UNIT_WORK)
 
 
-cdef int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:
+cdef inline int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:
     """Returns the number of threads. choice OUT: its n_threads is 0 if the number was not chosen."""
     choice.n_threads = 0
     if way.kind == INDYGRU_OP_FORWARD and is_chosen:
@@ -184,32 +248,16 @@ cdef int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indy
     return n_threads
 
 
-cdef bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
+cdef inline bint lacks_blas_room(const Plan *p, int n_threads) noexcept nogil:
     """Backward's products always go through BLAS."""
     cdef bint through_blas = p.engine == BLAS or p.span > 0
     return through_blas and not has_blas_room(n_threads, <size_t> n_threads * BLAS_BUFFER)
 
 
-cdef void learn(const indygru_choice *choice, int n_threads) noexcept nogil:
+cdef inline void learn(const indygru_choice *choice, int n_threads) noexcept nogil:
     """Records the cost of a call that has completed, if its number of threads was chosen, and the number itself."""
     if choice.n_threads:
         indygru_record_cost(choice)
     indygru_record_call(n_threads)
 
 
-cdef int run_in_python(Plan *p, Pass way, int n_threads, bint is_chosen) except -1:
-    cdef char *scratch = NULL
-    cdef indygru_choice choice
-    n_threads = begin_call(p, way, n_threads, is_chosen, &choice)
-    try:
-        scratch = found(way.begin(p, n_threads), p.scratch_size)
-        if lacks_blas_room(p, n_threads):
-            raise MemoryError(f"indygru_cpu: no memory for {<size_t> n_threads * BLAS_BUFFER} bytes of BLAS buffers")
-        begin_round(p)
-        with nogil:
-            way.go(p, n_threads, scratch)
-        look_around(p)
-        learn(&choice, p.n_granted)
-    finally:
-        end_call(p, scratch)
-    return 0

@@ -1,10 +1,19 @@
-# Part of _core.pyx: the functions of _capi.pxi as handlers of XLA's foreign function interface, for indygru_cpu.jax.
+# The functions of capi.pxd as handlers of XLA's foreign function interface, for indygru_cpu.jax.
 #
 # XLA promises a stable binary interface within a major version (xla/ffi/api/c_api.h, which jaxlib ships). These are the
 # leading fields, by the same names, of the few structs that a handler reads.
-from cpython.pycapsule cimport PyCapsule_New
+from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from indygru_cpu._engine.capi cimport backward_call, forward_call
+from indygru_cpu._engine.kernels cimport INDYGRU_MAX_ACTIVE_THREADS, indygru_active_threads
+from indygru_cpu.c_api cimport (
+    INDYGRU_BAD_ACTIVATION, INDYGRU_BAD_GROUPS, INDYGRU_BAD_THREADS, INDYGRU_DONE, INDYGRU_NO_MEMORY,
+    INDYGRU_N_ACTIVATIONS, indygru_call, indygru_message, indygru_new_call,
+)
 
 cdef enum:
     XLA_MAJOR = 0
@@ -98,12 +107,12 @@ cdef enum:
     MESSAGE_BYTES = 400
 
 
-cdef void *fail(const XlaCallFrame *frame, const char *message) noexcept nogil:
+cdef inline void *fail(const XlaCallFrame *frame, const char *message) noexcept nogil:
     cdef XlaErrorArgs error = XlaErrorArgs(sizeof(XlaErrorArgs), NULL, message, XLA_INVALID_ARGUMENT)
     return frame.api.create_error(&error)
 
 
-cdef void *tell_version(const XlaCallFrame *frame) noexcept nogil:
+cdef inline void *tell_version(const XlaCallFrame *frame) noexcept nogil:
     """A minor version only adds fields behind those that are read here, so any will do. The first ones ask before there
     is an api."""
     cdef XlaMetadata *metadata = (<XlaMetadataExtension *> frame.extension_start).metadata
@@ -122,11 +131,11 @@ cdef struct Expected:
     int64_t dims[MAX_AXES]
 
 
-cdef const int64_t *options_of(const XlaCallFrame *frame) noexcept nogil:
+cdef inline const int64_t *options_of(const XlaCallFrame *frame) noexcept nogil:
     return <const int64_t *> frame.attributes.attributes[0].data
 
 
-cdef Expected expect(const char *name, int dtype, ptrdiff_t rank, int64_t a, int64_t b, int64_t c,
+cdef inline Expected expect(const char *name, int dtype, ptrdiff_t rank, int64_t a, int64_t b, int64_t c,
                      int64_t d) noexcept nogil:
     cdef Expected expected
     expected.name, expected.dtype, expected.rank = name, dtype, rank
@@ -134,7 +143,7 @@ cdef Expected expect(const char *name, int dtype, ptrdiff_t rank, int64_t a, int
     return expected
 
 
-cdef const char *name_of(int dtype) noexcept nogil:
+cdef inline const char *name_of(int dtype) noexcept nogil:
     if dtype == XLA_F32:
         return "float32"
     if dtype == XLA_F64:
@@ -142,7 +151,7 @@ cdef const char *name_of(int dtype) noexcept nogil:
     return "int32" if dtype == XLA_S32 else "another dtype"
 
 
-cdef ptrdiff_t write_shape(char *text, ptrdiff_t room, int dtype, const int64_t *dims, ptrdiff_t rank) noexcept nogil:
+cdef inline ptrdiff_t write_shape(char *text, ptrdiff_t room, int dtype, const int64_t *dims, ptrdiff_t rank) noexcept nogil:
     """Returns the bytes written, less than `room`."""
     cdef ptrdiff_t axis, size = min(room - 1, snprintf(text, room, "%s (", name_of(dtype)))
     for axis in range(rank):
@@ -152,7 +161,7 @@ cdef ptrdiff_t write_shape(char *text, ptrdiff_t room, int dtype, const int64_t 
     return min(room - 1, size + snprintf(text + size, room - size, ")"))
 
 
-cdef void *fail_on(const XlaCallFrame *frame, const Expected *expected, const XlaBuffer *buffer,
+cdef inline void *fail_on(const XlaCallFrame *frame, const Expected *expected, const XlaBuffer *buffer,
                    ptrdiff_t n_axes) noexcept nogil:
     """An error that names the buffer, what was expected, and what was passed."""
     cdef char text[MESSAGE_BYTES]
@@ -164,7 +173,7 @@ cdef void *fail_on(const XlaCallFrame *frame, const Expected *expected, const Xl
     return fail(frame, text)
 
 
-cdef bint fits(const Expected *expected, const XlaBuffer *buffer, const XlaBuffer *like, ptrdiff_t n_axes,
+cdef inline bint fits(const Expected *expected, const XlaBuffer *buffer, const XlaBuffer *like, ptrdiff_t n_axes,
                bint is_result) noexcept nogil:
     """Whether a buffer has the axes of vmap and then the expected ones. An operand's axes of vmap may have length 1."""
     cdef ptrdiff_t axis
@@ -179,7 +188,7 @@ cdef bint fits(const Expected *expected, const XlaBuffer *buffer, const XlaBuffe
     return True
 
 
-cdef void *check_frame(const XlaCallFrame *frame, bint is_backward) noexcept nogil:
+cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexcept nogil:
     """NULL if all operands and results fit one configuration and the options array is valid; otherwise an error.
 
     Programs can call a handler with any buffers, through jax.ffi.ffi_call.
@@ -256,7 +265,7 @@ cdef struct Member:
     ptrdiff_t itemsize
 
 
-cdef void *data_of(const Member *member, const XlaBuffer *buffer, ptrdiff_t itemsize) noexcept nogil:
+cdef inline void *data_of(const Member *member, const XlaBuffer *buffer, ptrdiff_t itemsize) noexcept nogil:
     """Where the member's part of a buffer lies."""
     cdef ptrdiff_t axis, index = member.index, place = 0, size = 1
     for axis in range(member.n_axes - 1, -1, -1):
@@ -269,14 +278,14 @@ cdef void *data_of(const Member *member, const XlaBuffer *buffer, ptrdiff_t item
     return <char *> buffer.data + place * itemsize
 
 
-cdef ptrdiff_t member_bytes(const Member *member, const XlaBuffer *buffer) noexcept nogil:
+cdef inline ptrdiff_t member_bytes(const Member *member, const XlaBuffer *buffer) noexcept nogil:
     cdef ptrdiff_t axis, size = member.itemsize
     for axis in range(member.n_axes, buffer.rank):
         size *= buffer.dims[axis]
     return size
 
 
-cdef Member members_of(const XlaCallFrame *frame) noexcept nogil:
+cdef inline Member members_of(const XlaCallFrame *frame) noexcept nogil:
     cdef const XlaBuffer *x = frame.operands.buffers[AT_X]
     cdef Member member = Member(frame.results.buffers[0], x.rank - 3, 0, 1,
                                 sizeof(double) if x.dtype == XLA_F64 else sizeof(float))
@@ -286,15 +295,15 @@ cdef Member members_of(const XlaCallFrame *frame) noexcept nogil:
     return member
 
 
-cdef void *operand(const XlaCallFrame *frame, const Member *member, int place) noexcept nogil:
+cdef inline void *operand(const XlaCallFrame *frame, const Member *member, int place) noexcept nogil:
     return data_of(member, frame.operands.buffers[place], member.itemsize)
 
 
-cdef void *result(const XlaCallFrame *frame, const Member *member, int place) noexcept nogil:
+cdef inline void *result(const XlaCallFrame *frame, const Member *member, int place) noexcept nogil:
     return data_of(member, frame.results.buffers[place], member.itemsize)
 
 
-cdef indygru_call call_of(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
+cdef inline indygru_call call_of(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
     """What forward and backward share; lengths (B) is room for those of this member."""
     cdef indygru_call call = indygru_new_call(member.itemsize == sizeof(double))
     cdef const int64_t *sizes = frame.operands.buffers[AT_X].dims + member.n_axes
@@ -319,7 +328,7 @@ cdef indygru_call call_of(const XlaCallFrame *frame, const Member *member, ptrdi
     return call
 
 
-cdef int forward_member(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
+cdef inline int forward_member(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
     """Results: y, h_n and, if it is wanted, the tape."""
     cdef indygru_call call = call_of(frame, member, lengths)
     call.y, call.h = result(frame, member, 0), result(frame, member, 1)
@@ -329,7 +338,7 @@ cdef int forward_member(const XlaCallFrame *frame, const Member *member, ptrdiff
     return forward_call(&call, options_of(frame)[OF_DEFAULT_THREADS] != 0)
 
 
-cdef int backward_member(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
+cdef inline int backward_member(const XlaCallFrame *frame, const Member *member, ptrdiff_t *lengths) noexcept nogil:
     """Results: the gradients of the first five operands."""
     cdef indygru_call call = call_of(frame, member, lengths)
     cdef ptrdiff_t i
@@ -349,7 +358,7 @@ cdef int backward_member(const XlaCallFrame *frame, const Member *member, ptrdif
 ctypedef int (*member_t)(const XlaCallFrame *, const Member *, ptrdiff_t *) noexcept nogil
 
 
-cdef void *run_members(const XlaCallFrame *frame, bint is_backward, member_t run) noexcept nogil:
+cdef inline void *run_members(const XlaCallFrame *frame, bint is_backward, member_t run) noexcept nogil:
     """An error of XLA, or NULL."""
     if frame.extension_start is not NULL and frame.extension_start.type == XLA_METADATA:
         return tell_version(frame)
@@ -371,15 +380,9 @@ cdef void *run_members(const XlaCallFrame *frame, bint is_backward, member_t run
     return NULL if status == INDYGRU_DONE else fail(frame, indygru_message(status))
 
 
-cdef void *xla_forward(XlaCallFrame *frame) noexcept nogil:
+cdef inline void *xla_forward(XlaCallFrame *frame) noexcept nogil:
     return run_members(frame, False, forward_member)
 
 
-cdef void *xla_backward(XlaCallFrame *frame) noexcept nogil:
+cdef inline void *xla_backward(XlaCallFrame *frame) noexcept nogil:
     return run_members(frame, True, backward_member)
-
-
-def xla_handlers():
-    """Capsules of the two handlers, by name."""
-    return {"indygru_forward": PyCapsule_New(<void *> xla_forward, NULL, NULL),
-            "indygru_backward": PyCapsule_New(<void *> xla_backward, NULL, NULL)}

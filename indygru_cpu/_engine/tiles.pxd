@@ -1,18 +1,21 @@
-# Part of _core.pyx: one tile, forward and backward, on the thread that calls.
+# One tile, forward and backward, on the thread that calls.
+from libc.stddef cimport ptrdiff_t
+from libc.string cimport memcpy, memset
 
-cdef void gemm(const Plan *p, transpose_t trans_a, transpose_t trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
-               Lines a, Lines b, double beta, Lines c) noexcept nogil:
-    if get_blas_threads is not NULL and get_blas_threads() != 1:
-        set_blas_threads(1)  # threadpoolctl sets it in every OpenBLAS that it finds; more threads, other bits
-    if p.itemsize == sizeof(float):
-        sgemm(CblasRowMajor, trans_a, trans_b, <int> m, <int> n, <int> k, 1, <float *> a.data, <int> a.row,
-              <float *> b.data, <int> b.row, <float> beta, <float *> c.data, <int> c.row)
-    else:
-        dgemm(CblasRowMajor, trans_a, trans_b, <int> m, <int> n, <int> k, 1, <double *> a.data, <int> a.row,
-              <double *> b.data, <int> b.row, beta, <double *> c.data, <int> c.row)
+from indygru_cpu._engine.kernels cimport (
+    indygru_count_valid_steps, indygru_enter_ftz, indygru_gather_row_pointers, indygru_is_valid, indygru_packing,
+    indygru_projection, indygru_restore_fp_state, indygru_step_range, indygru_tile, indygru_time_index,
+)
+from indygru_cpu._engine.plan cimport (
+    AS_THEY_LIE, BLAS, PANELS, Array, Lines, Plan, Tile, cell, chunk_lines_before, in_place, longest_row, nth_tile,
+    state_before, tape_of, unwanted_y,
+)
+from indygru_cpu._engine.products cimport gemm
+from indygru_cpu._engine.runtime cimport CblasNoTrans
+from indygru_cpu._engine.schedule cimport claim_tile, leave_tile, time_is_up
 
 
-cdef Lines take_matrix(const Plan *p, const Tile *tile, ptrdiff_t lines) noexcept nogil:
+cdef inline Lines take_matrix(const Plan *p, const Tile *tile, ptrdiff_t lines) noexcept nogil:
     """The inputs of the tile's run as a matrix: where they lie, or gathered."""
     cdef ptrdiff_t i, width = p.group_inputs * p.itemsize
     cdef Lines found
@@ -24,18 +27,18 @@ cdef Lines take_matrix(const Plan *p, const Tile *tile, ptrdiff_t lines) noexcep
     return found
 
 
-cdef ptrdiff_t packed_width(const Plan *p, const Tile *tile) noexcept nogil:
+cdef inline ptrdiff_t packed_width(const Plan *p, const Tile *tile) noexcept nogil:
     return p.ops.panel if p.engine == PANELS else 3 * tile.job.n_units
 
 
-cdef void pack_weights(const Plan *p, const Tile *tile, char *packed) noexcept nogil:
+cdef inline void pack_weights(const Plan *p, const Tile *tile, char *packed) noexcept nogil:
     """A tile's columns of the kernel, in the form that the engine reads."""
     cdef indygru_packing job = indygru_packing(p.group_inputs, tile.job.n_units, p.kernel.data + tile.unit * p.itemsize,
                                                p.kernel.row, p.n_units, packed_width(p, tile), packed)
     p.ops.pack(&job)
 
 
-cdef Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
+cdef inline Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
     if p.engine == AS_THEY_LIE or (p.engine == BLAS and tile.job.n_units == p.n_units):
         return Lines(p.kernel.data + tile.unit * p.itemsize, p.kernel.row)
     if p.packed is not NULL:
@@ -44,7 +47,7 @@ cdef Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
     return Lines(tile.weights, packed_width(p, tile))
 
 
-cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil:
+cdef inline void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil:
     """Inputs of the tile's run times its columns of the kernel."""
     cdef indygru_projection job
     cdef ptrdiff_t lines = indygru_count_valid_steps(&tile.job.steps), units = tile.job.n_units, plane
@@ -66,7 +69,7 @@ cdef void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil
         p.ops.project(&job)
 
 
-cdef void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff_t end) noexcept nogil:
+cdef inline void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff_t end) noexcept nogil:
     """y where no step of a row lies, from one step to another."""
     cdef ptrdiff_t row, step, place, width = tile.job.n_units * p.itemsize
     for row in range(tile.job.steps.n_rows):
@@ -76,7 +79,7 @@ cdef void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff
                 memset(cell(&p.y, step, tile.row + row, tile.unit * p.itemsize), 0, width)
 
 
-cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint back) noexcept nogil:
+cdef inline void move_state(const Plan *p, const Tile *tile, const Array *state, bint back) noexcept nogil:
     """The tile's part of a state (rows, units) into tile.state, or back. Neighbours' parts share cache lines in the
     array, and a step that has to wait for the other thread's line takes half as long again."""
     cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
@@ -88,7 +91,7 @@ cdef void move_state(const Plan *p, const Tile *tile, const Array *state, bint b
         here += width
 
 
-cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
+cdef inline void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
                     const Array *y) noexcept nogil:
     """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT, or NULL."""
     cdef Tile tile = whole[0]
@@ -115,7 +118,7 @@ cdef void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t
         first += steps
 
 
-cdef ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first, ptrdiff_t last,
+cdef inline ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first, ptrdiff_t last,
                              char *scratch) noexcept nogil:
     """Some steps of one tile; h (rows, units) IN/OUT. The steps that it has behind it then."""
     cdef Tile tile = nth_tile(p, index, scratch)
@@ -130,12 +133,12 @@ cdef ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first, pt
     return last if last < end else p.n_steps
 
 
-cdef void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef inline void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """One tile, all steps."""
     forward_steps(p, index, 0, p.n_steps, scratch)
 
 
-cdef void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
+cdef inline void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
     """A thread's part of a round, lap by lap. All tiles end together, even if a thread starts late or rests."""
     cdef ptrdiff_t index, first
     while True:
@@ -147,7 +150,7 @@ cdef void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept no
             return
 
 
-cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
+cdef inline void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     """Gates of the tile's run from inputs and states: the forward pass again, its y thrown away."""
     cdef indygru_step_range *run = &tile.job.steps
     cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
@@ -157,7 +160,7 @@ cdef void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
     run_steps(p, tile, run.first_step, run.first_step + run.n_steps, tile.gates, NULL)
 
 
-cdef void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef inline void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """One tile over one chunk: gradients of its gates, of its state before the chunk, of its part of u and b."""
     cdef Tile tile = nth_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job

@@ -1,7 +1,22 @@
-# Part of _core.pyx: how a call is laid out in tiles, chunks and scratch, before any arithmetic.
+# How a call is laid out in tiles, chunks and scratch, before any arithmetic.
+from cpython.ref cimport PyObject
+from libc.limits cimport INT_MAX
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport PTRDIFF_MAX
+from libc.string cimport memcpy
+
+from indygru_cpu._engine.kernels cimport (
+    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_MAX_TILE_UNITS, activation_t, indygru_count_valid_steps,
+    indygru_ops, indygru_pool_allocate, indygru_pool_release, indygru_step_range, indygru_team, indygru_tile,
+    indygru_time_index,
+)
+from indygru_cpu._engine.runtime cimport runtime
+from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
 
 # Measured on Zen 3 (docs/speed.md has the figures).
 cdef enum:
+    BLOCK_ROWS = 6            # of the micro-kernel; fewer take nearly as long
+    STEP_ROWS = 2 * BLOCK_ROWS
     TILES_WANTED = 16         # enough for balance
     SHARED_TILES = 4          # of the same units, from which on their weights are packed once for all of them
     MOST_TILE_ROWS = 96       # more would push a step's gates out of L2
@@ -18,23 +33,6 @@ cdef enum:
     UNIT_WORK = 30            # of gates and candidate, in inputs' worth of multiply-adds
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
-
-
-# Of one chunk's projection: half of L2, where it lies until the recurrence has consumed it.
-cdef ptrdiff_t chunk_bytes = min(MOST_CHUNK_BYTES, max(LEAST_CHUNK_BYTES,
-                                                       (indygru_l2_bytes() or USUAL_L2_BYTES) // 2))
-
-
-def l2_bytes():
-    """Of one core; 0 where the system does not tell."""
-    return indygru_l2_bytes()
-
-
-def set_chunk_bytes(ptrdiff_t size):
-    """The former value. For tests: results never depend on it, but for those of BLAS in their last bits."""
-    global chunk_bytes
-    before, chunk_bytes = chunk_bytes, size
-    return before
 
 
 # One array (steps, rows, width), contiguous along width. Strides in bytes.
@@ -123,7 +121,7 @@ cdef inline ptrdiff_t aligned(ptrdiff_t size) noexcept nogil:
     return ceil_div(size, 64) * 64
 
 
-cdef void lay_grid(Plan *p) noexcept nogil:
+cdef inline void lay_grid(Plan *p) noexcept nogil:
     """Tiles. Of shapes alone, never of threads: so results have the same bits on any number of them."""
     cdef ptrdiff_t wanted_rows
     p.tile_units = INDYGRU_MAX_TILE_UNITS
@@ -137,7 +135,7 @@ cdef void lay_grid(Plan *p) noexcept nogil:
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
-cdef void lay_step_grid(Plan *p, int n_threads) noexcept nogil:
+cdef inline void lay_step_grid(Plan *p, int n_threads) noexcept nogil:
     """Tiles of a single step: as few as may be, unless threads share them."""
     lay_grid(p)
     p.tile_rows = min(MOST_TILE_ROWS, ceil_div(p.tile_rows, BLOCK_ROWS) * BLOCK_ROWS)
@@ -150,7 +148,7 @@ cdef void lay_step_grid(Plan *p, int n_threads) noexcept nogil:
         p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
-cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
+cdef inline void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     """What multiplies the inputs by the kernel, and how many steps at once."""
     cdef ptrdiff_t lines = p.n_steps * p.tile_rows
     if lines < LEAST_LINES_PACKED:
@@ -159,13 +157,14 @@ cdef void choose_engine(Plan *p, bint reproducible) noexcept nogil:
         p.engine = PANELS
     else:
         p.engine = BLAS
-    cdef ptrdiff_t bytes = chunk_bytes * 3 // 2 if p.engine == BLAS else chunk_bytes  # BLAS wants more rows at once
+    cdef ptrdiff_t bytes = runtime.chunk_bytes * 3 // 2 if p.engine == BLAS else runtime.chunk_bytes  # BLAS wants more rows at once
     p.chunk = bytes // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
     p.chunk = min(p.chunk, CHUNK_WORK // max(1, 3 * p.tile_units * p.tile_rows * p.group_inputs))
     p.chunk = max(1, p.chunk)
 
 
-cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *row_offsets, ptrdiff_t extent) noexcept nogil:
+cdef inline int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *row_offsets,
+                          ptrdiff_t extent) noexcept nogil:
     """Copies lengths (B) and row_offsets (B), either may be NULL, and counts lines; `extent` is the number of steps
     that the arrays have. Returns a status of indygru_call.h.
 
@@ -195,27 +194,27 @@ cdef int copy_rows(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *row_offse
     return INDYGRU_DONE
 
 
-cdef void release_rows(Plan *p) noexcept nogil:
+cdef inline void release_rows(Plan *p) noexcept nogil:
     if p.rows is not NULL:
         indygru_pool_release(p.rows)
         p.rows = NULL
 
 
-cdef ptrdiff_t lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
+cdef inline ptrdiff_t lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
     """Lines of all rows before a row tile. For row_tile == row_tiles these are the lines of all rows."""
     if p.lengths is NULL:
         return min(row_tile * p.tile_rows, p.n_batch) * p.n_steps
     return p.tile_lines[row_tile]
 
 
-cdef ptrdiff_t chunk_lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
+cdef inline ptrdiff_t chunk_lines_before(const Plan *p, ptrdiff_t row_tile) noexcept nogil:
     """The same within backward's chunk."""
     if p.lengths is NULL:
         return min(row_tile * p.tile_rows, p.n_batch) * p.now.n_steps
     return p.chunk_lines[row_tile]
 
 
-cdef indygru_step_range run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
+cdef inline indygru_step_range run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) noexcept nogil:
     cdef indygru_step_range run
     run.first_step, run.n_steps, run.n_rows = 0, p.n_steps, n_rows
     run.lengths = run.row_offsets = NULL
@@ -226,7 +225,7 @@ cdef indygru_step_range run_of(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows) n
     return run
 
 
-cdef ptrdiff_t longest_row(const Plan *p, const indygru_step_range *run) noexcept nogil:
+cdef inline ptrdiff_t longest_row(const Plan *p, const indygru_step_range *run) noexcept nogil:
     cdef ptrdiff_t row, steps = 0
     if run.lengths is NULL:
         return p.n_steps
@@ -235,12 +234,12 @@ cdef ptrdiff_t longest_row(const Plan *p, const indygru_step_range *run) noexcep
     return steps
 
 
-cdef double work_of_a_step(const Plan *p) noexcept nogil:
+cdef inline double work_of_a_step(const Plan *p) noexcept nogil:
     """Multiply-adds. A double, because the product of large sizes may be larger than any integer."""
     return 3.0 * p.n_batch * p.n_units * (p.group_inputs + UNIT_WORK)
 
 
-cdef ptrdiff_t steps_done(const Plan *p) noexcept nogil:
+cdef inline ptrdiff_t steps_done(const Plan *p) noexcept nogil:
     """By the tiles on average."""
     cdef ptrdiff_t i, steps = 0, tiles = p.row_tiles * p.unit_tiles
     for i in range(tiles):
@@ -248,7 +247,7 @@ cdef ptrdiff_t steps_done(const Plan *p) noexcept nogil:
     return steps // tiles if tiles else p.n_steps
 
 
-cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
+cdef inline ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t first,
                            ptrdiff_t steps) noexcept nogil:
     """Lines of some rows and steps. Its time grows with the rows, so callers pass the rows of one tile."""
     cdef indygru_step_range run = run_of(p, row, n_rows)
@@ -256,7 +255,7 @@ cdef ptrdiff_t count_lines(const Plan *p, ptrdiff_t row, ptrdiff_t n_rows, ptrdi
     return indygru_count_valid_steps(&run)
 
 
-cdef void measure_scratch(Plan *p) noexcept nogil:
+cdef inline void measure_scratch(Plan *p) noexcept nogil:
     cdef ptrdiff_t all_lines = lines_before(p, p.row_tiles), columns = 3 * p.tile_units
     cdef ptrdiff_t lines = min(min(p.chunk, p.n_steps) * p.tile_rows, all_lines)
     cdef ptrdiff_t spanned = min(p.span * p.tile_rows, p.span_lines)
@@ -271,11 +270,11 @@ cdef void measure_scratch(Plan *p) noexcept nogil:
     p.state_bytes = aligned((p.tile_rows + 1) * p.tile_units * p.itemsize)
 
 
-cdef ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
+cdef inline ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
     return p.proj_bytes + p.gates_bytes + p.weights_bytes + p.lines_bytes + p.matrix_bytes + p.state_bytes
 
 
-cdef Tile place_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
+cdef inline Tile place_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
     cdef Tile tile
     cdef ptrdiff_t columns, group, unit
     tile.row, tile.column = row_tile * p.tile_rows, unit_tile
@@ -298,7 +297,7 @@ cdef Tile place_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, cha
     return tile
 
 
-cdef bint in_place(const Plan *p, const Array *array, const indygru_step_range *run, ptrdiff_t lines,
+cdef inline bint in_place(const Plan *p, const Array *array, const indygru_step_range *run, ptrdiff_t lines,
                    Lines *found) noexcept nogil:
     """Whether a run's lines lie in the array as one matrix with a stride that BLAS takes; its first row is given."""
     cdef ptrdiff_t stride = array.row
@@ -312,7 +311,7 @@ cdef bint in_place(const Plan *p, const Array *array, const indygru_step_range *
     return p.n_inputs <= found.row <= INT_MAX
 
 
-cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nogil:
+cdef inline char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nogil:
     """A tile's gates from a step on, or NULL without a tape, which is one block of (lines, 3, units) a tile."""
     if p.tape is NULL:
         return NULL
@@ -322,23 +321,61 @@ cdef char *tape_of(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nog
     return p.tape + 3 * p.itemsize * (before * p.n_units + own * tile.unit + past * tile.job.n_units)
 
 
-cdef Tile nth_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef inline Tile nth_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """Tiles of the same units follow each other: threads at work at the same time then share the weights that they
     read, and no cache lines that they write."""
     return place_tile(p, index % p.row_tiles, index // p.row_tiles, scratch)
 
 
-cdef char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:
+cdef inline char *unwanted_y(const Plan *p, const Tile *tile) noexcept nogil:
     return tile.state + p.tile_rows * p.tile_units * p.itemsize
 
 
-cdef char *state_before(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:
+cdef inline char *state_before(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:
     cdef ptrdiff_t first = tile.job.steps.first_step
     return cell(&p.y if first else &p.h0, indygru_time_index(&tile.job.steps, first - 1, row) if first else 0,
                 tile.row + row, tile.unit * p.itemsize)
 
 
-cdef char *found(char *scratch, ptrdiff_t size) except NULL:
+cdef inline char *found(char *scratch, ptrdiff_t size) except NULL:
     if scratch is NULL:
         raise MemoryError(f"indygru_cpu: no memory for {size} bytes of scratch")
     return scratch
+
+
+cdef inline Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units,
+                        int n_groups, int activation) noexcept nogil:
+    """A plan without arrays."""
+    cdef Plan p
+    p.ops = &runtime.tier.ops[dtype]
+    p.itemsize = p.ops.itemsize
+    p.n_steps, p.n_batch, p.n_inputs, p.n_units = n_steps, n_batch, n_inputs, n_units
+    p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
+    p.activation = <activation_t> activation
+    p.rows = NULL
+    p.lengths = p.row_offsets = p.chunk_ends = NULL
+    p.tape = p.packed = p.transposed = p.y.data = NULL
+    p.progress = NULL
+    p.in_python, p.steps_told = False, 0
+    p.clear_padding = False
+    p.span = p.span_lines = 0
+    p.n_granted = 1
+    p.processor = -1
+    return p
+
+
+cdef inline void lay_single_step(Plan *p) noexcept nogil:
+    p.engine, p.chunk = AS_THEY_LIE, 1
+    p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
+    measure_scratch(p)
+
+
+cdef inline bint has_overflow(ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units) noexcept nogil:
+    """Whether an array of a call has more bytes than an address can count, or a matrix more columns than BLAS."""
+    if max(n_inputs, n_batch) > INT_MAX or n_units > INT_MAX // 3:
+        return True
+    return 8.0 * n_steps * n_batch * max(max(n_inputs, 3 * n_units), 1) >= PTRDIFF_MAX
+
+
+cdef inline int clamp_threads(int n_threads) noexcept nogil:
+    return max(1, min(n_threads, INDYGRU_MAX_ACTIVE_THREADS))

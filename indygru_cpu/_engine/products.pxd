@@ -1,6 +1,42 @@
-# Part of _core.pyx: backward's two matrix products over a chunk of all tiles, block by block.
+# gemm, and backward's two matrix products over a chunk of all tiles, block by block.
+cimport cython
+from libc.stddef cimport ptrdiff_t
+from libc.string cimport memcpy
 
-cdef void copy_lines(const Plan *p, bint gather, const Array *array, char *matrix, ptrdiff_t row_tile,
+from indygru_cpu._engine.kernels cimport (
+    indygru_count_valid_steps, indygru_enter_ftz, indygru_gather_row_pointers, indygru_projection,
+    indygru_restore_fp_state,
+)
+from indygru_cpu._engine.plan cimport (
+    Array, Lines, Plan, Tile, aligned, ceil_div, cell, chunk_lines_before, longest_row, place_tile,
+)
+from indygru_cpu._engine.runtime cimport CblasNoTrans, CblasRowMajor, CblasTrans, runtime, transpose_t
+
+ctypedef cython.floating real
+
+cdef enum:
+    DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
+    DX_ROWS = 512             # more would leave threads without work
+    PRODUCT_COLUMNS = 768
+    DX_PANELS_INPUTS = 512    # up to which the micro-kernel makes dx faster than BLAS does,
+    DX_PANELS_LINES = 512     # and lines, or columns of the kernel, from which on that pays for packing
+    DX_PANELS_ROWS = 96       # of a block then
+    PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block
+
+
+cdef inline void gemm(const Plan *p, transpose_t trans_a, transpose_t trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+               Lines a, Lines b, double beta, Lines c) noexcept nogil:
+    if runtime.get_blas_threads is not NULL and runtime.get_blas_threads() != 1:
+        runtime.set_blas_threads(1)  # threadpoolctl sets it in every OpenBLAS that it finds; more threads, other bits
+    if p.itemsize == sizeof(float):
+        runtime.sgemm(CblasRowMajor, trans_a, trans_b, <int> m, <int> n, <int> k, 1, <float *> a.data, <int> a.row,
+              <float *> b.data, <int> b.row, <float> beta, <float *> c.data, <int> c.row)
+    else:
+        runtime.dgemm(CblasRowMajor, trans_a, trans_b, <int> m, <int> n, <int> k, 1, <double *> a.data, <int> a.row,
+              <double *> b.data, <int> b.row, beta, <double *> c.data, <int> c.row)
+
+
+cdef inline void copy_lines(const Plan *p, bint gather, const Array *array, char *matrix, ptrdiff_t row_tile,
                      char *scratch) noexcept nogil:
     """One row tile's lines of the chunk between an array and a matrix of all lines."""
     cdef Tile tile = place_tile(p, row_tile, 0, scratch)
@@ -16,7 +52,7 @@ cdef void copy_lines(const Plan *p, bint gather, const Array *array, char *matri
             memcpy(<char *> tile.lines[i], lines + i * width, width)
 
 
-cdef void store_dx(const Plan *p, ptrdiff_t row_tile, char *scratch) noexcept nogil:
+cdef inline void store_dx(const Plan *p, ptrdiff_t row_tile, char *scratch) noexcept nogil:
     copy_lines(p, False, &p.dx, p.dx_lines, row_tile, scratch)
 
 
@@ -25,7 +61,7 @@ cdef struct Runs:
     ptrdiff_t n, columns
 
 
-cdef Runs runs_of(const Plan *p) noexcept nogil:
+cdef inline Runs runs_of(const Plan *p) noexcept nogil:
     if p.n_groups == 1:
         return Runs(1, 3 * p.n_units)
     return Runs(3, p.group_units)
@@ -37,7 +73,7 @@ cdef struct Grid:
     ptrdiff_t across, n      # blocks side by side, and all of them
 
 
-cdef Grid cut(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows, ptrdiff_t times) noexcept nogil:
+cdef inline Grid cut(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows, ptrdiff_t times) noexcept nogil:
     """So many products (rows, columns), not empty: each in two blocks at least, so that no thread is left with one."""
     cdef Grid grid
     cdef ptrdiff_t down = ceil_div(rows, most_rows), across = ceil_div(columns, PRODUCT_COLUMNS)
@@ -47,23 +83,23 @@ cdef Grid cut(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows, ptrdiff_t 
     return grid
 
 
-cdef Grid dkernel_grid(const Plan *p) noexcept nogil:
+cdef inline Grid dkernel_grid(const Plan *p) noexcept nogil:
     cdef Runs runs = runs_of(p)
     return cut(p.group_inputs, runs.columns, DKERNEL_ROWS, p.n_groups * runs.n)
 
 
-cdef Grid dx_grid(const Plan *p) noexcept nogil:
+cdef inline Grid dx_grid(const Plan *p) noexcept nogil:
     if p.transposed is not NULL:
         return Grid(DX_PANELS_ROWS, p.n_inputs, 1, ceil_div(p.now_lines, DX_PANELS_ROWS))
     return cut(p.now_lines, p.group_inputs, DX_ROWS, p.n_groups)
 
 
-cdef ptrdiff_t count_slices(const Plan *p) noexcept nogil:
+cdef inline ptrdiff_t count_slices(const Plan *p) noexcept nogil:
     """Of the sums of both products."""
     return ceil_div(max(p.now_lines, runs_of(p).columns), PRODUCT_DEPTH)
 
 
-cdef void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
+cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dkernel += x^T dgates, of the slice's lines."""
     cdef Runs runs = runs_of(p)
     cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, line = p.now_slice * PRODUCT_DEPTH
@@ -80,7 +116,7 @@ cdef void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
              Lines(p.dkernel + (row * columns + at) * size, columns))
 
 
-cdef ptrdiff_t transposed_bytes(const Plan *p, ptrdiff_t n_lines) noexcept nogil:
+cdef inline ptrdiff_t transposed_bytes(const Plan *p, ptrdiff_t n_lines) noexcept nogil:
     """Of the kernel in panels, where the micro-kernel makes dx; else 0."""
     if p.n_groups > 1 or n_lines < max(DX_PANELS_LINES, 3 * p.n_units):
         return 0
@@ -89,7 +125,7 @@ cdef ptrdiff_t transposed_bytes(const Plan *p, ptrdiff_t n_lines) noexcept nogil
     return aligned(ceil_div(p.n_inputs, p.ops.panel) * p.ops.panel * 3 * p.n_units * p.itemsize)
 
 
-cdef void transpose(const Plan *p, ptrdiff_t first, real *panel) noexcept nogil:
+cdef inline void transpose(const Plan *p, ptrdiff_t first, real *panel) noexcept nogil:
     """Rows of the kernel, from `first` on, as a panel's columns (3N, panel), and zeros past the last row.
 
     In squares: whole columns would take a cache line of each row, which may all want the same place in L1."""
@@ -103,7 +139,7 @@ cdef void transpose(const Plan *p, ptrdiff_t first, real *panel) noexcept nogil:
                 panel[column * width + i] = row[column] if first + i < p.n_inputs else 0
 
 
-cdef void transpose_panel(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
+cdef inline void transpose_panel(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
     cdef ptrdiff_t first = item * p.ops.panel
     cdef char *panel = p.transposed + first * 3 * p.n_units * p.itemsize
     if p.itemsize == sizeof(float):
@@ -112,7 +148,7 @@ cdef void transpose_panel(const Plan *p, ptrdiff_t item, char *scratch) noexcept
         transpose(p, first, <double *> panel)
 
 
-cdef void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
+cdef inline void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T by the micro-kernel, with nothing but the kernel packed."""
     cdef const void *lines[DX_PANELS_ROWS]
     cdef ptrdiff_t i, row = index * DX_PANELS_ROWS, columns = 3 * p.n_units
@@ -124,7 +160,7 @@ cdef void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
     p.ops.project(&job)
 
 
-cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
+cdef inline void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T, of the slice's columns of each run."""
     cdef Runs runs = runs_of(p)
     cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, first = p.now_slice * PRODUCT_DEPTH, run, at
@@ -142,7 +178,7 @@ cdef void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
              Lines(p.now_dx.data + (row * p.now_dx.row + group * p.group_inputs + column) * size, p.now_dx.row))
 
 
-cdef void multiply(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+cdef inline void multiply(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     """One block of either product; the larger ones first, so that small ones are left to fill in."""
     cdef ptrdiff_t n_dkernel = dkernel_grid(p).n
     cdef unsigned long long state = indygru_enter_ftz()

@@ -1,11 +1,30 @@
-# Part of _core.pyx: the functions of include/indygru_call.h, for callers without Python.
+# The functions of include/indygru_call.h, for callers without Python.
+from libc.limits cimport INT_MAX
+from libc.stddef cimport ptrdiff_t
 
-cdef bint has(bint wanted, const void *array) noexcept nogil:
+from indygru_cpu._engine.kernels cimport indygru_acquire_step_scratch, indygru_choice, indygru_release_step_scratch
+from indygru_cpu._engine.passes cimport (
+    Pass, backward_pass, begin_call, end_call, forward_alone, forward_pass, lacks_blas_room, learn, work_of_call,
+)
+from indygru_cpu._engine.plan cimport (
+    LEAST_PARALLEL_WORK, Array, Lines, Plan, choose_engine, clamp_threads, copy_rows, has_overflow, lay_grid,
+    lay_single_step, plan_of_sizes, scratch_bytes,
+)
+from indygru_cpu._engine.runtime cimport omp_get_max_threads
+from indygru_cpu._engine.schedule cimport begin_round
+from indygru_cpu.c_api cimport (
+    INDYGRU_BAD_ACTIVATION, INDYGRU_BAD_CALL, INDYGRU_BAD_DTYPE, INDYGRU_BAD_GROUPS, INDYGRU_BAD_POINTER,
+    INDYGRU_BAD_SIZES, INDYGRU_BAD_THREADS, INDYGRU_DONE, INDYGRU_NO_MEMORY, INDYGRU_N_ACTIVATIONS, INDYGRU_N_DTYPES,
+    indygru_call,
+)
+
+
+cdef inline bint has(bint wanted, const void *array) noexcept nogil:
     """Whether an array is there, or not wanted, because it is empty."""
     return array is not NULL or not wanted
 
 
-cdef int check_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
+cdef inline int check_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
     """What all functions ask for."""
     if call.size != sizeof(indygru_call):
         return INDYGRU_BAD_CALL
@@ -28,7 +47,7 @@ cdef int check_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
     return INDYGRU_DONE
 
 
-cdef int check_run(const indygru_call *call) noexcept nogil:
+cdef inline int check_run(const indygru_call *call) noexcept nogil:
     """What forward and backward ask for."""
     cdef int status = check_call(call, call.n_steps)
     if status == INDYGRU_DONE and call.n_threads < 1:
@@ -36,12 +55,12 @@ cdef int check_run(const indygru_call *call) noexcept nogil:
     return status
 
 
-cdef Array array_of(const void *data, ptrdiff_t n_batch, ptrdiff_t row) noexcept nogil:
+cdef inline Array array_of(const void *data, ptrdiff_t n_batch, ptrdiff_t row) noexcept nogil:
     """An array of contiguous steps and rows; `row` in bytes."""
     return Array(<char *> data, n_batch * row, row)
 
 
-cdef Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
+cdef inline Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
     cdef Plan p = plan_of_sizes(call.dtype, n_steps, call.n_batch, call.n_inputs, call.n_units, <int> call.n_groups,
                                 call.activation)
     cdef ptrdiff_t units = p.n_units * p.itemsize
@@ -58,14 +77,14 @@ cdef Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nog
     return p
 
 
-cdef int threads_of(const indygru_call *call, const Plan *p, Pass way) noexcept nogil:
+cdef inline int threads_of(const indygru_call *call, const Plan *p, Pass way) noexcept nogil:
     """As in _threads.py: one for little work."""
     if work_of_call(p, way) < LEAST_PARALLEL_WORK or omp_get_max_threads() == 0:
         return 1
     return clamp_threads(call.n_threads)
 
 
-cdef int run_without(const indygru_call *call, Plan *p, Pass way, bint is_chosen) noexcept nogil:
+cdef inline int run_without(const indygru_call *call, Plan *p, Pass way, bint is_chosen) noexcept nogil:
     """As run_in_python, but with a status."""
     cdef int status = copy_rows(p, call.lengths, NULL, p.n_steps), n_threads
     cdef char *scratch = NULL
@@ -83,7 +102,7 @@ cdef int run_without(const indygru_call *call, Plan *p, Pass way, bint is_chosen
     return status
 
 
-cdef int forward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
+cdef inline int forward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
     """Runs on call.n_threads threads; if is_chosen, call.n_threads is the upper limit of a choice."""
     cdef int status = check_run(call)
     if status == INDYGRU_DONE and not has(call.n_batch, call.h):
@@ -92,14 +111,10 @@ cdef int forward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
         return status
     cdef Plan p = plan_of_call(call, call.n_steps)
     p.clear_padding = call.lengths is not NULL and call.y is not NULL
-    return run_without(call, &p, FORWARD, is_chosen)
+    return run_without(call, &p, forward_pass(), is_chosen)
 
 
-cdef api int indygru_forward(const indygru_call *call) noexcept nogil:
-    return forward_call(call, False)
-
-
-cdef int check_gradients(const indygru_call *call) noexcept nogil:
+cdef inline int check_gradients(const indygru_call *call) noexcept nogil:
     cdef ptrdiff_t lines = call.n_steps * call.n_batch
     if not (has(lines, call.y) and has(lines, call.dy) and has(lines * call.n_inputs, call.dx)):
         return INDYGRU_BAD_POINTER
@@ -110,21 +125,17 @@ cdef int check_gradients(const indygru_call *call) noexcept nogil:
     return INDYGRU_DONE
 
 
-cdef int backward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
+cdef inline int backward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
     cdef int status = check_run(call)
     if status == INDYGRU_DONE:
         status = check_gradients(call)
     if status != INDYGRU_DONE:
         return status
     cdef Plan p = plan_of_call(call, call.n_steps)
-    return run_without(call, &p, BACKWARD, is_chosen)
+    return run_without(call, &p, backward_pass(), is_chosen)
 
 
-cdef api int indygru_backward(const indygru_call *call) noexcept nogil:
-    return backward_call(call, False)
-
-
-cdef api int indygru_step(const indygru_call *call) noexcept nogil:
+cdef inline int step_call(const indygru_call *call) noexcept nogil:
     cdef int status = check_call(call, 1)
     cdef char *scratch
     if status == INDYGRU_DONE and not has(call.n_batch, call.h):
@@ -140,8 +151,3 @@ cdef api int indygru_step(const indygru_call *call) noexcept nogil:
     forward_alone(&p, scratch)
     indygru_release_step_scratch(scratch)
     return INDYGRU_DONE
-
-
-def message(int status):
-    """What a status of the functions above means."""
-    return indygru_message(status).decode()
