@@ -36,9 +36,8 @@ from indygru_cpu._engine.passes cimport (
     BLAS_BUFFER, Pass, backward_pass, begin_call, end_call, forward_alone, forward_pass, lacks_blas_room, learn,
 )
 from indygru_cpu._engine.plan cimport (
-    INTERRUPTED_WORK, LEAST_CHUNK_BYTES, LEAST_PARALLEL_WORK, MOST_CHUNK_BYTES, PANELS, UNIT_WORK, USUAL_L2_BYTES,
-    Array, Lines, Plan, Tile, aligned, cell, choose_engine, clamp_threads, copy_rows, found, has_overflow, lay_grid,
-    lay_single_step, lay_step_grid, lines_before, measure_scratch, place_tile, plan_of_sizes, release_rows,
+    PANELS, Array, Lines, Plan, Tile, aligned, cell, choose_engine, clamp_threads, copy_rows, found, has_overflow,
+    lay_grid, lay_single_step, lay_step_grid, lines_before, measure_scratch, place_tile, plan_of_sizes, release_rows,
     scratch_bytes, work_of_a_step,
 )
 from indygru_cpu._engine.runtime cimport (
@@ -54,7 +53,6 @@ ctypedef cython.floating real
 MOST_THREADS = INDYGRU_MAX_ACTIVE_THREADS
 # Bytes of blocks that may be kept from call to call.
 LEAST_KEPT, MOST_KEPT = INDYGRU_POOL_MIN_BLOCK, INDYGRU_POOL_MAX_BYTES
-LEAST_WORK = LEAST_PARALLEL_WORK
 
 
 def activate(const real[:] x, real[:] out, int activation):
@@ -161,8 +159,7 @@ if indygru_init_threads(start_workers, stop_workers):
     raise ImportError("indygru_cpu could not register its fork handler")
 
 
-# Of one chunk's projection: half of L2, where it lies until the recurrence has consumed it.
-runtime.chunk_bytes = min(MOST_CHUNK_BYTES, max(LEAST_CHUNK_BYTES, (indygru_l2_bytes() or USUAL_L2_BYTES) // 2))
+LEAST_WORK = runtime.tier.ops[0].tuning.min_parallel_work
 
 
 def l2_bytes():
@@ -171,7 +168,8 @@ def l2_bytes():
 
 
 def set_chunk_bytes(ptrdiff_t size):
-    """The former value. For tests: results never depend on it, but for those of BLAS in their last bits."""
+    """Sets the size of a chunk's projection, 0 for the default, and returns the former value. For tests: results do not
+    depend on it, except for the last bits of BLAS."""
     before, runtime.chunk_bytes = runtime.chunk_bytes, size
     return before
 
@@ -373,7 +371,7 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
     lay_single_step(&p)
     scratch = found(indygru_acquire_step_scratch(scratch_bytes(&p)), scratch_bytes(&p))
     try:
-        if work_of_a_step(&p) >= INTERRUPTED_WORK:
+        if work_of_a_step(&p) >= p.ops.tuning.min_interruptible_work:
             long_step(&p, scratch)
         else:
             with nogil:
@@ -427,9 +425,6 @@ def near(array, dict others):
                 found.append(name)
     return found
 
-
-cdef enum:
-    LEAST_WORK_UNLOCKED = 100 * 1024  # multiply-adds of a step from which on letting go of the GIL costs little of it
 
 
 cdef class Steps:
@@ -489,7 +484,7 @@ cdef class Steps:
             measure_scratch(p)
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
-            self.work += self.n_batch * 3 * self.n_units * (p.group_inputs + UNIT_WORK)
+            self.work += self.n_batch * 3 * self.n_units * (p.group_inputs + p.ops.tuning.gates_work)
         bytes = weights + aligned(self.n_layers * self.state_bytes) + scratch
         self.block = found(indygru_pool_allocate(bytes), bytes)
         self.saved = self.block + weights
@@ -647,9 +642,9 @@ cdef class Steps:
         return self.y if x.ndim == 2 else self.y_row
 
     cdef int run(self, char *x, ptrdiff_t x_row) except -1:
-        if self.work >= INTERRUPTED_WORK or self.n_threads > 1:
+        if self.work >= self.plans.ops.tuning.min_interruptible_work or self.n_threads > 1:
             self.run_in_rounds(x, x_row)
-        elif self.work >= LEAST_WORK_UNLOCKED:
+        elif self.work >= self.plans.ops.tuning.min_nogil_work:
             with nogil:
                 indygru_acquire_slots(1, 1)  # so that a fork waits until the step is done
                 self.run_alone(x, x_row)

@@ -7,8 +7,8 @@ from indygru_cpu._engine.passes cimport (
     Pass, backward_pass, begin_call, end_call, forward_alone, forward_pass, lacks_blas_room, learn, work_of_call,
 )
 from indygru_cpu._engine.plan cimport (
-    LEAST_PARALLEL_WORK, Array, Lines, Plan, choose_engine, clamp_threads, copy_rows, has_overflow, lay_grid,
-    lay_single_step, plan_of_sizes, scratch_bytes,
+    Array, Lines, Plan, choose_engine, clamp_threads, copy_rows, has_overflow, lay_grid, lay_single_step, plan_of_sizes,
+    scratch_bytes,
 )
 from indygru_cpu._engine.runtime cimport omp_get_max_threads
 from indygru_cpu._engine.schedule cimport begin_round
@@ -79,7 +79,7 @@ cdef inline Plan plan_of_call(const indygru_call *call, ptrdiff_t n_steps) noexc
 
 cdef inline int threads_of(const indygru_call *call, const Plan *p, Pass way) noexcept nogil:
     """As in _threads.py: one for little work."""
-    if work_of_call(p, way) < LEAST_PARALLEL_WORK or omp_get_max_threads() == 0:
+    if work_of_call(p, way) < p.ops.tuning.min_parallel_work or omp_get_max_threads() == 0:
         return 1
     return clamp_threads(call.n_threads)
 

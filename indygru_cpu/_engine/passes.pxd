@@ -9,9 +9,8 @@ from indygru_cpu._engine.kernels cimport (
     operation_t,
 )
 from indygru_cpu._engine.plan cimport (
-    AS_THEY_LIE, BLAS, LONG_WORK, SHARED_TILES, UNIT_WORK, Lines, Plan, Tile, aligned, ceil_div, cell, count_lines,
-    in_place, lines_before, measure_scratch, place_tile, release_rows, run_of, scratch_bytes, steps_done,
-    work_of_a_step,
+    AS_THEY_LIE, BLAS, Lines, Plan, Tile, aligned, ceil_div, cell, count_lines, in_place, lines_before, measure_scratch,
+    place_tile, release_rows, run_of, scratch_bytes, steps_done, work_of_a_step,
 )
 from indygru_cpu._engine.products cimport (
     copy_lines, count_slices, dkernel_grid, dx_grid, multiply, store_dx, transpose_panel, transposed_bytes,
@@ -24,8 +23,6 @@ from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY
 ctypedef cython.floating real
 
 cdef enum:
-    BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
-    BACKWARD_LINES = 256 * 1024  # at most of one chunk of backward, however narrow: nothing interrupts a tile
     BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
 
 
@@ -86,8 +83,8 @@ cdef inline char *begin_forward(Plan *p, int n_threads) noexcept nogil:
     """Scratch, also for weights packed once for all tiles, if that pays; NULL: no memory."""
     measure_scratch(p)
     cdef ptrdiff_t tiles = p.row_tiles * p.unit_tiles, own = n_threads * scratch_bytes(p)
-    cdef bint packs = p.engine != AS_THEY_LIE and (p.n_steps * work_of_a_step(p) > LONG_WORK
-                                                   or p.row_tiles >= SHARED_TILES)
+    cdef bint packs = p.engine != AS_THEY_LIE and (p.n_steps * work_of_a_step(p) > p.ops.tuning.long_call_work
+                                                   or p.row_tiles >= p.ops.tuning.min_shared_row_tiles)
     cdef ptrdiff_t packed = p.unit_tiles * p.weights_bytes if packs else 0
     p.scratch_size = own + packed + (tiles + n_threads) * sizeof(ptrdiff_t)
     cdef char *scratch = indygru_pool_allocate(p.scratch_size)
@@ -135,8 +132,9 @@ cdef inline ptrdiff_t cut_steps(Plan *p, ptrdiff_t most_lines, ptrdiff_t *ends) 
 cdef inline int lay_chunks(Plan *p) noexcept nogil:
     """Lays out the chunks of steps that backward takes at once. Returns a status of indygru_call.h."""
     cdef ptrdiff_t n_lines = lines_before(p, p.row_tiles)
-    cdef ptrdiff_t most_lines = BACKWARD_BYTES // max(1, (3 * p.n_units + 2 * p.n_inputs) * p.itemsize)
-    most_lines = min(most_lines, BACKWARD_LINES)
+    cdef ptrdiff_t line_bytes = (3 * p.n_units + 2 * p.n_inputs) * p.itemsize
+    cdef ptrdiff_t most_lines = p.ops.tuning.backward_chunk_bytes // max(1, line_bytes)
+    most_lines = min(most_lines, p.ops.tuning.max_backward_chunk_steps)
     p.span, p.span_lines, p.n_chunks = max(1, p.n_steps), n_lines, min(1, p.n_steps)
     if n_lines <= most_lines:
         return INDYGRU_DONE
@@ -234,7 +232,8 @@ cdef inline Pass backward_pass() noexcept nogil:
 
 cdef inline double work_of_call(const Plan *p, Pass way) noexcept nogil:
     """Multiply-adds of the call, as by work_of in _call.py."""
-    return 3.0 * way.times_forward * lines_before(p, p.row_tiles) * p.n_units * (p.group_inputs + UNIT_WORK)
+    cdef ptrdiff_t unit_work = p.group_inputs + p.ops.tuning.gates_work
+    return 3.0 * way.times_forward * lines_before(p, p.row_tiles) * p.n_units * unit_work
 
 
 cdef inline int begin_call(const Plan *p, Pass way, int n_threads, bint is_chosen, indygru_choice *choice) noexcept nogil:

@@ -6,31 +6,12 @@ from libc.stdint cimport PTRDIFF_MAX
 from libc.string cimport memcpy
 
 from indygru_cpu._engine.kernels cimport (
-    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_MAX_TILE_UNITS, activation_t, indygru_count_valid_steps,
+    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, activation_t, indygru_chunk_bytes, indygru_count_valid_steps,
     indygru_ops, indygru_pool_allocate, indygru_pool_release, indygru_step_range, indygru_team, indygru_tile,
     indygru_time_index,
 )
 from indygru_cpu._engine.runtime cimport runtime
 from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
-
-# Measured on Zen 3 (docs/speed.md has the figures).
-cdef enum:
-    BLOCK_ROWS = 6            # of the micro-kernel; fewer take nearly as long
-    STEP_ROWS = 2 * BLOCK_ROWS
-    TILES_WANTED = 16         # enough for balance
-    SHARED_TILES = 4          # of the same units, from which on their weights are packed once for all of them
-    MOST_TILE_ROWS = 96       # more would push a step's gates out of L2
-    LEAST_TILE_UNITS = 16     # one cache line of float32, so that tiles do not share lines of y
-    LEAST_CHUNK_BYTES = 128 * 1024
-    MOST_CHUNK_BYTES = 1024 * 1024
-    USUAL_L2_BYTES = 512 * 1024  # where the system does not tell
-    LEAST_LINES_PACKED = 32   # from here on packing the weights costs less than it saves
-    LEAST_LINES_BLAS = 256
-    LONG_WORK = 1024 * 1024 * 1024  # multiply-adds, some 20 ms of one core with AVX2: more than one round of the team
-    LEAST_PARALLEL_WORK = 1000 * 1000  # multiply-adds below which a parallel region saves microseconds only
-    INTERRUPTED_WORK = 16 * 1024 * 1024  # of a step from which on rounds cost nothing of it
-    CHUNK_WORK = LONG_WORK // 2     # at most of one tile's chunk, because nothing interrupts it
-    UNIT_WORK = 30            # of gates and candidate, in inputs' worth of multiply-adds
 
 cdef enum Engine: AS_THEY_LIE, PANELS, BLAS
 
@@ -123,43 +104,46 @@ cdef inline ptrdiff_t aligned(ptrdiff_t size) noexcept nogil:
 
 cdef inline void lay_grid(Plan *p) noexcept nogil:
     """Tiles. Of shapes alone, never of threads: so results have the same bits on any number of them."""
-    cdef ptrdiff_t wanted_rows
-    p.tile_units = INDYGRU_MAX_TILE_UNITS
-    while p.tile_units > LEAST_TILE_UNITS and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
+    cdef ptrdiff_t min_units = p.ops.tuning.min_tile_units, wanted_rows
+    p.tile_units = p.ops.tuning.max_tile_units
+    while p.tile_units > min_units and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
         p.tile_units //= 2
     p.group_tiles = ceil_div(p.group_units, p.tile_units)
-    p.tile_units = ceil_div(ceil_div(p.group_units, max(1, p.group_tiles)), LEAST_TILE_UNITS) * LEAST_TILE_UNITS
+    p.tile_units = ceil_div(ceil_div(p.group_units, max(1, p.group_tiles)), min_units) * min_units
     p.unit_tiles = p.n_groups * p.group_tiles
-    wanted_rows = TILES_WANTED // max(1, p.unit_tiles)
-    p.tile_rows = min(MOST_TILE_ROWS, max(1, ceil_div(p.n_batch, max(1, wanted_rows))))
+    wanted_rows = p.ops.tuning.target_tiles // max(1, p.unit_tiles)
+    p.tile_rows = min(p.ops.tuning.max_tile_rows, max(1, ceil_div(p.n_batch, max(1, wanted_rows))))
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
 cdef inline void lay_step_grid(Plan *p, int n_threads) noexcept nogil:
     """Tiles of a single step: as few as may be, unless threads share them."""
+    cdef ptrdiff_t min_units = p.ops.tuning.min_tile_units
     lay_grid(p)
-    p.tile_rows = min(MOST_TILE_ROWS, ceil_div(p.tile_rows, BLOCK_ROWS) * BLOCK_ROWS)
+    p.tile_rows = min(p.ops.tuning.max_tile_rows, ceil_div(p.tile_rows, p.ops.block_rows) * p.ops.block_rows)
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
     if n_threads == 1:
-        p.tile_units = min(INDYGRU_MAX_TILE_UNITS, ceil_div(p.group_units, LEAST_TILE_UNITS) * LEAST_TILE_UNITS)
+        p.tile_units = min(p.ops.tuning.max_tile_units, ceil_div(p.group_units, min_units) * min_units)
         p.group_tiles = ceil_div(p.group_units, p.tile_units)
         p.unit_tiles = p.n_groups * p.group_tiles
-        p.tile_rows = min(MOST_TILE_ROWS, p.n_batch)
+        p.tile_rows = min(p.ops.tuning.max_tile_rows, p.n_batch)
         p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
 cdef inline void choose_engine(Plan *p, bint reproducible) noexcept nogil:
     """What multiplies the inputs by the kernel, and how many steps at once."""
     cdef ptrdiff_t lines = p.n_steps * p.tile_rows
-    if lines < LEAST_LINES_PACKED:
+    if lines < p.ops.tuning.min_packed_steps:
         p.engine = AS_THEY_LIE
-    elif reproducible or lines < LEAST_LINES_BLAS or p.group_inputs < p.ops.blas_inputs:
+    elif reproducible or lines < p.ops.tuning.min_blas_steps or p.group_inputs < p.ops.tuning.min_blas_inputs:
         p.engine = PANELS
     else:
         p.engine = BLAS
-    cdef ptrdiff_t bytes = runtime.chunk_bytes * 3 // 2 if p.engine == BLAS else runtime.chunk_bytes  # BLAS wants more rows at once
+    cdef ptrdiff_t bytes = runtime.chunk_bytes or indygru_chunk_bytes(p.ops.tuning)
+    if p.engine == BLAS:  # a product by BLAS is faster with more rows
+        bytes += bytes // 2
     p.chunk = bytes // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
-    p.chunk = min(p.chunk, CHUNK_WORK // max(1, 3 * p.tile_units * p.tile_rows * p.group_inputs))
+    p.chunk = min(p.chunk, p.ops.tuning.max_chunk_work // max(1, 3 * p.tile_units * p.tile_rows * p.group_inputs))
     p.chunk = max(1, p.chunk)
 
 
@@ -236,7 +220,7 @@ cdef inline ptrdiff_t longest_row(const Plan *p, const indygru_step_range *run) 
 
 cdef inline double work_of_a_step(const Plan *p) noexcept nogil:
     """Multiply-adds. A double, because the product of large sizes may be larger than any integer."""
-    return 3.0 * p.n_batch * p.n_units * (p.group_inputs + UNIT_WORK)
+    return 3.0 * p.n_batch * p.n_units * (p.group_inputs + p.ops.tuning.gates_work)
 
 
 cdef inline ptrdiff_t steps_done(const Plan *p) noexcept nogil:
@@ -366,7 +350,7 @@ cdef inline Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, 
 
 cdef inline void lay_single_step(Plan *p) noexcept nogil:
     p.engine, p.chunk = AS_THEY_LIE, 1
-    p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
+    p.tile_rows, p.row_tiles = p.ops.tuning.step_tile_rows, ceil_div(p.n_batch, p.ops.tuning.step_tile_rows)
     measure_scratch(p)
 
 

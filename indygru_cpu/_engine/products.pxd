@@ -4,8 +4,8 @@ from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcpy
 
 from indygru_cpu._engine.kernels cimport (
-    indygru_count_valid_steps, indygru_enter_ftz, indygru_gather_row_pointers, indygru_projection,
-    indygru_restore_fp_state,
+    INDYGRU_MAX_DX_PANEL_ROWS, indygru_count_valid_steps, indygru_enter_ftz, indygru_gather_row_pointers,
+    indygru_projection, indygru_restore_fp_state,
 )
 from indygru_cpu._engine.plan cimport (
     Array, Lines, Plan, Tile, aligned, ceil_div, cell, chunk_lines_before, longest_row, place_tile,
@@ -13,15 +13,6 @@ from indygru_cpu._engine.plan cimport (
 from indygru_cpu._engine.runtime cimport CblasNoTrans, CblasRowMajor, CblasTrans, runtime, transpose_t
 
 ctypedef cython.floating real
-
-cdef enum:
-    DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
-    DX_ROWS = 512             # more would leave threads without work
-    PRODUCT_COLUMNS = 768
-    DX_PANELS_INPUTS = 512    # up to which the micro-kernel makes dx faster than BLAS does,
-    DX_PANELS_LINES = 512     # and lines, or columns of the kernel, from which on that pays for packing
-    DX_PANELS_ROWS = 96       # of a block then
-    PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block
 
 
 cdef inline void gemm(const Plan *p, transpose_t trans_a, transpose_t trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
@@ -73,10 +64,11 @@ cdef struct Grid:
     ptrdiff_t across, n      # blocks side by side, and all of them
 
 
-cdef inline Grid cut(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows, ptrdiff_t times) noexcept nogil:
+cdef inline Grid cut(const Plan *p, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows,
+                     ptrdiff_t times) noexcept nogil:
     """So many products (rows, columns), not empty: each in two blocks at least, so that no thread is left with one."""
     cdef Grid grid
-    cdef ptrdiff_t down = ceil_div(rows, most_rows), across = ceil_div(columns, PRODUCT_COLUMNS)
+    cdef ptrdiff_t down = ceil_div(rows, most_rows), across = ceil_div(columns, p.ops.tuning.product_block_columns)
     grid.rows, grid.columns = ceil_div(rows, down), ceil_div(columns, 2 if down * across == 1 else across)
     grid.across = ceil_div(columns, grid.columns)
     grid.n = times * ceil_div(rows, grid.rows) * grid.across
@@ -85,24 +77,24 @@ cdef inline Grid cut(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t most_rows, ptr
 
 cdef inline Grid dkernel_grid(const Plan *p) noexcept nogil:
     cdef Runs runs = runs_of(p)
-    return cut(p.group_inputs, runs.columns, DKERNEL_ROWS, p.n_groups * runs.n)
+    return cut(p, p.group_inputs, runs.columns, p.ops.tuning.dkernel_block_rows, p.n_groups * runs.n)
 
 
 cdef inline Grid dx_grid(const Plan *p) noexcept nogil:
     if p.transposed is not NULL:
-        return Grid(DX_PANELS_ROWS, p.n_inputs, 1, ceil_div(p.now_lines, DX_PANELS_ROWS))
-    return cut(p.now_lines, p.group_inputs, DX_ROWS, p.n_groups)
+        return Grid(p.ops.tuning.dx_panel_rows, p.n_inputs, 1, ceil_div(p.now_lines, p.ops.tuning.dx_panel_rows))
+    return cut(p, p.now_lines, p.group_inputs, p.ops.tuning.dx_block_rows, p.n_groups)
 
 
 cdef inline ptrdiff_t count_slices(const Plan *p) noexcept nogil:
     """Of the sums of both products."""
-    return ceil_div(max(p.now_lines, runs_of(p).columns), PRODUCT_DEPTH)
+    return ceil_div(max(p.now_lines, runs_of(p).columns), p.ops.tuning.max_product_depth)
 
 
 cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dkernel += x^T dgates, of the slice's lines."""
     cdef Runs runs = runs_of(p)
-    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, line = p.now_slice * PRODUCT_DEPTH
+    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, line = p.now_slice * p.ops.tuning.max_product_depth
     cdef Grid grid = dkernel_grid(p)
     cdef ptrdiff_t blocks = grid.n // (p.n_groups * runs.n)
     cdef ptrdiff_t group = index // blocks // runs.n, run = index // blocks % runs.n
@@ -110,7 +102,7 @@ cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil
     cdef ptrdiff_t at = run * p.n_units + group * p.group_units + column
     if line < p.now_lines:
         gemm(p, CblasTrans, CblasNoTrans, min(grid.rows, p.group_inputs - row),
-             min(grid.columns, runs.columns - column), min(PRODUCT_DEPTH, p.now_lines - line),
+             min(grid.columns, runs.columns - column), min(p.ops.tuning.max_product_depth, p.now_lines - line),
              Lines(p.now_x.data + (line * p.now_x.row + group * p.group_inputs + row) * size, p.now_x.row),
              Lines(p.dgates + (line * columns + at) * size, columns), 1,
              Lines(p.dkernel + (row * columns + at) * size, columns))
@@ -118,9 +110,9 @@ cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil
 
 cdef inline ptrdiff_t transposed_bytes(const Plan *p, ptrdiff_t n_lines) noexcept nogil:
     """Of the kernel in panels, where the micro-kernel makes dx; else 0."""
-    if p.n_groups > 1 or n_lines < max(DX_PANELS_LINES, 3 * p.n_units):
+    if p.n_groups > 1 or n_lines < max(p.ops.tuning.min_dx_panel_steps, 3 * p.n_units):
         return 0
-    if p.n_inputs > DX_PANELS_INPUTS or p.n_inputs >= p.ops.blas_inputs:
+    if p.n_inputs > p.ops.tuning.max_dx_panel_inputs or p.n_inputs >= p.ops.tuning.min_blas_inputs:
         return 0
     return aligned(ceil_div(p.n_inputs, p.ops.panel) * p.ops.panel * 3 * p.n_units * p.itemsize)
 
@@ -150,10 +142,10 @@ cdef inline void transpose_panel(const Plan *p, ptrdiff_t item, char *scratch) n
 
 cdef inline void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T by the micro-kernel, with nothing but the kernel packed."""
-    cdef const void *lines[DX_PANELS_ROWS]
-    cdef ptrdiff_t i, row = index * DX_PANELS_ROWS, columns = 3 * p.n_units
+    cdef const void *lines[INDYGRU_MAX_DX_PANEL_ROWS]
+    cdef ptrdiff_t i, row = index * p.ops.tuning.dx_panel_rows, columns = 3 * p.n_units
     cdef indygru_projection job = indygru_projection(
-        min(DX_PANELS_ROWS, p.now_lines - row), columns, p.n_inputs, &lines[0], p.transposed, p.ops.panel,
+        min(p.ops.tuning.dx_panel_rows, p.now_lines - row), columns, p.n_inputs, &lines[0], p.transposed, p.ops.panel,
         columns * p.ops.panel, True, p.now_dx.data + row * p.now_dx.row * p.itemsize, p.now_dx.row, NULL)
     for i in range(job.n_rows):
         lines[i] = p.dgates + (row + i) * columns * p.itemsize
@@ -163,7 +155,8 @@ cdef inline void multiply_dx_in_panels(const Plan *p, ptrdiff_t index) noexcept 
 cdef inline void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T, of the slice's columns of each run."""
     cdef Runs runs = runs_of(p)
-    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, first = p.now_slice * PRODUCT_DEPTH, run, at
+    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, run, at
+    cdef ptrdiff_t first = p.now_slice * p.ops.tuning.max_product_depth
     cdef Grid grid = dx_grid(p)
     cdef ptrdiff_t blocks = grid.n // p.n_groups, group = index // blocks
     cdef ptrdiff_t row = index % blocks // grid.across * grid.rows, column = index % grid.across * grid.columns
@@ -172,7 +165,7 @@ cdef inline void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
     for run in range(runs.n):
         at = run * p.n_units + group * p.group_units + first
         gemm(p, CblasNoTrans, CblasTrans, min(grid.rows, p.now_lines - row),
-             min(grid.columns, p.group_inputs - column), min(PRODUCT_DEPTH, runs.columns - first),
+             min(grid.columns, p.group_inputs - column), min(p.ops.tuning.max_product_depth, runs.columns - first),
              Lines(p.dgates + (row * columns + at) * size, columns),
              Lines(p.kernel.data + (column * p.kernel.row + at) * size, p.kernel.row), run != 0 or first != 0,
              Lines(p.now_dx.data + (row * p.now_dx.row + group * p.group_inputs + column) * size, p.now_dx.row))

@@ -180,27 +180,33 @@ def test_top_level_has_at_most_16_modules():
     assert len(list(PACKAGE.glob("*.py"))) <= 16
 
 
-#: C that is no kernel: what the calls of a process share. It may ask the system for more.
-SHARED = {
-    "threads.c": {"pthread.h", "sched.h", "string.h", "sys/syscall.h", "time.h", "unistd.h"},
-    "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h", "unistd.h"},
+#: The C files of the runtime, and the system headers that each may include beside those of the kernels.
+SYSTEM_HEADERS = {
+    "dispatch.c": {"unistd.h"},
+    "fp_state.c": {"xmmintrin.h"},
+    "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h"},
+    "threads.c": {"pthread.h", "sched.h", "sys/syscall.h", "time.h", "unistd.h"},
 }
 
 
-def test_kernels_know_neither_python_nor_openmp():
-    """No header of theirs, and of other headers only a handful of C's own."""
+def test_csrc_includes_listed_headers_and_knows_neither_python_nor_openmp():
     assert len(CSRC) > 8
     for path in CSRC:
         text = path.read_text()
         headers = set(re.findall(r"#\s*include\s*<(.+?)>", text))
-        allowed = SHARED.get(path.name, {"stddef.h", "string.h", "xmmintrin.h"}) | {"stdint.h"}
-        assert headers <= allowed, path.name
+        assert headers <= SYSTEM_HEADERS.get(path.name, set()) | {"stddef.h", "stdint.h", "string.h"}, path.name
         assert not re.search(r"\b(Py[A-Z_]\w*|npy_\w+|omp_\w+)\b", text), path.name
         assert not re.search(r"#\s*pragma\s+omp\s+(?!simd)", text), path.name
 
 
+def test_kernels_do_not_include_the_runtime():
+    """Tiers, their body and the step index; `tuning.c` asks for the size of L2."""
+    runtime = {"dispatch.c", "fp_state.c", "pool.c", "thread_autotuner.c", "threads.c", "tuning.c"}
+    assert {path.name for path in CSRC if '#include "indygru_runtime.h"' in path.read_text()} == runtime
+
+
 @pytest.mark.parametrize("path", [path for path in CSRC if path.name != "pool.c"], ids=lambda path: path.name)
-def test_kernels_allocate_nothing(path):
+def test_csrc_allocates_memory_in_the_pool_only(path):
     assert not re.search(r"\b(malloc|calloc|realloc|alloca|free|printf|abort|exit)\s*\(", path.read_text())
 
 

@@ -1,7 +1,6 @@
 /* x86-64-v2; on other architectures the compiler's default target (NEON on aarch64). */
 #define TIER baseline
 #define VECTOR_BYTES 16
-#define BLAS_INPUTS 16
 #ifdef __x86_64__
 #define TARGET "sse4.2,popcnt"
 #endif

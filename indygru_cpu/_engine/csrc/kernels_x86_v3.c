@@ -2,7 +2,6 @@
 #ifdef __x86_64__
 #define TIER x86_v3
 #define VECTOR_BYTES 32
-#define BLAS_INPUTS 4096
 #define HAS_FMA 1
 #define TARGET "avx2,fma,bmi,bmi2"
 #include "kernel_tier.inc.h"

@@ -1,148 +1,150 @@
-/* Memory for scratch, tapes and large results: some blocks are kept between calls. And the size of the cache.
+/* The memory pool for scratch, tapes and large results, and the scratch of single steps.
  *
- * The system clears every page before it gives it, and takes an interrupt for each: that cost a third of a training
- * step. How much of it malloc keeps depends on what else the process has done. */
-#define _DEFAULT_SOURCE /* for anonymous memory */
-#include "indygru_kernels.h"
+ * The system clears each new page and handles a page fault for it, which took a third of a training step. How much
+ * memory malloc caches depends on the allocation history of the process, so large blocks are cached here. */
+#define _DEFAULT_SOURCE /* for MAP_ANON */
+#include "indygru_runtime.h"
 
 #include <stdalign.h>
 #include <stdint.h>
 #include <stdlib.h>
 #ifndef _WIN32
 #include <sys/mman.h>
-#include <unistd.h>
 #endif
 
-enum { LINE = 64, LEAST_KEPT = INDYGRU_POOL_MIN_BLOCK, MOST_KEPT = INDYGRU_POOL_MAX_BYTES, N_KEPT = 16 };
+enum { CACHE_LINE = 64, MIN_BLOCK = INDYGRU_POOL_MIN_BLOCK, MAX_BYTES = INDYGRU_POOL_MAX_BYTES, N_CACHED = 16 };
 
 typedef struct {
-    void *block; /* what the system gave */
+    void *block; /* the address that the system returned */
     ptrdiff_t size;
-} head; /* just below the start of each block */
+} header; /* stored directly below the start of each block */
 
-static char *kept[N_KEPT];
-static ptrdiff_t kept_bytes; /* of all together at most MOST_KEPT */
-static unsigned next_to_go;  /* whose turn it is to make room */
+static char *cached[N_CACHED];
+static ptrdiff_t cached_bytes; /* of all cached blocks; at most MAX_BYTES */
+static unsigned next_to_evict; /* index of `cached`, modulo N_CACHED */
 
-static head *head_of(char *start) { return (head *)start - 1; }
+static header *header_of(char *start) { return (header *)start - 1; }
 
-static int put(int i, char *start)
+/* Returns whether entry i was empty, and so holds the block now. */
+static int store(int i, char *start)
 {
-    char *nothing = NULL;
-    return __atomic_compare_exchange_n(&kept[i], &nothing, start, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    char *empty = NULL;
+    return __atomic_compare_exchange_n(&cached[i], &empty, start, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-static char *take(int i) { return __atomic_exchange_n(&kept[i], NULL, __ATOMIC_ACQ_REL); }
+static char *remove_entry(int i) { return __atomic_exchange_n(&cached[i], NULL, __ATOMIC_ACQ_REL); }
 
 #ifdef _WIN32
-static void *get_pages(ptrdiff_t size) { return malloc(size); }
-static void give_back(void *pages, ptrdiff_t size) { (void)size, free(pages); }
+static void *map_pages(ptrdiff_t size) { return malloc(size); }
+static void unmap_pages(void *pages, ptrdiff_t size) { (void)size, free(pages); }
 #else
-/* Not malloc, whose heap cannot shrink while a block at its end is kept. */
-static void *get_pages(ptrdiff_t size)
+/* mmap instead of malloc, whose heap cannot shrink while a block at its end is cached. */
+static void *map_pages(ptrdiff_t size)
 {
     void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
     if (pages == MAP_FAILED)
         return NULL;
-#ifdef MADV_HUGEPAGE /* as NumPy does with its arrays: the processor finds few large pages quicker than many small */
+#ifdef MADV_HUGEPAGE /* fewer TLB misses; NumPy does the same for its arrays */
     madvise(pages, size, MADV_HUGEPAGE);
 #endif
     return pages;
 }
-static void give_back(void *pages, ptrdiff_t size) { munmap(pages, size); }
+static void unmap_pages(void *pages, ptrdiff_t size) { munmap(pages, size); }
 #endif
 
 void indygru_pool_free(char *start)
 {
-    head *it = head_of(start);
-    if (it->size >= LEAST_KEPT)
-        give_back(it->block, it->size + 2 * LINE);
+    header *h = header_of(start);
+    if (h->size >= MIN_BLOCK)
+        unmap_pages(h->block, h->size + 2 * CACHE_LINE);
     else
-        free(it->block);
+        free(h->block);
 }
 
-/* What was kept, or NULL. */
-static void forget(char *start)
+/* Frees a block that was removed from the cache; `start` may be NULL. */
+static void evict(char *start)
 {
     if (!start)
         return;
-    __atomic_sub_fetch(&kept_bytes, head_of(start)->size, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&cached_bytes, header_of(start)->size, __ATOMIC_RELAXED);
     indygru_pool_free(start);
 }
 
-static char *take_kept(ptrdiff_t size)
+/* Returns a cached block of at least `size` and at most about twice as many bytes, or NULL. */
+static char *take_cached(ptrdiff_t size)
 {
-    for (int i = 0; i < N_KEPT; i++) {
-        char *start = take(i);
-        if (start && head_of(start)->size >= size && head_of(start)->size / 2 <= size) {
-            __atomic_sub_fetch(&kept_bytes, head_of(start)->size, __ATOMIC_RELAXED);
+    for (int i = 0; i < N_CACHED; i++) {
+        char *start = remove_entry(i);
+        if (start && header_of(start)->size >= size && header_of(start)->size / 2 <= size) {
+            __atomic_sub_fetch(&cached_bytes, header_of(start)->size, __ATOMIC_RELAXED);
             return start;
         }
-        if (start && !put(i, start)) /* someone else was quicker */
-            forget(start);
+        if (start && !store(i, start)) /* another thread has filled the entry */
+            evict(start);
     }
     return NULL;
 }
 
 ptrdiff_t indygru_pool_trim(void)
 {
-    ptrdiff_t released = 0;
-    for (int i = 0; i < N_KEPT; i++) {
-        char *start = take(i);
-        released += start ? head_of(start)->size : 0;
-        forget(start);
+    ptrdiff_t freed = 0;
+    for (int i = 0; i < N_CACHED; i++) {
+        char *start = remove_entry(i);
+        freed += start ? header_of(start)->size : 0;
+        evict(start);
     }
-    return released;
+    return freed;
 }
 
-static char *get_block(ptrdiff_t size)
+static char *allocate_block(ptrdiff_t size)
 {
-    return size >= LEAST_KEPT ? get_pages(size + 2 * LINE) : malloc(size + 2 * LINE);
+    return size >= MIN_BLOCK ? map_pages(size + 2 * CACHE_LINE) : malloc(size + 2 * CACHE_LINE);
 }
 
 char *indygru_pool_allocate(ptrdiff_t size)
 {
-    char *start = size >= LEAST_KEPT ? take_kept(size) : NULL, *block;
+    char *start = size >= MIN_BLOCK ? take_cached(size) : NULL, *block;
     if (start)
         return start;
-    if (size > PTRDIFF_MAX - 2 * LINE)
+    if (size > PTRDIFF_MAX - 2 * CACHE_LINE)
         return NULL;
-    block = get_block(size);
-    if (!block && indygru_pool_trim()) /* the released blocks may suffice */
-        block = get_block(size);
+    block = allocate_block(size);
+    if (!block && indygru_pool_trim()) /* the freed blocks may suffice */
+        block = allocate_block(size);
     if (!block)
         return NULL;
-    start = block + LINE + (LINE - (uintptr_t)block % LINE);
-    *head_of(start) = (head){block, size};
+    start = block + CACHE_LINE + (CACHE_LINE - (uintptr_t)block % CACHE_LINE);
+    *header_of(start) = (header){block, size};
     return start;
 }
 
-/* Whether the block is kept now. */
-static int keep(char *start)
+/* Returns whether the block is cached now. */
+static int cache(char *start)
 {
-    ptrdiff_t size = head_of(start)->size;
-    if (__atomic_add_fetch(&kept_bytes, size, __ATOMIC_RELAXED) <= MOST_KEPT)
-        for (int i = 0; i < N_KEPT; i++)
-            if (put(i, start))
+    ptrdiff_t size = header_of(start)->size;
+    if (__atomic_add_fetch(&cached_bytes, size, __ATOMIC_RELAXED) <= MAX_BYTES)
+        for (int i = 0; i < N_CACHED; i++)
+            if (store(i, start))
                 return 1;
-    __atomic_sub_fetch(&kept_bytes, size, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&cached_bytes, size, __ATOMIC_RELAXED);
     return 0;
 }
 
 void indygru_pool_release(char *start)
 {
-    if (head_of(start)->size >= LEAST_KEPT && head_of(start)->size <= MOST_KEPT)
-        for (int i = 0; i <= N_KEPT; i++) { /* older blocks go: the sizes that are wanted may have changed for good */
-            if (keep(start))
+    if (header_of(start)->size >= MIN_BLOCK && header_of(start)->size <= MAX_BYTES)
+        for (int i = 0; i <= N_CACHED; i++) { /* evicts older blocks: the sizes in use may have changed */
+            if (cache(start))
                 return;
-            forget(take(__atomic_fetch_add(&next_to_go, 1, __ATOMIC_RELAXED) % N_KEPT));
+            evict(remove_entry(__atomic_fetch_add(&next_to_evict, 1, __ATOMIC_RELAXED) % N_CACHED));
         }
     indygru_pool_free(start);
 }
 
-/* As many threads as are likely to be in a step at the same time. Pages that no step has touched take no memory. */
+/* One block for each thread that is likely to be in a step at the same time. Pages that no step has written use no
+ * memory. */
 enum { N_STEP_BLOCKS = 16, STEP_BYTES = 96 * 1024 };
-static alignas(LINE) char step_blocks[N_STEP_BLOCKS][STEP_BYTES];
+static alignas(CACHE_LINE) char step_blocks[N_STEP_BLOCKS][STEP_BYTES];
 static char step_in_use[N_STEP_BLOCKS];
 
 char *indygru_acquire_step_scratch(ptrdiff_t size)
@@ -155,9 +157,9 @@ char *indygru_acquire_step_scratch(ptrdiff_t size)
 
 void indygru_release_step_scratch(char *scratch)
 {
-    uintptr_t place = (uintptr_t)scratch - (uintptr_t)step_blocks;
-    if (place < sizeof step_blocks)
-        __atomic_store_n(&step_in_use[place / STEP_BYTES], 0, __ATOMIC_RELEASE);
+    uintptr_t offset = (uintptr_t)scratch - (uintptr_t)step_blocks;
+    if (offset < sizeof step_blocks)
+        __atomic_store_n(&step_in_use[offset / STEP_BYTES], 0, __ATOMIC_RELEASE);
     else
         indygru_pool_release(scratch);
 }
@@ -166,13 +168,4 @@ void indygru_reset_step_scratch(void)
 {
     for (int i = 0; i < N_STEP_BLOCKS; i++)
         __atomic_store_n(&step_in_use[i], 0, __ATOMIC_RELEASE);
-}
-
-ptrdiff_t indygru_l2_bytes(void)
-{
-    long size = 0;
-#ifdef _SC_LEVEL2_CACHE_SIZE
-    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-#endif
-    return size > 0 ? size : 0;
 }

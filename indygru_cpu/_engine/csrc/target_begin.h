@@ -9,9 +9,10 @@
 #error "fast-math changes results and deletes the handling of NaN: build without it"
 #endif
 
-#ifdef TARGET
 #define PRAGMA_TEXT(text) _Pragma(#text)
 #define PRAGMA(text) PRAGMA_TEXT(text)
+
+#ifdef TARGET
 #ifdef __clang__
 PRAGMA(clang attribute push(__attribute__((target(TARGET))), apply_to = function))
 #else
@@ -27,7 +28,7 @@ PRAGMA(GCC target(TARGET GCC_TARGET_OPTIONS))
 #endif
 #endif
 
-/* The tiers for x86-64 say whether they have FMA. Elsewhere the compiler says it of its default target. */
+/* The tier files for x86-64 define HAS_FMA. On other architectures it follows from the default target. */
 #ifndef HAS_FMA
 #if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF) && !defined(TARGET)
 #define HAS_FMA 1

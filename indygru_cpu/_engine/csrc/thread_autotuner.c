@@ -1,65 +1,66 @@
-/* Chooses the number of threads of a call by the measured costs of such calls in this process.
+/* Chooses the number of threads of a call by the measured costs of similar calls in this process.
  *
- * Whether more threads pay depends on the place of a call: on how long the helpers have slept, and on the processors
- * that other libraries' threads occupy. Results have the same bits for any number of threads, so a trial of another
- * number costs time only. That cost is bounded: a number is tried again only when the loss of its last trial is a small
- * part of the time that such calls have taken since.
+ * Whether more threads are faster depends on the context of a call: how long the workers have slept, and which CPUs the
+ * threads of other libraries occupy. Results have the same bits for any number of threads, so a trial of another number
+ * costs time only. That cost is bounded: a number is tried again only when the loss of its last trial is a small part
+ * of the time that such calls have taken since.
  *
- * Each number is read and written atomically, without a lock: if two threads choose at the same time, one of the two
+ * Each statistic is read and written atomically, without a lock: if two threads choose at the same time, one of the two
  * measurements may be lost.
  */
-#include "indygru_kernels.h"
+#include "indygru_runtime.h"
 
 enum {
     N_CLASSES = INDYGRU_N_WORK_CLASSES,
     N_LENGTHS = INDYGRU_N_LENGTH_CLASSES,
-    SPACING = 8,                   /* calls from one trial to the next, at least */
-    FIRST_SPACING = 2,             /* before the first trial of a number */
-    LONG_TRIAL = 3,                /* calls of a trial where calls follow each other: the first wakes the helpers */
-    FOLLOWING_WITHIN = 300 * 1000, /* nanoseconds after a call within which the next one follows it */
-    OVERLAPPING = 3 * 1000 * 1000  /* nanoseconds for which calls that overlap are taken to go on */
+    MIN_TRIAL_INTERVAL = 8,             /* calls between two trials of known numbers */
+    MIN_FIRST_TRIAL_INTERVAL = 2,       /* calls before the first trial of a number */
+    BACK_TO_BACK_TRIAL_CALLS = 3,       /* calls of a trial among back-to-back calls: the first wakes the workers */
+    BACK_TO_BACK_NS = 300 * 1000,       /* a call that starts within this time after another is back to back */
+    OVERLAP_EXPIRY_NS = 3 * 1000 * 1000 /* for this time after calls have overlapped, further overlap is assumed */
 };
 static const double MAX_LOSS = 0.04;    /* part of the time that trials may lose */
 static const double TIE_FACTOR = 1.04;  /* costs within this factor are equal: fewer threads win */
-static const double TRIAL_WEIGHT = 0.6; /* weight of a trial's cost: the known cost is old */
+static const double TRIAL_WEIGHT = 0.6; /* weight of the cost of a trial: the known cost is old */
 static const double USE_WEIGHT = 0.2;   /* weight of the cost of the number in use */
-static const double OUTLIER_FACTOR = 2; /* a cost counts at most this many times the known one: interruptions */
-static const double ABORT_FACTOR = 2;   /* a trial ends early if it costs this many times the best number */
+static const double OUTLIER_FACTOR = 2; /* limits a cost to so many times the known one: interruptions */
+static const double ABORT_FACTOR = 2;   /* ends a trial early if it costs so many times the best number */
 
 typedef struct {
-    double cost[INDYGRU_N_ARMS]; /* nanoseconds a multiply-add, a moving average; 0: not tried */
-    int threads[INDYGRU_N_ARMS]; /* that calls of the arm had: fewer than its power of two, where there are no more */
+    double cost[INDYGRU_N_ARMS]; /* moving average of nanoseconds per multiply-add; 0: not tried */
+    int threads[INDYGRU_N_ARMS]; /* threads of the arm's calls: less than its power of two if fewer are available */
     double loss[INDYGRU_N_ARMS]; /* nanoseconds that the last trial lost */
-    double budget, lost;         /* nanoseconds that the next trial may lose; that the current one has lost */
-    int since;                   /* calls since the last trial */
-    int trial_arm, trial_left;   /* calls that the trial still has */
+    double budget;               /* nanoseconds that the next trial may lose */
+    double trial_loss;           /* nanoseconds that the current trial has lost */
+    int calls_since_trial;
+    int trial_arm, trial_calls_left; /* of the current trial */
 } statistics;
 
 static statistics table[INDYGRU_N_OPERATIONS][N_CLASSES][INDYGRU_N_SPACINGS];
 static _Thread_local long long last_end;
 static _Thread_local int last_n_threads;
-static long long last_overlap; /* when a call began while another one was at work */
+static long long last_overlap; /* start of the last call that began while another one was running */
 
-static double get(const double *number)
+static double load(const double *value)
 {
-    double value;
-    __atomic_load(number, &value, __ATOMIC_RELAXED);
-    return value;
+    double result;
+    __atomic_load(value, &result, __ATOMIC_RELAXED);
+    return result;
 }
-static void put(double *number, double value) { __atomic_store(number, &value, __ATOMIC_RELAXED); }
-static int get_int(const int *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
-static void put_int(int *number, int value) { __atomic_store_n(number, value, __ATOMIC_RELAXED); }
+static void store(double *target, double value) { __atomic_store(target, &value, __ATOMIC_RELAXED); }
+static int load_int(const int *value) { return __atomic_load_n(value, __ATOMIC_RELAXED); }
+static void store_int(int *target, int value) { __atomic_store_n(target, value, __ATOMIC_RELAXED); }
 
-static int arms_of(int most)
+static int count_arms(int max_threads)
 {
     int n = 1;
-    while (n < INDYGRU_N_ARMS && 1 << (n - 1) < most)
+    while (n < INDYGRU_N_ARMS && 1 << (n - 1) < max_threads)
         n++;
     return n;
 }
 
-/* By powers of two of the work and of four of the steps: narrow and wide layers of equal work gain differently. */
-static int class_of(double work, ptrdiff_t n_steps)
+/* Powers of two of the work and powers of four of the steps: narrow and wide layers of equal work gain differently. */
+static int classify(double work, ptrdiff_t n_steps)
 {
     int size = 0, length = 0;
     for (; size < N_CLASSES / N_LENGTHS - 1 && work >= 2; size++)
@@ -69,108 +70,109 @@ static int class_of(double work, ptrdiff_t n_steps)
     return size * N_LENGTHS + length;
 }
 
-/* The arm with the fewest threads among those of about the least cost, or -1: none was tried. */
-static int best_of(const statistics *s, int n_arms)
+/* The arm with the fewest threads among those of about the lowest cost; -1: none was tried. */
+static int find_best_arm(const statistics *s, int n_arms)
 {
-    double least = 0;
+    double lowest = 0;
     for (int arm = 0; arm < n_arms; arm++) {
-        double cost = get(&s->cost[arm]);
-        least = cost > 0 && (least == 0 || cost < least) ? cost : least;
+        double cost = load(&s->cost[arm]);
+        lowest = cost > 0 && (lowest == 0 || cost < lowest) ? cost : lowest;
     }
     for (int arm = 0; arm < n_arms; arm++)
-        if (get(&s->cost[arm]) > 0 && get(&s->cost[arm]) <= TIE_FACTOR * least)
+        if (load(&s->cost[arm]) > 0 && load(&s->cost[arm]) <= TIE_FACTOR * lowest)
             return arm;
     return -1;
 }
 
-/* A neighbour of the best arm that may be tried now, or -1. */
-static int arm_to_try(const statistics *s, int best, int n_arms)
+/* An arm next to the best one that may be tried now; -1: none. */
+static int find_trial_arm(const statistics *s, int best, int n_arms)
 {
     for (int arm = best - 1; arm <= best + 1; arm += 2) {
         if (arm < 0 || arm >= n_arms)
             continue;
-        int is_known = get(&s->cost[arm]) > 0;
-        if (get_int(&s->since) >= (is_known ? SPACING : FIRST_SPACING) && get(&s->loss[arm]) <= get(&s->budget))
+        int interval = load(&s->cost[arm]) > 0 ? MIN_TRIAL_INTERVAL : MIN_FIRST_TRIAL_INTERVAL;
+        if (load_int(&s->calls_since_trial) >= interval && load(&s->loss[arm]) <= load(&s->budget))
             return arm;
     }
     return -1;
 }
 
-static int choose_arm(statistics *s, int n_arms, int place)
+static int choose_arm(statistics *s, int n_arms, enum indygru_call_spacing spacing)
 {
-    int best = best_of(s, n_arms), arm;
+    int best = find_best_arm(s, n_arms), arm;
     if (best < 0)
         return n_arms - 1;
-    if (get_int(&s->trial_left) > 0 && get_int(&s->trial_arm) < n_arms)
-        return get_int(&s->trial_arm);
-    arm = arm_to_try(s, best, n_arms);
+    if (load_int(&s->trial_calls_left) > 0 && load_int(&s->trial_arm) < n_arms)
+        return load_int(&s->trial_arm);
+    arm = find_trial_arm(s, best, n_arms);
     if (arm < 0)
         return best;
-    put_int(&s->trial_arm, arm);
-    put_int(&s->trial_left, place == INDYGRU_BACK_TO_BACK ? LONG_TRIAL : 1);
-    put(&s->lost, 0);
+    store_int(&s->trial_arm, arm);
+    store_int(&s->trial_calls_left, spacing == INDYGRU_BACK_TO_BACK ? BACK_TO_BACK_TRIAL_CALLS : 1);
+    store(&s->trial_loss, 0);
     return arm;
 }
 
-/* Whether calls of several threads have overlapped just now: another one is likely to begin before this one is over. */
+/* Whether calls of several threads have overlapped recently, so that another one is likely to overlap this one. */
 static int calls_overlap(long long now)
 {
     if (indygru_active_threads() > 0)
         __atomic_store_n(&last_overlap, now, __ATOMIC_RELAXED);
-    return now - __atomic_load_n(&last_overlap, __ATOMIC_RELAXED) <= OVERLAPPING;
+    return now - __atomic_load_n(&last_overlap, __ATOMIC_RELAXED) <= OVERLAP_EXPIRY_NS;
 }
 
-indygru_choice indygru_choose_threads(enum indygru_operation job, double work, ptrdiff_t n_steps, int most)
+indygru_choice indygru_choose_threads(enum indygru_operation operation, double work, ptrdiff_t n_steps, int max_threads)
 {
     unsigned long long state = indygru_enter_ftz(); /* sums of doubles would raise the caller's exception flags */
     indygru_choice choice = {
-        .job = job, .work_class = class_of(work, n_steps), .work = work, .start = indygru_monotonic_ns()};
-    choice.place = choice.start - last_end <= FOLLOWING_WITHIN ? INDYGRU_BACK_TO_BACK : INDYGRU_ISOLATED;
-    most -= most > 1 && calls_overlap(choice.start);
-    choice.arm = choose_arm(&table[job][choice.work_class][choice.place], arms_of(most), choice.place);
-    choice.n_threads = 1 << choice.arm < most ? 1 << choice.arm : most;
+        .operation = operation, .work_class = classify(work, n_steps), .work = work, .start = indygru_monotonic_ns()};
+    choice.spacing = choice.start - last_end <= BACK_TO_BACK_NS ? INDYGRU_BACK_TO_BACK : INDYGRU_ISOLATED;
+    max_threads -= max_threads > 1 && calls_overlap(choice.start);
+    choice.arm =
+        choose_arm(&table[operation][choice.work_class][choice.spacing], count_arms(max_threads), choice.spacing);
+    choice.n_threads = 1 << choice.arm < max_threads ? 1 << choice.arm : max_threads;
     indygru_restore_fp_state(state);
     return choice;
 }
 
-static void learn_cost(double *known, double cost, double weight)
+static void update_cost(double *known, double cost, double weight)
 {
-    double before = get(known);
+    double before = load(known);
     if (before > 0) {
         cost = cost > OUTLIER_FACTOR * before ? OUTLIER_FACTOR * before : cost;
         cost = before + weight * (cost - before);
     }
-    put(known, cost);
+    store(known, cost);
 }
 
-/* Ends a trial: records its cost and loss, and empties the budget, from which the next trial is paid. */
+/* Records the cost and the loss of a trial, and empties the budget. */
 static void end_trial(statistics *s, int arm, double cost)
 {
-    double lost = get(&s->lost);
-    learn_cost(&s->cost[arm], cost, TRIAL_WEIGHT);
-    put(&s->loss[arm], lost > 0 ? lost : 0);
-    put(&s->budget, 0);
-    put_int(&s->since, 0);
+    double loss = load(&s->trial_loss);
+    update_cost(&s->cost[arm], cost, TRIAL_WEIGHT);
+    store(&s->loss[arm], loss > 0 ? loss : 0);
+    store(&s->budget, 0);
+    store_int(&s->calls_since_trial, 0);
 }
 
 void indygru_record_cost(const indygru_choice *choice)
 {
     unsigned long long state = indygru_enter_ftz();
-    statistics *s = &table[choice->job][choice->work_class][choice->place];
-    int arm = choice->arm, best = best_of(s, INDYGRU_N_ARMS), left = get_int(&s->trial_left);
-    double taken = (double)(indygru_monotonic_ns() - choice->start), cost = taken / choice->work;
-    put_int(&s->threads[arm], choice->n_threads);
-    if (left > 0 && arm == get_int(&s->trial_arm) && best >= 0) {
-        double usual = get(&s->cost[best]);
-        put(&s->lost, get(&s->lost) + taken - usual * choice->work);
-        left = left < LONG_TRIAL && cost > ABORT_FACTOR * usual ? 0 : left - 1;
-        put_int(&s->trial_left, left);
+    statistics *s = &table[choice->operation][choice->work_class][choice->spacing];
+    int arm = choice->arm, best = find_best_arm(s, INDYGRU_N_ARMS), left = load_int(&s->trial_calls_left);
+    double elapsed = (double)(indygru_monotonic_ns() - choice->start), cost = elapsed / choice->work;
+    store_int(&s->threads[arm], choice->n_threads);
+    if (left > 0 && arm == load_int(&s->trial_arm) && best >= 0) {
+        double usual = load(&s->cost[best]);
+        store(&s->trial_loss, load(&s->trial_loss) + elapsed - usual * choice->work);
+        left = left < BACK_TO_BACK_TRIAL_CALLS && cost > ABORT_FACTOR * usual ? 0 : left - 1;
+        store_int(&s->trial_calls_left, left);
         if (left == 0)
             end_trial(s, arm, cost);
     } else {
-        learn_cost(&s->cost[arm], cost, USE_WEIGHT);
-        put(&s->budget, get(&s->budget) + MAX_LOSS * taken);
-        put_int(&s->since, get_int(&s->since) + 1);
+        update_cost(&s->cost[arm], cost, USE_WEIGHT);
+        store(&s->budget, load(&s->budget) + MAX_LOSS * elapsed);
+        store_int(&s->calls_since_trial, load_int(&s->calls_since_trial) + 1);
     }
     indygru_restore_fp_state(state);
 }
@@ -181,32 +183,33 @@ void indygru_record_call(int n_threads)
     last_end = indygru_monotonic_ns();
 }
 
-void indygru_reset_last_call(void) { last_end = indygru_monotonic_ns() - 2 * FOLLOWING_WITHIN; }
+void indygru_reset_last_call(void) { last_end = indygru_monotonic_ns() - 2 * BACK_TO_BACK_NS; }
 
 int indygru_last_n_threads(void) { return last_n_threads; }
 
-double indygru_get_cost(enum indygru_operation job, int work_class, enum indygru_call_spacing place, int arm,
+double indygru_get_cost(enum indygru_operation operation, int work_class, enum indygru_call_spacing spacing, int arm,
                         int *n_threads)
 {
-    *n_threads = get_int(&table[job][work_class][place].threads[arm]);
-    return get(&table[job][work_class][place].cost[arm]);
+    const statistics *s = &table[operation][work_class][spacing];
+    *n_threads = load_int(&s->threads[arm]);
+    return load(&s->cost[arm]);
 }
 
-static void forget(statistics *s)
+static void reset(statistics *s)
 {
     for (int arm = 0; arm < INDYGRU_N_ARMS; arm++) {
-        put(&s->cost[arm], 0);
-        put(&s->loss[arm], 0);
+        store(&s->cost[arm], 0);
+        store(&s->loss[arm], 0);
     }
-    put(&s->budget, 0);
-    put_int(&s->since, 0);
-    put_int(&s->trial_left, 0);
+    store(&s->budget, 0);
+    store_int(&s->calls_since_trial, 0);
+    store_int(&s->trial_calls_left, 0);
 }
 
 void indygru_reset_costs(void)
 {
-    for (int job = 0; job < INDYGRU_N_OPERATIONS; job++)
-        for (int size = 0; size < N_CLASSES; size++)
-            for (int place = 0; place < INDYGRU_N_SPACINGS; place++)
-                forget(&table[job][size][place]);
+    for (int operation = 0; operation < INDYGRU_N_OPERATIONS; operation++)
+        for (int work_class = 0; work_class < N_CLASSES; work_class++)
+            for (int spacing = 0; spacing < INDYGRU_N_SPACINGS; spacing++)
+                reset(&table[operation][work_class][spacing]);
 }
