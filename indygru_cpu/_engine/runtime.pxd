@@ -1,4 +1,4 @@
-# What is settled once, at import: the tier, and the addresses of BLAS.
+# The state of the process that every call reads (the kernel tier, the BLAS functions, sizes), OpenMP and BLAS.
 from libc.stddef cimport ptrdiff_t
 
 from indygru_cpu._engine.kernels cimport indygru_team, indygru_tier
@@ -8,12 +8,14 @@ cdef extern from *:
     #include "cblas.h"
     typedef __typeof__(&scipy_cblas_sgemm) sgemm_t;
     typedef __typeof__(&scipy_cblas_dgemm) dgemm_t;
+    typedef int (*get_n_threads_t)(void);
+    typedef void (*set_n_threads_t)(int);
     #ifdef _OPENMP
     #include <omp.h>
     #else
     static int omp_get_max_threads(void) { return 0; }
     #endif
-    /* OpenMP keeps the threads of a region for the next region of the same thread. */
+    /* OpenMP keeps the threads of a parallel region for the next region of the same caller. */
     static int start_workers(int n_threads, indygru_team *team)
     {
         int n = 0;
@@ -25,30 +27,7 @@ cdef extern from *:
         }
         return n == n_threads ? 0 : -1;
     }
-    #if defined(_WIN32)
-    static int there_is_room(size_t size) { return 1; }
-    #else
-    #include <sys/mman.h>
-    /* Not malloc, which writes into its block, and the kernel would clear a page for that: ten times as slow. */
-    static int there_is_room(size_t size)
-    {
-        void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
-        return room != MAP_FAILED && munmap(room, size) == 0;
-    }
-    #endif
-    /* OpenBLAS takes a buffer for each thread, and ends the process, or tries for ever, where there is no memory. It
-       keeps its buffers, so they are asked for once. */
-    static int blas_buffers;
-    static int has_blas_room(int n_threads, size_t size)
-    {
-        if (n_threads <= __atomic_load_n(&blas_buffers, __ATOMIC_RELAXED))
-            return 1;
-        if (!there_is_room(size) && !(indygru_pool_trim() && there_is_room(size)))
-            return 0;
-        __atomic_store_n(&blas_buffers, n_threads, __ATOMIC_RELAXED);
-        return 1;
-    }
-    /* Since GCC 9; elsewhere since OpenMP 5. */
+    /* GCC declares it from release 9 on, other compilers with OpenMP 5. */
     static int stop_workers(void)
     {
     #ifdef _OPENMP
@@ -57,18 +36,40 @@ cdef extern from *:
         return 0;
     #endif
     }
-    typedef int (*get_threads_t)(void);
-    typedef void (*set_threads_t)(int);
+    #if defined(_WIN32)
+    static int can_map(size_t size) { return 1; }
+    #else
+    #include <sys/mman.h>
+    /* mmap instead of malloc: malloc writes into its block, so the kernel clears a page, which takes ten times as
+       long. */
+    static int can_map(size_t size)
+    {
+        void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+        return pages != MAP_FAILED && munmap(pages, size) == 0;
+    }
+    #endif
+    /* OpenBLAS allocates one buffer for each calling thread and keeps it. If the allocation fails, OpenBLAS ends the
+       process or retries without end. So the memory is checked before the first call from that many threads. */
+    static int n_blas_buffers;
+    static int can_allocate_blas_buffers(int n_threads, size_t size)
+    {
+        if (n_threads <= __atomic_load_n(&n_blas_buffers, __ATOMIC_RELAXED))
+            return 1;
+        if (!can_map(size) && !(indygru_pool_trim() && can_map(size)))
+            return 0;
+        __atomic_store_n(&n_blas_buffers, n_threads, __ATOMIC_RELAXED);
+        return 1;
+    }
     typedef struct {
         const indygru_tier *tier;
         sgemm_t sgemm;
         dgemm_t dgemm;
-        get_threads_t get_blas_threads;
-        set_threads_t set_blas_threads;
-        ptrdiff_t chunk_bytes;
-        long long nanoseconds_of_a_round;
-    } runtime_t;
-    static runtime_t runtime = {.nanoseconds_of_a_round = 50 * 1000 * 1000};
+        get_n_threads_t get_blas_threads; /* NULL: the library has no such function */
+        set_n_threads_t set_blas_threads;
+        ptrdiff_t chunk_bytes; /* of the projection of one chunk of a tile; 0: that of the tier */
+        long long slice_ns;    /* length of a time slice */
+    } runtime_state;
+    static runtime_state runtime = {.slice_ns = 50 * 1000 * 1000};
     """
     ctypedef int order_t "CBLAS_ORDER"
     ctypedef int transpose_t "CBLAS_TRANSPOSE"
@@ -78,18 +79,18 @@ cdef extern from *:
                              int, float, float *, int) noexcept nogil
     ctypedef void (*dgemm_t)(order_t, transpose_t, transpose_t, int, int, int, double, const double *, int,
                              const double *, int, double, double *, int) noexcept nogil
-    ctypedef int (*get_threads_t)() noexcept nogil
-    ctypedef void (*set_threads_t)(int) noexcept nogil
+    ctypedef int (*get_n_threads_t)() noexcept nogil
+    ctypedef void (*set_n_threads_t)(int) noexcept nogil
     int omp_get_max_threads() nogil
-    bint has_blas_room(int n_threads, size_t size) noexcept nogil
     int start_workers(int n_threads, indygru_team *team) noexcept nogil
     int stop_workers() noexcept nogil
-    ctypedef struct runtime_t:
+    bint can_allocate_blas_buffers(int n_threads, size_t size) noexcept nogil
+    ctypedef struct runtime_state:
         const indygru_tier *tier
         sgemm_t sgemm
         dgemm_t dgemm
-        get_threads_t get_blas_threads
-        set_threads_t set_blas_threads
+        get_n_threads_t get_blas_threads
+        set_n_threads_t set_blas_threads
         ptrdiff_t chunk_bytes
-        long long nanoseconds_of_a_round
-    runtime_t runtime
+        long long slice_ns
+    runtime_state runtime

@@ -1,4 +1,5 @@
-# Items of work, shared by a team in rounds; between them a call of Python looks around there.
+# Scheduling: a team of threads takes items of work in time slices; between two slices a call from Python polls signals
+# and progress.
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
@@ -8,143 +9,153 @@ from indygru_cpu._engine.kernels cimport (
     indygru_current_team, indygru_is_forked, indygru_leave_cpu, indygru_monotonic_ns, indygru_register_worker,
     indygru_release_slots,
 )
-from indygru_cpu._engine.plan cimport Plan, ceil_div, scratch_bytes, steps_done
+from indygru_cpu._engine.plan cimport Plan, ceil_div, mean_steps_done, scratch_bytes
 from indygru_cpu._engine.runtime cimport runtime
 
+# The C names have a suffix, because <stdatomic.h> defines the plain ones as macros.
 cdef extern from * nogil:
     """
-    /* The number before. */
-    static ptrdiff_t take_next(ptrdiff_t *next) { return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED); }
-    static ptrdiff_t look_at(const ptrdiff_t *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
-    static void put(ptrdiff_t *number, ptrdiff_t value) { __atomic_store_n(number, value, __ATOMIC_RELEASE); }
-    /* Whether it was as expected, and so is another now. */
-    static int change(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
+    static ptrdiff_t fetch_add_atomically(ptrdiff_t *number, ptrdiff_t summand)
+    {
+        return __atomic_fetch_add(number, summand, __ATOMIC_RELAXED);
+    }
+    static ptrdiff_t load_atomically(const ptrdiff_t *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
+    static void store_atomically(ptrdiff_t *number, ptrdiff_t value)
+    {
+        __atomic_store_n(number, value, __ATOMIC_RELEASE);
+    }
+    static int compare_exchange_atomically(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
     {
         return __atomic_compare_exchange_n(number, &expected, value, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
     }
     """
-    ptrdiff_t take_next(ptrdiff_t *next)
-    ptrdiff_t look_at(const ptrdiff_t *number)
-    void put(ptrdiff_t *number, ptrdiff_t value)
-    bint change(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
+    ptrdiff_t atomic_fetch_add "fetch_add_atomically"(ptrdiff_t *number, ptrdiff_t summand)
+    ptrdiff_t atomic_load "load_atomically"(const ptrdiff_t *number)
+    void atomic_store "store_atomically"(ptrdiff_t *number, ptrdiff_t value)
+    bint atomic_compare_exchange "compare_exchange_atomically"(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
 
-# One of p.n_items.
-ctypedef void (*job_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil
-
-cdef inline void begin_round(Plan *p) noexcept nogil:
-    p.round_end = indygru_monotonic_ns() + runtime.nanoseconds_of_a_round
+# Runs one of p.n_items.
+ctypedef void (*run_item_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil
 
 
-cdef inline int look_around(Plan *p) except -1 with gil:
-    """In Python: signals, such as Ctrl-C, and news for the caller."""
+cdef inline void begin_slice(Plan *p) noexcept nogil:
+    p.slice_end = indygru_monotonic_ns() + runtime.slice_ns
+
+
+cdef inline bint slice_expired(const Plan *p) noexcept nogil:
+    return indygru_monotonic_ns() >= p.slice_end
+
+
+cdef inline int poll_signals_and_progress(Plan *p) except -1 with gil:
+    """Runs signal handlers, such as that of Ctrl-C, and reports progress. Either may raise."""
     PyErr_CheckSignals()
-    if p.progress is not NULL and steps_done(p) > p.steps_told:
-        p.steps_told = steps_done(p)
-        (<object> p.progress)(p.steps_told)
+    if p.progress is not NULL and mean_steps_done(p) > p.reported_steps:
+        p.reported_steps = mean_steps_done(p)
+        (<object> p.progress)(p.reported_steps)
     return 0
 
 
-cdef inline int pause(Plan *p) except -1 nogil:
-    """Between rounds. A call that did not come from Python never goes there."""
-    if p.in_python:
-        look_around(p)
-    begin_round(p)
+cdef inline int yield_to_python(Plan *p) except -1 nogil:
+    """Ends a time slice and begins the next one. A call from C skips Python."""
+    if p.has_python:
+        poll_signals_and_progress(p)
+    begin_slice(p)
     return 0
 
 
-cdef inline bint time_is_up(const Plan *p) noexcept nogil:
-    return indygru_monotonic_ns() >= p.round_end
+cdef inline ptrdiff_t first_unstarted_tile(const Plan *p, ptrdiff_t item) noexcept nogil:
+    """The first of an item's own tiles that no thread has started, or -1.
 
-
-cdef inline ptrdiff_t first_unstarted(const Plan *p, ptrdiff_t item) noexcept nogil:
-    """The first of an item's own tiles that no thread has begun, or -1. No other tile is a better choice, so a call of
-    very many tiles need not compare all of them for each claim."""
-    cdef ptrdiff_t i, tiles = p.row_tiles * p.unit_tiles, first = ceil_div(item * tiles, p.n_items)
-    for i in range(first + p.begun[item], ceil_div((item + 1) * tiles, p.n_items)):
-        if look_at(&p.done[i]) == 0:
+    An unstarted tile has the fewest steps, so it need not be compared with all other tiles, which may be many."""
+    cdef ptrdiff_t i, n_tiles = p.row_tiles * p.unit_tiles, first = ceil_div(item * n_tiles, p.n_items)
+    for i in range(first + p.n_started[item], ceil_div((item + 1) * n_tiles, p.n_items)):
+        if atomic_load(&p.tile_steps[i]) == 0:
             return i
-        p.begun[item] = i + 1 - first
+        p.n_started[item] = i + 1 - first
     return -1
 
 
 cdef inline ptrdiff_t claim_tile(const Plan *p, ptrdiff_t item, ptrdiff_t *steps) noexcept nogil:
-    """A tile that no thread is at, and the steps that it has behind it; -1: there is none to do.
+    """Claims an unclaimed tile; steps OUT: the steps that it has done. -1: no tile is left to claim.
 
-    The one with the fewest, but a thread takes tiles of others only if they are more than a lap behind its own: the
-    next call then finds in this processor's caches what this one has read and written there."""
-    cdef ptrdiff_t i, found, done, lag, least = 0, tiles = p.row_tiles * p.unit_tiles
+    Chooses the tile with the fewest steps. A thread takes tiles of other items only if they are more than one claim
+    behind its own: the next call then finds in the caches of this CPU what the thread has read and written."""
+    cdef ptrdiff_t i, index, done, rank, min_rank = 0, n_tiles = p.row_tiles * p.unit_tiles
     while True:
-        found = first_unstarted(p, item)
-        if found >= 0 and change(&p.done[found], 0, -1):
+        index = first_unstarted_tile(p, item)
+        if index >= 0 and atomic_compare_exchange(&p.tile_steps[index], 0, -1):
             steps[0] = 0
-            return found
-        found = -1
-        for i in range(tiles):
-            done = look_at(&p.done[i])
-            lag = done + (0 if i * p.n_items // tiles == item else p.lap)
-            if 0 <= done < p.n_steps and (found < 0 or lag < least):
-                least, found, steps[0] = lag, i, done
-        if found < 0 or change(&p.done[found], steps[0], -1):
-            return found
+            return index
+        index = -1
+        for i in range(n_tiles):
+            done = atomic_load(&p.tile_steps[i])
+            rank = done + (0 if i * p.n_items // n_tiles == item else p.steps_per_claim)
+            if 0 <= done < p.n_steps and (index < 0 or rank < min_rank):
+                min_rank, index, steps[0] = rank, i, done
+        if index < 0 or atomic_compare_exchange(&p.tile_steps[index], steps[0], -1):
+            return index
 
 
-cdef inline void leave_tile(const Plan *p, ptrdiff_t index, ptrdiff_t steps) noexcept nogil:
-    put(&p.done[index], steps)
+cdef inline void release_tile(const Plan *p, ptrdiff_t index, ptrdiff_t steps) noexcept nogil:
+    """Ends a claim; `steps` are the steps that the tile has done now."""
+    atomic_store(&p.tile_steps[index], steps)
 
 
-cdef inline void take_items(Plan *p, job_t job, char *scratch, int thread) noexcept nogil:
-    """One thread's part of a round; thread 0 is the caller. An item that it has begun it finishes; forward's ends in
-    time.
+cdef inline void worker_loop(Plan *p, run_item_t run_item, char *scratch, int thread) noexcept nogil:
+    """One thread's part of a time slice; thread 0 is the caller. Items that have begun are completed.
 
-    Other libraries' threads wait for work in loops that hold a processor for long after their last product. The system
-    may then leave two of ours on the other one, because all of them look as busy."""
-    cdef ptrdiff_t item = take_next(&p.next_item)
+    Threads of other libraries may spin on a CPU long after their last product. To the system all threads look equally
+    busy, so it may place two of the team on one CPU: workers leave the CPU of the caller."""
+    cdef ptrdiff_t item = atomic_fetch_add(&p.next_item, 1)
     if thread > 0:
         indygru_register_worker(p.team, thread)
     while item < p.n_items:
         if thread == 0:
-            put(&p.processor, indygru_current_cpu())
+            atomic_store(&p.caller_cpu, indygru_current_cpu())
         else:
-            indygru_leave_cpu(p.team, thread, <int> look_at(&p.processor))
-        job(p, item, scratch)
-        if time_is_up(p):
+            indygru_leave_cpu(p.team, thread, <int> atomic_load(&p.caller_cpu))
+        run_item(p, item, scratch)
+        if slice_expired(p):
             return
-        item = take_next(&p.next_item)
+        item = atomic_fetch_add(&p.next_item, 1)
 
 
-cdef inline void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
+cdef inline void run_slice(Plan *p, run_item_t run_item, int n_threads, char *scratch) noexcept nogil:
     cdef ptrdiff_t bytes = scratch_bytes(p)
     cdef int i
-    if n_threads == 1:  # not worth the entry into a parallel region
-        take_items(p, job, scratch, 0)
+    if n_threads == 1:  # saves the cost of a parallel region
+        worker_loop(p, run_item, scratch, 0)
         return
     for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        take_items(p, job, scratch + i * bytes, i)
+        worker_loop(p, run_item, scratch + i * bytes, i)
 
 
-cdef inline int take_team(Plan *p, int wanted, bint blas) except 0 nogil:
-    """Seats for a team. OpenBLAS bears only so many callers: one too many waits, and Ctrl-C ends the waiting."""
-    cdef int seats
+cdef inline int acquire_team(Plan *p, int n_threads, bint uses_blas) except 0 nogil:
+    """Acquires thread slots for up to n_threads threads and returns their number.
+
+    OpenBLAS supports a limited number of concurrent callers. Excess callers wait, interruptibly."""
+    cdef int n_slots
     if indygru_is_forked():
-        wanted = 1  # also in the middle of a call, if `progress` or a signal's handler forks
-    seats = indygru_acquire_slots(wanted, 0 if blas else 1)
-    while seats == 0:
+        n_threads = 1  # `progress` or a signal handler may fork in the middle of a call
+    n_slots = indygru_acquire_slots(n_threads, 0 if uses_blas else 1)
+    while n_slots == 0:
         indygru_backoff_sleep()
-        pause(p)
-        seats = indygru_acquire_slots(wanted, 0)
-    return indygru_clamp_to_startable_threads(seats) if seats > 1 else seats
+        yield_to_python(p)
+        n_slots = indygru_acquire_slots(n_threads, 0)
+    return indygru_clamp_to_startable_threads(n_slots) if n_slots > 1 else n_slots
 
 
-cdef inline int go_through(Plan *p, job_t job, ptrdiff_t n_items, int n_threads, char *scratch, bint blas) except -1 nogil:
-    """Every item, whichever thread takes it."""
-    cdef int team
+cdef inline int parallel_for(Plan *p, run_item_t run_item, ptrdiff_t n_items, int n_threads, char *scratch,
+                             bint uses_blas) except -1 nogil:
+    """Runs every item once, on up to n_threads threads; scratch holds scratch_bytes(p) for each of them."""
+    cdef int team_size
     p.next_item, p.n_items = 0, n_items
     while p.next_item < n_items:
-        team = take_team(p, n_threads, blas)
-        p.team = indygru_current_team() if team > 1 else NULL
-        p.n_granted = max(p.n_granted, team)
-        play_round(p, job, team, scratch)
-        indygru_release_slots(team)
-        if time_is_up(p):
-            pause(p)
+        team_size = acquire_team(p, n_threads, uses_blas)
+        p.team = indygru_current_team() if team_size > 1 else NULL
+        p.max_team_size = max(p.max_team_size, team_size)
+        run_slice(p, run_item, team_size, scratch)
+        indygru_release_slots(team_size)
+        if slice_expired(p):
+            yield_to_python(p)
     return 0

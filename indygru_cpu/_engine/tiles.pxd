@@ -1,4 +1,4 @@
-# One tile, forward and backward, on the thread that calls.
+# One tile, forward and backward, on the calling thread: projection of the inputs, recurrence, gradients.
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcpy, memset
 
@@ -7,186 +7,199 @@ from indygru_cpu._engine.kernels cimport (
     indygru_projection, indygru_restore_fp_state, indygru_step_range, indygru_tile, indygru_time_index,
 )
 from indygru_cpu._engine.plan cimport (
-    AS_THEY_LIE, BLAS, PANELS, Array, Lines, Plan, Tile, cell, chunk_lines_before, in_place, longest_row, nth_tile,
-    state_before, tape_of, unwanted_y,
+    BLAS, PACKED, UNPACKED, MatrixView, Plan, StridedView, Tile, address_at, as_matrix, chunk_steps_before,
+    make_nth_tile, max_length, previous_state, scratch_y, tape_address,
 )
 from indygru_cpu._engine.products cimport gemm
 from indygru_cpu._engine.runtime cimport CblasNoTrans
-from indygru_cpu._engine.schedule cimport claim_tile, leave_tile, time_is_up
+from indygru_cpu._engine.schedule cimport claim_tile, release_tile, slice_expired
 
 
-cdef inline Lines take_matrix(const Plan *p, const Tile *tile, ptrdiff_t lines) noexcept nogil:
-    """The inputs of the tile's run as a matrix: where they lie, or gathered."""
+cdef inline MatrixView gather_matrix(const Plan *p, const Tile *tile, ptrdiff_t n_valid_steps) noexcept nogil:
+    """The inputs of the tile's range as a matrix: a view of x if its layout allows one, else a copy."""
     cdef ptrdiff_t i, width = p.group_inputs * p.itemsize
-    cdef Lines found
-    found.data = cell(&p.x, tile.job.steps.first_step, tile.row, tile.inputs)
-    if not in_place(p, &p.x, &tile.job.steps, lines, &found):
-        for i in range(lines):
-            memcpy(tile.matrix + i * width, tile.lines[i], width)
-        found = Lines(tile.matrix, p.group_inputs)
-    return found
+    cdef MatrixView matrix
+    matrix.data = address_at(&p.x, tile.job.steps.first_step, tile.first_row, tile.input_offset)
+    if not as_matrix(p, &p.x, &tile.job.steps, n_valid_steps, &matrix.row_stride):
+        for i in range(n_valid_steps):
+            memcpy(tile.matrix + i * width, tile.row_pointers[i], width)
+        matrix = MatrixView(tile.matrix, p.group_inputs)
+    return matrix
 
 
 cdef inline ptrdiff_t packed_width(const Plan *p, const Tile *tile) noexcept nogil:
-    return p.ops.panel if p.engine == PANELS else 3 * tile.job.n_units
+    return p.ops.panel if p.projection == PACKED else 3 * tile.job.n_units
 
 
 cdef inline void pack_weights(const Plan *p, const Tile *tile, char *packed) noexcept nogil:
-    """A tile's columns of the kernel, in the form that the engine reads."""
-    cdef indygru_packing job = indygru_packing(p.group_inputs, tile.job.n_units, p.kernel.data + tile.unit * p.itemsize,
-                                               p.kernel.row, p.n_units, packed_width(p, tile), packed)
+    """Packs the tile's columns of the kernel as the projection reads them: in panels, or for BLAS as one matrix."""
+    cdef indygru_packing job = indygru_packing(p.group_inputs, tile.job.n_units,
+                                               p.kernel.data + tile.first_unit * p.itemsize, p.kernel.row_stride,
+                                               p.n_units, packed_width(p, tile), packed)
     p.ops.pack(&job)
 
 
-cdef inline Lines take_weights(const Plan *p, const Tile *tile) noexcept nogil:
-    if p.engine == AS_THEY_LIE or (p.engine == BLAS and tile.job.n_units == p.n_units):
-        return Lines(p.kernel.data + tile.unit * p.itemsize, p.kernel.row)
-    if p.packed is not NULL:
-        return Lines(p.packed + tile.column * p.weights_bytes, packed_width(p, tile))
+cdef inline MatrixView tile_weights(const Plan *p, const Tile *tile) noexcept nogil:
+    """The tile's columns of the kernel: in the kernel, packed by an earlier item, or packed here."""
+    if p.projection == UNPACKED or (p.projection == BLAS and tile.job.n_units == p.n_units):
+        return MatrixView(p.kernel.data + tile.first_unit * p.itemsize, p.kernel.row_stride)
+    if p.packed_weights is not NULL:
+        return MatrixView(p.packed_weights + tile.unit_tile * p.weights_bytes, packed_width(p, tile))
     pack_weights(p, tile, tile.weights)
-    return Lines(tile.weights, packed_width(p, tile))
+    return MatrixView(tile.weights, packed_width(p, tile))
 
 
-cdef inline void project(const Plan *p, const Tile *tile, Lines weights) noexcept nogil:
-    """Inputs of the tile's run times its columns of the kernel."""
+cdef inline void project(const Plan *p, const Tile *tile, MatrixView weights) noexcept nogil:
+    """Multiplies the inputs of the tile's range by its weights into tile.proj."""
     cdef indygru_projection job
-    cdef ptrdiff_t lines = indygru_count_valid_steps(&tile.job.steps), units = tile.job.n_units, plane
-    indygru_gather_row_pointers(&tile.job.steps, cell(&p.x, tile.job.steps.first_step, tile.row, tile.inputs), p.x.step,
-                                p.x.row, tile.lines)
-    if p.engine == BLAS:
-        gemm(p, CblasNoTrans, CblasNoTrans, lines, 3 * units, p.group_inputs, take_matrix(p, tile, lines), weights, 0,
-             Lines(tile.proj, 3 * units))
+    cdef ptrdiff_t n_valid_steps = indygru_count_valid_steps(&tile.job.steps), n_units = tile.job.n_units, plane
+    indygru_gather_row_pointers(&tile.job.steps, address_at(&p.x, tile.job.steps.first_step, tile.first_row,
+                                tile.input_offset), p.x.step_stride, p.x.row_stride, tile.row_pointers)
+    if p.projection == BLAS:
+        gemm(p, CblasNoTrans, CblasNoTrans, n_valid_steps, 3 * n_units, p.group_inputs,
+             gather_matrix(p, tile, n_valid_steps), weights, 0, MatrixView(tile.proj, 3 * n_units))
         return
-    job = indygru_projection(lines, p.group_inputs, 3 * units, tile.lines, weights.data, weights.row,
-                             p.group_inputs * p.ops.panel, True, tile.proj, 3 * units, tile.weights)
-    if p.engine == PANELS:
+    job = indygru_projection(n_valid_steps, p.group_inputs, 3 * n_units, tile.row_pointers, weights.data,
+                             weights.row_stride, p.group_inputs * p.ops.panel, True, tile.proj, 3 * n_units,
+                             tile.weights)
+    if p.projection == PACKED:
         p.ops.project(&job)
         return
-    job.n_columns, job.w_panel, job.padded = units, p.ops.panel, False
+    job.n_columns, job.w_panel, job.padded = n_units, p.ops.panel, False
     for plane in range(3):
         job.w = weights.data + plane * p.n_units * p.itemsize
-        job.out = tile.proj + plane * units * p.itemsize
+        job.out = tile.proj + plane * n_units * p.itemsize
         p.ops.project(&job)
 
 
-cdef inline void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first, ptrdiff_t end) noexcept nogil:
-    """y where no step of a row lies, from one step to another."""
-    cdef ptrdiff_t row, step, place, width = tile.job.n_units * p.itemsize
+cdef inline void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first_step, ptrdiff_t end) noexcept nogil:
+    """Zeroes y from first_step up to end where a row has no valid step."""
+    cdef ptrdiff_t row, step, offset, width = tile.job.n_units * p.itemsize
     for row in range(tile.job.steps.n_rows):
-        place = indygru_time_index(&tile.job.steps, 0, row)
-        for step in range(first, end):
-            if not place <= step < place + tile.job.steps.lengths[row]:
-                memset(cell(&p.y, step, tile.row + row, tile.unit * p.itemsize), 0, width)
+        offset = indygru_time_index(&tile.job.steps, 0, row)
+        for step in range(first_step, end):
+            if not offset <= step < offset + tile.job.steps.lengths[row]:
+                memset(address_at(&p.y, step, tile.first_row + row, tile.first_unit * p.itemsize), 0, width)
 
 
-cdef inline void move_state(const Plan *p, const Tile *tile, const Array *state, bint back) noexcept nogil:
-    """The tile's part of a state (rows, units) into tile.state, or back. Neighbours' parts share cache lines in the
-    array, and a step that has to wait for the other thread's line takes half as long again."""
-    cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
-    cdef char *there
-    cdef char *here = tile.state
+# States are copied into scratch for the time of a run: in the array, parts of different tiles share cache lines, and a
+# step that waits for a line of another thread takes half as long again.
+cdef inline void load_state(const Plan *p, const Tile *tile, const StridedView *state) noexcept nogil:
+    """Copies the tile's part of a state (rows, units) into tile.state."""
+    cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize, column_bytes = tile.first_unit * p.itemsize
     for row in range(tile.job.steps.n_rows):
-        there = cell(state, 0, tile.row + row, tile.unit * p.itemsize)
-        memcpy(there if back else here, here if back else there, width)
-        here += width
+        memcpy(tile.state + row * width, address_at(state, 0, tile.first_row + row, column_bytes), width)
 
 
-cdef inline void run_steps(const Plan *p, const Tile *whole, ptrdiff_t begin, ptrdiff_t end, char *gates,
-                    const Array *y) noexcept nogil:
-    """Projection and recurrence, chunk by chunk, from tile.state on; gates (lines, 3, units) and y OUT, or NULL."""
-    cdef Tile tile = whole[0]
+cdef inline void store_state(const Plan *p, const Tile *tile, const StridedView *state) noexcept nogil:
+    """Copies tile.state into the tile's part of a state (rows, units)."""
+    cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize, column_bytes = tile.first_unit * p.itemsize
+    for row in range(tile.job.steps.n_rows):
+        memcpy(address_at(state, 0, tile.first_row + row, column_bytes), tile.state + row * width, width)
+
+
+cdef inline void run_steps(const Plan *p, const Tile *whole_tile, ptrdiff_t first_step, ptrdiff_t end, char *gates,
+                           const StridedView *y) noexcept nogil:
+    """Projection and recurrence from tile.state on, chunk by chunk; gates (valid steps, 3, units) and y OUT, or
+    NULL."""
+    cdef Tile tile = whole_tile[0]
     cdef indygru_tile *job = &tile.job
-    cdef Lines weights = take_weights(p, &tile)
-    cdef ptrdiff_t first = begin, longest = longest_row(p, &job.steps), steps
+    cdef MatrixView weights = tile_weights(p, &tile)
+    cdef ptrdiff_t step = first_step, length = max_length(p, &job.steps), n_steps
     job.h, job.h_row, job.proj = tile.state, job.n_units, tile.proj
-    job.gates, job.gates_stride, job.y, job.y_step, job.y_row = tile.gates, 0, unwanted_y(p, &tile), 0, 0
+    job.gates, job.gates_stride, job.y, job.y_step, job.y_row = tile.gates, 0, scratch_y(p, &tile), 0, 0
     if gates is not NULL:
         job.gates, job.gates_stride = gates, 3 * job.n_units
     if y is not NULL:
-        job.y_step, job.y_row = y.step // p.itemsize, y.row // p.itemsize
-    while first < end:
-        steps = min(p.chunk, end - first)
+        job.y_step, job.y_row = y.step_stride // p.itemsize, y.row_stride // p.itemsize
+    while step < end:
+        n_steps = min(p.proj_steps, end - step)
         if p.clear_padding:
-            zero_padding(p, &tile, first, first + steps)
+            zero_padding(p, &tile, step, step + n_steps)
         if y is not NULL:
-            job.y = cell(y, first, tile.row, tile.unit * p.itemsize)
-        job.steps.first_step, job.steps.n_steps = first, min(steps, longest - first)
+            job.y = address_at(y, step, tile.first_row, tile.first_unit * p.itemsize)
+        job.steps.first_step, job.steps.n_steps = step, min(n_steps, length - step)
         if job.steps.n_steps > 0:
             project(p, &tile, weights)
             p.ops.forward_tile(job)
             job.gates = <char *> job.gates + indygru_count_valid_steps(&job.steps) * job.gates_stride * p.itemsize
-        first += steps
+        step += n_steps
 
 
-cdef inline ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first, ptrdiff_t last,
-                             char *scratch) noexcept nogil:
-    """Some steps of one tile; h (rows, units) IN/OUT. The steps that it has behind it then."""
-    cdef Tile tile = nth_tile(p, index, scratch)
-    cdef ptrdiff_t end = p.n_steps if p.clear_padding else longest_row(p, &tile.job.steps)
-    cdef unsigned long long state
-    if first < end:
-        state = indygru_enter_ftz()
-        move_state(p, &tile, &p.h, False)
-        run_steps(p, &tile, first, min(last, end), tape_of(p, &tile, first), &p.y if p.y.data is not NULL else NULL)
-        move_state(p, &tile, &p.h, True)
-        indygru_restore_fp_state(state)
-    return last if last < end else p.n_steps
+cdef inline ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t first_step, ptrdiff_t end,
+                                    char *scratch) noexcept nogil:
+    """Some steps of one tile; h (rows, units) IN/OUT. Returns the number of steps that the tile has done then."""
+    cdef Tile tile = make_nth_tile(p, index, scratch)
+    cdef ptrdiff_t last = p.n_steps if p.clear_padding else max_length(p, &tile.job.steps)
+    cdef unsigned long long fp_state
+    if first_step < last:
+        fp_state = indygru_enter_ftz()
+        load_state(p, &tile, &p.h)
+        run_steps(p, &tile, first_step, min(end, last), tape_address(p, &tile, first_step),
+                  &p.y if p.y.data is not NULL else NULL)
+        store_state(p, &tile, &p.h)
+        indygru_restore_fp_state(fp_state)
+    return end if end < last else p.n_steps
 
 
 cdef inline void forward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile, all steps."""
+    """All steps of one tile."""
     forward_steps(p, index, 0, p.n_steps, scratch)
 
 
-cdef inline void forward_laps(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
-    """A thread's part of a round, lap by lap. All tiles end together, even if a thread starts late or rests."""
-    cdef ptrdiff_t index, first
+cdef inline void run_claimed_tiles(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil:
+    """One thread's part of a time slice of forward: claims tiles for steps_per_claim steps each.
+
+    All tiles end at about the same time, even if a thread starts late or is interrupted."""
+    cdef ptrdiff_t index, first_step
     while True:
-        index = claim_tile(p, item, &first)
+        index = claim_tile(p, item, &first_step)
         if index < 0:
             return
-        leave_tile(p, index, forward_steps(p, index, first, first + p.lap, scratch))
-        if time_is_up(p):
+        release_tile(p, index, forward_steps(p, index, first_step, first_step + p.steps_per_claim, scratch))
+        if slice_expired(p):
             return
 
 
-cdef inline void rebuild_gates(const Plan *p, Tile *tile) noexcept nogil:
-    """Gates of the tile's run from inputs and states: the forward pass again, its y thrown away."""
-    cdef indygru_step_range *run = &tile.job.steps
+cdef inline void recompute_gates(const Plan *p, Tile *tile) noexcept nogil:
+    """Computes the gates of the tile's range from inputs and states: forward again, without its y."""
+    cdef indygru_step_range *steps = &tile.job.steps
     cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize
-    for row in range(run.n_rows):
-        if indygru_is_valid(run, 0, row):  # others have no state in y
-            memcpy(tile.state + row * width, state_before(p, tile, row), width)
-    run_steps(p, tile, run.first_step, run.first_step + run.n_steps, tile.gates, NULL)
+    for row in range(steps.n_rows):
+        if indygru_is_valid(steps, 0, row):  # y holds no state of other rows
+            memcpy(tile.state + row * width, previous_state(p, tile, row), width)
+    run_steps(p, tile, steps.first_step, steps.first_step + steps.n_steps, tile.gates, NULL)
 
 
 cdef inline void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile over one chunk: gradients of its gates, of its state before the chunk, of its part of u and b."""
-    cdef Tile tile = nth_tile(p, index, scratch)
+    """One tile over the current chunk: gradients of its gates, of its state before the chunk, of its part of u and
+    b."""
+    cdef Tile tile = make_nth_tile(p, index, scratch)
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t columns = tile.unit * p.itemsize, sums, line, first = p.now.first_step
-    cdef unsigned long long state
-    job.steps.first_step, job.steps.n_steps = first, min(p.now.n_steps, longest_row(p, &job.steps) - first)
+    cdef ptrdiff_t column_bytes = tile.first_unit * p.itemsize, sums, before, step = p.chunk.first_step
+    cdef unsigned long long fp_state
+    job.steps.first_step, job.steps.n_steps = step, min(p.chunk.n_steps, max_length(p, &job.steps) - step)
     if job.steps.n_steps <= 0:
         return
-    state = indygru_enter_ftz()
-    line = chunk_lines_before(p, tile.row // p.tile_rows)
-    job.gates, job.gates_stride = tape_of(p, &tile, first), 3 * job.n_units
+    fp_state = indygru_enter_ftz()
+    before = chunk_steps_before(p, tile.first_row // p.tile_rows)
+    job.gates, job.gates_stride = tape_address(p, &tile, step), 3 * job.n_units
     if p.tape is NULL:
         job.gates = tile.gates
-        rebuild_gates(p, &tile)
-    job.y, job.y_step, job.y_row = cell(&p.y, first, tile.row, columns), p.y.step // p.itemsize, p.y.row // p.itemsize
-    job.h_first, job.h_first_row = NULL, p.h0.row // p.itemsize
-    if first == 0:
-        job.h_first = cell(&p.h0, 0, tile.row, columns)
-    job.dy, job.dy_step = cell(&p.dy, first, tile.row, columns), p.dy.step // p.itemsize
-    job.dy_row = p.dy.row // p.itemsize
-    move_state(p, &tile, &p.dh, False)
+        recompute_gates(p, &tile)
+    job.y, job.y_step = address_at(&p.y, step, tile.first_row, column_bytes), p.y.step_stride // p.itemsize
+    job.y_row = p.y.row_stride // p.itemsize
+    job.h_first, job.h_first_row = NULL, p.h0.row_stride // p.itemsize
+    if step == 0:
+        job.h_first = address_at(&p.h0, 0, tile.first_row, column_bytes)
+    job.dy, job.dy_step = address_at(&p.dy, step, tile.first_row, column_bytes), p.dy.step_stride // p.itemsize
+    job.dy_row = p.dy.row_stride // p.itemsize
+    load_state(p, &tile, &p.dh)
     job.dh, job.dh_row = tile.state, job.n_units
-    job.dgates = p.dgates + line * 3 * p.n_units * p.itemsize + columns
+    job.dgates = p.dgates + before * 3 * p.n_units * p.itemsize + column_bytes
     job.dgates_stride, job.dgates_plane = 3 * p.n_units, p.n_units
-    sums = tile.row // p.tile_rows * 3 * p.n_units * p.itemsize + columns
+    sums = tile.first_row // p.tile_rows * 3 * p.n_units * p.itemsize + column_bytes
     job.du, job.db = p.du + sums, p.db + sums
     p.ops.backward_tile(job)
-    move_state(p, &tile, &p.dh, True)
-    indygru_restore_fp_state(state)
+    store_state(p, &tile, &p.dh)
+    indygru_restore_fp_state(fp_state)
