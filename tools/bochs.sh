@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a static driver on a processor with AVX-512, which Bochs emulates: a Linux kernel, busybox and the driver on a CD.
 #     tools/bochs.sh DRIVER KERNEL FOLDER
-# Prints what `driver all`, `threads` and `surroundings` print; status 0 if all three ended with 0.
+# Prints what `driver all`, `threads` and `runtime` print; status 0 if all three ended with 0.
 set -euo pipefail
 driver=$1 kernel=$2 folder=$3
 
@@ -11,7 +11,7 @@ cp "$(command -v busybox)" "$folder/initrd/bin/busybox"
 cat > "$folder/initrd/init" <<'INIT'
 #!/bin/busybox sh
 echo BEGIN
-for command in all threads surroundings; do /bin/driver $command || echo "FAILED: driver $command"; done
+for command in all threads runtime; do /bin/driver $command || echo "FAILED: driver $command"; done
 echo END
 /bin/busybox sleep 1 # or the serial line loses its last words
 /bin/busybox poweroff -f

@@ -45,7 +45,7 @@ def test_tier_from_the_environment(run_python, name):
     """
     found, bits = run_python(code, INDYGRU_CPU_TIER=name, PYTHONHASHSEED="0").split()
     assert found == name
-    switch = f"from indygru_cpu._engine import _core; _core.use_tier({name!r})\n"
+    switch = f"from indygru_cpu._engine import _core; _core.testing.use_tier({name!r})\n"
     lines = "\n".join(line.strip() for line in code.splitlines())
     assert run_python(switch + lines, PYTHONHASHSEED="0").split() == [name, bits]
 
@@ -57,7 +57,7 @@ def test_a_tier_that_cannot_be(run_python, name):
     assert ", ".join(_core.tiers()) in error
     before = _core.tier_in_use()
     with pytest.raises(ImportError, match=re.escape(name)):
-        _core.use_tier(name)
+        _core.testing.use_tier(name)
     assert _core.tier_in_use() == before
 
 
@@ -91,11 +91,11 @@ def test_flags():
 def test_fast_math_cannot_be_built():
     """Whoever forces it through CFLAGS is stopped by the compiler."""
     assert re.search(
-        r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/kernel_includes.h").read_text()
+        r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/target_begin.h").read_text()
     )
     for path in SOURCES:
         if path.match("kernels_*.c"):
-            assert '#include "kernel_includes.h"' in path.read_text()
+            assert '#include "kernel_tier.inc.h"' in path.read_text()
 
 
 def test_the_unbuilt_source_folder_says_so(run_python, tmp_path):
