@@ -116,11 +116,11 @@ typedef struct {
     /* projection */
     ptrdiff_t min_packed_steps;                 /* valid steps of a tile from which its weights are packed */
     ptrdiff_t min_shared_row_tiles;             /* row tiles from which the weights are packed once for all of them */
-    ptrdiff_t min_blas_steps, min_blas_inputs;  /* valid steps of a tile, and inputs, from which BLAS multiplies */
+    ptrdiff_t min_blas_steps, min_blas_inputs;  /* BLAS multiplies if a tile has both, or more */
     ptrdiff_t min_chunk_bytes, max_chunk_bytes; /* projection of a chunk: half of L2, within these bounds */
     ptrdiff_t default_l2_bytes;                 /* if the system does not report the size of L2 */
     /* work */
-    ptrdiff_t gates_work;             /* cost of the gates of a unit, per plane */
+    ptrdiff_t gates_work;             /* cost of the gates and the candidate of a unit, per plane */
     ptrdiff_t min_parallel_work;      /* of a call, below which it runs on one thread */
     ptrdiff_t min_nogil_work;         /* of a stream's step, from which it releases the GIL */
     ptrdiff_t min_interruptible_work; /* of a step, from which it runs in time slices */
@@ -128,9 +128,9 @@ typedef struct {
     ptrdiff_t max_chunk_work;         /* of one tile's chunk, which cannot be interrupted */
     /* backward */
     ptrdiff_t backward_chunk_bytes;     /* gradients and inputs of a chunk of backward */
-    ptrdiff_t max_backward_chunk_steps; /* valid steps of a chunk of backward, which a tile does not interrupt */
+    ptrdiff_t max_backward_chunk_steps; /* valid steps of a chunk of backward, in which a tile cannot be interrupted */
     ptrdiff_t dkernel_block_rows, dx_block_rows, product_block_columns; /* largest blocks of the products by BLAS */
-    ptrdiff_t max_product_depth; /* products that a block sums at once, because it cannot be interrupted */
+    ptrdiff_t max_product_depth;                       /* length of the sums of a block, which cannot be interrupted */
     ptrdiff_t max_dx_panel_inputs, min_dx_panel_steps; /* inputs up to which, and valid steps from which, the
                                                           micro-kernel computes dx instead of BLAS */
     ptrdiff_t dx_panel_rows; /* rows of a block of dx by the micro-kernel; at most INDYGRU_MAX_DX_PANEL_ROWS */

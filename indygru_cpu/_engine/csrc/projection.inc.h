@@ -6,8 +6,11 @@ enum {
     NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors: with six rows, 12 of 16 registers accumulate */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    NAME(K_BLOCK) = INDYGRU_K_BLOCK, /* a panel of so many inputs (16 KB with AVX2) stays in L1 for a row block */
-    NAME(ROW_BLOCK) = 48 /* a k block of so many rows (48 KB of float32) and their sums stay in L2 for all panels */
+    /* A panel of so many inputs (16 KB with AVX2) stays in L1 for a row block. 256 instead of 128: 5 % of the time. */
+    NAME(K_BLOCK) = INDYGRU_K_BLOCK,
+    /* The inputs of so many rows (48 KB of float32) and their sums stay in L2 for all panels. 48 instead of 240: 0.97
+     * of the time of forward at lm (docs/speed.md). */
+    NAME(ROW_BLOCK) = 48
 };
 
 /* sums (rows, panels * PANEL) += x[:, k] w[k, :]. `rows` and `panels` are constants where this is inlined, and all
