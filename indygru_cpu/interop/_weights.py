@@ -124,7 +124,7 @@ class Reader:
 
     def __call__(self, name: str, value: object, shape: tuple[int | str, ...]) -> Array:
         """The array, after a check of its shape and dtype."""
-        found = check.array(name, _without_framework(name, value), shape, self._like)
+        found = check.array(name, _without_framework(name, value), shape, *(self._like or ()))
         self._like = self._like or (name, found.dtype)
         return found
 
