@@ -20,16 +20,26 @@ KINDS = ("kernel", "recurrent_kernel", "bias")
 SHAPE_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 
 
+def suffix(layer: int, direction: int) -> str:
+    """The suffix of the parameter names of a layer and direction, as in torch.nn.GRU.
+
+    Examples
+    --------
+    >>> suffix(0, 1)
+    '_l0_reverse'
+    """
+    return f"_l{layer}{'_reverse' * direction}"
+
+
 def suffixes(num_layers: int, bidirectional: bool) -> list[list[str]]:
-    """Suffixes of the parameter names of each layer and direction, as in torch.nn.GRU.
+    """The suffixes of all layers and their directions.
 
     Examples
     --------
     >>> suffixes(2, bidirectional=True)
     [['_l0', '_l0_reverse'], ['_l1', '_l1_reverse']]
     """
-    directions = ("", "_reverse") if bidirectional else ("",)
-    return [[f"_l{layer}{direction}" for direction in directions] for layer in range(num_layers)]
+    return [[suffix(layer, direction) for direction in range(1 + bidirectional)] for layer in range(num_layers)]
 
 
 class Parameters(Mapping[str, Array]):
