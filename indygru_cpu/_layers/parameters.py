@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.arguments import Weights
 from indygru_cpu._engine.messages import listed
 from indygru_cpu._typing import Array
 
 #: Parameters of each layer and direction, in the order of all mappings. A layer with ``bias=False`` has no "bias".
-KINDS = ("kernel", "recurrent_kernel", "bias")
+KINDS = Weights._fields
 #: Options of a layer that determine the shapes of its parameters: the arguments of `shapes`.
 SHAPE_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 
