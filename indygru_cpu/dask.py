@@ -136,7 +136,7 @@ def _run_block(x: Array, lengths: Array | None = None, *, layer: IndyGRU, last: 
 def _run_partition(sequences: Iterable[Any], *, layer: IndyGRU, last: bool, num_threads: int) -> list[Array]:
     like = "the layer", layer.dtype
     parts = [
-        check.array(f"x, sequence {i} of its partition", part, ("T", layer.input_size), like)
+        check.array(f"x, sequence {i} of its partition", part, ("T", layer.input_size), *like)
         for i, part in enumerate(sequences)
     ]
     if not parts:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import shortened, shown
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import KERAS_AFTER, KERAS_BEFORE
 from indygru_cpu.interop._weights import (
@@ -20,7 +21,6 @@ from indygru_cpu.interop._weights import (
     new_layer,
     read_stack,
     stack_of,
-    suffixes,
 )
 from indygru_cpu.layer import IndyGRU
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from indygru_cpu._layers.parameters import suffix
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import ONNX_BEFORE
 from indygru_cpu.interop._onnx_graph import Graph
@@ -99,7 +100,7 @@ class ScanForm(Form):
     def __call__(self, k: int, x: str, h0: str | None, row: Sequence[Weights]) -> tuple[str, str]:
         graph, found = self._graph, []
         for direction, weights in enumerate(row):
-            end = f"_l{k}{'_reverse' * direction}"
+            end = suffix(k, direction)
             projection = graph("MatMul", x, graph.weight(f"kernel{end}", weights.kernel))
             if weights.bias is not None:
                 projection = graph("Add", projection, graph.weight(f"bias{end}", weights.bias))

@@ -11,6 +11,7 @@ import numpy as np
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shortened, shown
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import GateOrder
 from indygru_cpu.layer import IndyGRU
@@ -28,11 +29,6 @@ class Weights(NamedTuple):
 
 #: Layers, and of each its directions.
 Stack = Sequence[Sequence[Weights]]
-
-
-def suffixes(num_layers: int, bidirectional: bool) -> list[list[str]]:
-    """Ends of the parameters' names, ours and torch's: of each layer, of each direction."""
-    return [[f"_l{k}{end}" for end in ("", "_reverse")[: 1 + bidirectional]] for k in range(num_layers)]
 
 
 def checked_layer(layer: object) -> IndyGRU:
@@ -124,7 +120,7 @@ class Reader:
 
     def __call__(self, name: str, value: object, shape: tuple[int | str, ...]) -> Array:
         """The array, after a check of its shape and dtype."""
-        found = check.array(name, _without_framework(name, value), shape, self._like)
+        found = check.array(name, _without_framework(name, value), shape, *(self._like or ()))
         self._like = self._like or (name, found.dtype)
         return found
 

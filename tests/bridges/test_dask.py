@@ -150,9 +150,9 @@ def test_a_token_is_what_results_depend_on(tmp_path):
 @pytest.mark.parametrize(("given", "expected"), [({}, 1), ({"num_threads": 2}, 2)])
 def test_threads_of_a_task(monkeypatch, given, expected):
     """One unless asked, whatever the layer says itself; the work here is enough for many."""
-    layer, seen, infer = IndyGRU(D, 130, seed=0, num_threads=8), [], _engine.infer
+    layer, seen, infer = IndyGRU(D, 130, seed=0, num_threads=8), [], _engine.forward
     x = np.random.default_rng(0).standard_normal((90, B, D), dtype=np.float32)
-    monkeypatch.setattr(_engine, "infer", lambda *args: seen.append(args[3]) or infer(*args))
+    monkeypatch.setattr(_engine, "forward", lambda *args: seen.append(args[3]) or infer(*args))
     predict(layer, dask.array.from_array(x, chunks=(90, 17, D)), **given).compute()
     predict(layer, dask.bag.from_sequence([x[:, i] for i in range(B)], npartitions=2), **given).compute()
     busy = [threads.number for threads in seen if threads.number > 1 or expected == 1]

@@ -76,13 +76,13 @@ FOLDERS = {
         "_files.safetensors",
     ],
     "_layers": [
-        "_layers", "_layers.layouts", "_layers.parameters", "_layers.passes", "_layers.progress", "_layers.stack",
-        "_layers.weighted",
+        "_layers", "_layers.generators", "_layers.layouts", "_layers.options", "_layers.parameters", "_layers.progress",
+        "_layers.stack",
     ],
     "layer": ["layer", "stream"],
     "c_api": ["c_api"],
     "jax": ["jax"],
-    "torch": ["torch", "torch._ops", "torch._passes"],
+    "torch": ["torch", "torch._ops"],
     "dask": ["dask", "ray", "spark", "_arrow"],
     "interop": [
         "interop", "interop._gate_orders", "interop._keras", "interop._onnx_forms", "interop._onnx_graph",
@@ -109,13 +109,13 @@ USES = {
     "functional": {"_engine"},
     "reference": set(),
     "_files": {"_engine", "_layers"},
-    "_layers": {"_engine", "functional", "_files"},
+    "_layers": {"_engine"},
     "layer": {"_engine", "_files", "_layers"},
     "c_api": {"_engine"},
     "jax": {"_engine"},
     "torch": {"_engine", "_layers", "layer"},
     "dask": {"_engine", "layer"},
-    "interop": {"_engine", "layer", "top"},
+    "interop": {"_engine", "_layers", "layer", "top"},
     "sklearn": {"_engine", "layer"},
     "datasets": set(),
     "_tf1": {"_engine", "functional", "reference"},
@@ -142,7 +142,6 @@ def test_module_imports_its_folder_and_folders_below_only(module):
 def test_folders_form_no_cycle():
     """The package's __init__ is on top; interop and the command line read its version alone."""
     below = {folder: uses - {"top"} for folder, uses in USES.items()}
-    below["_layers"].remove("_files")  # _layers.weighted is a part of the layer
     list(TopologicalSorter(below).static_order())
     allowed = {"_version", "__init__"}
     assert all(
@@ -162,8 +161,8 @@ USERS = {
     "_engine.threads": {
         "_engine", "_engine.arguments", "_cli.info", "__init__", "jax", "stream", "torch._ops",
     },
-    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.custom_activation", "_tf1.run"},
-    "_files": {"_layers.weighted"},
+    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.custom_activation"},
+    "_files": {"layer"},
     "_files.npz": {"_files"},
     "_files.safetensors": {"_files"},
     "_files.atomic": {"_files", "tensorflow._checkpoint", "tensorflow._files"},
@@ -174,6 +173,28 @@ USERS = {
 @pytest.mark.parametrize("module", USERS)
 def test_module_is_imported_by_its_users_only(module):
     assert {user for user, uses in GRAPH.items() if module in uses} == USERS[module]
+
+
+def test_parameter_names_are_composed_in_one_module():
+    """ONNX's own names of a GRU's weights, W_l0 and so on, are not parameter names."""
+    composed = re.compile(r"""(?<![WRB])_l\{|["']_reverse["']""")
+    assert [module for module, path in FILES.items() if composed.search(path.read_text())] == ["_layers.parameters"]
+
+
+def test_parts_of_the_layer_are_used_by_torch_only():
+    """Files and interop use the names and shapes of parameters; all others use the layer's public methods."""
+    parts = {user: {name for name in uses if name.startswith("_layers.")} for user, uses in GRAPH.items()}
+    users = {FOLDER_OF[user] for user, used in parts.items() if used}
+    assert users == {"_files", "_layers", "interop", "layer", "torch"}
+    assert all(parts[user] <= {"_layers.parameters"} for user in (*FOLDERS["_files"], *FOLDERS["interop"]))
+
+
+def test_class_names_of_the_layer_have_one_meaning():
+    """The PyTorch module has the name of the layer, because both replace torch.nn.GRU."""
+    folders = ("_engine", "_layers", "_typing", "functional", "jax", "layer", "reference", "torch")
+    trees = [ast.parse(FILES[module].read_text()) for folder in folders for module in FOLDERS[folder]]
+    names = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert [name for name in names if names.count(name) > 1] == ["IndyGRU", "IndyGRU"]
 
 
 def test_top_level_has_at_most_16_modules():

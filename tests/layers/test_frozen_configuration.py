@@ -250,7 +250,7 @@ def arguments_of_core(name, dtype=np.float32):
     common = {"n_steps": 6, "x": random(6, 4, 3), "h": random(4, 5), "kernel": random(3, 15)}
     common |= {"recurrent_kernel": random(15), "bias": random(15)}
     lengths = np.array([6, 0, 2, 3])
-    sequences = {"lengths": lengths, "origins": np.array([0, 6, 4, 3])}
+    sequences = {"lengths": lengths, "row_offsets": np.array([0, 6, 4, 3])}
     y, tape = random(6, 4, 5), random(11 * 15)
     if name == "step":
         return common | {"x": random(1, 4, 3), "n_groups": 1, "activation": 0}
@@ -265,7 +265,7 @@ def arguments_of_core(name, dtype=np.float32):
 WRONG_NUMBERS = {"n_steps": [-1, 7, 10**15], "n_groups": [0, -1, 2], "activation": [-1, 99]}
 WRONG_ROWS = {
     "lengths": [[7, 0, 2, 3], [-1, 0, 2, 3], [6, 0, 2], [10**12, 0, 2, 3]],
-    "origins": [[1, 6, 4, 3], [-1, 6, 4, 3], [0, 6, 4], [0, 2**62, 4, 3]],
+    "row_offsets": [[1, 6, 4, 3], [-1, 6, 4, 3], [0, 6, 4], [0, 2**62, 4, 3]],
 }
 
 
