@@ -85,8 +85,8 @@ FOLDERS = {
     "torch": ["torch", "torch._ops", "torch._passes"],
     "dask": ["dask", "ray", "spark", "_arrow"],
     "interop": [
-        "interop", "interop._gate_orders", "interop._keras", "interop._onnx_forms", "interop._onnx_graph",
-        "interop._onnx_read", "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
+        "interop", "interop._activations", "interop._gate_orders", "interop._keras", "interop._onnx_read",
+        "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
     ],
     "sklearn": ["sklearn", "sklearn._base", "sklearn._input", "sklearn._partial", "sklearn._pooling",
                 "sklearn._training"],
