@@ -22,7 +22,7 @@ from indygru_cpu.datasets import Utterances, japanese_vowels
 if TYPE_CHECKING:
     from sklearn.ensemble import VotingClassifier
 
-    from indygru_cpu.sklearn._training import Network
+    from indygru_cpu.sklearn._network import Network
 
 
 #: Test accuracy of the paper that came with the data (see datasets.py).

@@ -15,7 +15,7 @@ from indygru_cpu.datasets import Utterances
 if TYPE_CHECKING:
     from sklearn.ensemble import VotingClassifier
 
-    from indygru_cpu.sklearn._training import Network
+    from indygru_cpu.sklearn._network import Network
 
 
 #: Chosen by cross-validation on the training utterances: see CONTRIBUTING.md.
@@ -60,7 +60,7 @@ def listen(model: VotingClassifier, frames: Array) -> Iterator[Array]:
 
 def inside(network: Network, frames: Array) -> dict[str, Array]:
     """Return what a network's layer sees and does over an utterance, each (T, inputs or units)."""
-    x, layer = network.standardised(frames)[:, None], network.layer
+    x, layer = network.standardize(frames)[:, None], network.layer
     kernel, recurrent_kernel, bias = layer.parameters.values()
     y, _, tape = reference.forward(x, np.zeros((1, layer.hidden_size)), kernel, recurrent_kernel, bias)
     r, z, candidate = np.concatenate(tape.gates, axis=1)

@@ -177,8 +177,8 @@ def _check_extents(file: _BoundedFile, infos: Mapping[str, zipfile.ZipInfo], end
     for name, info in sorted(infos.items(), key=lambda item: item[1].header_offset):
         if not position <= info.header_offset < end:
             raise WeightsError(
-                f"{shown(name)}: expected an offset from {position} to {end - 1}, got {info.header_offset}: members must "
-                "not overlap"
+                f"{shown(name)}: expected an offset from {position} to {end - 1}, got {info.header_offset}: members "
+                "must not overlap"
             )
         file.seek(info.header_offset + _LOCAL_HEADER_BYTES - 4)
         n_name, n_extra = struct.unpack("<2H", file.read(4))
