@@ -1,4 +1,4 @@
-"""The IndyGRU layer (a GRU whose recurrent weights are vectors) on CPUs, for NumPy."""
+"""IndyGRU, a GRU layer whose recurrent weights are vectors, on CPUs for NumPy."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -50,8 +50,9 @@ __all__ = [
     "variable_scope",
 ]
 
-#: TensorFlow's face and C's, and where they are: a quarter of the time of an import, which most can do without.
-_LATER = {
+#: The modules of names that are imported on first use: the interfaces of TensorFlow and C, which would take a quarter
+#: of the import time.
+_LAZY = {
     "AUTO_REUSE": "_tf1.scopes",
     "IndyGRUCell": "_tf1.cell",
     "WeightsError": "_files.arrays",
@@ -67,14 +68,14 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _LAZY:
         from indygru_cpu._engine.messages import shown
 
         raise AttributeError(f"module {__name__!r} has no attribute {shown(name)}")
-    module = import_module(f"{__name__}.{_LATER[name]}")
+    module = import_module(f"{__name__}.{_LAZY[name]}")
     globals()[name] = value = getattr(module, name, module)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(globals().keys() | _LATER)
+    return sorted(globals().keys() | _LAZY)

@@ -137,7 +137,7 @@ def _run_block(x: Array, lengths: Array | None = None, *, layer: IndyGRU, last: 
 
 def _run_partition(sequences: Iterable[Any], *, layer: IndyGRU, last: bool, num_threads: int) -> list[Array]:
     arrays = [
-        check.array(f"x, sequence {i} of its partition", x, ("T", layer.input_size), ("the layer", layer.dtype))
+        check.array(f"x, sequence {i} of its partition", x, ("T", layer.input_size), "the layer", layer.dtype)
         for i, x in enumerate(sequences)
     ]
     if not arrays:

@@ -1,7 +1,7 @@
-"""The layer on plain arrays: checks, allocates, and makes one call into `_core`.
+"""One layer in one direction as functions of plain arrays.
 
-Time-major arrays of one dtype, float32 or float64, with T steps, B rows, D inputs and N units, or, ragged, the S steps
-of all rows one after the other. The gate order is r, z, candidate, in planes of N columns: ``kernel`` is (D, 3N),
+Arrays are time-major and of one dtype, float32 or float64, with T steps, B rows, D inputs and N units; or ragged: the
+S steps of all rows, concatenated. The gate order is r, z, candidate, in planes of N columns: ``kernel`` is (D, 3N),
 ``recurrent_kernel`` and ``bias`` are (3N,).
 
 References
@@ -16,16 +16,17 @@ The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14)::
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from indygru_cpu import _engine
-from indygru_cpu._engine import Gradients, Tape, memory
+from indygru_cpu._engine import Tape, memory
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.arguments import Call, Weights
-from indygru_cpu._typing import Array
+from indygru_cpu._engine.arguments import BoundArguments, Weights
+from indygru_cpu._typing import Array, Gradients, ProgressCallback
+
+__all__ = ["Gradients", "Tape", "backward", "forward", "step"]
 
 
 def forward(
@@ -47,16 +48,16 @@ def forward(
     recompute: bool = False,
     num_threads: int | None = None,
     reproducible: bool = False,
-    progress: Callable[[int], object] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Any, ...]:
     """Run the layer over whole sequences.
 
     Parameters
     ----------
     x : array, (T, B, D), or with `offsets` (S, D)
-        Inputs. Any strides; without a copy where the last axis is contiguous. Never modified. Here as for every other
-        argument that is read, also what lends its memory to NumPy or as a DLPack, such as a tensor of another library
-        on the CPU; not masked arrays, and no tensor that wants gradients, of which `detach()` is taken.
+        Inputs, with any strides; not copied if the last axis is contiguous. This and every other argument that is read
+        may also be an object with NumPy's array protocols or with DLPack, such as a CPU tensor of another library; pass
+        ``tensor.detach()`` of a tensor that requires gradients. Masked arrays are refused.
     h0 : array, (B, N), or None
         State before the first step; None is zeros.
     kernel, recurrent_kernel : arrays, (D / groups, 3N) and (3N,)
@@ -64,37 +65,37 @@ def forward(
     bias : array, (3N,), or None
         None is zeros.
     activation : str
-        Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
     lengths : integers, (B,), optional
-        Valid steps of each row, from 0 to T. Past them nothing is computed: y is +0, the state stays as it is.
+        Valid steps of each row, from 0 to T. Past them nothing is computed: y is +0 and the state does not change.
     offsets : integers, (B + 1,), optional
-        Ragged input, without padding: row b has the steps ``x[offsets[b]:offsets[b + 1]]``. y is laid out like x.
+        Ragged input without padding: row b has the steps ``x[offsets[b]:offsets[b + 1]]``. y has the same layout.
     reverse : bool
-        Run each row from its last valid step to its first. y[t] is still the state after step t was seen.
+        Run each row from its last valid step to its first. y[t] is the state after step t in this order.
     groups : int
-        Blocks that inputs and units split into: unit n sees only the inputs of its block.
+        Number of blocks of inputs and units: a unit reads the inputs of its block only.
     out : array, shaped like y, optional
-        Where y goes: an array of NumPy, not masked. It may share no memory with another argument.
+        NumPy array for y, not masked. It must not share memory with another argument.
     h_out : array, (B, N), optional
-        Where h_n goes. It may be `h0` itself, but may share no memory otherwise.
+        NumPy array for h_n. It may be `h0` itself, and must not share memory with another argument otherwise.
     return_sequences : bool
-        Without it y is None, and is never stored.
+        Whether to return y. If False, y is None and is not stored.
     tape : bool
-        Whether to keep what `backward` needs.
+        Whether to return a tape for `backward`.
     recompute : bool
-        Keep only y on the tape (N numbers a step instead of 4 N), and compute the gates anew in `backward`.
+        Store only y on the tape (N numbers a step instead of 4 N), and compute the gates again in `backward`.
     num_threads : int, optional
         Threads of this call. Results have the same bits for any number.
     reproducible : bool
-        Make the bits of a row depend on that row alone, not on the others in its batch. Slower for large batches.
+        Make the bits of a row independent of the other rows of its batch. Slower for large batches.
     progress : callable, optional
-        Called with the number of steps done, every few hundredths of a second. What it raises ends the call; `out` and
-        `h_out` then hold a part of the results. (After any other error they are as they were.)
+        Called with the number of steps done every few hundredths of a second. An exception that it raises ends the
+        call, and `out` may then contain a part of y. Errors in arguments leave `out` and `h_out` unchanged.
 
     Returns
     -------
     y : array, (T, B, N), or with `offsets` (S, N)
-        All states. Read-only if it is on a tape and not given as `out`.
+        All states. Read-only with a tape, unless it is `out`.
     h_n : array, (B, N)
         State after each row's last valid step.
     tape : Tape
@@ -105,7 +106,7 @@ def forward(
     TypeError
         A dtype other than float32 and float64, or a mixture.
     ValueError
-        A shape, a length, an activation that does not fit; an `out` that overlaps an input.
+        A shape, length, activation or number of groups that does not fit; an `out` that overlaps an input.
 
     Examples
     --------
@@ -118,30 +119,30 @@ def forward(
     >>> y.shape, h_n.shape, bool((y[-1] == h_n).all())
     ((9, 4, 5), (4, 5), True)
     """
-    call = Call.checked(
+    call = BoundArguments.bind(
         x, h0, Weights.checked(kernel, recurrent_kernel, bias), lengths=lengths, offsets=offsets, reverse=reverse,
         groups=groups, activation=activation, reproducible=reproducible,
     )  # fmt: skip
     if not return_sequences and (tape or out is not None):
-        raise ValueError("return_sequences: a tape and `out` need all states, got False")
+        raise ValueError("return_sequences: expected True with a tape or `out`, which need all states, got False")
     check.progress(progress)
     threads = call.threads(check.num_threads(num_threads))
-    y, h = _rooms(call, h0, out, h_out, return_sequences)
+    y, h = _output_arrays(call, h0, out, h_out, return_sequences)
     if y is None or not tape:
-        _engine.infer(call, h, y, threads, progress)
-        return y, _last_state(h, h_out)
-    # A copy, because the tape keeps it: programs overwrite h0 before `backward`, as in truncated backpropagation.
+        _engine.forward(call, h, y, threads, progress)
+        return y, _final_state(h, h_out)
+    # The tape holds a copy of h0, because truncated backpropagation overwrites h0 before `backward`.
     call = call._replace(h0=call.h0.copy())
-    kept = _engine.train(call, h, y, threads, recompute, progress)
-    shown = y.view()
-    shown.flags.writeable = out is not None
-    return shown, _last_state(h, h_out), kept
+    new_tape = _engine.train(call, h, y, threads, recompute, progress)
+    returned_y = y.view()
+    returned_y.flags.writeable = out is not None
+    return returned_y, _final_state(h, h_out), new_tape
 
 
-def _rooms(
-    call: Call, h0: object, out: Array | None, h_out: Array | None, return_sequences: bool
+def _output_arrays(
+    call: BoundArguments, h0: object, out: Array | None, h_out: Array | None, return_sequences: bool
 ) -> tuple[Array | None, Array]:
-    """Where y goes, and a copy of h0, where the state lives during the call: if it ends early, h_out stays as it is."""
+    """The arrays for y and for the state. The state is a copy of h0: an interrupted call leaves `h_out` unchanged."""
     if out is not None:
         call.check_out("out", out, call.y_shape, {"h0": call.h0})
     if h_out is not None:
@@ -153,7 +154,8 @@ def _rooms(
     return y, call.h0.copy()
 
 
-def _last_state(h: Array, h_out: Array | None) -> Array:
+def _final_state(h: Array, h_out: Array | None) -> Array:
+    """The state, in `h_out` if that is not None."""
     if h_out is None:
         return h
     h_out[...] = h
@@ -166,27 +168,28 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     Parameters
     ----------
     tape : Tape
-        From ``forward(..., tape=True)``. It can be used again.
+        From ``forward(..., tape=True)``. It can be used more than once.
     dy : array shaped like y, or None
-        Gradient of a scalar with respect to y; None is zeros. What it says of steps past a row's length is ignored.
+        Gradient of a scalar with respect to y; None is zeros. Values past a row's length are ignored.
     dh_n : array, (B, N), or None
-        The same with respect to h_n.
+        Gradient of the scalar with respect to h_n; None is zeros.
     num_threads : int, optional
         Threads of this call. Results have the same bits for any number.
 
     Returns
     -------
     Gradients
-        Each shaped like what it is named after. Past a row's length, and between ragged rows, x's is 0.
+        Named tuple of the gradients with respect to x, h0, kernel, recurrent_kernel and bias. The gradient of x is 0
+        past a row's length and for ragged values outside all rows.
 
     Raises
     ------
     TypeError, ValueError
-        A gradient of another dtype or shape than what it belongs to.
+        A gradient of another dtype or shape than y or h_n.
 
     Notes
     -----
-    ``csrc/README.md`` derives the formulas.
+    ``_engine/csrc/README.md`` derives the formulas.
 
     Examples
     --------
@@ -196,17 +199,17 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     >>> x = rng.standard_normal((9, 4, 3))
     >>> kernel, recurrent_kernel, bias = (rng.uniform(-1, 1, shape) for shape in [(3, 15), 15, 15])
     >>> y, h_n, tape = functional.forward(x, None, kernel, recurrent_kernel, bias, tape=True)
-    >>> grads = functional.backward(tape, dy=2 * y)  # of the sum of squares
+    >>> grads = functional.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
     >>> [grad.shape for grad in grads]
     [(9, 4, 3), (4, 5), (3, 15), (15,), (15,)]
     """
     if not isinstance(tape, Tape):
         raise TypeError(f"tape: expected what forward(..., tape=True) returned, got {type(tape).__name__}")
-    call, like = tape.call, ("y", tape.y.dtype)
+    call, dtype = tape.call, tape.y.dtype
     if dy is not None:
-        dy = check.array("dy", dy, call.y_shape, like)
-    shape, dtype = call.h0.shape, tape.y.dtype
-    dh = np.zeros(shape, dtype) if dh_n is None else check.array("dh_n", dh_n, shape, like).copy()
+        dy = check.array("dy", dy, call.y_shape, "y", dtype)
+    shape = call.h0.shape
+    dh = np.zeros(shape, dtype) if dh_n is None else check.array("dh_n", dh_n, shape, "y", dtype).copy()
     return _engine.backward(tape, dy, dh, call.threads(check.num_threads(num_threads), passes=3))
 
 
@@ -221,7 +224,7 @@ def step(
     activation: str = "tanh",
     out: Array | None = None,
 ) -> Array:
-    """One time step, for streams: no thread is used, and with `out` nothing is allocated.
+    """Run one time step on the calling thread. With `out`, no array is allocated.
 
     Parameters
     ----------
@@ -232,12 +235,12 @@ def step(
     kernel, recurrent_kernel, bias, groups, activation
         As in `forward`.
     out : array, (B, N), optional
-        Where the new state goes; it may be `h` itself.
+        Array for the new state; it may be `h` itself.
 
     Returns
     -------
     array, (B, N)
-        The new state, which is also the layer's output. A row's bits depend on that row alone.
+        The new state, which is also the layer's output. The bits of a row do not depend on other rows.
 
     Raises
     ------
@@ -259,8 +262,9 @@ def step(
     weights = Weights.checked(kernel, recurrent_kernel, bias)
     n_units = weights.kernel.shape[1] // 3
     groups = check.groups(groups, {"N": n_units})
-    x = check.array("x_t", x_t, ("B", weights.kernel.shape[0] * groups), weights.like)
-    state = check.array("h", h, (x.shape[0], n_units), weights.like)
+    dtype = weights.kernel.dtype
+    x = check.array("x_t", x_t, ("B", weights.kernel.shape[0] * groups), "kernel", dtype)
+    state = check.array("h", h, (x.shape[0], n_units), "kernel", dtype)
     index = check.activation_index(activation)
     if out is None:
         out = state.copy()

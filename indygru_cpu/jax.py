@@ -1,6 +1,6 @@
-"""IndyGRU as a function of JAX: under jit, grad and vmap, on CPU devices.
+"""IndyGRU as a JAX function that supports jit, grad and vmap on CPU devices.
 
-Needs the extra `jax`: ``pip install "indygru_cpu[jax]"``. ``docs/jax.md`` is its page.
+It requires the extra `jax`: ``pip install "indygru_cpu[jax]"``. See ``docs/jax.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 from indygru_cpu._engine import _core
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import Call, Weights
+from indygru_cpu._engine.arguments import BoundArguments, Weights
 from indygru_cpu._engine.messages import listed
 
 __all__ = ["indygru"]
@@ -34,13 +34,13 @@ for _target, _handler in _core.xla_handlers().items():
 
 
 class _Options(NamedTuple):
-    """Options of a call that are the same whenever it runs."""
+    """The options of a call, in the order in which the XLA handlers read them."""
 
     activation: int
     groups: int
     reproducible: bool
-    threads: int
-    by_default: bool
+    n_threads: int
+    is_chosen: bool
 
 
 def indygru(
@@ -59,20 +59,20 @@ def indygru(
     Parameters
     ----------
     params : mapping
-        ``kernel`` (D / groups, 3N), ``recurrent_kernel`` (3N,) and, unless it is to be zeros, ``bias`` (3N,): gate
-        order r, z, candidate.
+        ``kernel`` (D / groups, 3N), ``recurrent_kernel`` (3N,) and optionally ``bias`` (3N,), in the gate order r, z,
+        candidate. A missing bias is zeros.
     x : array, (T, B, D)
         Inputs.
     h0 : array, (B, N), or None
         State before the first step; None is zeros.
     lengths : integers, (B,), optional
-        Valid steps of each row, from 0 to T. Past them y is 0, the state stays as it is, and gradients are 0.
+        Valid steps of each row, from 0 to T. Past them y is 0, the state does not change, and gradients are 0.
     activation : str
-        Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
     groups : int
-        Blocks that inputs and units split into.
+        Number of blocks of inputs and units.
     reproducible : bool
-        Make the bits of a row depend on that row alone, not on the others in its batch.
+        Make the bits of a row independent of the other rows of its batch.
     num_threads : int, optional
         Threads of this call. Results have the same bits for any number.
 
@@ -87,13 +87,14 @@ def indygru(
     ------
     TypeError, ValueError
         A dtype other than float32 and float64, or a mixture; a shape or an option that does not fit; a length that is
-        not from 0 to T. JAX knows the values of its own arrays only when it runs: where `lengths` is one of those, a
-        wrong length is a ``jax.errors.JaxRuntimeError``.
+        not from 0 to T.
+    jax.errors.JaxRuntimeError
+        A wrong length in a JAX array, whose values are known only when the compiled function runs.
 
     Notes
     -----
-    Derivatives are those of reverse mode, and of first order: ``jax.grad``, ``jax.vjp``. Under ``vmap`` the members run
-    one after the other in one call from JAX, so rows belong into the batch axis.
+    First-order derivatives in reverse mode are supported: ``jax.grad``, ``jax.vjp``. Under ``vmap``, one call from JAX
+    runs the members one after the other; use the batch axis for independent rows.
 
     Examples
     --------
@@ -110,57 +111,60 @@ def indygru(
     >>> gradients["kernel"].shape
     (3, 15)
     """
-    given = [x, h0, *_weights(params)]
-    stand_ins = [*map(_stand_in, given), _stand_in(lengths) if isinstance(lengths, jax.Array) else lengths]
-    call = _checked(*stand_ins, groups=groups, activation=activation, reproducible=reproducible)
-    asked = thread_counts.asked(check.num_threads(num_threads))
-    threads = min(asked or thread_counts.default().count, thread_counts.MOST_THREADS)
-    options = _Options(call.activation, call.groups, call.reproducible, threads, asked is None)
-    none = [*call[:2], *call.weights]
-    operands = [jax.numpy.asarray(n if array is None else array) for array, n in zip(given, none, strict=True)]
+    arguments = [x, h0, *_weights(params)]
+    placeholders = [*map(_placeholder, arguments), _placeholder(lengths) if isinstance(lengths, jax.Array) else lengths]
+    call = _bind(*placeholders, groups=groups, activation=activation, reproducible=reproducible)
+    requested = thread_counts.requested(check.num_threads(num_threads))
+    n_threads = min(requested or thread_counts.default().count, thread_counts.MAX_THREADS)
+    options = _Options(call.activation, call.groups, call.reproducible, n_threads, requested is None)
+    defaults = [call.x, call.h0, *call.weights]  # zeros for missing arguments
+    operands = [
+        jax.numpy.asarray(default if argument is None else argument)
+        for argument, default in zip(arguments, defaults, strict=True)
+    ]
     operands.append(_int32_lengths(lengths, call))
-    found: tuple[jax.Array, jax.Array] = _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
-    return found
+    outputs: tuple[jax.Array, jax.Array] = _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
+    return outputs
 
 
-def _int32_lengths(lengths: Any, call: Call) -> jax.Array:
-    """The lengths as the handlers take them. Without lengths it is an empty array."""
-    n_steps, most = call.sequences.n_steps, np.iinfo(np.int32).max
+def _int32_lengths(lengths: Any, call: BoundArguments) -> jax.Array:
+    """The lengths in the dtype that the handlers read; an empty array for None."""
+    n_steps, maximum = call.sequences.n_steps, np.iinfo(np.int32).max
     if call.sequences.lengths is None:
         return jax.numpy.zeros(0, np.int32)
-    if n_steps > most:
-        raise ValueError(f"lengths: expected None with more than {most} steps, got lengths for {n_steps}")
+    if n_steps > maximum:
+        raise ValueError(f"lengths: expected None with more than {maximum} steps, got lengths for {n_steps}")
     if not isinstance(lengths, jax.Array):
-        return jax.numpy.asarray(call.sequences.lengths.astype(np.int32))  # from 0 to T, as was checked
-    if np.iinfo(lengths.dtype).max > most:  # A cast takes values modulo 2**32; -1 is refused when the call runs.
+        return jax.numpy.asarray(call.sequences.lengths.astype(np.int32))  # already checked to be from 0 to T
+    if np.iinfo(lengths.dtype).max > maximum:  # A cast is modulo 2**32. The handler refuses -1.
         lengths = jax.numpy.where((lengths < 0) | (lengths > n_steps), -1, lengths)
     return lengths.astype(np.int32)
 
 
 def _varying_axes(arrays: Sequence[Any]) -> frozenset[str]:
-    """Axes of a mesh along which some array differs from device to device, inside `jax.shard_map`."""
-    found: frozenset[str] = frozenset()
-    for array in arrays if hasattr(jax, "typeof") else ():  # JAX before 0.6 has no types with axes
+    """The mesh axes along which any of the arrays differs between devices, inside `jax.shard_map`."""
+    axes: frozenset[str] = frozenset()
+    for array in arrays if hasattr(jax, "typeof") else ():  # JAX before 0.6 has no such types
         kind = jax.typeof(array)
-        found |= kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", found)
-    return found
+        axes |= kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", axes)
+    return axes
 
 
 def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
-    """The arrays, as types that vary along the axes.
+    """The arrays, cast to types that vary along the axes.
 
-    XLA's calls of foreign functions neither ask for equal types of operands nor hand them on to results. The transpose
-    of a cast sums gradients over the devices.
+    `jax.ffi.ffi_call` neither requires equal varying axes of its operands nor gives them to its results. The transpose
+    of a cast sums the gradients over the devices.
     """
-    found = []
+    casts = []
     for array in arrays:
         missing = tuple(sorted(axes - _varying_axes([array])))
         if missing and hasattr(jax.lax, "pcast"):
             array = jax.lax.pcast(array, missing, to="varying")
         elif missing:
             array = getattr(jax.lax, "pvary")(array, missing)  # noqa: B009  (the name in older versions of JAX)
-        found.append(array)
-    return found
+        casts.append(array)
+    return casts
 
 
 def _weights(params: Mapping[str, Any]) -> list[Any]:
@@ -170,18 +174,20 @@ def _weights(params: Mapping[str, Any]) -> list[Any]:
     return [params.get(name) for name in _NAMES]
 
 
-def _stand_in(value: Any) -> Any:
-    """An array of the same shape and dtype, of one line of memory: values are not known while JAX traces."""
+def _placeholder(value: Any) -> Any:
+    """A NumPy array with the shape and dtype of a traced array, whose values are unknown, in the memory of one row."""
     if value is None or not hasattr(value, "dtype") or not hasattr(value, "shape"):
         return value
-    line = np.zeros(value.shape[-1:], value.dtype)
-    return as_strided(line, value.shape, (*[0] * len(value.shape[:-1]), *line.strides))
+    row = np.zeros(value.shape[-1:], value.dtype)
+    return as_strided(row, value.shape, (*[0] * len(value.shape[:-1]), *row.strides))
 
 
-def _checked(x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, lengths: Any, **options: Any) -> Call:
-    """The house's checks."""
+def _bind(
+    x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, lengths: Any, **options: Any
+) -> BoundArguments:
+    """The checks of `functional.forward`, and a check of JAX's own dtypes."""
     weights = Weights.checked(kernel, recurrent_kernel, bias)
-    call = Call.checked(x, h0, weights, lengths=lengths, offsets=None, reverse=False, **options)
+    call = BoundArguments.bind(x, h0, weights, lengths=lengths, offsets=None, reverse=False, **options)
     if jax.dtypes.canonicalize_dtype(call.x.dtype) != call.x.dtype:
         raise TypeError("x has dtype float64, which JAX would cast: jax.config.update('jax_enable_x64', True)")
     return call
@@ -197,30 +203,31 @@ def _forward(options: _Options, *operands: Any) -> Any:
     tape = jax.ShapeDtypeStruct((3, *y.shape), y.dtype)
     y, h_n, tape = _run("indygru_forward", options, (y, h_n, tape), operands)
     x, h0, *weights, lengths = operands
-    # Of arguments of a jitted function, JAX keeps NumPy's own arrays for backward; states are often written into.
-    kept_lengths = lengths if lengths.size else None  # JAX 0.8 fails on kept arrays of no size inside shard_map
-    return (y, h_n), (x, jax.numpy.copy(h0), *weights, kept_lengths, y, tape)
+    # JAX stores NumPy arrays that are arguments of a jitted function as residuals without a copy. h0 is copied, because
+    # programs often overwrite states.
+    saved_lengths = lengths if lengths.size else None  # JAX 0.8 fails on residuals of size 0 inside shard_map
+    return (y, h_n), (x, jax.numpy.copy(h0), *weights, saved_lengths, y, tape)
 
 
-def _backward(options: _Options, kept: Any, gradients: Any) -> Any:
-    like = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in kept[:5]]
-    *inputs, lengths, y, tape = kept
+def _backward(options: _Options, residuals: Any, gradients: Any) -> Any:
+    *inputs, lengths, y, tape = residuals
+    result_types = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in inputs]
     lengths = jax.numpy.zeros(0, np.int32) if lengths is None else lengths
-    found = _run("indygru_backward", options, like, (*inputs, lengths, y, tape, *gradients))
-    return (*found, None)  # none of the lengths
+    input_gradients = _run("indygru_backward", options, result_types, (*inputs, lengths, y, tape, *gradients))
+    return (*input_gradients, None)  # None for the lengths
 
 
 _layer.defvjp(_forward, _backward)
 
 
 def _states(x: Any, h0: Any, *_others: Any) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """What y and h_n are."""
+    """The shapes and dtypes of y and h_n."""
     return jax.ShapeDtypeStruct((x.shape[0], *h0.shape), x.dtype), jax.ShapeDtypeStruct(h0.shape, x.dtype)
 
 
 def _run(target: str, options: _Options, results: Any, operands: Any) -> Any:
-    """A handler of _xla.pxi, which knows the order of operands and options; vmap gives all operands a leading axis."""
+    """Call an XLA handler of the core. Under vmap, all operands get a leading axis."""
     numbers = np.array(options, np.int64)
     call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
-    found = call(*operands, options=numbers)
-    return tuple(_cast_to_varying(found, _varying_axes(operands)))
+    outputs = call(*operands, options=numbers)
+    return tuple(_cast_to_varying(outputs, _varying_axes(operands)))

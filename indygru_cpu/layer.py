@@ -1,60 +1,107 @@
-"""IndyGRU: the sequence layer, in the words of torch.nn.GRU."""
+"""IndyGRU: a GRU layer with diagonal recurrent weights, with the interface of torch.nn.GRU."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from indygru_cpu._engine import Tape, memory
 from indygru_cpu._engine import checks as check
-from indygru_cpu._layers.layouts import Start
-from indygru_cpu._layers.parameters import initial_parameters
-from indygru_cpu._layers.passes import Gradients, LayerTape, Passes
-from indygru_cpu._layers.weighted import checked_options
+from indygru_cpu._engine.messages import listed
+from indygru_cpu._layers import generators
+from indygru_cpu._layers import stack as stacks
+from indygru_cpu._layers.layouts import BATCH_FIRST, TIME_MAJOR, BoundInputs, LayerSizes, Layout
+from indygru_cpu._layers.options import DEFAULTS, Option, checked_options
+from indygru_cpu._layers.parameters import SHAPE_OPTIONS, Parameters, initial_parameters, shapes, summary
+from indygru_cpu._layers.progress import Progress
 from indygru_cpu._typing import Array
 from indygru_cpu.stream import Stream
 
+Self = TypeVar("Self", bound="IndyGRU")
 
-class IndyGRU(Passes):
-    """A GRU whose recurrent weights are vectors: each unit sees its input and its own past only.
+
+class LayerGradients(NamedTuple):
+    """Gradients of a scalar with respect to the arguments of `IndyGRU.forward`.
+
+    Attributes
+    ----------
+    x : array
+        With the shape of x.
+    h0 : array
+        With the shape of h0.
+    parameters : dict of str to array
+        With the names and shapes of the layer's parameters.
+    """
+
+    x: Array
+    h0: Array
+    parameters: dict[str, Array]
+
+
+#: The public name.
+Gradients = LayerGradients
+
+
+@dataclass(eq=False)
+class LayerTape:
+    """The data that `IndyGRU.backward` needs from a call of `IndyGRU.forward`.
+
+    It refers to x and to the parameters, without copies: do not change them before `backward`.
+    """
+
+    owner: IndyGRU
+    layout: Layout
+    tapes: list[list[Tape]]  # by layer and direction
+    masks: list[Array]  # factors of dropout, by inner layer
+    y_shape: tuple[int, ...]
+    h_shape: tuple[int, ...]
+    num_threads: int | None
+
+
+class IndyGRU:
+    """A GRU whose recurrent weights are vectors: each unit reads the input and its own previous state only.
 
     Parameters
     ----------
     input_size, hidden_size : int
         D and N.
     num_layers : int
-        Layers on top of each other, each taking the y of the one below.
+        Number of stacked layers. Each layer after the first takes the y of the layer below as its input.
     bias : bool
-        Whether there is a bias.
+        Whether the layers have biases.
     batch_first : bool
-        Whether x and y are (B, T, ...) instead of (T, B, ...). No copy is made for it.
+        Whether x and y are (B, T, ...) instead of (T, B, ...). Neither layout is copied.
     dropout : float
-        Probability with which `forward`, and only it, sets a number of an inner layer's y to 0; it divides the others
-        by the probability of staying.
+        Probability with which `forward` sets an element of an inner layer's y to 0; the other elements are divided by
+        ``1 - dropout``. Inference does not apply dropout.
     bidirectional : bool
         Whether each layer has a second direction, which runs each row from its last valid step to its first.
     activation : str
-        Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
     dtype : dtype
-        float32 or float64, of weights, inputs and outputs alike.
+        float32 or float64, for weights, inputs and outputs.
     groups : int
-        Blocks that inputs and units split into: units of a block see the inputs of that block only, and kernels store
-        and multiply those alone. It divides `input_size` and `hidden_size`.
+        Number of blocks of inputs and units. Units of a block read the inputs of that block only, and only these
+        weights are stored and multiplied. It must divide `input_size` and `hidden_size`.
     seed : int, sequence, Generator or None
-        For `numpy.random.default_rng`, which draws the initial weights and what dropout drops.
+        Argument of `numpy.random.default_rng`, which draws the initial weights and the masks of dropout.
     num_threads : int, optional
         Threads of a call that names no number. None: each call chooses by measured costs, see `thread_statistics`.
-        Results never depend on it. It is the only argument that can be set later, as an attribute: the others are
+        Results do not depend on it. It is the only argument that can be changed later, as an attribute; the others are
         read-only.
     reproducible : bool
-        Make the bits of a row depend on that row alone, not on the others in its batch.
+        Make the bits of a row independent of the other rows of its batch.
 
     Attributes
     ----------
     parameters : mapping of str to array
         The live arrays ``kernel_l0`` (D / groups, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,), gate order
-        r, z, candidate; with ``_reverse`` appended, those of the second direction; and so on with ``_l1``. Writing into
-        them changes the layer at once.
+        r, z, candidate; those of the second direction end in ``_reverse``; those of the second layer have ``_l1``, and
+        so on. Writing to the arrays changes the layer immediately.
 
     Notes
     -----
@@ -72,6 +119,26 @@ class IndyGRU(Passes):
     >>> y.shape, h_n.shape
     ((9, 4, 5), (1, 4, 5))
     """
+
+    input_size = Option[int]()
+    hidden_size = Option[int]()
+    num_layers = Option[int]()
+    bias = Option[bool]()
+    batch_first = Option[bool]()
+    dropout = Option[float]()
+    bidirectional = Option[bool]()
+    activation = Option[str]()
+    dtype = Option["np.dtype[Any]"]()
+    groups = Option[int]()
+    reproducible = Option[bool]()
+
+    _options: dict[str, Any]
+    _parameters: Parameters
+    _rng: np.random.Generator | None  # of dropout
+    # Computed from the attributes above by `_prepare_calls`:
+    _stack: stacks.Stack
+    _sizes: LayerSizes
+    _layout: Layout
 
     def __init__(
         self,
@@ -96,7 +163,71 @@ class IndyGRU(Passes):
             reproducible=reproducible,
         )  # fmt: skip
         num_threads, rng = check.num_threads(num_threads), check.generator(seed)
-        self._finish(initial_parameters(self._shapes(), self.groups, self.dtype, rng), rng, num_threads)
+        parameters = initial_parameters(self._parameter_shapes(), self.groups, self.dtype, rng)
+        self._set_state(parameters, generators.spawn(rng) if self.dropout else None, num_threads)
+
+    @classmethod
+    def _with_parameters(
+        cls: type[Self], configuration: Mapping[str, Any], arrays: Mapping[str, Any], num_threads: int | None = None
+    ) -> Self:
+        """A layer with the options of `configuration`, whose parameters are `arrays`.
+
+        An array is copied only if it is not C-contiguous, aligned and writable.
+        """
+        layer = cls.__new__(cls)
+        layer._options = checked_options(**configuration)
+        expected = layer._parameter_shapes()
+        if arrays.keys() != expected.keys():
+            raise ValueError(f"parameters: expected {listed(sorted(expected))}, got {listed(sorted(arrays))}")
+        checked = {
+            name: check.array(name, arrays[name], shape, "the layer", layer.dtype) for name, shape in expected.items()
+        }
+        rng = np.random.default_rng() if layer.dropout else None
+        layer._set_state(Parameters(checked).required("C", "A", "W"), rng, check.num_threads(num_threads))
+        return layer
+
+    def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return shapes(**{name: self._options[name] for name in SHAPE_OPTIONS})
+
+    def _set_state(self, parameters: Parameters, rng: np.random.Generator | None, num_threads: int | None) -> None:
+        """Set all attributes except the options."""
+        self._parameters, self._rng = parameters, rng
+        self._stack = stacks.Stack.from_options(self._options, parameters.storage, num_threads)
+        self._sizes = LayerSizes(self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional)
+        self._layout = BATCH_FIRST if self.batch_first else TIME_MAJOR
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All attributes except those that follow from the others. The generator is replaced by its state.
+
+        A pickled generator could be loaded by the same major version of NumPy only.
+        """
+        state = self.__dict__ | {
+            "num_threads": self.num_threads,
+            "_rng": None if self._rng is None else generators.to_state(self._rng),
+        }
+        return {name: value for name, value in state.items() if name not in ("_stack", "_sizes", "_layout")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        num_threads, rng, parameters = (state.pop(name) for name in ("num_threads", "_rng", "_parameters"))
+        self.__dict__.update(state)
+        # Arrays in another process's message may be unaligned.
+        aligned = parameters.required("A")
+        self._set_state(aligned, None if rng is None else generators.from_state(rng), num_threads)
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of a call that names no number. None: each call chooses by measured costs."""
+        return self._stack.num_threads
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        self._stack = self._stack._replace(num_threads=check.num_threads(value))
+
+    @property
+    def parameters(self) -> Parameters:
+        """The live arrays by name."""
+        return self._parameters
 
     def __call__(
         self,
@@ -109,19 +240,25 @@ class IndyGRU(Passes):
         num_threads: int | None = None,
         progress: Any = None,
     ) -> tuple[Array, Array]:
-        """Inference: y and h_n, as `forward` without dropout, keeping nothing else.
+        """Inference: the y and h_n of `forward` without dropout and without a tape.
 
         Parameters
         ----------
         x, h0, lengths, num_threads, progress
             As in `forward`.
-        out, h_out : arrays, shaped like y and h_n, optional
-            Where the results go. They may share no memory with arguments or with each other, but `h_out` may be `h0`.
+        out, h_out : arrays with the shapes of y and h_n, optional
+            Arrays for the results. They must not share memory with the arguments or with each other, except that
+            `h_out` may be `h0`.
 
         Returns
         -------
         y, h_n : arrays
-            As in `forward`; y may be written to.
+            As in `forward`; y is writable.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `forward`, and for `out` and `h_out`.
 
         Examples
         --------
@@ -133,8 +270,8 @@ class IndyGRU(Passes):
         >>> y.shape, h_n.shape
         ((9, 4, 10), (4, 4, 5))
         """
-        start = Start.padded(self, x, h0, lengths)
-        return self._infer(start, out, h_out, True, num_threads, progress)
+        inputs = BoundInputs.padded(x, h0, lengths, self._layout, self._sizes, self._options["dtype"])
+        return self._infer(inputs, out, h_out, True, num_threads, progress)
 
     def last(
         self,
@@ -146,7 +283,17 @@ class IndyGRU(Passes):
         num_threads: int | None = None,
         progress: Any = None,
     ) -> Array:
-        """h_n alone, as `__call__` gives it: y is never stored, unless a layer below a bidirectional one makes it.
+        """The h_n of `__call__`. The last layer's y is not stored.
+
+        Parameters
+        ----------
+        x, h0, lengths, h_out, num_threads, progress
+            As in `__call__`.
+
+        Returns
+        -------
+        array
+            h_n.
 
         Examples
         --------
@@ -157,8 +304,8 @@ class IndyGRU(Passes):
         >>> bool((layer.last(x) == layer(x)[1]).all())
         True
         """
-        start = Start.padded(self, x, h0, lengths)
-        return self._infer(start, None, h_out, False, num_threads, progress)[1]
+        inputs = BoundInputs.padded(x, h0, lengths, self._layout, self._sizes, self._options["dtype"])
+        return self._infer(inputs, None, h_out, False, num_threads, progress)[1]
 
     def ragged(
         self,
@@ -173,7 +320,7 @@ class IndyGRU(Passes):
         num_threads: int | None = None,
         progress: Any = None,
     ) -> tuple[Array, Array] | tuple[Array, Array, LayerTape]:
-        """Run sequences that lie one after the other, as Arrow and CSR have them: no padding anywhere.
+        """Run concatenated sequences of different lengths, as in Arrow and CSR: without padding.
 
         Parameters
         ----------
@@ -182,18 +329,24 @@ class IndyGRU(Passes):
         offsets : integers, (B + 1,)
             Sequence b is ``values[offsets[b]:offsets[b + 1]]``; it may be empty.
         tape : bool
-            As `forward`: dropout, and a tape for `backward`, whose `dy` and `x` are then (S, width) too.
+            Whether to run as `forward`: with dropout, and with a tape for `backward`, whose dy and gradient of x are
+            (S, width) too.
         h0, recompute, out, h_out, num_threads, progress
-            As in `__call__` and `forward`; with a tape there is no `out` and `h_out`.
+            As in `__call__` and `forward`. With a tape, `out` and `h_out` must be None.
 
         Returns
         -------
         y : array, (S, N), or (S, 2N) with two directions
-            All states, laid out like `values`; 0 where those belong to no sequence.
+            All states, in the layout of `values`; 0 for values that belong to no sequence.
         h_n : array, (layers * directions, B, N)
-            State after each sequence's last step.
+            States after each sequence's last step.
         tape : LayerTape
             Only with ``tape=True``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `__call__`; `offsets` that are not integers from 0 to S in non-decreasing order.
 
         Examples
         --------
@@ -205,12 +358,12 @@ class IndyGRU(Passes):
         >>> y.shape, h_n.shape
         ((9, 5), (1, 3, 5))
         """
-        start = Start.ragged(self, values, h0, offsets)
+        inputs = BoundInputs.ragged(values, h0, offsets, self._sizes, self._options["dtype"])
         if not tape:
-            return self._infer(start, out, h_out, True, num_threads, progress)
+            return self._infer(inputs, out, h_out, True, num_threads, progress)
         if out is not None or h_out is not None:
             raise ValueError("out, h_out: expected None with tape=True, whose arrays the tape keeps")
-        return self._train(start, recompute, num_threads, progress)
+        return self._train(inputs, recompute, num_threads, progress)
 
     def forward(
         self,
@@ -222,39 +375,39 @@ class IndyGRU(Passes):
         num_threads: int | None = None,
         progress: Any = None,
     ) -> tuple[Array, Array, LayerTape]:
-        """Run the layer, with dropout, and keep what `backward` needs.
+        """Run the layer with dropout and return a tape for `backward`.
 
         Parameters
         ----------
         x : array, (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched
-            Inputs of the layer's dtype. Here as for every other argument that is read, also what lends its memory to
-            NumPy or as a DLPack, such as a tensor of another library on the CPU; not masked arrays.
+            Inputs of the layer's dtype. This and every other argument that is read may also be an object with NumPy's
+            array protocols or with DLPack, such as a CPU tensor of another library. Masked arrays are refused.
         h0 : array, (layers * directions, B, N), or (layers * directions, N) unbatched, or None
             States before the first step, in the order of torch.nn.GRU: layer by layer, forward before reverse. None is
             zeros.
         lengths : integers, (B,), optional
-            Valid steps of each row, from 0 to T, in any order. Past them y is 0 and the state stays as it is.
+            Valid steps of each row, from 0 to T, in any order. Past them y is 0 and the state does not change.
         recompute : bool
-            Keep only y for `backward` and compute the gates anew there: a quarter of the memory.
+            Store only y on the tape and compute the gates again in `backward`: a quarter of the memory.
         num_threads : int, optional
             Threads of this call and its backward pass.
         progress : callable or tqdm bar, optional
-            Called as ``progress(steps done, steps in all)`` every few hundredths of a second, where each layer and
+            Called as ``progress(steps done, total steps)`` every few hundredths of a second, where each layer and
             direction counts its own steps. An exception that it raises ends the call.
 
         Returns
         -------
         y : array, (T, B, N), or (B, T, N), or (T, N); with two directions (..., 2N), forward before reverse
-            All states of the last layer, read-only, because the tape needs them: copy before you change them.
+            All states of the last layer. Read-only, because the tape refers to it.
         h_n : array, shaped like h0
             States after each row's last valid step; of the reverse direction, after its first.
         tape : LayerTape
-            For `backward`. It refers to x and to the parameters: run `backward` before you change them.
+            For `backward`. It refers to x and to the parameters: do not change them before `backward`.
 
         Raises
         ------
         TypeError, ValueError
-            A dtype, shape or length that does not fit, named with what was expected.
+            A dtype, shape or length that does not fit. The message names the argument and the expected value.
 
         Examples
         --------
@@ -264,20 +417,62 @@ class IndyGRU(Passes):
         >>> x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)
         >>> y, h_n, tape = layer.forward(x)
         >>> grads = layer.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
-        >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of descent
+        >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of gradient descent
         """
-        start = Start.padded(self, x, h0, lengths)
-        return self._train(start, recompute, num_threads, progress)
+        inputs = BoundInputs.padded(x, h0, lengths, self._layout, self._sizes, self._options["dtype"])
+        return self._train(inputs, recompute, num_threads, progress)
+
+    def backward(self, tape: LayerTape, dy: object = None, dh_n: object = None) -> LayerGradients:
+        """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``.
+
+        Parameters
+        ----------
+        tape : LayerTape
+            From `forward` or `ragged` of this layer. It can be used more than once.
+        dy, dh_n : arrays with the shapes of y and h_n, or None
+            Gradients of a scalar with respect to y and h_n; None is zeros.
+
+        Returns
+        -------
+        LayerGradients
+            ``x`` and ``h0`` with the shapes of these arguments, and ``parameters``, a dict by parameter name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A tape of another layer; a gradient of another dtype or shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU
+        >>> layer = IndyGRU(3, 5, seed=0)
+        >>> y, h_n, tape = layer.forward(np.ones((9, 4, 3), np.float32))
+        >>> grads = layer.backward(tape, dh_n=np.ones_like(h_n))  # gradients of h_n.sum()
+        >>> grads.x.shape, grads.h0.shape, sorted(grads.parameters)
+        ((9, 4, 3), (1, 4, 5), ['bias_l0', 'kernel_l0', 'recurrent_kernel_l0'])
+        """
+        if not isinstance(tape, LayerTape) or tape.owner is not self:
+            raise TypeError("tape: expected what this layer's forward returned")
+        layout, dtype = tape.layout, self._options["dtype"]
+        if dy is not None:
+            dy = layout.to_time_major(check.array("dy", dy, tape.y_shape, "the layer", dtype))
+        if dh_n is not None:
+            dh_n = layout.to_batched_state(check.array("dh_n", dh_n, tape.h_shape, "the layer", dtype))
+        dx, dh0, dweights = stacks.backward(tape.tapes, tape.masks, dy, dh_n, tape.num_threads)
+        flat = [array for layer in dweights for direction in layer for array in direction[: 2 + self.bias]]
+        by_name = dict(zip(self._parameters, flat, strict=True))
+        return LayerGradients(layout.from_time_major(dx), layout.from_batched_state(dh0), by_name)
 
     def stream(self, batch_size: int = 1, *, num_threads: int | None = None) -> Stream:
-        """Make a stream: steps one by one, as a live application has them, with as little around each as possible.
+        """Make a stream, which runs single steps as they arrive, with little overhead a step.
 
         Parameters
         ----------
         batch_size : int
             Rows of each step.
         num_threads : int, optional
-            Threads of a step, if it is worth more than one; None is the layer's.
+            Threads of a step with enough work for more than one; None is the layer's number.
 
         Returns
         -------
@@ -302,26 +497,244 @@ class IndyGRU(Passes):
         """
         return Stream(self, batch_size, num_threads)
 
-    def backward(self, tape: LayerTape, dy: object = None, dh_n: object = None) -> Gradients:
-        """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``.
+    def _infer(
+        self, inputs: BoundInputs, out: Array | None, h_out: Array | None, return_y: bool, num_threads: int | None,
+        progress: Any,
+    ) -> tuple[Any, Array]:  # fmt: skip
+        layout, stack, dtype = inputs.layout, self._stack, self._options["dtype"]
+        if num_threads is not None:
+            stack = stack.with_threads(check.num_threads(num_threads))
+        if out is not None:
+            self._check_out("out", out, inputs.y_shape, inputs, {"h0": inputs.h0})
+        if h_out is not None:
+            h0 = None if h_out is inputs.h0_argument else inputs.h0
+            self._check_out("h_out", h_out, inputs.h_shape, inputs, {"out": out, "h0": h0})
+        # The last check, because it changes the total of a tqdm bar.
+        reports = None if progress is None else Progress(progress, inputs.n_steps)
+        y = memory.new(inputs.y_shape, dtype) if out is None and return_y else out
+        h = inputs.initial_state(dtype)  # not in h_out, which stays unchanged if the call is interrupted
+        time_major_y = None if y is None else layout.to_time_major(y)
+        x = layout.to_time_major(inputs.x)
+        stacks.infer(stack, x, layout.to_batched_state(h), time_major_y, inputs.sequences, reports)
+        if h_out is None:
+            return y, h
+        h_out[...] = h
+        return y, h_out
 
-        Parameters
-        ----------
-        tape : LayerTape
-            From this layer's `forward` or `ragged`; it can be used again.
-        dy, dh_n : arrays shaped like y and h_n, or None
-            Gradients of a scalar with respect to y and h_n; None is zeros.
+    def _check_out(
+        self, name: str, out: object, shape: tuple[int, ...], inputs: BoundInputs, others: dict[str, Any]
+    ) -> None:
+        """Check an output array, which must not share memory with anything that the call reads or writes."""
+        others = {inputs.x_name: inputs.x, **self._parameters.storage, **others}
+        check.out(name, out, shape, self._options["dtype"], others)
+
+    def _train(
+        self, inputs: BoundInputs, recompute: bool, num_threads: int | None, progress: Any
+    ) -> tuple[Array, Array, LayerTape]:
+        layout, stack, dtype = inputs.layout, self._stack, self._options["dtype"]
+        if num_threads is not None:
+            stack = stack.with_threads(check.num_threads(num_threads))
+        reports = None if progress is None else Progress(progress, inputs.n_steps)
+        y, h_n = memory.new(inputs.y_shape, dtype), np.empty(inputs.h_shape, dtype)
+        # The tape holds a copy of h0, because truncated backpropagation overwrites h0 before `backward`.
+        h0 = inputs.initial_state(dtype)
+        tapes, masks = stacks.forward(
+            stack, layout.to_time_major(inputs.x), layout.to_batched_state(h0), layout.to_batched_state(h_n),
+            layout.to_time_major(y), inputs.sequences, reports,
+            recompute=recompute, dropout=self._options["dropout"], rng=self._rng,
+        )  # fmt: skip
+        y.flags.writeable = False
+        return y, h_n, LayerTape(self, layout, tapes, masks, y.shape, h_n.shape, stack.num_threads)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name.
 
         Returns
         -------
-        Gradients
-            ``x`` and ``h0``, shaped like them, and ``parameters``, a dict under the parameters' names.
+        dict of str to array
+            In the order of `parameters`.
+        """
+        return {name: array.copy() for name, array in self._parameters.storage.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy values into the parameters. Every name, shape and dtype is checked first; an error changes nothing.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array
+            Exactly the names of `parameters`, with their shapes and dtype.
 
         Raises
         ------
-        TypeError, ValueError
-            A tape of another layer, a gradient of another dtype or shape.
+        ValueError
+            Missing or unknown names, or a wrong shape.
+        TypeError
+            A dtype other than the layer's.
+
+        Examples
+        --------
+        >>> from indygru_cpu import IndyGRU
+        >>> a, b = IndyGRU(3, 5, seed=0), IndyGRU(3, 5, seed=1)
+        >>> b.load_state_dict(a.state_dict())
+        >>> bool((a.parameters["kernel_l0"] == b.parameters["kernel_l0"]).all())
+        True
         """
-        if not isinstance(tape, LayerTape) or tape.owner is not self:
-            raise TypeError("tape: expected what this layer's forward returned")
-        return self._gradients(tape, dy, dh_n)
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
+        names = self._parameters.keys()
+        missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
+        if missing or unknown:
+            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}")
+        self._parameters.update(state_dict)
+
+    def _configuration(self) -> dict[str, Any]:
+        """The arguments of a layer that computes the same results, in types that a weight file can store."""
+        return self._options | {"dtype": self.dtype.name}
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """A key for Dask, made of everything that results depend on: not of the seed and `num_threads`."""
+        return type(self).__qualname__, self._configuration(), self._parameters.storage
+
+    def save(self, path: str | os.PathLike[str] | BinaryIO, *, format: str | None = None) -> None:
+        """Write the parameters and the configuration to a file, which is replaced atomically.
+
+        Parameters
+        ----------
+        path : str, path or binary file object
+            An existing file keeps its permissions. A symbolic link is followed: the file that it points to is replaced.
+            To a file object, all bytes are written at its current position after all checks; it is neither flushed nor
+            closed.
+        format : {"npz", "safetensors"}, optional
+            Required if the name of the file or file object does not end in ``.npz`` or ``.safetensors``.
+
+        Raises
+        ------
+        WeightsError
+            Another suffix without `format`.
+        ValueError
+            An unknown `format`, or one that contradicts the suffix.
+        TypeError
+            Neither a path nor a file object open in binary mode.
+        PermissionError
+            The existing file is read-only, as for `numpy.save`; or the folder does not allow new files.
+        OSError
+            From the file system. An existing file is unchanged; a file object may have received some of the bytes.
+        ImportError
+            The package safetensors, from the extra `safetensors`, is missing.
+
+        Notes
+        -----
+        Equal layers give equal bytes. `numpy.load` reads a ``.npz`` file, and any safetensors package reads a
+        ``.safetensors`` file: they contain the parameters by name, and the configuration as JSON. The seed and
+        `num_threads`, which depends on the machine, are not stored. In a ``.safetensors`` file the JSON also contains a
+        checksum, ``crc32``: remove it if you edit such a file.
+
+        The bytes are written to a temporary file in the same folder, ``.indygru_cpu-<16 hexadecimal digits>.tmp``,
+        which is then renamed. A process that is killed in between leaves the temporary file behind. It can be deleted
+        when no process is saving.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU
+        >>> layer = IndyGRU(3, 5, seed=0)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = os.path.join(directory, "layer.npz")
+        ...     layer.save(path)
+        ...     same = IndyGRU.load(path)
+        ...     with np.load(path) as file:
+        ...         file["kernel_l0"].shape
+        (3, 15)
+        >>> bool((same.parameters["kernel_l0"] == layer.parameters["kernel_l0"]).all())
+        True
+        """
+        from indygru_cpu import _files  # deferred: most programs do not need it
+
+        _files.write(path, self._configuration(), self._parameters.storage, format)
+
+    @classmethod
+    def load(
+        cls: type[Self],
+        path: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: str | None = None,
+        num_threads: int | None = None,
+    ) -> Self:
+        """Read a layer that `save` wrote.
+
+        Parameters
+        ----------
+        path : str, path or binary file object
+            The contents are treated as untrusted: everything is checked before it is used, and no code in the file is
+            run. A file object is read into memory from its current position to its end.
+        format : {"npz", "safetensors"}, optional
+            Required if the name of a file does not end in ``.npz`` or ``.safetensors``. For a file object with another
+            name the default is determined by its first bytes.
+        num_threads : int, optional
+            As for the constructor.
+
+        Returns
+        -------
+        IndyGRU
+            A new layer with the saved configuration and parameters.
+
+        Raises
+        ------
+        WeightsError
+            A file that is damaged, not a layer's, or written by a newer version: unknown or missing arrays or
+            configuration entries, wrong shapes or dtypes, sizes other than those of the file, arrays compressed more
+            than 3 to 1; another suffix without `format`. The message names the file and the entry.
+        ValueError
+            An unknown `format`, or one that contradicts the suffix.
+        TypeError
+            Neither a path nor a file object open in binary mode.
+        FileNotFoundError, OSError
+            From the file system.
+        ImportError
+            The package safetensors, from the extra `safetensors`, is missing.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from indygru_cpu import IndyGRU
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = os.path.join(directory, "layer.npz")
+        ...     IndyGRU(3, 5, batch_first=True).save(path)
+        ...     IndyGRU.load(path, num_threads=1).batch_first
+        True
+
+        A layer in memory instead of a file:
+
+        >>> import io
+        >>> memory = io.BytesIO()
+        >>> IndyGRU(3, 5, batch_first=True).save(memory, format="npz")
+        >>> IndyGRU.load(io.BytesIO(memory.getvalue())).batch_first
+        True
+        """
+        from indygru_cpu import _files  # deferred, as in `save`
+
+        configuration, arrays = _files.read(path, format)
+        # The arrays become the layer's parameters without another copy.
+        return cls._with_parameters(configuration, arrays, num_threads)
+
+    def summary(self) -> str:
+        """Return a table of the parameters: shapes, counts, bytes, and multiply-adds of one step of one row.
+
+        Examples
+        --------
+        >>> from indygru_cpu import IndyGRU
+        >>> print(IndyGRU(3, 5, seed=0).summary())
+        IndyGRU(3, 5, dtype=float32)
+        name                 shape    parameters  bytes  multiply-adds
+        kernel_l0            (3, 15)          45    180             45
+        recurrent_kernel_l0  (15,)            15     60             15
+        bias_l0              (15,)            15     60              0
+        total                                 75    300             60
+        """
+        return f"{self!r}\n{summary(self._parameters.storage)}"
+
+    def __repr__(self) -> str:
+        options = [f"{name}={self._options[name]!r}" for name in DEFAULTS if self._options[name] != DEFAULTS[name]]
+        arguments = [str(self.input_size), str(self.hidden_size), *options, f"dtype={self.dtype}"]
+        return f"{type(self).__name__}({', '.join(arguments)})"

@@ -1,8 +1,7 @@
-"""The layer in NumPy, one line per equation: the specification that the fast code is tested against.
+"""The specification: the layer in NumPy, one line per equation, against which the compiled code is tested.
 
-Time-major arrays of one dtype. `kernel` is (D, 3N), `recurrent_kernel` and `bias` are (3N,); the gate order is
-r, z, candidate. It also runs the activations that no kernel has (`_custom_activation`); otherwise only tests,
-benchmarks and the demo's comparison import it.
+Arrays are time-major and of one dtype. `kernel` is (D, 3N), `recurrent_kernel` and `bias` are (3N,); the gate order is
+r, z, candidate. The package uses it for activations without a kernel (`_tf1`) and for the comparison of the demo.
 
 The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14), which calls z "u".
 """
@@ -14,16 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indygru_cpu._typing import Array
+from indygru_cpu._typing import Array, Gradients
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), in a form that cannot overflow."""
+    """1 / (1 + exp(-x)), in a form that does not overflow."""
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
 
 
-#: A function, and its derivative as a function of its output.
+#: A function, and its derivative as a function of the function's output.
 Activation = tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -36,27 +35,17 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-class Tape(NamedTuple):
-    """What backward needs: the arguments of forward and, step by step, valid rows, states and gates."""
+class ReferenceTape(NamedTuple):
+    """The data that `backward` needs from a call of `forward`."""
 
     x: Array  # (T, B, D)
     h0: Array  # (B, N)
     kernel: Array  # (D, 3N)
     recurrent_kernel: Array  # (3N,)
     activation: Activation
-    rows: list[Array]  # of each step: which rows are valid
+    rows: list[Array]  # of each step: indices of the valid rows
     y: Array  # (T, B, N)
     gates: list[Array]  # of each step: (3, valid rows, N), r, z, candidate
-
-
-class Gradients(NamedTuple):
-    """Gradients of a scalar, shaped like the arguments of forward."""
-
-    x: Array
-    h0: Array
-    kernel: Array
-    recurrent_kernel: Array
-    bias: Array
 
 
 def forward(
@@ -67,8 +56,31 @@ def forward(
     bias: Array,
     activation: str | Activation = "tanh",
     lengths: Array | None = None,
-) -> tuple[Array, Array, Tape]:
-    """From x (T, B, D) and h0 (B, N), all states y (T, B, N), zero past a row's length; last states (B, N); tape."""
+) -> tuple[Array, Array, ReferenceTape]:
+    """Run the layer.
+
+    Parameters
+    ----------
+    x : array, (T, B, D)
+        Inputs.
+    h0 : array, (B, N)
+        State before the first step.
+    kernel, recurrent_kernel, bias : arrays, (D, 3N), (3N,) and (3N,)
+        Weights.
+    activation : str or Activation
+        Activation of the candidate: a name of ACTIVATIONS, or a function with its derivative.
+    lengths : array of int, (B,), optional
+        Valid steps of each row; None is T for every row.
+
+    Returns
+    -------
+    y : array, (T, B, N)
+        All states; 0 past a row's length.
+    h_n : array, (B, N)
+        State after each row's last valid step.
+    tape : ReferenceTape
+        For `backward`.
+    """
     act = ACTIVATIONS[activation] if isinstance(activation, str) else activation
     lengths = np.full(x.shape[1], len(x)) if lengths is None else lengths
     rows = [np.flatnonzero(t < lengths) for t in range(lengths.max(initial=0))]
@@ -84,11 +96,11 @@ def forward(
             c = act[0](x_c + u_c * (r * h) + b_c)
             y[t, valid] = h_n[valid] = z * h + (1 - z) * c
             gates.append(np.stack([r, z, c]))
-    return y, h_n, Tape(x, h0, kernel, recurrent_kernel, act, rows, y, gates)
+    return y, h_n, ReferenceTape(x, h0, kernel, recurrent_kernel, act, rows, y, gates)
 
 
-def backward(tape: Tape, dy: Array, dh_n: Array) -> Gradients:
-    """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``. A step past a row's length takes and gives none."""
+def backward(tape: ReferenceTape, dy: Array, dh_n: Array) -> Gradients:
+    """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``. Values of dy past a row's length have no effect."""
     u_r, u_z, u_c = np.split(tape.recurrent_kernel, 3)
     dx, dkernel = np.zeros_like(tape.x), np.zeros_like(tape.kernel)
     du, db = np.zeros_like(tape.recurrent_kernel), np.zeros_like(tape.recurrent_kernel)

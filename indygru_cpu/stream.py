@@ -1,8 +1,8 @@
-"""One step after another, as a live application has them: `IndyGRU.stream`."""
+"""Streams: single steps as they arrive in a live application, made by `IndyGRU.stream`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,25 +10,39 @@ from indygru_cpu._engine import _core, memory, threads
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.arguments import Weights, work_of
 from indygru_cpu._engine.messages import shortened
-from indygru_cpu._engine.sequences import Sequences
-from indygru_cpu._layers.progress import SILENCE
+from indygru_cpu._engine.sequences import SequenceLayout
 from indygru_cpu._layers.stack import Stack, infer
-from indygru_cpu._layers.weighted import Weighted
 from indygru_cpu._typing import Array
 
 
-def _snapshot(layer: Weighted, num_threads: int | None) -> Stack:
-    """The layer as it is now, with weights of its own."""
-    stack: Stack = layer._stack.with_threads(check.num_threads(num_threads), layer.num_threads)
-    return stack._replace(weights=[[Weights(*(array.copy() for array in own)) for own in k] for k in stack.weights])
+class HasStack(Protocol):
+    """A layer: `layer` imports this module, so this module cannot import IndyGRU."""
+
+    _stack: Stack
+
+
+def _snapshot(layer: HasStack, num_threads: int | None) -> Stack:
+    """The layer's stack with copies of its weights."""
+    stack = layer._stack.with_threads(check.num_threads(num_threads))
+    weights = [[Weights(*(array.copy() for array in each)) for each in directions] for directions in stack.weights]
+    return stack._replace(weights=weights)
 
 
 class Stream(_core.Steps):
-    """The state of a layer between steps, and a snapshot of its weights: made by `IndyGRU.stream`.
+    """The states of a layer between steps, and a snapshot of its weights. `IndyGRU.stream` makes it.
 
-    All that a step needs is made beforehand: weights packed for the processor, and room for states and results, so that
-    `push` allocates nothing. The weights are those of the moment when the stream was made, or of the last `refresh`. A
-    stream can be pickled and copied, with its weights and its state. It is one thread's at a time.
+    Weights are packed in advance, and the buffers of states and results are allocated in advance, so `push` allocates
+    nothing. The weights are those of the layer at the time when the stream was made or last refreshed. A stream can be
+    pickled and copied, with its weights and its state. Only one thread can use a stream at a time.
+
+    Parameters
+    ----------
+    layer : IndyGRU
+        A layer that is not bidirectional.
+    batch_size : int
+        Rows of each step.
+    num_threads : int, optional
+        Threads of a step with enough work for more than one; None is the layer's number.
 
     Examples
     --------
@@ -43,18 +57,19 @@ class Stream(_core.Steps):
     """
 
     def __init__(
-        self, layer: Weighted, batch_size: int = 1, num_threads: int | None = None, *, _stack: Stack | None = None
+        self, layer: HasStack, batch_size: int = 1, num_threads: int | None = None, *, _stack: Stack | None = None
     ) -> None:
-        if not isinstance(layer, Weighted):
+        if not isinstance(getattr(layer, "_stack", None), Stack):
             raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
-        if layer.bidirectional:
+        if layer._stack.n_directions > 1:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.size(batch_size, "batch_size")
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
-        check.countable("batch_size and the layer's sizes", (layer.num_layers, n_batch, 3 * layer.hidden_size))
+        n_layers, n_columns = len(stack.weights), stack.weights[0][0].kernel.shape[1]
+        check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))
         work = sum(work_of(n_batch, kernel) for ((kernel, _, _),) in stack.weights)
-        asked = threads.asked(stack.num_threads)
-        super().__init__(stack, n_batch, threads.count(asked, work), asked is None)
+        requested = threads.requested(stack.num_threads)
+        super().__init__(stack, n_batch, threads.count(requested, work), requested is None)
         self._layer = layer
 
     @property
@@ -62,12 +77,12 @@ class Stream(_core.Steps):
         """Rows of each step."""
         return len(self._states[0])
 
-    def _checked(self, name: str, value: object, before: tuple[str, ...]) -> Array:
-        """(*before, B, D), or without B if that is 1 and the value has none."""
-        found = check.as_array(name, value)
-        rows = () if self.batch_size == 1 and found.ndim == 1 + len(before) else (self.batch_size,)
+    def _checked(self, name: str, value: object, leading: tuple[str, ...]) -> Array:
+        """An array (*leading, B, D). The axis B may be missing if the batch size is 1."""
+        array = check.as_array(name, value)
+        rows = () if self.batch_size == 1 and array.ndim == 1 + len(leading) else (self.batch_size,)
         n_inputs = self._stack.weights[0][0].kernel.shape[0] * self._stack.groups
-        return check.array(name, found, (*before, *rows, n_inputs), ("the stream", self._states.dtype))
+        return check.array(name, array, (*leading, *rows, n_inputs), "the stream", self._states.dtype)
 
     def _checked_x(self, x_t: object) -> Array:
         return self._checked("x_t", x_t, ())
@@ -77,7 +92,7 @@ class Stream(_core.Steps):
         return 1
 
     def push_many(self, chunk: object) -> Array:
-        """Take the steps of a chunk; faster than as many pushes.
+        """Run the steps of a chunk. This is faster than one `push` for each step.
 
         Parameters
         ----------
@@ -92,7 +107,9 @@ class Stream(_core.Steps):
         Raises
         ------
         TypeError, ValueError
-            Another dtype or shape; the stream is then as it was.
+            Another dtype or shape. The state does not change.
+        RuntimeError
+            Another thread is using the stream.
         """
         x = self._checked("chunk", chunk, ("T",))
         y = memory.new((*x.shape[:-1], self._states.shape[2]), x.dtype)
@@ -100,28 +117,33 @@ class Stream(_core.Steps):
         return y
 
     def _run_chunk(self, x: Array, y: Array) -> None:
-        state = self._states.copy()  # so that an interrupted call leaves the stream as it was
-        infer(self._stack, x, state, y, Sequences.padded(len(x), self.batch_size), SILENCE)
+        state = self._states.copy()  # a copy: an interrupted call leaves the stream's state unchanged
+        infer(self._stack, x, state, y, SequenceLayout.padded(len(x), self.batch_size), None)
         self._states[...] = state
 
     @property
     def state(self) -> Array:
-        """A copy of the states, (layers, B, N). Assigning sets them."""
+        """A copy of the states, (layers, B, N). Assigning a value copies it into them."""
         return self._alone(self._states.copy)
 
     @state.setter
     def state(self, value: object) -> None:
         states = self._states
-        state = check.array("state", value, states.shape, ("the stream", states.dtype))
+        state = check.array("state", value, states.shape, "the stream", states.dtype)
         self._alone(states.__setitem__, ..., state)
 
     def reset(self, rows: Any = None) -> None:
-        """Set the states of some rows to 0: an index, indices, a mask or a slice of the batch; None is all.
+        """Set the states of some rows to 0.
+
+        Parameters
+        ----------
+        rows : int, integers, mask, slice or None
+            An index of rows of the batch; None is all rows.
 
         Raises
         ------
         IndexError
-            There are no such rows.
+            Rows outside the batch, or something else than an index.
         """
         if isinstance(rows, (bool, np.bool_)):
             raise IndexError(f"rows: expected an index, indices, a mask or a slice, got {rows}")
@@ -131,14 +153,14 @@ class Stream(_core.Steps):
             raise IndexError(f"rows: {shortened(error)} (the batch size is {self.batch_size})") from None
 
     def refresh(self) -> None:
-        """Take a new snapshot of the layer's weights; the state stays."""
+        """Take a new snapshot of the layer's weights. The state does not change."""
         self._take(_snapshot(self._layer, self._stack.num_threads))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)
 
 
-def _restore(cls: type[Stream], layer: Weighted, batch_size: int, stack: Stack, state: Array) -> Stream:
+def _restore(cls: type[Stream], layer: HasStack, batch_size: int, stack: Stack, state: Array) -> Stream:
     stream = cls(layer, batch_size, _stack=stack)
     stream.state = state
     return stream

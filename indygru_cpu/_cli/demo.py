@@ -145,7 +145,7 @@ def print_comparison(network: Network, part: Utterances) -> None:
     h0 = np.zeros((len(lengths), layer.hidden_size), x.dtype)
     dy = np.random.default_rng(0).standard_normal((len(x), *h0.shape))
 
-    def reference_forward() -> tuple[Array, Array, reference.Tape]:
+    def reference_forward() -> tuple[Array, Array, reference.ReferenceTape]:
         return reference.forward(x, h0, kernel, recurrent_kernel, bias, lengths=lengths)
 
     y, _, tape = layer.forward(x, lengths=lengths)

@@ -30,7 +30,7 @@ def info() -> dict[str, Any]:
         "threads": {
             "count": threads.count,
             "reason": threads.reason,
-            "chosen_up_to_count": thread_counts.asked(None) is None,
+            "chosen_up_to_count": thread_counts.requested(None) is None,
         },
         "l2_bytes": _core.l2_bytes(),
         "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},

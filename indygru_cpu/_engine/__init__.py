@@ -1,119 +1,151 @@
-"""Calls into `_core` with arguments that are checked: forward, with a tape or without, and backward."""
+"""Calls of the compiled core with checked arguments: forward, with or without a tape, one step, and backward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from indygru_cpu._engine.environment import short_waits
+from indygru_cpu._engine.environment import short_openmp_spin
 
-with short_waits():  # libgomp reads its environment once, when it is loaded with _core
+with short_openmp_spin():  # libgomp reads its environment once, when it is loaded together with _core
     import indygru_cpu._engine._core
 import indygru_cpu._engine.blas  # noqa: F401  (opens BLAS for _core)
 from indygru_cpu._engine import _core, memory
-from indygru_cpu._engine.arguments import Call, Weights
+from indygru_cpu._engine.arguments import BoundArguments, Weights
 from indygru_cpu._engine.threads import Threads
-from indygru_cpu._typing import Array
+from indygru_cpu._typing import Array, Gradients, ProgressCallback
 
-News = Callable[[int], object] | None
-
-_FUSED = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_FUSED_NAMES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _FORWARD, _BACKWARD, _STEP = (
-    {dtype: function[name] for dtype, name in _FUSED.items()}
+    {dtype: function[name] for dtype, name in _FUSED_NAMES.items()}
     for function in (_core.forward, _core.backward, _core.step)
 )
-#: Rows up to which one step is as fast with the weights as they lie as with packed ones.
-_MOST_STEP_ROWS = 32
-
-
-class Gradients(NamedTuple):
-    """Gradients of a scalar, each shaped like the argument of `forward` that it is named after."""
-
-    x: Array
-    h0: Array
-    kernel: Array
-    recurrent_kernel: Array
-    bias: Array
+#: The largest batch for which `_core.step`, which reads unpacked weights, is as fast as `_core.forward`, which packs.
+_MAX_STEP_ROWS = 32
 
 
 @dataclass(eq=False)
 class Tape:
-    """What `backward` needs of a call of `forward`. It refers to that call's arrays: leave them as they are until then.
+    """The data that `backward` needs from a call of `forward`. It refers to the arrays of that call, without copies.
+
+    Do not change these arrays before `backward`.
 
     Attributes
     ----------
-    call : Call
+    call : BoundArguments
         The arguments of the call.
     y : array, (T, B, N) or (S, N)
         All states.
     gates : array or None
-        r, z and candidate of every valid step, in blocks as the kernels store them; None with ``recompute=True``.
+        r, z and candidate of every valid step, in the kernels' block order; None with ``recompute=True``.
     """
 
-    call: Call
+    call: BoundArguments
     y: Array
     gates: Array | None
 
 
 def step(x: Array, h: Array, weights: Weights, groups: int, activation: int) -> None:
-    """X (1, B, D) IN, h (B, N) IN/OUT: one step, on this thread."""
+    """Run one step on the calling thread.
+
+    Parameters
+    ----------
+    x : array, (1, B, D)
+        Inputs.
+    h : array, (B, N)
+        The state before the step; overwritten with the state after it.
+    weights, groups, activation
+        As in `BoundArguments`.
+    """
     _STEP[h.dtype](x, h, *weights, groups, activation)
 
 
-def infer(call: Call, h: Array, y: Array | None, threads: Threads, news: News = None) -> None:
-    """H (B, N) IN/OUT; y OUT, or None if it is unwanted."""
-    if threads.number == 1 and call.sequences.is_one_step and call.sequences.n_batch <= _MOST_STEP_ROWS:
-        step(call.x, h, call.weights, call.groups, call.activation)
+def forward(
+    call: BoundArguments, h: Array, y: Array | None, threads: Threads, progress: ProgressCallback | None = None,
+    gates: Array | None = None, use_step: bool = True,
+) -> None:  # fmt: skip
+    """Run one layer in one direction over whole sequences.
+
+    Parameters
+    ----------
+    call : BoundArguments
+        The arguments. Its `h0` is not read.
+    h : array, (B, N)
+        The state before the first step; overwritten with the state after each row's last valid step.
+    y : array shaped like ``call.y_shape``, or None
+        Output: all states. None stores none.
+    threads : Threads
+        Threads of the call.
+    progress : callable, optional
+        Called with the number of steps done.
+    gates : array, (3 N * valid steps,), optional
+        Output: the gates for `backward`. None stores none.
+    use_step : bool
+        Whether a single step of a small batch on one thread runs through `step`. Training does not use it: its results
+        have the same bits with and without stored gates.
+    """
+    sequences, x = call.sequences, call.x
+    if use_step and threads.number == 1 and sequences.is_single_step and sequences.n_batch <= _MAX_STEP_ROWS:
+        step(x, h, call.weights, call.groups, call.activation)
         if y is not None:
             y[0] = h
-        if news is not None:
-            news(1)
-    else:
-        _forward(call, h, y, None, threads, news)
+        if progress is not None:
+            progress(1)
+        return
+    is_ragged = sequences.is_ragged
+    if is_ragged or sequences.reverse:
+        x = sequences.as_time_major(x)
+        if y is not None:
+            sequences.clear_unused(y)
+            y = sequences.as_time_major(y)
+    has_padding = sequences.lengths is not None and not is_ragged
+    _FORWARD[h.dtype](
+        sequences.n_steps, x, h, *call.weights, y, gates, sequences.lengths, sequences.row_offsets,
+        has_padding, call.groups, call.activation, *threads, call.reproducible, progress,
+    )  # fmt: skip
 
 
 def train(
-    call: Call, h: Array, y: Array, threads: Threads, recompute: bool, news: News = None, room: Array | None = None
-) -> Tape:
-    """H (B, N) IN/OUT; y OUT; the gates go into `room`, if there is one, of at least 3 N numbers a valid step."""
-    size = 3 * h.shape[1] * call.sequences.n_lines
-    gates = None if recompute else memory.new((size,), y.dtype) if room is None else room[:size]
-    _forward(call, h, y, gates, threads, news)
+    call: BoundArguments, h: Array, y: Array, threads: Threads, recompute: bool,
+    progress: ProgressCallback | None = None, gates: Array | None = None,
+) -> Tape:  # fmt: skip
+    """Run `forward` and return a tape. The gates go to `gates` if that is not None, and to a new array otherwise.
+
+    With `recompute` no gates are stored.
+    """
+    size = 3 * h.shape[1] * call.sequences.n_valid_steps
+    gates = None if recompute else memory.new((size,), y.dtype) if gates is None else gates[:size]
+    forward(call, h, y, threads, progress, gates, use_step=False)
     return Tape(call, y, gates)
 
 
-def _forward(call: Call, h: Array, y: Array | None, gates: Array | None, threads: Threads, news: News) -> None:
-    sequences, x = call.sequences, call.x
-    is_ragged = sequences.is_ragged
-    if is_ragged or sequences.reverse:
-        x = sequences.view(x)
-        if y is not None:
-            sequences.clear_gaps(y)
-            y = sequences.view(y)
-    has_padding = sequences.lengths is not None and not is_ragged
-    _FORWARD[h.dtype](
-        sequences.n_steps, x, h, *call.weights, y, gates, sequences.lengths, sequences.origins,
-        has_padding, call.groups, call.activation, *threads, call.reproducible, news,
-    )  # fmt: skip
-
-
 def backward(tape: Tape, dy: Array | None, dh: Array, threads: Threads) -> Gradients:
-    """Dy, shaped like y, IN, or None for zeros; dh (B, N) of the last state IN, of the first OUT."""
+    """Gradients of one layer in one direction.
+
+    Parameters
+    ----------
+    tape : Tape
+        From `train`.
+    dy : array shaped like y, or None
+        Gradient with respect to y; None is zeros.
+    dh : array, (B, N)
+        Gradient with respect to the last state; overwritten with the gradient with respect to the first.
+    threads : Threads
+        Threads of the call.
+    """
     call, sequences, dtype = tape.call, tape.call.sequences, tape.y.dtype
     n_units = call.h0.shape[1]
-    has_gaps = sequences.lengths is not None or n_units == 0  # the kernels do not write all of dx
-    dx = sequences.room(call.x.shape[-1], call.x, zeroed=has_gaps)
-    weights = [memory.new(weight.shape, dtype, zeroed=True) for weight in call.weights]
-    x, y, seen_dx = call.x, tape.y, dx
+    has_unwritten = sequences.lengths is not None or n_units == 0  # elements of dx that the kernels do not write
+    dx = sequences.empty_like_input(call.x.shape[-1], call.x, zeroed=has_unwritten)
+    dweights = [memory.new(weight.shape, dtype, zeroed=True) for weight in call.weights]
+    x, y, time_major_dx = call.x, tape.y, dx
     if sequences.is_ragged or sequences.reverse:
-        x, y, seen_dx = map(sequences.view, (x, y, dx))
-        dy = None if dy is None else sequences.view(dy)
+        x, y, time_major_dx = map(sequences.as_time_major, (x, y, dx))
+        dy = None if dy is None else sequences.as_time_major(dy)
     _BACKWARD[dtype](
-        sequences.n_steps, x, call.h0, *call.weights, y, tape.gates, sequences.lengths, sequences.origins, call.groups,
-        call.activation, *threads, call.reproducible, sequences.zeros(n_units, dtype) if dy is None else dy, dh,
-        seen_dx, *weights,
+        sequences.n_steps, x, call.h0, *call.weights, y, tape.gates, sequences.lengths, sequences.row_offsets,
+        call.groups, call.activation, *threads, call.reproducible,
+        sequences.broadcast_zeros(n_units, dtype) if dy is None else dy, dh, time_major_dx, *dweights,
     )  # fmt: skip
-    return Gradients(dx, dh, *weights)
+    return Gradients(dx, dh, *dweights)

@@ -1,8 +1,9 @@
-"""Opens a private copy of OpenBLAS with one thread and hands its two products to `_core`.
+"""Loads a private copy of OpenBLAS with one thread and passes its two matrix products to `_core`.
 
-Importing `scipy_openblas32` would load the same library for the whole process and start its threads; a SciPy imported
-later would then bind its own calls to it. So the package is found but not executed, and its library is opened for us
-alone, with OPENBLAS_NUM_THREADS=1 set for just that moment: no thread starts, and nobody else sees it.
+Importing `scipy_openblas32` would load the same library for the whole process and start its threads, and a SciPy that
+is imported later would bind its own calls to it. Therefore the package is located but not executed, and its library is
+opened with local symbols. OPENBLAS_NUM_THREADS=1 is set only while it is opened, so it starts no threads and other
+libraries do not see the variable.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ import os
 from glob import escape, glob
 
 from indygru_cpu._engine import _core
-from indygru_cpu._engine.environment import for_a_moment
+from indygru_cpu._engine.environment import temporary_variable
 
-#: Where a distribution keeps another cblas, and what its names begin with if it is not one of PREFIXES.
+#: Environment variables: the path of another cblas library, and the prefix of its functions if not in PREFIXES.
 PATH_VARIABLE = "INDYGRU_CPU_BLAS"
 PREFIX_VARIABLE = "INDYGRU_CPU_BLAS_PREFIX"
 PREFIXES = ("scipy_", "")
 
 
-def _find() -> str:
+def _library_path() -> str:
     if path := os.environ.get(PATH_VARIABLE):
         return path
     spec = importlib.util.find_spec("scipy_openblas32")
     if spec is None or spec.origin is None:
         raise ImportError(f"indygru_cpu needs the package scipy-openblas32, or {PATH_VARIABLE}=/path/to/libcblas.so")
-    folder = os.path.join(os.path.dirname(spec.origin), "lib")  # not pathlib, which alone takes a tenth of an import
+    folder = os.path.join(os.path.dirname(spec.origin), "lib")  # pathlib would add a tenth to the import time
     libraries = sorted(glob(os.path.join(escape(folder), "*scipy_openblas*")))
     libraries = [path for path in libraries if path.endswith((".so", ".dylib", ".dll"))]
     if not libraries:
@@ -36,35 +37,35 @@ def _find() -> str:
 
 
 class Blas:
-    """The opened library: its path, the prefix of its names, and what it says of itself."""
+    """The opened library: its path, the prefix of its functions, its version and its number of threads."""
 
     def __init__(self) -> None:
-        self.path = _find()
+        self.path = _library_path()
         try:
-            with for_a_moment("OPENBLAS_NUM_THREADS", "1"):
+            with temporary_variable("OPENBLAS_NUM_THREADS", "1"):
                 self._library = ctypes.CDLL(self.path, mode=getattr(ctypes, "RTLD_LOCAL", 0))
         except OSError as error:
             raise ImportError(f"indygru_cpu: cannot open the BLAS library {self.path}: {error}") from error
-        given = os.environ.get(PREFIX_VARIABLE)
-        prefixes = PREFIXES if given is None else (given,)
-        found = [prefix for prefix in prefixes if hasattr(self._library, f"{prefix}cblas_sgemm")]
-        if not found:
+        configured = os.environ.get(PREFIX_VARIABLE)
+        prefixes = PREFIXES if configured is None else (configured,)
+        matching = [prefix for prefix in prefixes if hasattr(self._library, f"{prefix}cblas_sgemm")]
+        if not matching:
             names = " or ".join(f"{prefix}cblas_sgemm" for prefix in prefixes)
             raise ImportError(f"indygru_cpu: {self.path} has no {names}; set {PREFIX_VARIABLE} to its prefix")
-        self.prefix = found[0]
+        self.prefix = matching[0]
         _core.use_blas(
             self._address("cblas_sgemm"), self._address("cblas_dgemm"),
             self._address("openblas_get_num_threads"), self._address("openblas_set_num_threads"),
         )  # fmt: skip
 
     def _address(self, name: str) -> int:
-        """Of a function of the library; 0 if it has none of this name, as others than OpenBLAS have no openblas_..."""
+        """The address of a function of the library; 0 if it is missing, as openblas_* are in other libraries."""
         function = getattr(self._library, self.prefix + name, None)
         return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
     @property
     def version(self) -> str:
-        """The configuration string of an OpenBLAS; of another library, just "unknown"."""
+        """The configuration string of OpenBLAS; "unknown" for another library."""
         try:
             function = getattr(self._library, self.prefix + "openblas_get_config")
         except AttributeError:
@@ -74,7 +75,7 @@ class Blas:
 
     @property
     def threads(self) -> int | None:
-        """Threads that the library uses for one product: 1, or None if it does not say."""
+        """Threads that the library uses for one product; None for a library other than OpenBLAS."""
         try:
             return int(getattr(self._library, self.prefix + "openblas_get_num_threads")())
         except AttributeError:

@@ -1,7 +1,7 @@
-"""Every check of an argument and every error text. Nothing here changes or computes anything.
+"""Checks of arguments, and their error texts. No check changes its argument.
 
-An array comes out as one that the kernels can read: native byte order, aligned, last axis contiguous. What is not so
-already is copied; nothing is ever converted to another dtype.
+Arrays are returned in a form that the kernels can read: native byte order, aligned, last axis contiguous. An array in
+another form is copied. No array is ever converted to another dtype.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from indygru_cpu._typing import Array
 #: In the order of `enum indygru_activation`.
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-#: cblas takes 32-bit sizes.
-MOST_COLUMNS = 2**31 - 1
-#: Steps times rows up to which no size can overflow, however many numbers each has.
-_FEW_LINES = sys.maxsize // (8 * MOST_COLUMNS)
+#: The largest size that the 32-bit interface of cblas can take.
+MAX_COLUMNS = 2**31 - 1
+#: Up to this number of steps times rows, no array of at most MAX_COLUMNS columns overflows.
+_SAFE_ROW_STEPS = sys.maxsize // (8 * MAX_COLUMNS)
 _NUMPY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
 
 
 def activation_index(activation: object) -> int:
-    """Place of an activation's name among ACTIVATIONS."""
+    """The index of an activation's name in ACTIVATIONS."""
     try:
         return ACTIVATIONS.index(activation)  # type: ignore[arg-type,unused-ignore]
     except ValueError:
@@ -36,48 +36,48 @@ def activation_index(activation: object) -> int:
 
 
 def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
-    """float32 or float64, from anything NumPy takes for a dtype."""
-    found: np.dtype[Any] | None
+    """float32 or float64, from anything that `numpy.dtype` accepts except None."""
+    dtype: np.dtype[Any] | None
     try:
-        found = np.dtype(value)  # type: ignore[call-overload]
+        dtype = np.dtype(value)  # type: ignore[call-overload]
     except TypeError:
-        found = None
-    if value is None or found is None or found not in DTYPES:
+        dtype = None
+    if value is None or dtype is None or dtype not in DTYPES:
         raise TypeError(f"{name}: expected float32 or float64, got {shown(value)}")
-    return found
+    return dtype
 
 
-def integer(value: object, name: str, least: int, most: int | None = None) -> int:
-    """An int from `least` to `most`."""
+def integer(value: object, name: str, minimum: int, maximum: int | None = None) -> int:
+    """An int from `minimum` to `maximum`. Booleans are refused."""
     try:
-        found = operator.index(value)  # type: ignore[arg-type]
+        number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        found = None
-    if found is None or isinstance(value, (bool, np.bool_)):
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an integer, got {shown(value)}")
-    if found < least:
-        raise ValueError(f"{name}: expected at least {least}, got {shown(found)}")
-    if most is not None and found > most:
-        raise ValueError(f"{name}: expected at most {most}, got {shown(found)}")
-    return found
+    if number < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {shown(number)}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name}: expected at most {maximum}, got {shown(number)}")
+    return number
 
 
 def size(value: object, name: str) -> int:
-    """A size of a layer: an int from 1 on that BLAS can count."""
-    return integer(value, name, 1, MOST_COLUMNS)
+    """A size of a layer: an int from 1 to MAX_COLUMNS."""
+    return integer(value, name, 1, MAX_COLUMNS)
 
 
 def groups(value: object, sizes: dict[str, int]) -> int:
-    """How many blocks inputs and units split into; it divides the named sizes."""
-    found = integer(value, "groups", 1)
+    """The number of blocks of inputs and units: a divisor of every size in `sizes`."""
+    n_groups = integer(value, "groups", 1)
     for name, size in sizes.items():
-        if size % found:
-            raise ValueError(f"groups: expected a divisor of {name} {size}, got {shown(found)}")
-    return found
+        if size % n_groups:
+            raise ValueError(f"groups: expected a divisor of {name} {size}, got {shown(n_groups)}")
+    return n_groups
 
 
 def fraction(value: object, name: str) -> float:
-    """A number from 0 up to, but not including, 1."""
+    """A number of at least 0 and less than 1. Booleans are refused."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {shown(value)}")
     if not 0 <= value < 1:
@@ -85,34 +85,39 @@ def fraction(value: object, name: str) -> float:
     return float(value)
 
 
-def countable(name: str, sizes: tuple[int, ...]) -> None:
-    """Refuse sizes of an array that has more bytes than an address can count."""
+def check_size_overflow(name: str, sizes: tuple[int, ...]) -> None:
+    """Refuse sizes of an array of float64 that has more than `sys.maxsize` bytes."""
     if 8 * prod(sizes) > sys.maxsize:
-        raise ValueError(f"{name}: expected sizes with a product of at most {sys.maxsize // 8}, got {_text(sizes)}")
+        raise ValueError(
+            f"{name}: expected sizes with a product of at most {sys.maxsize // 8}, got {_shape_text(sizes)}"
+        )
 
 
-def lines(name: str, n_steps: int, n_batch: int, width: int) -> None:
-    """Refuse steps and rows that overflow, with so many numbers each: a broadcast array of them takes no memory."""
-    if n_steps * n_batch <= _FEW_LINES:  # nearly always; the rest is left out for speed
+def check_step_overflow(name: str, n_steps: int, n_batch: int, width: int) -> None:
+    """Refuse steps and rows whose arrays of `width` columns overflow.
+
+    A broadcast input can have any size in little memory, so sizes are checked and not left to the allocation.
+    """
+    if n_steps * n_batch <= _SAFE_ROW_STEPS:  # the common case; the exact test costs more
         return
-    if n_batch > MOST_COLUMNS:
-        raise ValueError(f"{name}: expected at most {MOST_COLUMNS} rows, got {n_batch}")
-    countable(f"{name} and its gates", (n_steps, n_batch, width))
+    if n_batch > MAX_COLUMNS:
+        raise ValueError(f"{name}: expected at most {MAX_COLUMNS} rows, got {n_batch}")
+    check_size_overflow(f"{name} and its gates", (n_steps, n_batch, width))
 
 
 def num_threads(value: int | None) -> int | None:
-    """None or a positive int."""
+    """A positive int, or None."""
     return None if value is None else integer(value, "num_threads", 1)
 
 
 def progress(value: object) -> None:
-    """Refuse what cannot be called; None is allowed."""
+    """Refuse a value that is neither callable nor None."""
     if value is not None and not callable(value):
         raise TypeError(f"progress: expected a function of the number of steps done, got {type(value).__name__}")
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """Make a generator of what `numpy.random.default_rng` takes."""
+    """Return `numpy.random.default_rng(seed)`."""
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError):
@@ -127,46 +132,49 @@ def _has_readable_strides(array: Array) -> bool:
     return (array.shape[-1] <= 1 or array.strides[-1] == size) and not any(s % size for s in array.strides)
 
 
-Shape = tuple["int | str", ...]  # a str stands for any size
+Shape = tuple["int | str", ...]  # a str names an axis of any size
 
 
-def _text(shape: Shape) -> str:
-    return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # PyTorch has thousands of axes
+def _shape_text(shape: Shape) -> str:
+    return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # a tensor may have thousands of axes
 
 
-def check_shape(name: str, found: tuple[int, ...], expected: Shape) -> None:
-    """Compare a shape with what it must be."""
-    if found == expected:  # often; the loop costs more
+def check_shape(name: str, shape: tuple[int, ...], expected: Shape) -> None:
+    """Refuse a shape that differs from the expected one."""
+    if shape == expected:  # the common case; the loop costs more
         return
-    fits = len(found) == len(expected)
-    for have, want in zip(found, expected):  # noqa: B905  (the lengths were compared; strict= costs on every step)
-        fits = fits and (isinstance(want, str) or have == want)
+    fits = len(shape) == len(expected)
+    for size, expected_size in zip(shape, expected):  # noqa: B905  (lengths were compared; strict= costs at each step)
+        fits = fits and (isinstance(expected_size, str) or size == expected_size)
     if not fits:
-        raise ValueError(f"{name}: expected shape {_text(expected)}, got {_text(found)}")
+        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(shape)}")
 
 
-def _check_dtype(name: str, found: np.dtype[Any], like: tuple[str, np.dtype[Any]] | None) -> None:
-    """Refuse a dtype that is, in native byte order, none of ours, or not the one that argument `like` has."""
-    native = found if found.isnative else found.newbyteorder("=")
+def _check_dtype(name: str, dtype: np.dtype[Any], owner: str | None, expected_dtype: np.dtype[Any] | None) -> None:
+    """Refuse a dtype other than float32 and float64, or other than `expected_dtype`. Any byte order passes."""
+    native = dtype if dtype.isnative else dtype.newbyteorder("=")
     if native not in DTYPES:
         raise TypeError(
-            f"{name}: expected an array of float32 or float64, got {shortened(found)}: cast it with .astype(np.float32)"
+            f"{name}: expected an array of float32 or float64, got {shortened(dtype)}: cast it with .astype(np.float32)"
         )
-    if like is not None and native != like[1]:
+    if expected_dtype is not None and native != expected_dtype:
         raise TypeError(
-            f"{name} has dtype {native}, but {like[0]} has {like[1]}: dtypes are never mixed; "
-            f"cast one of them, such as {name}.astype(np.{like[1]})"
+            f"{name} has dtype {native}, but {owner} has {expected_dtype}: dtypes are never mixed; "
+            f"cast one of them, such as {name}.astype(np.{expected_dtype})"
         )
 
 
 def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
-    """An array of any shape and dtype, or of the dtype that is given.
+    """A plain array of any shape and dtype; of `dtype` if that is not None.
 
-    Whatever lends its memory to NumPy, or else as a DLPack, is not copied. A foreign object may raise what it likes.
+    Objects with NumPy's array protocols or DLPack are not copied. A foreign object may raise any exception.
     """
     try:
-        lends = any(hasattr(value, protocol) for protocol in _NUMPY_PROTOCOLS) or not hasattr(value, "__dlpack__")
-        found = np.asanyarray(value, dtype) if lends else np.from_dlpack(value)  # type: ignore[arg-type]
+        has_protocol = any(hasattr(value, protocol) for protocol in _NUMPY_PROTOCOLS)
+        if has_protocol or not hasattr(value, "__dlpack__"):
+            array = np.asanyarray(value, dtype)
+        else:
+            array = np.from_dlpack(value)
     except MemoryError:
         raise
     except Exception as error:
@@ -174,62 +182,85 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
         raise kind(
             f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {shortened(error, 500)}"
         ) from None
-    if _is_masked(found):
+    if _is_masked(array):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
-    return np.asarray(found)
+    return np.asarray(array)
 
 
-def floats(name: str, value: object, like: tuple[str, np.dtype[Any]] | None) -> Array:
-    """An array of the dtype that argument `like` has, in any byte order."""
-    found = value if type(value) is np.ndarray else as_array(name, value)
-    if like is None or found.dtype is not like[1]:
-        _check_dtype(name, found.dtype, like)
-    return found
+def as_float_array(
+    name: str, value: object, owner: str | None = None, expected_dtype: np.dtype[Any] | None = None
+) -> Array:
+    """An array of float32 or float64, or of `expected_dtype`, which `owner` has. Any byte order passes."""
+    array = value if type(value) is np.ndarray else as_array(name, value)
+    if array.dtype is not expected_dtype:
+        _check_dtype(name, array.dtype, owner, expected_dtype)
+    return array
 
 
-def readable(array: Array) -> Array:
-    """The same numbers, ready to be read."""
+def as_aligned(array: Array) -> Array:
+    """The array, or a copy of it, in a form that the kernels can read."""
     flags = array.flags
     if flags.aligned and array.dtype.isnative and (flags.c_contiguous or _has_readable_strides(array)):
         return array
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def array(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
-    """An array of a shape and of the dtype that argument `like` has, ready to be read."""
-    if like is not None and type(value) is np.ndarray and value.dtype is like[1] and value.shape == shape:
-        return readable(value)  # nearly always; what follows tells what is wrong
-    found = floats(name, value, like)
-    check_shape(name, found.shape, shape)
-    return readable(found)
+def array(
+    name: str, value: object, shape: Shape, owner: str | None = None, expected_dtype: np.dtype[Any] | None = None
+) -> Array:
+    """An array in a form that the kernels can read, after a check of its shape and dtype.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for error texts.
+    value : object
+        Anything that `as_array` accepts.
+    shape : tuple of int and str
+        The expected shape; a str stands for any size.
+    owner : str, optional
+        The argument or object that has `expected_dtype`, for error texts.
+    expected_dtype : dtype, optional
+        The dtype that the array must have. None allows float32 and float64.
+    """
+    if type(value) is np.ndarray and value.dtype is expected_dtype and value.shape == shape:
+        return as_aligned(value)  # the common case; the code below finds the error
+    array = as_float_array(name, value, owner, expected_dtype)
+    check_shape(name, array.shape, shape)
+    return as_aligned(array)
 
 
-def contiguous(name: str, value: object, shape: Shape, like: tuple[str, np.dtype[Any]] | None) -> Array:
-    """The same, C-contiguous: for weights."""
-    found = array(name, value, shape, like)
-    if found.shape[-1] > MOST_COLUMNS or found.shape[0] > MOST_COLUMNS:
-        raise ValueError(f"{name}: expected sizes up to {MOST_COLUMNS}, got shape {found.shape}")
-    return found if found.flags.c_contiguous else np.ascontiguousarray(found)
+def contiguous(
+    name: str, value: object, shape: Shape, owner: str | None = None, expected_dtype: np.dtype[Any] | None = None
+) -> Array:
+    """The same as `array`, and C-contiguous, with at most MAX_COLUMNS rows and columns: for weights."""
+    weights = array(name, value, shape, owner, expected_dtype)
+    if weights.shape[-1] > MAX_COLUMNS or weights.shape[0] > MAX_COLUMNS:
+        raise ValueError(f"{name}: expected sizes up to {MAX_COLUMNS}, got shape {weights.shape}")
+    return weights if weights.flags.c_contiguous else np.ascontiguousarray(weights)
 
 
 def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Any]) -> Array:
-    """An array that the kernels can write: exact dtype and shape, and no byte shared with an input that is there."""
-    if type(value) is not np.ndarray and _is_masked(value):  # which would not let us write below its mask
+    """An output array that the kernels can write, of this shape and dtype, which shares no byte with any input.
+
+    An input of None is skipped.
+    """
+    if type(value) is not np.ndarray and _is_masked(value):  # the mask would hide the written values
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
-    if not isinstance(value, np.ndarray) or value.dtype != dtype:  # also of another byte order
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:  # another byte order is another dtype here
         got = f"an array of {shortened(value.dtype)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name}: expected an array of {dtype}, got {got}")
     if value.shape != shape:
         check_shape(name, value.shape, shape)
-    if not value.flags.carray:  # writable, aligned and C-contiguous: often
-        _check_written(name, value)
-    for other_name in _core.near(value, inputs):  # by the bounds of their memory alone, which takes no time
+    if not value.flags.carray:  # writable, aligned and C-contiguous: the common case
+        _check_writable(name, value)
+    for other_name in _core.near(value, inputs):  # compares memory bounds only, in compiled code
         if overlaps(value, inputs[other_name]):
             raise ValueError(f"{name} shares memory with {other_name}: give it memory of its own")
     return value
 
 
-def _check_written(name: str, array: Array) -> None:
+def _check_writable(name: str, array: Array) -> None:
     if not array.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     if not array.flags.aligned or not _has_readable_strides(array) or _overlaps_itself(array):
@@ -237,7 +268,10 @@ def _check_written(name: str, array: Array) -> None:
 
 
 def _is_masked(value: object) -> bool:
-    """Whether an array has a mask. NumPy imports that module when asked for: 10 ms, and exception flags, of a call."""
+    """Whether an array is masked.
+
+    `numpy.ma` is not imported for this: a first import takes 10 ms and raises floating-point exception flags.
+    """
     if type(value) is np.ndarray:
         return False
     masked = sys.modules.get("numpy.ma")
@@ -246,16 +280,16 @@ def _is_masked(value: object) -> bool:
 
 def _overlaps_itself(array: Array) -> bool:
     """Whether elements may share memory, as in a broadcast array or in overlapping windows."""
-    reach = array.itemsize
+    extent = array.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
-        if size > 1 and stride < reach:
+        if size > 1 and stride < extent:
             return True
-        reach += (size - 1) * stride
+        extent += (size - 1) * stride
     return False
 
 
 def overlaps(a: Array, b: Array) -> bool:
-    """Whether two arrays share a byte; taken for true when that is too hard to tell."""
+    """Whether two arrays share a byte. True if the exact answer takes too long."""
     try:
         return bool(np.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
@@ -265,32 +299,34 @@ def overlaps(a: Array, b: Array) -> bool:
 def lengths(name: str, value: object, n_steps: int, n_batch: int) -> Array:
     """Valid steps of each row: integers from 0 to T.
 
-    The copy is checked, and returned: another thread may write into what was given.
+    A private copy is checked and returned, because another thread may write to the argument.
     """
-    found = as_array(name, value).copy()
-    if found.dtype.kind not in "iu" and found.size:
-        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
-    check_shape(name, found.shape, (n_batch,))
-    wrong = np.flatnonzero((found < 0) | (found > n_steps))
+    lengths = as_array(name, value).copy()
+    if lengths.dtype.kind not in "iu" and lengths.size:
+        raise TypeError(f"{name}: expected integers, got {shortened(lengths.dtype)}")
+    check_shape(name, lengths.shape, (n_batch,))
+    wrong = np.flatnonzero((lengths < 0) | (lengths > n_steps))
     if len(wrong):
-        raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {found[wrong[0]]} for row {wrong[0]}")
-    return found.astype(np.intp, copy=False)
+        raise ValueError(f"{name}: expected values from 0 to {n_steps}, got {lengths[wrong[0]]} for row {wrong[0]}")
+    return lengths.astype(np.intp, copy=False)
 
 
 def offsets(name: str, value: object, n_values: int) -> Array:
-    """Where each sequence begins in ragged values, and where the last one ends: B + 1 integers that never fall.
+    """Row offsets of ragged values, and the end of the last row: B + 1 integers in non-decreasing order.
 
-    The copy is checked, and returned: another thread may write into what was given.
+    A private copy is checked and returned, because another thread may write to the argument.
     """
-    found = as_array(name, value).copy()
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {shortened(found.dtype)}")
-    if found.ndim != 1 or not len(found):
-        raise ValueError(f"{name}: expected shape (B + 1,), got {_text(found.shape)}")
-    if found[0] < 0 or found[-1] > n_values:
-        raise ValueError(f"{name}: expected values from 0 to {n_values}, got {found[0]} to {found[-1]}")
-    falls = np.flatnonzero(found[1:] < found[:-1])
+    offsets = as_array(name, value).copy()
+    if offsets.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {shortened(offsets.dtype)}")
+    if offsets.ndim != 1 or not len(offsets):
+        raise ValueError(f"{name}: expected shape (B + 1,), got {_shape_text(offsets.shape)}")
+    if offsets[0] < 0 or offsets[-1] > n_values:
+        raise ValueError(f"{name}: expected values from 0 to {n_values}, got {offsets[0]} to {offsets[-1]}")
+    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         row = falls[0]
-        raise ValueError(f"{name}: expected values that never fall, got {found[row]}, {found[row + 1]} for row {row}")
-    return found.astype(np.intp, copy=False)
+        raise ValueError(
+            f"{name}: expected non-decreasing values, got {offsets[row]}, {offsets[row + 1]} for row {row}"
+        )
+    return offsets.astype(np.intp, copy=False)

@@ -1,4 +1,4 @@
-"""Libraries that read the environment once, when they are opened: what they are to find there, for just that moment."""
+"""Environment variables that libraries read once, when they are loaded: set for the time of loading only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-#: Turns of an idle GCC OpenMP thread's loop before it sleeps: some 0.3 ms, a fifteenth of its default. Long enough for
-#: one call after another to find it awake, short enough to leave its core to NumPy's BLAS threads in between.
-SPINS = "20000"
+#: Iterations for which an idle thread of GCC's OpenMP spins before it sleeps: about 0.3 ms, a fifteenth of the default.
+#: Consecutive calls find the threads awake, and NumPy's BLAS threads get the cores in between.
+GOMP_SPIN_COUNT = "20000"
 
 
 @contextmanager
-def for_a_moment(name: str, value: str) -> Iterator[None]:
-    """With a variable set, or set anew."""
+def temporary_variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable, and restore it at the end."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -25,8 +25,8 @@ def for_a_moment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def short_waits() -> AbstractContextManager[None]:
-    """OpenMP's threads are to wait for a short time only, unless the user has said how they wait."""
+def short_openmp_spin() -> AbstractContextManager[None]:
+    """Shorten the spinning of OpenMP's idle threads, unless the environment already determines it."""
     if os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         return nullcontext()
-    return for_a_moment("GOMP_SPINCOUNT", SPINS)
+    return temporary_variable("GOMP_SPINCOUNT", GOMP_SPIN_COUNT)

@@ -1,4 +1,4 @@
-"""New arrays for results and tapes. Large ones lie where earlier ones have been, in blocks that `_core` keeps."""
+"""Allocation of arrays for results and tapes. Large arrays reuse blocks from the core's memory pool."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from indygru_cpu._typing import Array
 
 
 def release() -> int:
-    """Return the memory that is kept for later calls to the system.
+    """Return the cached memory of the pool to the operating system.
 
-    Scratch, tapes and results of a megabyte or more stay with the process when nobody refers to them any more, at most
-    192 MB of them. This is for a small container between two phases of work, and for a process before it forks
-    workers. Blocks in use stay. Calls afterwards allocate anew.
+    Freed blocks of a megabyte or more (scratch buffers, tapes and results) are cached for later calls, up to 192 MB in
+    a process. Releasing them is useful in a small container between two phases of work, and before a process forks
+    workers. Blocks in use are not affected. Later calls allocate new blocks.
 
     Returns
     -------
     int
-        Bytes that were returned to the system.
+        Bytes returned to the operating system.
 
     Examples
     --------
@@ -35,21 +35,21 @@ def release() -> int:
 
 
 def new(shape: tuple[int, ...], dtype: np.dtype[Any], zeroed: bool = False) -> Array:
-    """Like `numpy.empty` or `numpy.zeros`, C-contiguous.
+    """A C-contiguous array, as from `numpy.empty`, or from `numpy.zeros` if `zeroed`.
 
-    A small array costs less than the Python around a block, and what is too large to be kept the system clears best,
-    page by page when it is written to.
+    Only sizes that the pool caches come from it: for a small array the Python object around a block costs more than the
+    allocation, and the operating system clears a larger array page by page when it is written.
     """
     n_bytes = prod(shape) * dtype.itemsize
     if not _core.LEAST_KEPT <= n_bytes <= _core.MOST_KEPT:
-        make = np.zeros if zeroed else np.empty
+        allocate = np.zeros if zeroed else np.empty
         try:
-            return make(shape, dtype)
+            return allocate(shape, dtype)
         except MemoryError:
             if not _core.release_memory():
                 raise
-            return make(shape, dtype)  # the released blocks may suffice
-    found = np.frombuffer(memoryview(_core.Room(n_bytes)), dtype).reshape(shape)
+            return allocate(shape, dtype)  # the released blocks may suffice
+    array = np.frombuffer(memoryview(_core.Room(n_bytes)), dtype).reshape(shape)
     if zeroed:
-        found.fill(0)
-    return found
+        array.fill(0)
+    return array

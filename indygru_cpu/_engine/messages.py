@@ -1,7 +1,7 @@
-"""Values in error texts: shortened, so that no error text of the library exceeds 2,000 characters.
+"""Formatting of values in error texts. No error text of the library exceeds MAX_TEXT characters.
 
-A value, a name or a list may come from a file or a caller and be of any length. Error texts take them through these
-functions: at most two paths, two lists and three values each.
+A value, a name or a list that comes from a file or a caller can have any length. An error text formats each of them by
+these functions, and contains at most two paths, two lists and three values.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-#: What an error text has at most.
+#: The largest number of characters of an error text.
 MAX_TEXT = 2000
 _MAX_VALUE, _MAX_PATH, _MAX_LIST, _MAX_NAME = 200, 300, 500, 100
 _GAP = " ... "
@@ -18,7 +18,7 @@ _BOUNDED_REPR = (int, bytes, list, tuple, dict, set, frozenset)
 
 
 class _ShortRepr(reprlib.Repr):
-    """Reprs whose cost does not grow with the value, as far as the type allows it."""
+    """Reprs of bounded length. The cost is bounded too for integers, bytes and collections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class _ShortRepr(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         bits = x.bit_length()
-        return repr(x) if bits < 256 else f"an integer of {bits} bits"  # Python refuses to print thousands of digits
+        return repr(x) if bits < 256 else f"an integer of {bits} bits"  # repr raises for thousands of digits
 
     def repr_bytes(self, x: bytes, level: int) -> str:
         return repr(x) if len(x) <= self.maxstring else repr(x[: self.maxstring]) + "..."
@@ -38,19 +38,19 @@ _REPR = _ShortRepr()
 
 
 def shortened(text: object, limit: int = _MAX_VALUE) -> str:
-    """Return `str(text)`, without its middle if it is longer than `limit` characters.
+    """Return `str(text)`, with its middle left out if it has more than `limit` characters.
 
     Examples
     --------
     >>> shortened("a text of some length", 15)
     'a tex ... ength'
     """
-    # The repr of _REPR is bounded for collections and integers, and raises for none of them.
-    found = _REPR.repr(text) if isinstance(text, _BOUNDED_REPR) else str(text)
-    if len(found) <= limit:
-        return found
-    kept = limit - len(_GAP)
-    return found[: kept - kept // 2] + _GAP + found[len(found) - kept // 2 :]
+    # For these types, _REPR has a bounded cost and never raises.
+    string = _REPR.repr(text) if isinstance(text, _BOUNDED_REPR) else str(text)
+    if len(string) <= limit:
+        return string
+    n_left = limit - len(_GAP)
+    return string[: n_left - n_left // 2] + _GAP + string[len(string) - n_left // 2 :]
 
 
 def shown(value: object) -> str:
@@ -59,24 +59,24 @@ def shown(value: object) -> str:
 
 
 def shown_path(path: object) -> str:
-    """Return the name of a file, as it is, without its middle if it is long."""
+    """Return the name of a file without quotes, shortened."""
     return shortened(path, _MAX_PATH)
 
 
 def quoted_path(path: str) -> str:
-    """Return the name of a file in quotes, without its middle if it is long."""
+    """Return the name of a file in quotes, shortened."""
     return shortened(repr(path), _MAX_PATH)
 
 
 def listed(values: Collection[object] | Iterable[object], total: int | None = None) -> str:
-    """Return values as a list shows them: the first ones, and how many follow.
+    """Return the repr of a list of the first values, with the number of values left out.
 
     Parameters
     ----------
     values : collection
-        All values, or, beside `total`, at least the first ones.
+        The values; with `total`, an iterable that begins with them.
     total : int, optional
-        How many there are; by default as many as `values` has.
+        The number of values; by default the length of `values`.
 
     Examples
     --------

@@ -1,13 +1,13 @@
-"""How many threads a call may use, and why.
+"""The number of threads of a call, and the reason for it.
 
-A call uses as many threads as it names (`num_threads=`, or else the variable INDYGRU_CPU_NUM_THREADS). A call that
-names no number may use OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process may use,
-and its cgroup's share of processor time (both as they were when first asked), less the threads that calls of other
-Python threads have at work. Up to this limit the core chooses a number by the measured costs of such calls
-(csrc/choice.c).
+A call uses the number of threads that it names (`num_threads=`, or else the variable INDYGRU_CPU_NUM_THREADS). For a
+call that names no number the limit is OMP_NUM_THREADS if that is set, and otherwise the smallest of OpenMP's maximum,
+the processors that this process may use, and its cgroup's quota of processor time (the last two are read once). The
+threads that calls of other Python threads use at that time are subtracted. Up to this limit, the core chooses a number
+by the measured costs of similar calls (csrc/choice.c).
 
-A child made by fork after a parallel call stays serial, because OpenMP does not survive that. A small job stays serial,
-because a parallel region would save it microseconds.
+A child process forked after a parallel call stays serial, because OpenMP's threads do not survive a fork. A call with
+little work stays serial, because entering a parallel region takes longer than the parallel part saves.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from indygru_cpu._engine.messages import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Multiply-adds of a call from which on it may be parallel.
-LEAST_WORK = _core.LEAST_WORK
-#: Of all calls of a process that are at work at once.
-MOST_THREADS = _core.MOST_THREADS
+#: The smallest number of multiply-adds of a parallel call.
+MIN_PARALLEL_WORK = _core.LEAST_WORK
+#: The largest number of threads of all running calls of a process together.
+MAX_THREADS = _core.MOST_THREADS
 
-#: The environment variable with the number of threads of calls that name none; "auto", the default, lets them choose.
+#: The environment variable with the number of threads of calls that name none. "auto", the default: each call chooses.
 VARIABLE = "INDYGRU_CPU_NUM_THREADS"
 
 _warned_of_fork = False
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A number of threads and what decided it."""
+class ThreadLimit:
+    """A limit on the number of threads, and the reason for it."""
 
     count: int
     reason: str
 
 
 class Threads(NamedTuple):
-    """Threads of a call: the number, or, if `is_chosen` in the core, its upper limit."""
+    """The number of threads of a call; if `is_chosen`, the upper limit of the number that the core chooses."""
 
     number: int
     is_chosen: bool
 
 
 class ThreadStatistics(NamedTuple):
-    """Measured costs of calls of one kind.
+    """Measured costs of calls with the same job, similar work and a similar number of steps.
 
     Attributes
     ----------
     job : str
         forward, backward, or step (of a stream).
     multiply_adds : tuple of float
-        The smallest work of such a call, and the bound that its work stays below.
+        The range of the work of these calls: at least the first number, and less than the second.
     steps : int
-        The least number of steps of such a call; the most is four times that.
+        The smallest number of steps of these calls. The ranges of steps differ by factors of four.
     place : str
         following (directly after another call of the same Python thread) or alone.
     nanoseconds : dict of int to float
@@ -77,12 +77,12 @@ class ThreadStatistics(NamedTuple):
 
 
 def statistics() -> list[ThreadStatistics]:
-    """Return the measured costs by which calls that name no number of threads choose one.
+    """Return the measured costs by which calls that name no number of threads choose it.
 
     Returns
     -------
     list of ThreadStatistics
-        One for each kind of call that has had a choice in this process.
+        One for each kind of call for which a number was chosen in this process.
 
     Examples
     --------
@@ -97,15 +97,15 @@ def statistics() -> list[ThreadStatistics]:
 
 
 def last_num_threads() -> int:
-    """Return the number of threads of the last call, forward or backward, that this Python thread has made.
+    """Return the number of threads of the last forward or backward call of this Python thread.
 
-    Single steps that may use only one thread do not count, except for long steps of a stream. For a stack it is the
-    number of the last layer. Where the system lets no more threads start, a call runs on fewer than this number.
+    Single steps that are limited to one thread are not recorded, except long steps of a stream. For a stack it is the
+    number of the last layer. If the system cannot start more threads, a call runs on fewer than this number.
 
     Returns
     -------
     int
-        0 if there was no call.
+        0 before the first call.
 
     Examples
     --------
@@ -127,17 +127,17 @@ def _from_environment() -> int | None:
     return int(text)
 
 
-#: Read once, at import.
+#: The value of VARIABLE, read once at import.
 _ENVIRONMENT = _from_environment()
 
 
-def asked(num_threads: int | None) -> int | None:
-    """The number that a call, or else the environment, names; None if neither does."""
+def requested(num_threads: int | None) -> int | None:
+    """The number that the call names, or else the environment; None if neither does."""
     return _ENVIRONMENT if num_threads is None else num_threads
 
 
 def _read(path: Path) -> str:
-    """The text, or nothing where it cannot be read: a process need not be able to see its own limits."""
+    """The text of a file; empty if the file cannot be read, as in a sandbox."""
     try:
         return path.read_text()
     except (OSError, ValueError):
@@ -145,9 +145,9 @@ def _read(path: Path) -> str:
 
 
 def _cgroups(root: Path, own: Path) -> Iterator[Path]:
-    """Folders of the groups that this process is in, each with all above it: every one of them may have a limit."""
+    """Folders of this process's cgroups and of all their ancestors, each of which may have a quota."""
     for line in ["::", *_read(own).splitlines()]:
-        _, _, name = (*line.split(":", 2), "", "")[:3]  # a line of another form names no group
+        _, _, name = (*line.split(":", 2), "", "")[:3]  # a line in another format yields the root
         path = root / name.lstrip("/")
         for folder in (path, *path.parents):
             if folder == root or root in folder.parents:
@@ -156,80 +156,84 @@ def _cgroups(root: Path, own: Path) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """What a group's files grant: those of version 2, or else of version 1."""
+    """The quota of one cgroup in processors: from the files of version 2, or else of version 1."""
     texts = _read(folder / "cpu.max").split()
     if not texts:
         texts = [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
     try:
         quota, period = map(int, texts)
-    except ValueError:  # "max", or what cannot be read
+    except ValueError:  # "max", or no file
         return None
     return quota / period if quota > 0 and period > 0 else None
 
 
 def cgroup_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
-    """Processors that the cgroups of this process grant (version 2 or 1), or None without a limit."""
-    from pathlib import Path  # here: an import need not wait for it
+    """The smallest quota of this process's cgroups (version 2 or 1) in processors; None without a quota."""
+    from pathlib import Path  # deferred: importing the package stays fast
 
-    found = [_quota(folder) for folder in _cgroups(Path(root), Path(own))]
-    return min((quota for quota in found if quota is not None), default=None)
+    quotas = [_quota(folder) for folder in _cgroups(Path(root), Path(own))]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def affinity() -> int:
-    """Processors that this process may run on."""
+    """The number of processors that this process may run on."""
     try:
         return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # macOS and Windows have no masks, and a sandbox may refuse them
+    except (AttributeError, OSError):  # macOS and Windows have no affinity; a sandbox may deny it
         return os.cpu_count() or 1
 
 
 @cache
-def _machine() -> Choice:
-    """What the machine grants. Asked once: it costs more than a small call's arithmetic."""
-    limits = [(MOST_THREADS, "the library's bound")]
+def _machine_limit() -> ThreadLimit:
+    """The limit that the machine and the process's configuration set. Cached, because reading it is slow."""
+    limits = [(MAX_THREADS, "the library's bound")]
     if "OMP_NUM_THREADS" not in os.environ:
         limits.append((affinity(), "processors of this process"))
         if quota := cgroup_quota():
             limits.append((max(1, ceil(quota)), "cgroup quota"))
-    return Choice(*min(limits))
+    return ThreadLimit(*min(limits))
 
 
-def _without_fork() -> Choice:
+def _unforked_limit() -> ThreadLimit:
+    """The limit of a process in which OpenMP can start threads."""
     openmp: int = _core.openmp_threads()
     if not openmp:
-        return Choice(1, "built without OpenMP")
-    return Choice(openmp, "OpenMP's maximum") if openmp <= _machine().count else _machine()
+        return ThreadLimit(1, "built without OpenMP")
+    return ThreadLimit(openmp, "OpenMP's maximum") if openmp <= _machine_limit().count else _machine_limit()
 
 
-def default() -> Choice:
-    """The number of threads of a call that asks for none while no other is at work, and the reason."""
+def default() -> ThreadLimit:
+    """The limit of a call that names no number while no other call is running, and the reason for it."""
     if _core.is_forked():
-        return Choice(1, "child of a fork")
+        return ThreadLimit(1, "child of a fork")
     if _ENVIRONMENT is not None and _core.openmp_threads():
-        return Choice(min(_ENVIRONMENT, MOST_THREADS), VARIABLE)
-    return _without_fork()
+        return ThreadLimit(min(_ENVIRONMENT, MAX_THREADS), VARIABLE)
+    return _unforked_limit()
 
 
 def warn_of_fork() -> None:
-    """Say once in a process, before a call has changed anything, that it stays serial. It may be made an error."""
+    """Warn, once in a process, that calls stay serial after a fork.
+
+    It is called before a call changes anything, because a filter may turn the warning into an error.
+    """
     global _warned_of_fork
     if not _warned_of_fork:
         _warned_of_fork = True
         warnings.warn(
             "indygru_cpu: this process was forked from one that had made a parallel call, and OpenMP's threads do not "
             "survive a fork: its calls run on one thread, with the same results. To run them in parallel, start the "
-            'process by "spawn" or "forkserver"; to keep it serial without this warning, say num_threads=1.',
+            'process by "spawn" or "forkserver"; to keep it serial without this warning, pass num_threads=1.',
             RuntimeWarning,
             stacklevel=3,
         )
 
 
 def count(num_threads: int | None, work: float) -> int:
-    """Threads for a call of so many multiply-adds."""
-    if num_threads == 1 or work < LEAST_WORK or not _core.openmp_threads():
+    """The number of threads of a call with this number of multiply-adds."""
+    if num_threads == 1 or work < MIN_PARALLEL_WORK or not _core.openmp_threads():
         return 1
-    wanted = _without_fork().count if num_threads is None else min(num_threads, MOST_THREADS)
-    if wanted > 1 and _core.is_forked():
+    limit = _unforked_limit().count if num_threads is None else min(num_threads, MAX_THREADS)
+    if limit > 1 and _core.is_forked():
         warn_of_fork()
         return 1
-    return max(1, wanted - _core.threads_at_work()) if num_threads is None else wanted
+    return max(1, limit - _core.threads_at_work()) if num_threads is None else limit

@@ -27,7 +27,7 @@ from indygru_cpu._files import config, npz, safetensors
 from indygru_cpu._files.arrays import FileFormat, Header, WeightsError
 from indygru_cpu._files.atomic import atomic_writer
 from indygru_cpu._files.regular import NotRegularFileError, open_regular
-from indygru_cpu._layers.parameters import shapes
+from indygru_cpu._layers.parameters import SHAPE_OPTIONS, shapes
 from indygru_cpu._typing import Array
 
 #: A path, or a file object that is open in binary mode.
@@ -211,10 +211,9 @@ def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any]) -> l
 
 def _expected_shapes(configuration: Mapping[str, Any], n_arrays: int) -> dict[str, tuple[int, ...]]:
     """Shapes by name that a configuration implies. A file with fewer arrays than layers raises WeightsError."""
-    names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
     if (n_layers := configuration["num_layers"]) > n_arrays:
         raise WeightsError(f"num_layers: expected at most {n_arrays}, the number of arrays, got {n_layers}")
-    return shapes(*(configuration[name] for name in names))
+    return shapes(**{name: configuration[name] for name in SHAPE_OPTIONS})
 
 
 def _checksum(configuration: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:

@@ -1,4 +1,4 @@
-"""The arguments of a layer's call, checked, and seen as the time-major or ragged arrays of `functional`: views only."""
+"""Array layouts of a layer's callers, and the checked arguments of a layer's call."""
 
 from __future__ import annotations
 
@@ -8,160 +8,182 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.sequences import Sequences
-from indygru_cpu._layers.weighted import Weighted
+from indygru_cpu._engine.sequences import SequenceLayout
 from indygru_cpu._typing import Array
 
 
-class Form:
-    """How a user lays out his arrays: time-major or ragged, as `functional` takes them, or else as a child says.
+class Layout:
+    """Maps between the caller's array layout and the time-major layout used internally, by views only.
+
+    This base class is the identity: for time-major and for ragged arrays.
 
     Attributes
     ----------
     axes : tuple of str
-        Those of x before the last, as error texts name them.
-    x_name : str
-        What a call names x.
+        The axes of x before the last one, for error texts.
     """
 
-    def __init__(self, *axes: str, x_name: str = "x") -> None:
-        self.axes, self.x_name = axes, x_name
+    def __init__(self, *axes: str) -> None:
+        self.axes = axes
 
-    def inward(self, array: Array) -> Array:
-        """A user's x, y or gradient of them, as `functional` takes it; its last axis may have any width."""
+    def to_time_major(self, array: Array) -> Array:
+        """The caller's x, y or their gradients, with a last axis of any width, as (T, B, width)."""
         return array
 
-    def outward(self, array: Array) -> Array:
-        """The other way round."""
+    def from_time_major(self, array: Array) -> Array:
+        """The inverse of `to_time_major`."""
         return array
 
-    def state_inward(self, array: Array) -> Array:
-        """A user's states as (layers * directions, B, N)."""
-        return array
+    def to_batched_state(self, state: Array) -> Array:
+        """The caller's states as (layers * directions, B, N)."""
+        return state
 
-    def state_outward(self, array: Array) -> Array:
-        """The other way round."""
-        return array
+    def from_batched_state(self, state: Array) -> Array:
+        """The inverse of `to_batched_state`."""
+        return state
 
-    def lines(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+    def steps_and_batch(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
         """T and B of a padded x."""
         return x_shape[0], x_shape[1]
 
-    def batch(self, n_batch: int) -> tuple[int, ...]:
-        """The axes of a user's states between the first and the last."""
+    def state_axes(self, n_batch: int) -> tuple[int, ...]:
+        """The axes of the caller's states between the first and the last."""
         return (n_batch,)
 
 
-class _BatchFirst(Form):
-    def inward(self, array: Array) -> Array:
+class _BatchFirst(Layout):
+    def to_time_major(self, array: Array) -> Array:
         return array.swapaxes(0, 1)
 
-    outward = inward
+    from_time_major = to_time_major
 
-    def lines(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+    def steps_and_batch(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
         return x_shape[1], x_shape[0]
 
 
-class _Unbatched(Form):
-    def inward(self, array: Array) -> Array:
+class _Unbatched(Layout):
+    def to_time_major(self, array: Array) -> Array:
         return array[:, None]
 
-    def outward(self, array: Array) -> Array:
+    def from_time_major(self, array: Array) -> Array:
         return array[:, 0]
 
-    def lines(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+    def steps_and_batch(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
         return x_shape[0], 1
 
-    def batch(self, n_batch: int) -> tuple[int, ...]:
+    def state_axes(self, n_batch: int) -> tuple[int, ...]:
         return ()
 
-    state_inward, state_outward = inward, outward
+    def to_batched_state(self, state: Array) -> Array:
+        return state[:, None]
+
+    def from_batched_state(self, state: Array) -> Array:
+        return state[:, 0]
 
 
-TIME_FIRST, BATCH_FIRST = Form("T", "B"), _BatchFirst("B", "T")
-UNBATCHED, RAGGED = _Unbatched("T"), Form("sum of lengths", x_name="values")
+TIME_MAJOR, BATCH_FIRST, UNBATCHED = Layout("T", "B"), _BatchFirst("B", "T"), _Unbatched("T")
+RAGGED = Layout("sum of lengths")
 
 
-class Shapes(NamedTuple):
-    """What follows from the shape of x and the sizes of a layer: how results look to the user."""
+class LayerSizes(NamedTuple):
+    """The sizes of a layer that determine the shapes of a call."""
 
-    sequences: Sequences
-    h: tuple[int, ...]
-    y: tuple[int, ...]
+    n_inputs: int
+    n_units: int
+    n_layers: int
+    n_directions: int
 
-    @classmethod
-    def of(cls, form: Form, x_shape: tuple[int, ...], sequences: Sequences, sizes: tuple[int, ...]) -> Shapes:
-        """Of sizes (input_size, hidden_size, num_layers, directions)."""
-        n_inputs, n_units, n_layers, directions = sizes
-        check.lines("x", sequences.n_steps, sequences.n_batch, max(n_inputs, 3 * n_units))
-        h_shape = (n_layers * directions, *form.batch(sequences.n_batch), n_units)
-        return cls(sequences, h_shape, (*x_shape[:-1], directions * n_units))
+
+class _CallShapes(NamedTuple):
+    """The sequences of a call, and the shapes of its results in the caller's layout."""
+
+    sequences: SequenceLayout
+    h_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+
+
+def _call_shapes(
+    layout: Layout, x_name: str, x_shape: tuple[int, ...], sequences: SequenceLayout, sizes: LayerSizes
+) -> _CallShapes:
+    n_inputs, n_units, n_layers, n_directions = sizes
+    check.check_step_overflow(x_name, sequences.n_steps, sequences.n_batch, max(n_inputs, 3 * n_units))
+    h_shape = (n_layers * n_directions, *layout.state_axes(sequences.n_batch), n_units)
+    return _CallShapes(sequences, h_shape, (*x_shape[:-1], n_directions * n_units))
 
 
 @lru_cache(maxsize=256)
-def _padded_shapes(form: Form, x_shape: tuple[int, ...], sizes: tuple[int, ...]) -> Shapes:
-    """Of a padded x without lengths. Programs call with the same few shapes again and again."""
-    check.check_shape("x", x_shape, (*form.axes, sizes[0]))
-    return Shapes.of(form, x_shape, Sequences.padded(*form.lines(x_shape)), sizes)
+def _padded_shapes(layout: Layout, x_shape: tuple[int, ...], sizes: LayerSizes) -> _CallShapes:
+    """The shapes of a call without lengths. Cached, because programs repeat a few shapes."""
+    check.check_shape("x", x_shape, (*layout.axes, sizes.n_inputs))
+    return _call_shapes(layout, "x", x_shape, SequenceLayout.padded(*layout.steps_and_batch(x_shape)), sizes)
 
 
-class Start(NamedTuple):
-    """Checked arguments: x as given and as `functional` takes it; shapes of results as the user sees them."""
+class BoundInputs(NamedTuple):
+    """The checked arrays of a layer's call, and everything that follows from their shapes.
 
-    layer: Weighted
-    form: Form
-    given: Array
+    Attributes
+    ----------
+    layout : Layout
+        The caller's layout.
+    x : array
+        Inputs in the caller's layout.
+    h0_argument : object
+        The argument h0 as the caller passed it, for a test of identity with h_out.
+    h0 : array or None
+        The checked state before the first step.
+    sequences : SequenceLayout
+        Positions of each row's steps in time-major views.
+    h_shape, y_shape : tuples of int
+        Shapes of h_n and y in the caller's layout.
+    """
+
+    layout: Layout
     x: Array
-    given_h0: object
+    h0_argument: object
     h0: Array | None
-    sequences: Sequences
+    sequences: SequenceLayout
     h_shape: tuple[int, ...]
     y_shape: tuple[int, ...]
 
     @classmethod
-    def padded(cls, layer: Weighted, x: object, h0: object, lengths: object) -> Start:
-        """Of a batch, or of one sequence without a batch."""
-        found = check.floats("x", x, ("the layer", layer.dtype))
-        form = UNBATCHED if found.ndim == 2 else BATCH_FIRST if layer.batch_first else TIME_FIRST
-        shapes = _padded_shapes(form, found.shape, _sizes(layer))
+    def padded(
+        cls, x: object, h0: object, lengths: object, layout: Layout, sizes: LayerSizes, dtype: np.dtype[Any]
+    ) -> BoundInputs:
+        """Bind a batch in `layout`, or a single sequence (T, D) without a batch axis."""
+        array = check.as_float_array("x", x, "the layer", dtype)
+        if array.ndim == 2:
+            layout = UNBATCHED
+        shapes = _padded_shapes(layout, array.shape, sizes)
         if lengths is not None:
             n_steps, n_batch = shapes.sequences[:2]
             lengths = check.as_array("lengths", lengths)
-            lengths = lengths[None] if form is UNBATCHED and lengths.ndim == 0 else lengths
+            lengths = lengths[None] if layout is UNBATCHED and lengths.ndim == 0 else lengths
             lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-            shapes = shapes._replace(sequences=Sequences.padded(n_steps, n_batch, lengths))
-        return cls._of(layer, form, check.readable(found), h0, shapes)
+            shapes = shapes._replace(sequences=SequenceLayout.padded(n_steps, n_batch, lengths))
+        state = None if h0 is None else check.array("h0", h0, shapes.h_shape, "the layer", dtype)
+        return cls(layout, check.as_aligned(array), h0, state, *shapes)
 
     @classmethod
-    def ragged(cls, layer: Weighted, values: object, h0: object, offsets: object) -> Start:
-        """Of sequences one after the other."""
-        given = check.array("values", values, (*RAGGED.axes, layer.input_size), ("the layer", layer.dtype))
-        sequences = Sequences.ragged(check.offsets("offsets", offsets, len(given)), len(given))
-        return cls._of(layer, RAGGED, given, h0, Shapes.of(RAGGED, given.shape, sequences, _sizes(layer)))
+    def ragged(
+        cls, values: object, h0: object, offsets: object, sizes: LayerSizes, dtype: np.dtype[Any]
+    ) -> BoundInputs:
+        """Bind concatenated sequences (S, D)."""
+        array = check.array("values", values, (*RAGGED.axes, sizes.n_inputs), "the layer", dtype)
+        sequences = SequenceLayout.ragged(check.offsets("offsets", offsets, len(array)), len(array))
+        shapes = _call_shapes(RAGGED, "values", array.shape, sequences, sizes)
+        state = None if h0 is None else check.array("h0", h0, shapes.h_shape, "the layer", dtype)
+        return cls(RAGGED, array, h0, state, *shapes)
 
-    @classmethod
-    def _of(cls, layer: Weighted, form: Form, given: Array, h0: object, shapes: Shapes) -> Start:
-        state = None if h0 is None else check.array("h0", h0, shapes.h, ("the layer", layer.dtype))
-        return cls(layer, form, given, form.inward(given), h0, state, *shapes)
+    @property
+    def x_name(self) -> str:
+        """The name of x as an argument of the call."""
+        return "values" if self.layout is RAGGED else "x"
 
     @property
     def n_steps(self) -> int:
-        """Steps of all layers and directions, as progress counts them: of the longest row."""
+        """Steps of all layers and directions, which progress counts; of ragged values, of the longest row."""
         return self.sequences.n_steps * self.h_shape[0]
 
-    def room(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Any]) -> Array:
-        """A user's array for a result, apart from all that is read and from `others`."""
-        inputs = {self.form.x_name: self.given, **self.layer._parameters.storage, **others}
-        return check.out(name, out, shape, self.layer.dtype, inputs)
-
-    def room_for_state(self, h_out: object, out: object) -> Array:
-        """A user's array for the last states; it may be `h0` itself."""
-        return self.room("h_out", h_out, self.h_shape, {"out": out, "h0": None if h_out is self.given_h0 else self.h0})
-
-    def first_state(self) -> Array:
-        """A copy of h0."""
-        return np.zeros(self.h_shape, self.layer.dtype) if self.h0 is None else self.h0.copy()
-
-
-def _sizes(layer: Weighted) -> tuple[int, ...]:
-    return layer.input_size, layer.hidden_size, layer.num_layers, 1 + layer.bidirectional
+    def initial_state(self, dtype: np.dtype[Any]) -> Array:
+        """A private copy of h0; zeros if h0 is None."""
+        return np.zeros(self.h_shape, dtype) if self.h0 is None else self.h0.copy()

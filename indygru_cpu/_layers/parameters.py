@@ -1,4 +1,7 @@
-"""The live weights of a layer, by name."""
+"""The parameters of a layer: names, shapes, initial values, and the mapping of names to live arrays.
+
+No other module composes parameter names.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,39 @@ from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import listed
 from indygru_cpu._typing import Array
 
+#: Parameters of each layer and direction, in the order of all mappings. A layer with ``bias=False`` has no "bias".
+KINDS = ("kernel", "recurrent_kernel", "bias")
+#: Options of a layer that determine the shapes of its parameters: the arguments of `shapes`.
+SHAPE_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
+
+
+def suffixes(num_layers: int, bidirectional: bool) -> list[list[str]]:
+    """Suffixes of the parameter names of each layer and direction, as in torch.nn.GRU.
+
+    Examples
+    --------
+    >>> suffixes(2, bidirectional=True)
+    [['_l0', '_l0_reverse'], ['_l1', '_l1_reverse']]
+    """
+    directions = ("", "_reverse") if bidirectional else ("",)
+    return [[f"_l{layer}{direction}" for direction in directions] for layer in range(num_layers)]
+
 
 class Parameters(Mapping[str, Array]):
-    """Name -> array, always the same arrays: assigning to a name writes into its array, with its shape and dtype.
+    """A mapping of names to arrays that stay the same: assigning to a name copies values into its array.
 
-    So ``parameters[name][...] -= step`` and ``parameters[name] -= step`` do the same, and what a layer, a view or an
-    optimiser holds is never stale.
+    ``parameters[name][...] -= step`` and ``parameters[name] -= step`` have the same effect, and references that a
+    layer, a view or an optimiser holds stay valid.
 
     Attributes
     ----------
     storage : dict of str to array
-        Arrays of the same memory that no caller is given: a caller may assign to the shape of his array in place, and a
-        layer goes on with the shapes that were checked.
+        Views of the same memory that are never returned to callers. A caller may assign to the shape of a returned
+        array in place; the shapes of these views stay as they were checked.
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        # Two views of each array: the base of the one that callers are given is not the one that calls use.
+        # Two separate views of each array: the base of a returned view is not the view that calls use.
         self.storage: dict[str, Array] = {name: array.view() for name, array in arrays.items()}
         self._arrays: dict[str, Array] = {name: array.view() for name, array in arrays.items()}
 
@@ -34,7 +54,7 @@ class Parameters(Mapping[str, Array]):
         return Parameters, (self.storage,)
 
     def required(self, *requirements: Literal["C", "A", "W"]) -> Parameters:
-        """The same arrays, but copies of those that do not meet what `numpy.require` is asked for."""
+        """The same arrays; those that do not meet the requirements of `numpy.require` are copied."""
         return Parameters({name: np.require(array, requirements=requirements) for name, array in self.storage.items()})
 
     def __getitem__(self, name: str) -> Array:
@@ -53,15 +73,15 @@ class Parameters(Mapping[str, Array]):
         return f"Parameters({self._arrays!r})"
 
     def update(self, values: Mapping[str, object]) -> None:
-        """Copy values into the arrays: all of them, or, after an error, none."""
+        """Copy values into the arrays. All values are checked first; an error changes nothing."""
         if unknown := sorted(values.keys() - self.storage.keys()):
             raise ValueError(f"unknown parameters {listed(unknown)}: expected {listed(sorted(self.storage))}")
         checked = {}
         for name, value in values.items():
             target = self.storage[name]
-            found = check.array(name, value, target.shape, ("the layer", target.dtype))
-            # A value may be a view of another target.
-            checked[name] = found if found is self._arrays[name] else found.copy()
+            source = check.array(name, value, target.shape, "the layer", target.dtype)
+            # Copied first, because a value may be a view of another parameter.
+            checked[name] = source if source is self._arrays[name] else source.copy()
         for name, value in checked.items():
             self.storage[name][...] = value
 
@@ -70,22 +90,19 @@ def shapes(
     input_size: int, hidden_size: int, num_layers: int, bias: bool, bidirectional: bool, groups: int
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a layer's parameters, in their order."""
-    found: dict[str, tuple[int, ...]] = {}
-    suffixes = ("", "_reverse") if bidirectional else ("",)
-    for layer in range(num_layers):
-        n_inputs = hidden_size * len(suffixes) if layer else input_size
-        for suffix in suffixes:
-            found[f"kernel_l{layer}{suffix}"] = (n_inputs // groups, 3 * hidden_size)
-            found[f"recurrent_kernel_l{layer}{suffix}"] = (3 * hidden_size,)
-            if bias:
-                found[f"bias_l{layer}{suffix}"] = (3 * hidden_size,)
-    return found
+    n_columns, by_name = 3 * hidden_size, {}
+    for layer, ends in enumerate(suffixes(num_layers, bidirectional)):
+        n_inputs = hidden_size * len(ends) if layer else input_size
+        by_kind = [(n_inputs // groups, n_columns), (n_columns,), (n_columns,)]
+        for end in ends:
+            by_name.update({kind + end: shape for kind, shape in zip(KINDS[: 2 + bias], by_kind, strict=False)})
+    return by_name
 
 
 def initial_parameters(
     shapes: dict[str, tuple[int, ...]], groups: int, dtype: np.dtype[Any], rng: np.random.Generator
 ) -> Parameters:
-    """Weights as TensorFlow's cell draws them: each group of inputs and units as a cell of its own."""
+    """Initial values with the distributions of TensorFlow's cell, applied to each group as to a separate cell."""
 
     def uniform(limit: float, *shape: int) -> Array:
         return (2 * rng.random(shape, dtype.type) - 1) * dtype.type(limit)
@@ -95,8 +112,8 @@ def initial_parameters(
         n = shape[-1] // 3
         if name.startswith("kernel"):
             d, n_group = shape[0], n // groups
-            gates, candidate = np.sqrt(6 / (d + 2 * n_group)), np.sqrt(6 / (d + n_group))
-            arrays[name] = np.hstack([uniform(gates, d, 2 * n), uniform(candidate, d, n)])
+            gate_limit, candidate_limit = np.sqrt(6 / (d + 2 * n_group)), np.sqrt(6 / (d + n_group))
+            arrays[name] = np.hstack([uniform(gate_limit, d, 2 * n), uniform(candidate_limit, d, n)])
         elif name.startswith("recurrent_kernel"):
             arrays[name] = uniform(1, 3 * n)
         else:
@@ -105,7 +122,7 @@ def initial_parameters(
 
 
 def summary(parameters: Mapping[str, Array]) -> str:
-    """A table of the parameters, with multiply-adds of a step of one row."""
+    """A table of the parameters, with the multiply-adds of one step of one row."""
     rows: list[tuple[str, ...]] = [("name", "shape", "parameters", "bytes", "multiply-adds")]
     total = [0, 0, 0]
     for name, array in parameters.items():
@@ -118,6 +135,6 @@ def summary(parameters: Mapping[str, Array]) -> str:
 
 
 def _justified(row: tuple[str, ...], widths: list[int]) -> Iterator[str]:
-    """Words to the left, numbers to the right."""
+    """The cells of a row: text left-justified, numbers right-justified."""
     for column, (text, width) in enumerate(zip(row, widths, strict=True)):
         yield text.ljust(width) if column < 2 else text.rjust(width)

@@ -1,53 +1,49 @@
-"""News of a long call: a function, or a bar of tqdm, learns how many steps are done."""
+"""Progress of a long call: reports of the steps done to a function or a tqdm bar."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from indygru_cpu._typing import ProgressCallback
+
 
 class Progress:
-    """Steps done and steps in all, summed over the calls of `functional` that one call of a layer makes.
+    """The steps done and their total, summed over the core calls that one call of a layer makes.
 
     Parameters
     ----------
-    report : callable, object or None
-        Called as ``report(done, total)``; or a bar of tqdm, or anything with its `n`, `total` and `update`.
+    report : callable or tqdm bar
+        Called as ``report(done, total)``; or a tqdm bar, or another object with `n`, `total` and `update`.
     total : int
-        Steps in all.
+        Steps of all layers and directions.
     """
 
     def __init__(self, report: Any, total: int) -> None:
-        if report is not None and all(hasattr(report, name) for name in ("n", "total", "update")):
-            report.total = report.n + total  # one bar may watch several calls
-            report = _update_of(report.update)
-        elif report is not None and not callable(report):
+        if all(hasattr(report, name) for name in ("n", "total", "update")):
+            report.total = report.n + total  # a bar may count several calls
+            report = _report_of_bar(report.update)
+        elif not callable(report):
             raise TypeError(f"progress: expected a function (done, total) or a tqdm bar, got {type(report).__name__}")
         self._report, self._total, self._done = report, total, 0
 
-    def of_a_call(self) -> Callable[[int], object] | None:
-        """What `functional.forward` takes as its `progress`."""
-        if self._report is None:
-            return None
+    def callback(self) -> ProgressCallback:
+        """The callback of the next core call, which counts the steps of that call only."""
         report, before, total = self._report, self._done, self._total
         return lambda done: report(before + done, total)
 
-    def add(self, steps: int) -> None:
-        """Note that a call is over."""
-        self._done += steps
+    def add(self, n_steps: int) -> None:
+        """Count the steps of a finished core call."""
+        self._done += n_steps
 
 
-#: Of calls whose news nobody wants: none need an object of their own.
-SILENCE = Progress(None, 0)
-
-
-def _update_of(update: Callable[[int], object]) -> Callable[[int, int], object]:
-    """A report for a bar, which wants increments."""
-    seen = 0
+def _report_of_bar(update: Callable[[int], object]) -> Callable[[int, int], object]:
+    """A report for a bar, whose `update` takes increments."""
+    reported = 0
 
     def report(done: int, _total: int) -> None:
-        nonlocal seen
-        update(done - seen)
-        seen = done
+        nonlocal reported
+        update(done - reported)
+        reported = done
 
     return report

@@ -1,177 +1,217 @@
-"""Layers on top of each other, in one direction or both: calls of `_engine`, and what lies between them.
+"""Stacked layers in one or two directions: the calls of `_engine` that they consist of, and the data between them.
 
-Everything here is time-major (T, B, width), or ragged (sum of lengths, width). Directions of a layer write their N
-columns of one y side by side; states of all layers and directions are one array (layers * directions, B, N).
+Arrays are time-major (T, B, width), or ragged (sum of lengths, width). The directions of a layer write their N columns
+side by side into one y. The states of all layers and directions are one array (layers * directions, B, N).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from indygru_cpu import _engine
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine import memory
-from indygru_cpu._engine.arguments import Call, Weights
-from indygru_cpu._engine.sequences import Sequences
+from indygru_cpu._engine.arguments import BoundArguments, Weights
+from indygru_cpu._engine.sequences import SequenceLayout
+from indygru_cpu._layers.parameters import KINDS, suffixes
 from indygru_cpu._layers.progress import Progress
-from indygru_cpu._layers.weighted import Weighted
 from indygru_cpu._typing import Array
 
-#: Bytes of an inner layer's y that are made before the next layer takes them. They stay in L3, and memory bounded; less
-#: costs more for packing weights and starting calls than L2 saves (docs/speed.md).
+#: Bytes of an inner layer's y that are computed before the next layer reads them. This bounds memory and keeps the data
+#: in L3. A smaller value costs more for packing weights and starting calls than L2 saves (docs/speed.md).
 INNER_BYTES = 4 * 1024 * 1024
-LEAST_STEPS = 16
-
-
-def weights_of(layer: Weighted, arrays: dict[str, Array]) -> list[list[Weights]]:
-    """The parameters of each layer and direction."""
-    suffixes = ("", "_reverse") if layer.bidirectional else ("",)
-    return [
-        [
-            Weights.of(arrays[f"kernel_l{k}{s}"], arrays[f"recurrent_kernel_l{k}{s}"], arrays.get(f"bias_l{k}{s}"))
-            for s in suffixes
-        ]
-        for k in range(layer.num_layers)
-    ]
+#: The smallest number of steps of such a segment.
+MIN_SEGMENT_STEPS = 16
 
 
 class Stack(NamedTuple):
-    """What a stack is: the weights of each layer and direction, and the options that all share."""
+    """The weights of each layer and direction, and the options that all of them share.
+
+    Attributes
+    ----------
+    weights : list of list of Weights
+        By layer and direction.
+    groups, activation, reproducible
+        As in `BoundArguments`.
+    num_threads : int or None
+        Threads of a call; None lets each call choose.
+    n_directions : int
+        1 or 2.
+    max_threads : int or None
+        Limit of calls whose number of threads is chosen.
+    """
 
     weights: list[list[Weights]]
     groups: int
     activation: int
     reproducible: bool
     num_threads: int | None
-    directions: int
-    most_threads: int | None = None  # of calls that name no number
+    n_directions: int
+    max_threads: int | None = None
 
     @classmethod
-    def of(cls, layer: Weighted, arrays: dict[str, Array], num_threads: int | None) -> Stack:
-        """A layer's, with these arrays for its parameters."""
-        activation, weights = check.activation_index(layer.activation), weights_of(layer, arrays)
-        return cls(weights, layer.groups, activation, layer.reproducible, num_threads, len(weights[0]))
+    def from_options(cls, options: Mapping[str, Any], arrays: dict[str, Array], num_threads: int | None) -> Stack:
+        """A stack with a layer's checked options and parameters."""
+        weights = [
+            [Weights.from_arrays(*(arrays.get(kind + end) for kind in KINDS)) for end in ends]  # type: ignore[arg-type]
+            for ends in suffixes(options["num_layers"], options["bidirectional"])
+        ]
+        activation = check.activation_index(options["activation"])
+        return cls(weights, options["groups"], activation, options["reproducible"], num_threads, len(weights[0]))
 
-    def with_threads(self, num_threads: int | None, otherwise: int | None = None) -> Stack:
-        """The same stack with this number of threads, or with `otherwise` if it is None."""
-        num_threads = otherwise if num_threads is None else num_threads
-        return self if num_threads == self.num_threads else self._replace(num_threads=num_threads)
+    def with_threads(self, num_threads: int | None) -> Stack:
+        """The same stack with this number of threads; itself for None or for the same number."""
+        if num_threads is None or num_threads == self.num_threads:
+            return self
+        return self._replace(num_threads=num_threads)
 
-    def places(self, layer: int) -> range:
-        """Of a layer's states, one for each direction, among those of all: (layers * directions, B, N)."""
-        return range(layer * self.directions, (layer + 1) * self.directions)
+    def state_indices(self, layer: int) -> range:
+        """Indices of a layer's directions in the states of all layers, (layers * directions, B, N)."""
+        return range(layer * self.n_directions, (layer + 1) * self.n_directions)
 
-    def call(self, place: int, x: Array, h: Array, sequences: Sequences) -> Call:
-        """The call of the layer and direction whose state is at a place of `h` (layers * directions, B, N)."""
-        layer, direction = divmod(place, self.directions)
-        rows, weights = sequences.reversed() if direction else sequences, self.weights[layer][direction]
-        return Call(x, h[place], weights, rows, self.groups, self.activation, self.reproducible)
+    def bind(self, index: int, x: Array, h: Array, sequences: SequenceLayout) -> BoundArguments:
+        """The arguments of the layer and direction that has the state ``h[index]``."""
+        layer, direction = divmod(index, self.n_directions)
+        sequences = sequences.reversed() if direction else sequences
+        weights = self.weights[layer][direction]
+        return BoundArguments(x, h[index], weights, sequences, self.groups, self.activation, self.reproducible)
 
 
 def columns(y: Array, direction: int, n_units: int) -> Array:
-    """A direction's part of the y of all, or of a gradient of it."""
+    """The columns of one direction in a layer's y, or in its gradient."""
     return y if y.shape[-1] == n_units else y[..., direction * n_units : (direction + 1) * n_units]
 
 
-class Tape(NamedTuple):
-    """What `backward` needs: each layer's and direction's tape, and what dropout multiplied each inner y with."""
-
-    layers: list[list[_engine.Tape]]
-    masks: list[Array]
-
-
-def infer(stack: Stack, x: Array, h: Array, y: Array | None, sequences: Sequences, progress: Progress) -> None:
-    """Inference: h, the states before the first step, IN, and after the last, OUT; y OUT, or None if unwanted."""
-    n_inner, steps = len(stack.weights) - 1, max(1, len(x))
-    if n_inner == 0:
-        _infer_layer(stack, 0, x, h, y, sequences, progress)
-        return
-    parts = [(slice(None), sequences)]
-    if stack.directions == 1 and not sequences.is_ragged:
-        steps = min(steps, max(LEAST_STEPS, INNER_BYTES // max(1, h[0].nbytes)))
-        parts = [
-            (slice(first, first + steps), sequences.part(first, min(steps, len(x) - first)))
-            for first in range(0, max(1, len(x)), steps)
-        ]
-    shape = (steps, *x.shape[1:-1], stack.directions * h.shape[2])
-    buffers = [memory.new(shape, x.dtype) for _ in range(min(2, n_inner))]
-    for part, rows in parts:
-        inputs = x[part]
-        for layer in range(n_inner):
-            out = buffers[layer % 2][: len(inputs)]
-            _infer_layer(stack, layer, inputs, h, out, rows, progress)
-            inputs = out
-        _infer_layer(stack, n_inner, inputs, h, y if y is None else y[part], rows, progress)
-
-
-def _infer_layer(
-    stack: Stack, layer: int, x: Array, h: Array, out: Array | None, rows: Sequences, progress: Progress
+def infer(
+    stack: Stack, x: Array, h: Array, y: Array | None, sequences: SequenceLayout, progress: Progress | None
 ) -> None:
-    for i in stack.places(layer):
-        call = stack.call(i, x, h, rows)
-        y = None if out is None else columns(out, i % stack.directions, h.shape[2])
-        threads = call.threads(stack.num_threads, most=stack.most_threads)
-        _engine.infer(call, call.h0, y, threads, progress.of_a_call())
-        progress.add(rows.n_steps)
+    """Inference: all layers, without a tape.
+
+    Parameters
+    ----------
+    stack : Stack
+        Weights and options.
+    x : array
+        Inputs.
+    h : array, (layers * directions, B, N)
+        The states before the first step; overwritten with those after the last.
+    y : array or None
+        Output: all states of the last layer. None stores none.
+    sequences : SequenceLayout
+        Positions of each row's steps in x and y.
+    progress : Progress or None
+        Reports the steps of all calls.
+    """
+    last, n_units, n_directions = len(stack.weights) - 1, h.shape[2], stack.n_directions
+    segments: Sequence[_Segment] | Iterator[_Segment] = ((x, y, sequences),)
+    inner: list[Array] = []
+    if last > 0:
+        n_steps = max(1, len(x))
+        if n_directions == 1 and not sequences.is_ragged:
+            n_steps = min(n_steps, max(MIN_SEGMENT_STEPS, INNER_BYTES // max(1, h[0].nbytes)))
+            segments = _segments(x, y, sequences, n_steps)
+        shape = (n_steps, *x.shape[1:-1], n_directions * n_units)
+        inner = [memory.new(shape, x.dtype) for _ in range(min(2, last))]
+    for inputs, outputs, rows in segments:
+        for layer in range(last + 1):
+            layer_y = outputs if layer == last else inner[layer % 2][: len(inputs)]
+            for i in stack.state_indices(layer):
+                call = stack.bind(i, inputs, h, rows)
+                y_columns = None if layer_y is None else columns(layer_y, i % n_directions, n_units)
+                threads = call.threads(stack.num_threads, max_threads=stack.max_threads)
+                callback = None if progress is None else progress.callback()
+                _engine.forward(call, call.h0, y_columns, threads, callback)
+                if progress is not None:
+                    progress.add(rows.n_steps)
+            if layer_y is not None:
+                inputs = layer_y
+
+
+#: The x and y of some steps, and their layout.
+_Segment = tuple[Array, Array | None, SequenceLayout]
+
+
+def _segments(x: Array, y: Array | None, sequences: SequenceLayout, n_steps: int) -> Iterator[_Segment]:
+    """Padded arrays in segments of `n_steps` steps, through which all layers run before the next segment begins."""
+    for first in range(0, max(1, len(x)), n_steps):
+        steps = slice(first, first + n_steps)
+        rows = sequences.segment(first, min(n_steps, len(x) - first))
+        yield x[steps], None if y is None else y[steps], rows
 
 
 def forward(
-    stack: Stack, x: Array, h0: Array, h_n: Array, y: Array, sequences: Sequences, progress: Progress, *,
+    stack: Stack, x: Array, h0: Array, h_n: Array, y: Array, sequences: SequenceLayout, progress: Progress | None, *,
     recompute: bool, dropout: float, rng: np.random.Generator | None,
-) -> Tape:  # fmt: skip
-    """h0 IN; h_n and y OUT; and the tape."""
-    tape, layers = Tape([], []), range(len(stack.weights))
-    calls = [stack.call(i, x, h0, sequences) for i in range(len(h0))]
-    # Asked before dropout draws: a fork's warning may be an error, and must leave everything as it was.
-    threads = [call.threads(stack.num_threads, most=stack.most_threads) for call in calls]
+) -> tuple[list[list[_engine.Tape]], list[Array]]:  # fmt: skip
+    """Training: all layers, with dropout between them if `rng` is not None.
+
+    h_n and y are outputs; the other parameters are those of `infer`.
+
+    Returns
+    -------
+    tapes : list of list of Tape
+        By layer and direction.
+    masks : list of array
+        The factors of dropout for each inner layer's y; empty without dropout.
+    """
+    tapes: list[list[_engine.Tape]] = []
+    masks: list[Array] = []
+    last, n_directions = len(stack.weights) - 1, stack.n_directions
+    calls = [stack.bind(i, x, h0, sequences) for i in range(len(h0))]
+    # Before dropout draws: a warning about a fork may be an error, which must leave the generator unchanged.
+    threads = [call.threads(stack.num_threads, max_threads=stack.max_threads) for call in calls]
     h_n[...] = h0
-    for layer in layers:
-        is_last = layer == len(stack.weights) - 1
-        out = y if is_last else memory.new(y.shape, y.dtype)
-        tape.layers.append([])
-        for i in stack.places(layer):
-            own, news = columns(out, i % stack.directions, h0.shape[2]), progress.of_a_call()
+    for layer in range(last + 1):
+        layer_y = y if layer == last else memory.new(y.shape, y.dtype)
+        tapes.append([])
+        for i in stack.state_indices(layer):
             call = calls[i]._replace(x=x) if layer else calls[i]
-            tape.layers[-1].append(_engine.train(call, h_n[i], own, threads[i], recompute, news))
-            progress.add(sequences.n_steps)
-        x = out
-        if rng is not None and not is_last:
-            tape.masks.append((rng.random(out.shape, out.dtype.type) >= dropout) / out.dtype.type(1 - dropout))
-            x = out * tape.masks[-1]
-    return tape
-
-
-class Gradients(NamedTuple):
-    """Of x, of the states before the first step, and of the weights of each layer and direction."""
-
-    x: Array
-    h0: Array
-    weights: list[list[Sequence[Array]]]
+            y_columns = columns(layer_y, i % n_directions, h0.shape[2])
+            callback = None if progress is None else progress.callback()
+            tapes[-1].append(_engine.train(call, h_n[i], y_columns, threads[i], recompute, callback))
+            if progress is not None:
+                progress.add(sequences.n_steps)
+        x = layer_y
+        if rng is not None and layer < last:
+            dtype = layer_y.dtype.type
+            masks.append((rng.random(layer_y.shape, dtype) >= dropout) / dtype(1 - dropout))
+            x = layer_y * masks[-1]
+    return tapes, masks
 
 
 def backward(
-    tape: Tape, dy: Array | None, dh_n: Array | None, num_threads: int | None, most_threads: int | None = None
-) -> Gradients:
-    """From the last layer to the first."""
-    found: list[list[Sequence[Array]]] = []
-    call, directions = tape.layers[0][0].call, len(tape.layers[0])
-    shape = len(tape.layers) * directions, *call.h0.shape
-    dh = np.zeros(shape, call.h0.dtype) if dh_n is None else dh_n.copy()
-    for layer in range(len(tape.layers) - 1, -1, -1):
+    tapes: list[list[_engine.Tape]], masks: list[Array], dy: Array | None, dh_n: Array | None,
+    num_threads: int | None, max_threads: int | None = None,
+) -> tuple[Array, Array, list[list[Sequence[Array]]]]:  # fmt: skip
+    """Gradients, from the last layer to the first.
+
+    Returns
+    -------
+    dx : array
+        Gradient with respect to x.
+    dh0 : array, (layers * directions, B, N)
+        Gradient with respect to the states before the first step.
+    dweights : list of list of sequences of array
+        Gradients with respect to kernel, recurrent kernel and bias, by layer and direction.
+    """
+    dweights: list[list[Sequence[Array]]] = []
+    call, n_directions = tapes[0][0].call, len(tapes[0])
+    n_batch, n_units = call.h0.shape
+    dh = np.zeros((len(tapes) * n_directions, n_batch, n_units), call.h0.dtype) if dh_n is None else dh_n.copy()
+    for layer in range(len(tapes) - 1, -1, -1):
         gradients = []
-        for direction, kept in enumerate(tape.layers[layer]):
-            own_dy = None if dy is None else columns(dy, direction, shape[2])
-            own_dh = dh[layer * directions + direction]
-            threads = kept.call.threads(num_threads, passes=3, most=most_threads)
-            gradients.append(_engine.backward(kept, own_dy, own_dh, threads))
+        for direction, tape in enumerate(tapes[layer]):
+            dy_columns = None if dy is None else columns(dy, direction, n_units)
+            threads = tape.call.threads(num_threads, passes=3, max_threads=max_threads)
+            gradients.append(_engine.backward(tape, dy_columns, dh[layer * n_directions + direction], threads))
         dy = gradients[0].x
-        for other in gradients[1:]:
-            dy += other.x
-        if tape.masks and layer:
-            dy *= tape.masks[layer - 1]
-        found.insert(0, [each[2:] for each in gradients])
+        for reverse in gradients[1:]:
+            dy += reverse.x
+        if masks and layer:
+            dy *= masks[layer - 1]
+        dweights.insert(0, [each[2:] for each in gradients])
     assert dy is not None
-    return Gradients(dy, dh, found)
+    return dy, dh, dweights

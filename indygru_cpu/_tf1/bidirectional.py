@@ -148,7 +148,7 @@ class BidirectionalTape:
         state_fw, state_bw = _pair("d_output_states", d_output_states)
         if d_bw is not None:
             like = ("outputs", self.bw.outputs.dtype)
-            d_bw = self._reverse(checks.array("d_outputs[1]", d_bw, self.bw.outputs.shape, like))
+            d_bw = self._reverse(checks.array("d_outputs[1]", d_bw, self.bw.outputs.shape, *like))
         fw, bw = self.fw.backward(d_fw, state_fw), self.bw.backward(d_bw, state_bw)
         inputs = fw.pop("inputs") + self._reverse(bw.pop("inputs"))
         return {"fw": fw, "bw": bw, "inputs": inputs}

@@ -37,8 +37,8 @@ def dimension(name: str, value: object, times: int = 1) -> int:
         size = int(float(value))
     if size < 0:
         raise ValueError(f"{name}: Dimension {shown(times * size)} must be >= 0")
-    if size > checks.MOST_COLUMNS:
-        raise ValueError(f"{name}: expected at most {checks.MOST_COLUMNS}, got {shown(size)}")
+    if size > checks.MAX_COLUMNS:
+        raise ValueError(f"{name}: expected at most {checks.MAX_COLUMNS}, got {shown(size)}")
     return size
 
 
@@ -102,7 +102,7 @@ def inputs(value: object, least_rank: int = 0) -> Array:
         raise TypeError(f"inputs: expected float32 or float64, got {shortened(array.dtype)}")
     if array.ndim < least_rank:
         raise ValueError(f"inputs: Shape {array.shape} must have rank at least {least_rank}")
-    return checks.array("inputs", array, array.shape, None)
+    return checks.array("inputs", array, array.shape)
 
 
 def nested_lists(name: str, value: object) -> object:
@@ -139,7 +139,7 @@ def state(name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtyp
         raise ValueError(f"{name}: expected an array, got None")
     array = checks.as_array(name, value, dtype if isinstance(value, list | tuple) else None)
     same_dtype(name, array.dtype, "inputs", dtype)
-    return checks.array(name, array, shape, None)
+    return checks.array(name, array, shape)
 
 
 def same_batch(n_inputs: int, n_states: int) -> None:

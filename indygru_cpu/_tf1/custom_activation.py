@@ -13,7 +13,7 @@ import numpy as np
 
 from indygru_cpu import reference
 from indygru_cpu._engine.messages import shortened
-from indygru_cpu._typing import Array
+from indygru_cpu._typing import Array, Gradients
 
 Function = Callable[[Array], Any]
 
@@ -77,7 +77,7 @@ def forward(
     return (out, h_n, kept) if tape else (out, h_n)
 
 
-def backward(tape: reference.Tape, dy: Array | None = None, dh_n: Array | None = None) -> reference.Gradients:
+def backward(tape: reference.ReferenceTape, dy: Array | None = None, dh_n: Array | None = None) -> Gradients:
     """Return what `functional.backward` returns."""
     dy = np.zeros_like(tape.y) if dy is None else dy
     return reference.backward(tape, dy, np.zeros_like(tape.h0) if dh_n is None else dh_n)

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu import functional, reference
-from indygru_cpu._engine import Gradients, checks, memory
+from indygru_cpu import functional
+from indygru_cpu._engine import checks, memory
 from indygru_cpu._engine.messages import shown
 from indygru_cpu._tf1 import custom_activation
 from indygru_cpu._tf1.variables import CellVariables, named_views
-from indygru_cpu._typing import Array
+from indygru_cpu._typing import Array, Gradients
 
 
 class Engine(NamedTuple):
     """Forward and backward on time-major arrays, and the activation as they take it."""
 
     forward: Callable[..., tuple[Any, ...]]
-    backward: Callable[..., Gradients | reference.Gradients]
+    backward: Callable[..., Gradients]
     activation: object
 
 
@@ -108,7 +108,7 @@ class CellTape:
     def _upstream(self, name: str, value: object, shape: tuple[int, ...]) -> Array | None:
         if value is None:
             return None
-        return checks.array(name, value, shape, (self.layout.output, self.outputs.dtype))
+        return checks.array(name, value, shape, self.layout.output, self.outputs.dtype)
 
 
 def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import shortened, shown
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._activations import KERAS_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import KERAS_RESET_AFTER, KERAS_RESET_BEFORE
@@ -21,7 +22,6 @@ from indygru_cpu.interop._weights import (
     diagonal_matrices,
     layer_weights,
     read_stack,
-    suffixes,
 )
 from indygru_cpu.layer import IndyGRU
 

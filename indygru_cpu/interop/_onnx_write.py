@@ -9,6 +9,7 @@ import numpy as np
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shown
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu._version import __version__
 from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
@@ -19,7 +20,6 @@ from indygru_cpu.interop._weights import (
     diagonal_matrices,
     import_optional,
     layer_weights,
-    suffixes,
 )
 from indygru_cpu.layer import IndyGRU
 

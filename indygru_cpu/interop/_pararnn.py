@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
 from indygru_cpu.interop._weights import WeightChecker, checked_layer, checked_options
 from indygru_cpu.layer import IndyGRU
+
+#: Suffix of the parameter names of a layer with one layer and direction.
+_SUFFIX = suffixes(1, bidirectional=False)[0][0]
 
 
 def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options: Any) -> IndyGRU:
@@ -67,9 +71,9 @@ def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options:
         raise ValueError(f"B: expected a number of heads that divides the {n} units of A, got {heads}")
     blocks = checker.checked("B", B, (heads, d, 3, n // heads))
     state_dict = {
-        "kernel_l0": PARARNN.to_native(blocks.transpose(1, 2, 0, 3).reshape(d, 3 * n)),
-        "recurrent_kernel_l0": PARARNN.to_native(checker.checked("A", A, (3, n)).reshape(3 * n)),
-        "bias_l0": PARARNN.to_native(checker.checked("b", b, (3, n)).reshape(3 * n)),
+        f"kernel{_SUFFIX}": PARARNN.to_native(blocks.transpose(1, 2, 0, 3).reshape(d, 3 * n)),
+        f"recurrent_kernel{_SUFFIX}": PARARNN.to_native(checker.checked("A", A, (3, n)).reshape(3 * n)),
+        f"bias{_SUFFIX}": PARARNN.to_native(checker.checked("b", b, (3, n)).reshape(3 * n)),
     }
     layer = IndyGRU(heads * d, n, activation=activation, dtype=blocks.dtype, groups=heads, **options)
     layer.load_state_dict(state_dict)
@@ -114,10 +118,10 @@ def to_pararnn(layer: IndyGRU) -> dict[str, Array]:
         )
     n, heads = layer.hidden_size, layer.groups
     arrays = layer.parameters
-    kernel = PARARNN.from_native(arrays["kernel_l0"]).reshape(-1, 3, heads, n // heads)
-    bias = arrays.get("bias_l0", np.zeros(3 * n, layer.dtype))
+    kernel = PARARNN.from_native(arrays[f"kernel{_SUFFIX}"]).reshape(-1, 3, heads, n // heads)
+    bias = arrays.get(f"bias{_SUFFIX}", np.zeros(3 * n, layer.dtype))
     return {
-        "A": PARARNN.from_native(arrays["recurrent_kernel_l0"]).reshape(3, n),
+        "A": PARARNN.from_native(arrays[f"recurrent_kernel{_SUFFIX}"]).reshape(3, n),
         "B": np.ascontiguousarray(kernel.transpose(2, 0, 1, 3)),
         "b": PARARNN.from_native(bias).reshape(3, n),
     }

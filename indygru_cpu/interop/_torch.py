@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import listed, shown
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import TORCH
 from indygru_cpu.interop._weights import (
@@ -22,7 +23,6 @@ from indygru_cpu.interop._weights import (
     import_optional,
     layer_weights,
     read_stack,
-    suffixes,
 )
 from indygru_cpu.layer import IndyGRU
 
@@ -117,8 +117,9 @@ def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tu
 def _checked_suffixes(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
     """Suffixes of the names by layer and direction, and whether there are biases. Missing names raise ValueError."""
     num_layers = sum(bool(re.fullmatch(r"weight_ih_l\d+", name)) for name in names)
-    name_suffixes = suffixes(max(1, num_layers), "weight_ih_l0_reverse" in names)
-    bias = "bias_ih_l0" in names
+    forward, reverse = suffixes(1, bidirectional=True)[0]
+    name_suffixes = suffixes(max(1, num_layers), f"weight_ih{reverse}" in names)
+    bias = f"bias_ih{forward}" in names
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if bias else 2]
     expected = {f"{kind}{suffix}" for directions in name_suffixes for suffix in directions for kind in kinds}
     missing, unknown = sorted(expected - names.keys()), sorted(names.keys() - expected)

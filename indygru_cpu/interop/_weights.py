@@ -11,6 +11,7 @@ import numpy as np
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shortened, shown
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import GateOrder
 from indygru_cpu.layer import IndyGRU
@@ -28,11 +29,6 @@ class Weights(NamedTuple):
 
 #: Weights by layer and direction.
 StackedWeights = Sequence[Sequence[Weights]]
-
-
-def suffixes(num_layers: int, bidirectional: bool) -> list[list[str]]:
-    """Suffixes of parameter names, in IndyGRU and in torch, by layer and direction."""
-    return [[f"_l{k}{end}" for end in ("", "_reverse")[: 1 + bidirectional]] for k in range(num_layers)]
 
 
 def checked_layer(layer: object) -> IndyGRU:
@@ -127,7 +123,7 @@ class WeightChecker:
 
     def checked(self, name: str, value: object, shape: tuple[int | str, ...]) -> Array:
         """Return the value as an array of this shape. A str in `shape` allows any size."""
-        array = check.array(name, _tensor_to_array(name, value), shape, self._first)
+        array = check.array(name, _tensor_to_array(name, value), shape, *(self._first or ()))
         self._first = self._first or (name, array.dtype)
         return array
 

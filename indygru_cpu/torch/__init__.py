@@ -1,11 +1,10 @@
-"""IndyGRU for PyTorch: a module in the place of torch.nn.GRU, on CPU tensors, whose memory the kernels read and write.
+"""IndyGRU for PyTorch: a module with the interface of torch.nn.GRU. Kernels use the memory of CPU tensors directly.
 
-Needs the extra `torch`: ``pip install "indygru_cpu[torch]"``. ``docs/torch.md`` is its page.
+It requires the extra `torch`: ``pip install "indygru_cpu[torch]"``. See ``docs/torch.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -18,29 +17,68 @@ except ModuleNotFoundError as error:
     raise ImportError('torch is missing: pip install "indygru_cpu[torch]"') from None
 
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shown
-from indygru_cpu._layers.parameters import initial_parameters, shapes
-from indygru_cpu._layers.weighted import DEFAULTS
+from indygru_cpu._layers.options import DEFAULTS
+from indygru_cpu._layers.parameters import KINDS, SHAPE_OPTIONS, initial_parameters, shapes, suffixes
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
+from indygru_cpu.torch import _ops
 from indygru_cpu.torch._ops import DTYPES, check_storage
-from indygru_cpu.torch._passes import Passes
 
 __all__ = ["IndyGRU"]
 
-#: Attributes that determine the parameters' shapes.
-_FIXED = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
+
+def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
+    """A copy of `batch_sizes`, after a check against `data`.
+
+    With wrong sizes, `torch.nn.utils.rnn.pad_packed_sequence` writes outside its result.
+    """
+    name = "input.batch_sizes"
+    if not isinstance(batch_sizes, Tensor) or batch_sizes.dtype is not torch.int64 or not batch_sizes.is_cpu:
+        got = f"{batch_sizes.dtype} on {batch_sizes.device}" if isinstance(batch_sizes, Tensor) else type(batch_sizes)
+        raise TypeError(f"{name}: expected a tensor of torch.int64 on the CPU, got {got}")
+    check.check_shape(name, batch_sizes.shape, ("T",))
+    sizes = batch_sizes.tolist()
+    if not sizes:
+        raise ValueError(f"{name}: expected at least one step, got none")
+    for step, (size, before) in enumerate(zip(sizes, [len(data), *sizes], strict=False)):
+        if not 1 <= size <= before:
+            raise ValueError(f"{name}: expected rows from 1 to {before} at step {step}, got {size}: sizes never rise")
+    if sum(sizes) != len(data):
+        raise ValueError(f"{name}: expected a sum of {len(data)}, the steps in input.data, got {sum(sizes)}")
+    return torch.tensor(sizes)
 
 
-def _operands(layer: int, there: Container[str]) -> list[str | None]:
-    """Names of the six parameters that the operator takes for a layer; None for those that are not there."""
-    kinds, ends = ("kernel", "recurrent_kernel", "bias"), (f"_l{layer}", f"_l{layer}_reverse")
-    return [kind + end if kind + end in there else None for end in ends for kind in kinds]
+def _check_order(order: Tensor | None, back: Tensor | None, n_batch: int) -> None:
+    """Refuse indices of a PackedSequence that are not permutations, or not inverse to each other."""
+    if order is None and back is None:
+        return
+    for name, indices in {"input.sorted_indices": order, "input.unsorted_indices": back}.items():
+        if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64) or not indices.is_cpu:
+            got = f"{indices.dtype} on {indices.device}" if isinstance(indices, Tensor) else shown(indices)
+            raise TypeError(f"{name}: expected a tensor of torch.int64 on the CPU, got {got}")
+        check.check_shape(name, indices.shape, (n_batch,))
+        if sorted(indices.tolist()) != list(range(n_batch)):
+            raise ValueError(f"{name}: expected each number from 0 to {n_batch - 1} once, got others")
+    assert order is not None
+    assert back is not None
+    if order[back].tolist() != list(range(n_batch)):
+        raise ValueError("input.unsorted_indices: expected the inverse of input.sorted_indices, got other numbers")
 
 
-class IndyGRU(Passes):
+def _check_devices(input: Tensor, names: list[str | None], weights: list[Tensor | None]) -> None:
+    """Refuse parameters on the meta device with an input on the CPU, and the reverse."""
+    for name, weight in zip(names, weights, strict=True):
+        if weight is not None and weight.is_meta != input.is_meta:
+            raise ValueError(
+                f"{name}: expected a tensor on {input.device}, where input is, got one on {weight.device}: load "
+                "all parameters (strict=True), or call module.to_empty(device='cpu') and module.reset_parameters()"
+            )
+
+
+class IndyGRU(torch.nn.Module):
     """A GRU whose recurrent weights are vectors, with the constructor and the call of torch.nn.GRU [1]_.
 
     Parameters
@@ -48,46 +86,46 @@ class IndyGRU(Passes):
     input_size, hidden_size : int
         D and N.
     num_layers : int
-        Layers on top of each other.
+        Number of stacked layers.
     bias : bool
-        Whether there is a bias.
+        Whether the layers have biases.
     batch_first : bool
-        Whether input and output are (B, T, ...) instead of (T, B, ...). No copy is made for it.
+        Whether input and output are (B, T, ...) instead of (T, B, ...). Neither layout is copied.
     dropout : float
-        Probability of `torch.nn.functional.dropout` between layers, in training mode.
+        Probability of `torch.nn.functional.dropout` between layers in training mode.
     bidirectional : bool
         Whether each layer has a second direction.
     proj_size : int
-        0: it is here because torch.nn.GRU has it, and means LSTMs there too.
+        Must be 0. torch.nn.GRU has this argument too, and refuses other values.
     device : device
-        Of the parameters. A call needs them on the CPU.
+        Device of the parameters. A call requires parameters on the CPU.
     dtype : torch.dtype
         float32 or float64; None is torch's default.
     activation : str
-        Of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
     groups : int
-        Blocks that inputs and units split into.
+        Number of blocks of inputs and units.
     reproducible : bool
-        Make the bits of a row depend on that row alone, not on the others in its batch.
+        Make the bits of a row independent of the other rows of its batch.
     recompute : bool
-        Keep only the output for the backward pass, a quarter of the memory, and compute the gates anew there.
+        Store only the output for the backward pass, a quarter of the memory, and compute the gates again there.
 
     Attributes
     ----------
     input_size, hidden_size, num_layers, bias, bidirectional, groups
-        Read-only, because the shapes of the parameters follow from them. The other options can be set.
+        Read-only, because they determine the shapes of the parameters. The other options can be set.
     kernel_l0, recurrent_kernel_l0, bias_l0 : Parameter
-        (D / groups, 3N), (3N,) and (3N,), gate order r, z, candidate; with ``_reverse`` appended, those of the second
-        direction; and so on with ``_l1``. These are also the names in ``state_dict()``.
+        (D / groups, 3N), (3N,) and (3N,), gate order r, z, candidate; those of the second direction end in
+        ``_reverse``; those of the second layer have ``_l1``, and so on. ``state_dict()`` has the same names.
 
     Notes
     -----
     Names and layout of the parameters are those of `indygru_cpu.IndyGRU`, not of torch.nn.GRU: the kernels read the
-    tensors' memory as it lies, and ``weight_hh`` would be a matrix of zeros around three diagonals. To and from
-    torch.nn.GRU, `indygru_cpu.interop` converts. Initial values are those of the NumPy layer too, drawn after
-    ``torch.manual_seed``.
+    tensors' memory without conversion, and a ``weight_hh`` would consist of three diagonal matrices.
+    `indygru_cpu.interop` converts to and from torch.nn.GRU. Initial values have the distributions of the NumPy layer,
+    and depend on ``torch.manual_seed``.
 
-    There are no more threads than ``torch.get_num_threads()``, and results do not depend on their number.
+    A call uses at most ``torch.get_num_threads()`` threads. Results do not depend on their number.
 
     References
     ----------
@@ -105,6 +143,20 @@ class IndyGRU(Passes):
     >>> gru.kernel_l1.grad.shape
     torch.Size([5, 15])
     """
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    activation: str
+    groups: int
+    reproducible: bool
+    recompute: bool
+    kernel_l0: torch.nn.Parameter
+    _names: list[list[str | None]]  # of each layer's six parameters in the operator's order; None for a missing one
 
     def __init__(
         self,
@@ -141,31 +193,32 @@ class IndyGRU(Passes):
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {shown(dtype)}")
         for name, shape in self._shapes().items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        self._names = [_operands(k, self._shapes()) for k in range(self.num_layers)]
+        existing = self._shapes()
+        names = [[kind + end for end in ends for kind in KINDS] for ends in suffixes(self.num_layers, True)]
+        self._names = [[name if name in existing else None for name in of_layer] for of_layer in names]
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute. Those that decide shapes of parameters are set once, by the constructor."""
-        if name in _FIXED and name in self.__dict__:
+        """Set an attribute. Options that determine the shapes of parameters are set by the constructor only."""
+        if name in SHAPE_OPTIONS and name in self.__dict__:
             if type(value) is type(self.__dict__[name]) and value == self.__dict__[name]:
-                return  # a subclass may repeat what it gave to this constructor
+                return  # a subclass may assign its arguments again
             raise AttributeError(
                 f"{name}: expected no new value, got {shown(value)}: make a new module with another {name}"
             )
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        """Delete an attribute, but none that decides shapes of parameters."""
-        if name in _FIXED:
-            raise AttributeError(f"{name}: expected no deletion, because parameters' shapes follow from it")
+        """Delete an attribute. Options that determine the shapes of parameters cannot be deleted."""
+        if name in SHAPE_OPTIONS:
+            raise AttributeError(f"{name}: expected no deletion, because it determines the shapes of parameters")
         super().__delattr__(name)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        sizes = self.input_size, self.hidden_size, self.num_layers, self.bias, self.bidirectional, self.groups
-        return shapes(*sizes)
+        return shapes(**{name: getattr(self, name) for name in SHAPE_OPTIONS})
 
     def reset_parameters(self) -> None:
-        """Draw initial values, as a NumPy layer does, with a seed from torch's own generator."""
+        """Draw the initial values of a NumPy layer, with a seed from torch's default generator."""
         if self.kernel_l0.is_meta:
             return
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
@@ -176,16 +229,16 @@ class IndyGRU(Passes):
                 getattr(self, name).copy_(torch.from_numpy(array))
 
     def flatten_parameters(self) -> None:
-        """Do nothing: torch.nn.GRU has this for GPUs, and programs call it."""
+        """Do nothing. torch.nn.GRU has this method for GPUs, and programs call it."""
 
     @classmethod
     def from_numpy(cls, layer: NumpyIndyGRU, *, recompute: bool = False) -> IndyGRU:
-        """Make a module of a NumPy layer. As with `torch.from_numpy`, both have one memory: training one trains both.
+        """Make a module of a NumPy layer. They share memory, as with `torch.from_numpy`: training one trains both.
 
         Parameters
         ----------
         layer : indygru_cpu.IndyGRU
-            Its configuration and its live parameters are taken.
+            The layer whose configuration and live parameters the module uses.
         recompute : bool
             As for the constructor.
 
@@ -197,7 +250,7 @@ class IndyGRU(Passes):
         Raises
         ------
         TypeError
-            Something else than a layer.
+            Not an indygru_cpu.IndyGRU.
 
         Examples
         --------
@@ -221,12 +274,17 @@ class IndyGRU(Passes):
         return module
 
     def to_numpy(self) -> NumpyIndyGRU:
-        """Make a NumPy layer of the module. As with `torch.Tensor.numpy`, both have one memory.
+        """Make a NumPy layer of the module. They share memory, as with `torch.Tensor.numpy`.
 
         Returns
         -------
         indygru_cpu.IndyGRU
-            To save, to stream, or to run without PyTorch.
+            For saving, for streams, or for programs without PyTorch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter that is not a dense CPU tensor with the shape and dtype of the module.
 
         Examples
         --------
@@ -242,14 +300,14 @@ class IndyGRU(Passes):
             if value.is_meta:
                 raise ValueError(f"{name}: expected a tensor on the CPU, got one on meta, which has no values")
             check_storage(name, value)
-            # The tensor's own memory, or a copy where the kernels cannot read it.
+            # The tensor's memory, or a copy if the kernels cannot read it.
             arrays[name] = np.require(value.detach().numpy(), requirements=("C", "A", "W"))
         options = {name: getattr(self, name) for name in DEFAULTS}
         sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size, "dtype": arrays["kernel_l0"].dtype}
         return NumpyIndyGRU._with_parameters(sizes | options, arrays)
 
     def extra_repr(self) -> str:
-        """Sizes, and the options that are not the defaults."""
+        """The sizes, and the options whose values are not the defaults."""
         options = [f"{name}={getattr(self, name)!r}" for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]]
         return ", ".join([str(self.input_size), str(self.hidden_size), *options])
 
@@ -261,18 +319,18 @@ class IndyGRU(Passes):
         Parameters
         ----------
         input : Tensor or PackedSequence
-            (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched. A PackedSequence is padded first and its
-            result packed again, because in it rows lie step by step: two copies that `lengths` does not need.
+            (T, B, D), or (B, T, D) with ``batch_first``, or (T, D) unbatched. A PackedSequence, which stores rows step
+            by step, is padded first and its result packed again: two copies that `lengths` avoids.
         hx : Tensor, (layers * directions, B, N), or (layers * directions, N) unbatched, optional
             States before the first step; None is zeros.
         lengths : integers, (B,), optional
-            Valid steps of each row of a padded input, from 0 to T, in any order. Past them the output is 0, and the
-            state stays as it is.
+            Valid steps of each row of a padded input, from 0 to T, in any order. Past them the output is 0 and the
+            state does not change.
 
         Returns
         -------
         output : Tensor or PackedSequence
-            All states of the last layer: like `input`, with N columns, or 2N with two directions.
+            All states of the last layer, in the layout of `input`, with N columns, or 2N with two directions.
         h_n : Tensor, shaped like hx
             States after each row's last valid step; of the reverse direction, after its first.
 
@@ -282,30 +340,85 @@ class IndyGRU(Passes):
             A tensor that is not on the CPU, not dense, or of another dtype or device than the parameters; a shape, a
             length, a PackedSequence that does not fit.
         NotImplementedError
-            Second derivatives, in the backward pass of a backward pass.
+            Second-order derivatives.
 
         Notes
         -----
-        Where the last axis is contiguous, the input is read where it lies. Under ``torch.autocast`` the module runs in
-        float32. In a `torch.export`, which knows no gradients, wrap the call in ``torch.no_grad()``: then the graph
-        keeps no gates.
+        The input is not copied if its last axis is contiguous. Under ``torch.autocast`` the module runs in float32. For
+        `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
         """
         self._check_tensor("kernel_l0", self.kernel_l0)
         if isinstance(input, PackedSequence):
             if lengths is not None:
-                raise ValueError("lengths: expected None, because a PackedSequence brings its own")
-            return self._packed(input, hx)
+                raise ValueError("lengths: expected None, because a PackedSequence has its own")
+            return self._run_packed(input, hx)
         self._check_tensor("input", input)
-        if lengths is not None:  # a copy, because the backward pass reads them too
+        if lengths is not None:  # a copy, because the backward pass reads the lengths again
             if isinstance(lengths, Tensor):
                 check_storage("lengths", lengths)
-            on = lengths.device if isinstance(lengths, Tensor) else input.device
-            lengths = torch.as_tensor(lengths, device=on).clone()
+            device = lengths.device if isinstance(lengths, Tensor) else input.device
+            lengths = torch.as_tensor(lengths, device=device).clone()
         if input.dim() != 2:
             check.check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
             state = self._state(input, hx, input.shape[0 if self.batch_first else 1])
-            return self._stack(input, state, lengths, self.batch_first)
+            return self._run_layers(input, state, lengths, self.batch_first)
         check.check_shape("input", input.shape, ("T", self.input_size))
         state, lengths = self._state(input, hx).unsqueeze(1), None if lengths is None else lengths.reshape(1)
-        output, h_n = self._stack(input.unsqueeze(1), state, lengths, False)
+        output, h_n = self._run_layers(input.unsqueeze(1), state, lengths, False)
         return output.squeeze(1), h_n.squeeze(1)
+
+    def _check_tensor(self, name: str, value: object) -> None:
+        """Check type, layout, device and dtype. Under autocast the operator casts, and checks dtypes itself."""
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        dtype = self.kernel_l0.dtype
+        if value.is_cpu and value.layout is torch.strided and value.dtype is dtype and dtype in DTYPES:
+            return  # the common case; the code below finds the error
+        if value.layout != torch.strided or value.device.type not in ("cpu", "meta"):
+            raise TypeError(f"{name}: expected a dense tensor on the CPU, got {value.layout} on {value.device}")
+        if dtype not in DTYPES:
+            raise TypeError(f"kernel_l0: expected torch.float32 or torch.float64, got {dtype}")
+        if value.dtype != dtype and not torch.is_autocast_enabled("cpu"):
+            raise TypeError(f"{name}: expected {dtype}, as the parameters have, got {value.dtype}: cast one of them")
+
+    def _state(self, input: Tensor, hx: Tensor | None, *batch: int) -> Tensor:
+        """The checked state before the first step; zeros for None."""
+        shape = self.num_layers * (1 + self.bidirectional), *batch, self.hidden_size
+        if hx is None:
+            return input.new_zeros(shape)
+        self._check_tensor("hx", hx)
+        check.check_shape("hx", hx.shape, shape)
+        return hx
+
+    def _run_packed(self, input: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
+        """Run a PackedSequence. Its rows are sorted by length; hx and h_n have the caller's order of rows."""
+        data, sizes, order, back = input
+        self._check_tensor("input", data)
+        _ops.check_storage("input.data", data)
+        check.check_shape("input.data", data.shape, ("sum of lengths", self.input_size))
+        checked_sizes = _checked_batch_sizes(data, sizes)
+        n_batch = int(checked_sizes[0])
+        _check_order(order, back, n_batch)
+        state = self._state(data, hx, n_batch)
+        _ops.check_storage("hx", state)
+        padded, lengths = pad_packed_sequence(PackedSequence(data, checked_sizes))
+        y, h_n = self._run_layers(padded, state if order is None else state.index_select(1, order), lengths, False)
+        output = PackedSequence(pack_padded_sequence(y, lengths).data, sizes, order, back)
+        return output, h_n if back is None else h_n.index_select(1, back)
+
+    def _run_layers(
+        self, input: Tensor, hx: Tensor, lengths: Tensor | None, batch_first: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Run all layers, one operator call for each, with dropout between them."""
+        states: list[Tensor] = []
+        for names, state in zip(self._names, (hx,) if self.num_layers == 1 else hx.chunk(self.num_layers), strict=True):
+            if states:
+                input = torch.nn.functional.dropout(input, self.dropout, self.training)
+            weights = [None if name is None else getattr(self, name) for name in names]
+            _check_devices(input, names, weights)
+            keep_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper tests first
+            keep_gates = keep_gates and any(t is not None and t.requires_grad for t in (input, state, *weights))
+            options = batch_first, self.groups, self.activation, self.reproducible, keep_gates
+            input, h_n, _ = _ops.call(input, state, *weights, lengths, *options)
+            states.append(h_n)
+        return input, states[0] if self.num_layers == 1 else torch.cat(states)

@@ -1,7 +1,7 @@
-"""A layer, in one direction or both, as a PyTorch operator, over `_stack` and `_engine`, on the tensors' own memory.
+"""One layer, in one direction or both, as a PyTorch operator that uses the memory of CPU tensors directly.
 
-`layer` is functional: what its gradient needs is among its results, as tensors of sizes that follow from shapes alone.
-So autograd, torch.compile, torch.export and checkpoints treat it as any operator.
+The operator `layer` is functional: the data that its gradient needs is among its results, in tensors whose sizes depend
+on shapes only. Autograd, torch.compile, torch.export and checkpointing treat it as any other operator.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from indygru_cpu._engine import checks as check
 from indygru_cpu._engine import memory
 from indygru_cpu._engine import threads as thread_counts
 from indygru_cpu._engine.arguments import Weights
-from indygru_cpu._engine.sequences import Sequences
+from indygru_cpu._engine.sequences import SequenceLayout
 from indygru_cpu._layers import stack as stacks
-from indygru_cpu._layers.layouts import BATCH_FIRST, TIME_FIRST, Form
-from indygru_cpu._layers.progress import SILENCE
+from indygru_cpu._layers.layouts import BATCH_FIRST, TIME_MAJOR, Layout
 from indygru_cpu._typing import Array
 
 DTYPES = (torch.float32, torch.float64)
+#: Types of tensors without behaviour of their own.
 _PLAIN = (Tensor, torch.nn.Parameter)
+#: The schema of the arguments that both operators share.
 _ARGUMENTS = (
     "Tensor input, Tensor hx, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor? kernel_reverse, "
     "Tensor? recurrent_kernel_reverse, Tensor? bias_reverse, Tensor? lengths, "
     "bool batch_first, int groups, str activation, bool reproducible"
 )
 
-
 #: The tensors of a call, in the order of the operator's arguments.
 _TENSORS = (
     "input", "hx", "kernel", "recurrent_kernel", "bias", "kernel_reverse", "recurrent_kernel_reverse", "bias_reverse",
     "lengths",
 )  # fmt: skip
-#: Tensors that backward takes before those of the call.
-_OF_BACKWARD = ("dy", "dh_n", "y", "gates")
+#: The tensors that backward takes before those of the call.
+_BACKWARD_TENSORS = ("dy", "dh_n", "y", "gates")
 _OPTIONAL = ("bias", "kernel_reverse", "recurrent_kernel_reverse", "bias_reverse", "lengths", "dy", "dh_n")
 
 
-class _Sizes(NamedTuple):
-    """What the shapes of all tensors of a call follow from. `first` and `second` are T and B, or B and T."""
+class _CallSizes(NamedTuple):
+    """The sizes of a call. `first` and `second` are the leading axes of the input: T and B, or B and T."""
 
     first: int
     second: int
     n_batch: int
     n_units: int
-    directions: int
+    n_directions: int
 
 
-def _check_call(*arguments: Any) -> _Sizes:
-    """Compare all tensors of a call with one configuration, which kernel, input and `groups` decide.
+def _check_call(*arguments: Any) -> _CallSizes:
+    """Check all tensors of a call against the sizes of kernel, input and `groups`.
 
-    It reads no memory, so the fake kernels use it too.
+    Only metadata is read, so the fake kernels can use this function.
     """
     *tensors, batch_first, groups, activation, _ = arguments
     input, hx, kernel, recurrent_kernel, bias, kernel_reverse, recurrent_kernel_reverse, bias_reverse, lengths = tensors
@@ -68,31 +68,31 @@ def _check_call(*arguments: Any) -> _Sizes:
         raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {columns}")
     n_units = columns // 3
     groups = check.groups(groups, {"N": n_units})
-    form = BATCH_FIRST if batch_first else TIME_FIRST
-    check.check_shape("input", input.shape, (*form.axes, groups * n_rows))
+    layout = BATCH_FIRST if batch_first else TIME_MAJOR
+    check.check_shape("input", input.shape, (*layout.axes, groups * n_rows))
     first, second, _ = input.shape
-    n_batch, directions = first if batch_first else second, 1 if kernel_reverse is None else 2
+    n_batch, n_directions = first if batch_first else second, 1 if kernel_reverse is None else 2
     check.check_shape("recurrent_kernel", recurrent_kernel.shape, (columns,))
     if bias is not None:
         check.check_shape("bias", bias.shape, (columns,))
-    if directions == 2:
+    if n_directions == 2:
         check.check_shape("kernel_reverse", kernel_reverse.shape, (n_rows, columns))
     reverse = {"recurrent_kernel_reverse": recurrent_kernel_reverse, "bias_reverse": bias_reverse}
     for name, tensor in reverse.items():
-        is_wanted = directions == 2 and (name != "bias_reverse" or bias is not None)
-        if (tensor is not None) != is_wanted:
-            expected, got = ("a tensor", "None") if is_wanted else ("None", "a tensor")
-            raise ValueError(f"{name}: expected {expected} beside the other weights that there are, got {got}")
-        if is_wanted:
+        is_required = n_directions == 2 and (name != "bias_reverse" or bias is not None)
+        if (tensor is not None) != is_required:
+            expected, got = ("a tensor", "None") if is_required else ("None", "a tensor")
+            raise ValueError(f"{name}: expected {expected}, as the other weights imply, got {got}")
+        if is_required:
             check.check_shape(name, tensor.shape, (columns,))
-    check.check_shape("hx", hx.shape, (directions, n_batch, n_units))
+    check.check_shape("hx", hx.shape, (n_directions, n_batch, n_units))
     if lengths is not None:
         check.check_shape("lengths", lengths.shape, (n_batch,))
-    return _Sizes(first, second, n_batch, n_units, directions)
+    return _CallSizes(first, second, n_batch, n_units, n_directions)
 
 
 def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> None:
-    """Refuse what is no tensor, not dense, not of the kernel's dtype, or not on the kernel's device."""
+    """Refuse objects that are not dense tensors with the dtype and device of the kernel."""
     if not isinstance(kernel, Tensor):
         raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
     dtype, on_cpu = kernel.dtype, kernel.is_cpu
@@ -103,9 +103,9 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        fits = tensor.dtype is dtype or name == "lengths"  # whose dtype check.lengths checks
+        fits = tensor.dtype is dtype or name == "lengths"  # their dtype is checked by check.lengths
         if fits and on_cpu and tensor.is_cpu and tensor.layout is torch.strided:
-            continue  # the usual case; the rest finds what is wrong
+            continue  # the common case; the code below finds the error
         if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "meta"):
             raise TypeError(f"{name}: expected a dense tensor on the CPU, got {tensor.layout} on {tensor.device}")
         if tensor.device.type != kernel.device.type:
@@ -117,97 +117,102 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
             raise TypeError(f"{name}: expected {dtype}, as kernel has, got {tensor.dtype}: cast one of them")
 
 
-class _Start(NamedTuple):
-    """The checked arguments as views of the tensors' memory, time-major; the stack has one layer."""
+class _BoundTensors(NamedTuple):
+    """The checked arguments of a call as time-major views of the tensors' memory, and a stack of one layer."""
 
-    sizes: _Sizes
+    sizes: _CallSizes
     stack: stacks.Stack
-    form: Form
+    layout: Layout
     x: Array
     h0: Array
-    sequences: Sequences
+    sequences: SequenceLayout
 
     @classmethod
-    def checked(cls, *arguments: Any) -> _Start:
-        # Another thread may give a tensor another shape at any time; `data` has a shape of its own.
+    def bind(cls, *arguments: Any) -> _BoundTensors:
+        # `data` has its own metadata: another thread may change the shape of the tensor itself at any time.
         tensors = [value.data if isinstance(value, Tensor) else value for value in arguments[:9]]
         options = arguments[9:]
         sizes = _check_call(*tensors, *options)
         batch_first, groups, activation, reproducible = options
         x, h0, *weights, lengths = map(_array, _TENSORS, tensors)
-        form = BATCH_FIRST if batch_first else TIME_FIRST
-        x, h0 = form.inward(check.readable(x)), check.readable(h0)
+        layout = BATCH_FIRST if batch_first else TIME_MAJOR
+        x, h0 = layout.to_time_major(check.as_aligned(x)), check.as_aligned(h0)
         n_steps, n_batch, n_inputs = x.shape
-        if max(n_inputs, 3 * sizes.n_units) > check.MOST_COLUMNS:
+        if max(n_inputs, 3 * sizes.n_units) > check.MAX_COLUMNS:
             raise ValueError(
-                f"input, kernel: expected at most {check.MOST_COLUMNS} columns, got {n_inputs}, {3 * sizes.n_units}"
+                f"input, kernel: expected at most {check.MAX_COLUMNS} columns, got {n_inputs}, {3 * sizes.n_units}"
             )
-        check.lines("input", n_steps, n_batch, max(n_inputs, 3 * sizes.n_units))
+        check.check_step_overflow("input", n_steps, n_batch, max(n_inputs, 3 * sizes.n_units))
         weights = [value if value is None or value.flags.carray else np.array(value, order="C") for value in weights]
-        directions = [Weights.of(*weights[i : i + 3]) for i in (0, 3)[: sizes.directions]]
+        by_direction = [Weights.from_arrays(*weights[i : i + 3]) for i in (0, 3)[: sizes.n_directions]]
         if lengths is not None:
             lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-        threads = min(torch.get_num_threads(), thread_counts.default().count)
+        max_threads = min(torch.get_num_threads(), thread_counts.default().count)
         stack = stacks.Stack(
-            [directions], groups, check.activation_index(activation), reproducible, None, sizes.directions, threads
-        )
-        return cls(sizes, stack, form, x, h0, Sequences.padded(n_steps, n_batch, lengths))
+            [by_direction], groups, check.activation_index(activation), reproducible, None, sizes.n_directions,
+            max_threads,
+        )  # fmt: skip
+        return cls(sizes, stack, layout, x, h0, SequenceLayout.padded(n_steps, n_batch, lengths))
 
     def columns(self, y: Array, direction: int) -> Array:
-        """A direction's part of the y of both."""
+        """The columns of one direction in y."""
         return stacks.columns(y, direction, self.sizes.n_units)
 
 
 def _array(name: str, tensor: Tensor | None) -> Any:
-    """A tensor's own memory, after a check that its shape and strides stay inside; None for None.
+    """A view of a tensor's memory, after a check that all elements are inside its storage; None for None.
 
-    NumPy's view keeps the storage from being resized, so that what is compared here stays true.
+    A storage with a NumPy view cannot be resized, so the result of the check stays true.
     """
     if tensor is None:
         return None
     try:
-        found: Array = tensor.numpy()
+        array: Array = tensor.numpy()
     except RuntimeError:  # a lazily negated tensor, which is rare
         tensor = tensor.resolve_neg()
-        found = tensor.numpy()
+        array = tensor.numpy()
     n_bytes, offset = tensor.untyped_storage().nbytes(), tensor.storage_offset()
-    if offset or n_bytes < found.nbytes or not found.flags.c_contiguous:
+    if offset or n_bytes < array.nbytes or not array.flags.c_contiguous:
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        if found.size and (offset + last + 1) * found.itemsize > n_bytes:
+        if array.size and (offset + last + 1) * array.itemsize > n_bytes:
             raise ValueError(f"{name}: expected a storage that the tensor's shape fits, got one of {n_bytes} bytes")
-    return found
+    return array
 
 
 def check_storage(name: str, tensor: Tensor) -> None:
-    """Refuse a plain tensor whose storage was shortened: torch itself reads past it."""
+    """Refuse a plain tensor whose storage was shortened. torch itself would read past the end of the storage."""
     is_plain = type(tensor) in _PLAIN and not tensor.is_meta and tensor.layout is torch.strided
     if is_plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
         _array(name, tensor.detach())
 
 
-def _result_shapes(sizes: _Sizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
-    """Of y, h_n and the gates: of all T steps of each row, because sizes may not depend on values."""
-    first, second, n_batch, n_units, directions = sizes
-    lines = first * second if keep_gates else 0
-    return (first, second, directions * n_units), (directions, n_batch, n_units), (directions, 3 * n_units * lines)
+def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
+    """The shapes of y, h_n and the gates.
+
+    The gates have space for T steps of every row, because the sizes must not depend on the values of `lengths`.
+    """
+    first, second, n_batch, n_units, n_directions = sizes
+    n_row_steps = first * second if keep_gates else 0
+    h_shape = n_directions, n_batch, n_units
+    return (first, second, n_directions * n_units), h_shape, (n_directions, 3 * n_units * n_row_steps)
 
 
 def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer: y, h_n, and the gates, if they are to be kept for the gradient."""
-    *others, keep_gates = arguments
-    start = _Start.checked(*others)
-    of_y, _, of_gates = _result_shapes(start.sizes, keep_gates)
-    y, states = memory.new(of_y, start.x.dtype), start.h0.copy()
-    # With lengths, the same numbers every time, also where no gates go.
-    gates = memory.new(of_gates, start.x.dtype, zeroed=start.sequences.lengths is not None)
-    y_inward = start.form.inward(y)
+    """Run one layer. Returns y, h_n and the gates, which are empty unless `keep_gates` is set."""
+    *tensors_and_options, keep_gates = arguments
+    bound = _BoundTensors.bind(*tensors_and_options)
+    y_shape, _, gates_shape = _result_shapes(bound.sizes, keep_gates)
+    y, states = memory.new(y_shape, bound.x.dtype), bound.h0.copy()
+    # With lengths, some of the gates are not written; zeros make the result deterministic.
+    gates = memory.new(gates_shape, bound.x.dtype, zeroed=bound.sequences.lengths is not None)
+    time_major_y = bound.layout.to_time_major(y)
     if keep_gates:
-        for i in start.stack.places(0):
-            call = start.stack.call(i, start.x, start.h0, start.sequences)
-            threads = call.threads(None, most=start.stack.most_threads)
-            _engine.train(call, states[i], start.columns(y_inward, i), threads, False, room=gates[i])
+        for i in bound.stack.state_indices(0):
+            call = bound.stack.bind(i, bound.x, bound.h0, bound.sequences)
+            threads = call.threads(None, max_threads=bound.stack.max_threads)
+            _engine.train(call, states[i], bound.columns(time_major_y, i), threads, False, gates=gates[i])
     else:
-        stacks.infer(start.stack, start.x, states, y_inward, start.sequences, SILENCE)
+        stacks.infer(bound.stack, bound.x, states, time_major_y, bound.sequences, None)
     return torch.from_numpy(y), torch.from_numpy(states), torch.from_numpy(gates)
 
 
@@ -222,47 +227,50 @@ layer = torch.library.custom_op(
 
 @layer.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    *others, keep_gates = arguments
-    return tuple(others[0].new_empty(shape) for shape in _result_shapes(_check_call(*others), keep_gates))
+    *tensors_and_options, keep_gates = arguments
+    shapes = _result_shapes(_check_call(*tensors_and_options), keep_gates)
+    return tuple(arguments[0].new_empty(shape) for shape in shapes)
 
 
-#: Under autocast the layer runs in float32, as what needs the digits does; float64 stays float64.
+#: Under autocast the layer runs in float32, as other operators that need its precision do; float64 stays float64.
 layer.register_autocast("cpu", torch.float32)
 
 
-def _check_backward(tensors: Sequence[Any], kernel: Tensor, sizes: _Sizes) -> None:
-    """Compare the tensors that only backward takes with the sizes of the call."""
-    _check_kinds(_OF_BACKWARD, tensors, kernel)
-    of_y, of_h, of_gates = _result_shapes(sizes, True)
+def _check_backward(tensors: Sequence[Any], kernel: Tensor, sizes: _CallSizes) -> None:
+    """Check the tensors that only backward takes against the sizes of the call."""
+    _check_kinds(_BACKWARD_TENSORS, tensors, kernel)
+    y_shape, h_shape, gates_shape = _result_shapes(sizes, True)
     gates = tensors[3]
-    if gates.dim() == 2 and gates.shape[1] == 0:  # not kept
-        of_gates = sizes.directions, 0
-    for name, tensor, shape in zip(_OF_BACKWARD, tensors, (of_y, of_h, of_y, of_gates), strict=True):
+    if gates.dim() == 2 and gates.shape[1] == 0:  # not stored
+        gates_shape = sizes.n_directions, 0
+    for name, tensor, shape in zip(_BACKWARD_TENSORS, tensors, (y_shape, h_shape, y_shape, gates_shape), strict=True):
         if tensor is not None:
             check.check_shape(name, tensor.shape, shape)
 
 
 def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any) -> list[Tensor]:
-    """Gradients of input, hx and each weight that is there, in their order."""
-    start = _Start.checked(*arguments)
-    form = start.form
+    """Gradients of input, hx and each weight that is not None, in this order."""
+    bound = _BoundTensors.bind(*arguments)
     tensors = [value.data if isinstance(value, Tensor) else value for value in (dy, dh_n, y, gates)]
-    _check_backward(tensors, arguments[2], start.sizes)
-    arrays: Any = (None if value is None else check.readable(value) for value in map(_array, _OF_BACKWARD, tensors))
-    dy_array, dh, y_array, rooms = arrays
-    kept = rooms.shape[1] > 0
-    y_inward = form.inward(y_array)
+    _check_backward(tensors, arguments[2], bound.sizes)
+    arrays = [None if value is None else check.as_aligned(value) for value in map(_array, _BACKWARD_TENSORS, tensors)]
+    dy_array, dh_array, y_array, gates_array = arrays
+    assert y_array is not None
+    assert gates_array is not None
+    to_time_major, from_time_major = bound.layout.to_time_major, bound.layout.from_time_major
+    time_major_y, has_gates = to_time_major(y_array), gates_array.shape[1] > 0
     tapes = []
-    for i in start.stack.places(0):
-        call = start.stack.call(i, start.x, start.h0, start.sequences)
-        size = 3 * call.h0.shape[1] * call.sequences.n_lines
-        tapes.append(_engine.Tape(call, start.columns(y_inward, i), rooms[i, :size] if kept else None))
-    dy_inward = None if dy_array is None else form.inward(dy_array)
-    found = stacks.backward(stacks.Tape([tapes], []), dy_inward, dh, None, start.stack.most_threads)
+    for i in bound.stack.state_indices(0):
+        call = bound.stack.bind(i, bound.x, bound.h0, bound.sequences)
+        size = 3 * call.h0.shape[1] * call.sequences.n_valid_steps
+        call_gates = gates_array[i, :size] if has_gates else None
+        tapes.append(_engine.Tape(call, bound.columns(time_major_y, i), call_gates))
+    time_major_dy = None if dy_array is None else to_time_major(dy_array)
+    dx, dh0, dweights = stacks.backward([tapes], [], time_major_dy, dh_array, None, bound.stack.max_threads)
     has_bias = arguments[4] is not None
-    weights = [array for direction in found.weights[0] for array in direction[: 2 + has_bias]]
-    # Contiguous, as the compiler is told: of an input that was transposed, this alone takes a copy.
-    return [torch.from_numpy(array).contiguous() for array in (form.outward(found.x), found.h0, *weights)]
+    flat = [array for direction in dweights[0] for array in direction[: 2 + has_bias]]
+    # The fake kernel returns contiguous tensors. Only the gradient of a transposed input is copied for this.
+    return [torch.from_numpy(array).contiguous() for array in (from_time_major(dx), dh0, *flat)]
 
 
 layer_backward = torch.library.custom_op(
@@ -290,26 +298,28 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
-    run = layer_backward if _is_watched(y) else _PlainBackward.apply if torch.is_grad_enabled() else _run_backward
-    found = iter(run(dy, dh_n, y, gates, *tensors, *ctx.options))
-    return *(None if tensor is None else next(found) for tensor in tensors[:8]), *[None] * 6
+    run: Any = layer_backward
+    if not _needs_dispatcher(y):
+        run = _PlainBackward.apply if torch.is_grad_enabled() else _run_backward
+    gradients = iter(run(dy, dh_n, y, gates, *tensors, *ctx.options))
+    return *(None if tensor is None else next(gradients) for tensor in tensors[:8]), *[None] * 6
 
 
 layer.register_autograd(_gradients, setup_context=_setup_context)
 
 
-def _no_second_gradients(ctx: Any, *_: Any) -> Any:
+def _refuse_second_order(ctx: Any, *_: Any) -> Any:
     raise NotImplementedError(
         "indygru_cpu.torch.IndyGRU: expected a backward pass of first derivatives, got one through another "
-        "(create_graph=True, gradgradcheck): second derivatives are not there"
+        "(create_graph=True, gradgradcheck): second-order derivatives are not supported"
     )
 
 
-layer_backward.register_autograd(_no_second_gradients)
+layer_backward.register_autograd(_refuse_second_order)
 
 
 class _Plain(torch.autograd.Function):
-    """`layer` without the dispatcher, whose way is longer than the arithmetic of a short call."""
+    """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call."""
 
     @staticmethod
     def forward(ctx: Any, options: tuple[Any, ...], *tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -323,7 +333,10 @@ class _Plain(torch.autograd.Function):
 
 
 class _Transformed(torch.autograd.Function):
-    """The same for `torch.func`, which wants a `setup_context`, for which torch binds a signature at each call."""
+    """The same for `torch.func`, which requires a `setup_context`.
+
+    `_Plain` has none, because for it torch binds a signature at each call.
+    """
 
     forward = staticmethod(_run)
     setup_context = staticmethod(_setup_context)
@@ -331,18 +344,18 @@ class _Transformed(torch.autograd.Function):
 
 
 class _PlainBackward(torch.autograd.Function):
-    """`layer_backward` without the dispatcher, where somebody may ask for its derivative."""
+    """`layer_backward` without the dispatcher, for a backward pass under ``create_graph=True``."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         return tuple(_run_backward(*arguments))
 
     setup_context = staticmethod(lambda ctx, inputs, output: None)
-    backward = staticmethod(_no_second_gradients)
+    backward = staticmethod(_refuse_second_order)
 
 
-def _is_watched(*tensors: Tensor | None) -> bool:
-    """Whether a compiler, a tracer, autocast or a kind of tensor of its own must see an operator."""
+def _needs_dispatcher(*tensors: Tensor | None) -> bool:
+    """Whether a compiler, a tracer, autocast, a dispatch mode or a tensor subclass must see the operator."""
     return (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
@@ -353,9 +366,9 @@ def _is_watched(*tensors: Tensor | None) -> bool:
 
 
 def call(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Call `layer`; where nobody but autograd looks on, by the shorter way."""
+    """Call `layer`, without the dispatcher where only autograd needs to see the operator."""
     tensors, options = arguments[:9], arguments[9:]
-    if _is_watched(*tensors):
+    if _needs_dispatcher(*tensors):
         return layer(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _Transformed.apply(*arguments)

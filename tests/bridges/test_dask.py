@@ -139,9 +139,9 @@ def test_token_depends_on_weights_and_configuration_only(tmp_path):
 @pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"num_threads": 2}, 2)])
 def test_task_runs_on_one_thread_unless_num_threads_is_passed(monkeypatch, options, expected):
     """Whatever `num_threads` of the layer is. The calls are large enough for several threads."""
-    layer, used, infer = IndyGRU(D, 130, seed=0, num_threads=8), [], _engine.infer
+    layer, used, forward = IndyGRU(D, 130, seed=0, num_threads=8), [], _engine.forward
     x = np.random.default_rng(0).standard_normal((90, B, D), dtype=np.float32)
-    monkeypatch.setattr(_engine, "infer", lambda *args: used.append(args[3]) or infer(*args))
+    monkeypatch.setattr(_engine, "forward", lambda *args: used.append(args[3]) or forward(*args))
     predict(layer, dask.array.from_array(x, chunks=(90, 17, D)), **options).compute()
     predict(layer, dask.bag.from_sequence([x[:, i] for i in range(B)], npartitions=2), **options).compute()
     numbers = [threads.number for threads in used if threads.number > 1 or expected == 1]

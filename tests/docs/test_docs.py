@@ -15,7 +15,7 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["_layers.weighted", "functional", "layer", "stream", "torch"]
+MODULES = ["_layers.parameters", "functional", "layer", "stream", "torch"]
 #: Modules that need a package, which has their name.
 BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"

@@ -130,7 +130,7 @@ def test_messages():
 
 
 def test_the_header_and_the_bound_of_threads():
-    assert f"#define INDYGRU_MAX_THREADS {threads.MOST_THREADS}\n" in HEADER
+    assert f"#define INDYGRU_MAX_THREADS {threads.MAX_THREADS}\n" in HEADER
 
 
 def program(file):

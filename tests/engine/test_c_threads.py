@@ -91,7 +91,7 @@ def test_many_callers_stay_within_the_bound(run):
     """Of threads in OpenBLAS, where all of their work is; of threads that OpenMP starts for them."""
     code = """
     case = helpers.random_case((300, 1, 4100, 33), np.float32)
-    expected, bound, most, status = case.run(1), thread_counts.MOST_THREADS, [0, 0], []
+    expected, bound, most, status = case.run(1), thread_counts.MAX_THREADS, [0, 0], []
     calls, before = Calls(70, 3), len(os.listdir("/proc/self/task"))
     while most[0] <= 3 or most[1] <= 0:  # until this thread has looked at the right time
         work = threading.Thread(target=lambda: status.append(calls.run(1)))

@@ -61,12 +61,12 @@ def test_many_callers(run_python, callers):
         while gate.n_waiting < {callers}:
             most = [max(most[0], tasks()), max(most[1], _core.threads_at_work())]
             time.sleep(0.002)
-        while tasks() - before - {callers} > thread_counts.MOST_THREADS:  # threads that were told to end do so in time
+        while tasks() - before - {callers} > thread_counts.MAX_THREADS:  # threads that were told to end do so in time
             time.sleep(0.002)
         gate.wait()
         for thread in threads:
             thread.join()
-        bound = thread_counts.MOST_THREADS
+        bound = thread_counts.MAX_THREADS
         assert len(right) == 2 * {callers} and all(right)
         assert most[0] - before - {callers} <= 2 * bound, most
         assert everything() == expected
@@ -117,14 +117,14 @@ def test_callers_of_blas_are_bounded(run_python):
         gate.wait()
         for thread in threads:
             thread.join()
-        print(len(right), all(right), max(most) <= thread_counts.MOST_THREADS)
+        print(len(right), all(right), max(most) <= thread_counts.MAX_THREADS)
     """
     assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "600 True True"
 
 
 @needs_openmp
 def test_teams_shrink_while_others_are_at_work(monkeypatch):
-    monkeypatch.setattr(thread_counts, "_without_fork", lambda: thread_counts.Choice(8, "test"))
+    monkeypatch.setattr(thread_counts, "_unforked_limit", lambda: thread_counts.ThreadLimit(8, "test"))
     for at_work, expected in [(0, 8), (3, 5), (7, 1), (64, 1)]:
         monkeypatch.setattr(thread_counts._core, "threads_at_work", lambda at_work=at_work: at_work)
         assert thread_counts.count(None, 1e12) == expected

@@ -66,13 +66,13 @@ def test_the_quota_bounds_the_default(monkeypatch, tmp_path):
     monkeypatch.setattr(thread_counts, "cgroup_quota", lambda: quota)
     monkeypatch.setattr(thread_counts, "affinity", lambda: 9)
     monkeypatch.setattr(thread_counts._core, "openmp_threads", lambda: 9)
-    thread_counts._machine.cache_clear()
+    thread_counts._machine_limit.cache_clear()
     try:
-        assert thread_counts.default() == thread_counts.Choice(2, "cgroup quota")
+        assert thread_counts.default() == thread_counts.ThreadLimit(2, "cgroup quota")
         assert thread_counts.count(None, 1e12) == 2
         assert thread_counts.count(5, 1e12) == 5
     finally:
-        thread_counts._machine.cache_clear()
+        thread_counts._machine_limit.cache_clear()
 
 
 #: Its own process counts, and so does any other of a user; so nobody else may be that user, nor another test at the

@@ -188,11 +188,11 @@ def test_numpys_own_protocols_go_first(protocol):
 
 
 def test_the_most_that_is_counted():
-    checks.countable("x", (sys.maxsize // 8,))
-    checks.lines("x", 2**29, 2**31 - 1, 1)
+    checks.check_size_overflow("x", (sys.maxsize // 8,))
+    checks.check_step_overflow("x", 2**29, 2**31 - 1, 1)
     for wrong in (
-        lambda: checks.countable("x", (sys.maxsize // 8 + 1,)),
-        lambda: checks.lines("x", 1, 2**31, 1),
+        lambda: checks.check_size_overflow("x", (sys.maxsize // 8 + 1,)),
+        lambda: checks.check_step_overflow("x", 1, 2**31, 1),
     ):
         with pytest.raises(ValueError, match=r"^x: expected "):
             wrong()

@@ -15,7 +15,7 @@ PREPARE = """
     import numpy as np
     from indygru_cpu import IndyGRU, functional
     from indygru_cpu._engine import threads as thread_counts
-    from indygru_cpu._engine.arguments import Call, Weights
+    from indygru_cpu._engine.arguments import BoundArguments, Weights
 
     def random(*shape):
         return np.random.default_rng(shape).standard_normal(shape, np.float32)
@@ -27,7 +27,7 @@ PREPARE = """
         return np.broadcast_to(np.float32(0.01), (D, 3 * N)).copy(), random(3 * N) * 0.3, random(3 * N)
 
     def tape_of(T, B, D, N, recompute):
-        call = Call.checked(x(T, B, D), None, Weights.checked(*weights(D, N)), lengths=None, offsets=None,
+        call = BoundArguments.bind(x(T, B, D), None, Weights.checked(*weights(D, N)), lengths=None, offsets=None,
                             reverse=False, groups=1, activation="tanh", reproducible=False)
         gates = None if recompute else np.zeros(T * B * 3 * N, np.float32)
         return functional.Tape(call, np.zeros((T, B, N), np.float32), gates)

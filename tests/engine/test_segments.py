@@ -138,7 +138,7 @@ def test_chunks_of_inner_layers(dtype, monkeypatch, steps, layers):
     call["lengths"][2:33] = np.arange(2, 33) * 70 // 33
     expected = forward_part(run(layer, call))
     monkeypatch.setattr(stack, "INNER_BYTES", steps * 33 * N * np.dtype(dtype).itemsize + 5)
-    monkeypatch.setattr(stack, "LEAST_STEPS", 1)
+    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
     done = [0]
     found = infer(layer, call, progress=lambda steps, _: done.append(steps))
     helpers.assert_same_bits(found, expected)
@@ -157,7 +157,7 @@ def test_what_is_not_cut_into_chunks(dtype, monkeypatch, form):
     arguments = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"]), call["h0"]
     expected = infer(layer, call), layer.ragged(*arguments)[0]
     monkeypatch.setattr(stack, "INNER_BYTES", 1)
-    monkeypatch.setattr(stack, "LEAST_STEPS", 2)
+    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 2)
     helpers.assert_same_bits(infer(layer, call), expected[0])
     helpers.assert_same_bits(layer.ragged(*arguments)[0], expected[1])
 
@@ -168,8 +168,8 @@ def test_chunks_are_not_too_short(monkeypatch):
     monkeypatch.setattr(stack, "INNER_BYTES", 1)
     layer, done = make(num_layers=2), [0]
     layer(make_call(layer, (33, B))["x"], progress=lambda steps, _: done.append(steps))
-    assert np.diff(done).tolist() == [stack.LEAST_STEPS] * 4 + [33 % stack.LEAST_STEPS] * 2
-    assert stack.LEAST_STEPS > 8
+    assert np.diff(done).tolist() == [stack.MIN_SEGMENT_STEPS] * 4 + [33 % stack.MIN_SEGMENT_STEPS] * 2
+    assert stack.MIN_SEGMENT_STEPS > 8
 
 
 def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch, products):
@@ -177,7 +177,7 @@ def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch, products)
     layer = make(dtype, (38, 9), num_layers=3)
     call = make_call(layer, (300, 2), ragged=False)
     expected = forward_part(run(layer, call))
-    monkeypatch.setattr(stack, "LEAST_STEPS", 1)
+    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
     products()
     for steps in (1, 130, 299):
         monkeypatch.setattr(stack, "INNER_BYTES", steps * 2 * 9 * np.dtype(dtype).itemsize)

@@ -121,7 +121,7 @@ def test_call_that_names_a_number_of_threads_gets_it():
 
 @needs_openmp
 def test_calls_that_name_no_number_record_their_costs(monkeypatch):
-    monkeypatch.setattr(thread_counts, "_without_fork", lambda: thread_counts.Choice(2, "test"))
+    monkeypatch.setattr(thread_counts, "_unforked_limit", lambda: thread_counts.ThreadLimit(2, "test"))
     layer, x = large()
     for _ in range(30):
         y, _, tape = layer.forward(x)
@@ -196,7 +196,7 @@ def test_callers_that_take_turns_choose_as_one(run_python):
 
 @needs_openmp
 def test_call_of_one_tile_runs_on_one_thread(monkeypatch):
-    monkeypatch.setattr(thread_counts, "_without_fork", lambda: thread_counts.Choice(2, "test"))
+    monkeypatch.setattr(thread_counts, "_unforked_limit", lambda: thread_counts.ThreadLimit(2, "test"))
     layer, x = IndyGRU(64, 16, seed=0), np.random.default_rng(0).standard_normal((500, 1, 64), dtype=np.float32)
     for _ in range(10):
         layer(x)

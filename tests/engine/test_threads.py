@@ -46,7 +46,7 @@ def work(shape):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("options", [{}, {"recompute": True}, {"reproducible": True}], ids=str)
 def test_same_bits_on_any_number_of_threads(dtype, shape, ragged, options):
-    assert work(shape) > thread_counts.LEAST_WORK
+    assert work(shape) > thread_counts.MIN_PARALLEL_WORK
     case = helpers.random_case(shape, dtype, "tanh", ragged)
     expected = case.run(num_threads=1, **options)
     for num_threads in (2, 3, 8, None):
@@ -103,21 +103,23 @@ def test_default_is_the_smallest_limit(monkeypatch, quota, processors, openmp, e
     monkeypatch.setattr(thread_counts, "cgroup_quota", lambda: quota)
     monkeypatch.setattr(thread_counts, "affinity", lambda: processors)
     monkeypatch.setattr(thread_counts._core, "openmp_threads", lambda: openmp)
-    monkeypatch.setattr(thread_counts, "_machine", functools.cache(thread_counts._machine.__wrapped__))  # not asked yet
+    monkeypatch.setattr(
+        thread_counts, "_machine_limit", functools.cache(thread_counts._machine_limit.__wrapped__)
+    )  # not asked yet
     assert thread_counts.default().count == expected
     assert thread_counts.default().reason
     monkeypatch.setenv("OMP_NUM_THREADS", str(openmp))
-    thread_counts._machine.cache_clear()
-    assert thread_counts.default().count == min(openmp, thread_counts.MOST_THREADS)
+    thread_counts._machine_limit.cache_clear()
+    assert thread_counts.default().count == min(openmp, thread_counts.MAX_THREADS)
 
 
 @needs_openmp
 def test_count():
-    assert thread_counts.count(None, thread_counts.LEAST_WORK - 1) == 1
-    assert thread_counts.count(8, thread_counts.LEAST_WORK - 1) == 1
-    assert thread_counts.count(None, thread_counts.LEAST_WORK) == thread_counts.default().count
-    assert thread_counts.count(8, thread_counts.LEAST_WORK) == 8
-    assert thread_counts.count(10_000, 1e12) == thread_counts.MOST_THREADS
+    assert thread_counts.count(None, thread_counts.MIN_PARALLEL_WORK - 1) == 1
+    assert thread_counts.count(8, thread_counts.MIN_PARALLEL_WORK - 1) == 1
+    assert thread_counts.count(None, thread_counts.MIN_PARALLEL_WORK) == thread_counts.default().count
+    assert thread_counts.count(8, thread_counts.MIN_PARALLEL_WORK) == 8
+    assert thread_counts.count(10_000, 1e12) == thread_counts.MAX_THREADS
 
 
 def test_the_work_of_a_call(monkeypatch):
@@ -245,7 +247,7 @@ def test_wrong_numbers_are_refused():
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, environment.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
+    [({}, environment.GOMP_SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
 )
 def test_idle_threads_wait_for_a_short_time_unless_told_otherwise(given, expected, tmp_path):
     """OpenMP says itself what it found."""

@@ -29,14 +29,14 @@ def without_dropout(layer, **options):
 def test_equals_the_reference_with_the_masks_of_the_tape(tier, dtype, bidirectional, recompute):
     layer = make_dropping(dtype, bidirectional=bidirectional)
     call = make_call(layer)
-    masks = copy.deepcopy(layer).forward(call["x"])[2].inner.masks
+    masks = copy.deepcopy(layer).forward(call["x"])[2].masks
     helpers.assert_close(run(layer, call, recompute=recompute), oracles.run_stack(layer, call, masks), dtype)
 
 
 def test_masks(dtype):
     """0 or 1 / (1 - rate), of each inner layer its own; the share of zeros is the rate within four sigma."""
     layer = make_dropping(dtype)
-    masks = layer.forward(make_call(layer, (T, 33))["x"])[2].inner.masks
+    masks = layer.forward(make_call(layer, (T, 33))["x"])[2].masks
     kept = dtype(1) / dtype(1 - RATE)  # NumPy 1.26 makes more than a float32 of an int and one
     assert [mask.shape for mask in masks] == [(T, 33, 2 * N)] * 2
     for mask in masks:
@@ -129,10 +129,10 @@ def test_ragged(dtype):
     call = make_call(layer)
     values, offsets = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"])
     y, h_n, tape = layer.ragged(values, offsets, call["h0"], tape=True)
-    assert [mask.shape for mask in tape.inner.masks] == [(len(values), 2 * N)] * 2
+    assert [mask.shape for mask in tape.masks] == [(len(values), 2 * N)] * 2
     found = results(layer, call | {"dy": oracles.end_to_end(call["dy"], call["lengths"])}, y, h_n, tape)
     padded = [np.ones((T, B, 2 * N)) for _ in range(2)]
-    for mask, flat in zip(padded, tape.inner.masks, strict=True):
+    for mask, flat in zip(padded, tape.masks, strict=True):
         mask.swapaxes(0, 1)[np.arange(T) < call["lengths"][:, None]] = flat
     expected = oracles.run_stack(layer, call, padded)
     for name in ("x", "y"):

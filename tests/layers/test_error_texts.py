@@ -167,12 +167,12 @@ OUTS = [
     (
         lambda: forward(out=out(), return_sequences=False),
         ValueError,
-        "return_sequences: a tape and `out` need all states, got False",
+        "return_sequences: expected True with a tape or `out`, which need all states, got False",
     ),
     (
         lambda: forward(tape=True, return_sequences=False),
         ValueError,
-        "return_sequences: a tape and `out` need all states, got False",
+        "return_sequences: expected True with a tape or `out`, which need all states, got False",
     ),
 ]
 WHOLE = [
@@ -189,7 +189,7 @@ WHOLE = [
     (
         lambda: ragged([0, 2, 5, 4, 3]),
         ValueError,
-        "offsets: expected values that never fall, got 5, 4 for row 2",
+        "offsets: expected non-decreasing values, got 5, 4 for row 2",
     ),
 ]
 

@@ -70,6 +70,6 @@ def test_wrong_gradients():
 def test_a_tape_belongs_to_its_layer():
     layer, twin = make(), make()
     _, _, tape = layer.forward(inputs())
-    for wrong in (twin.forward(inputs())[2], tape.inner, None):
+    for wrong in (twin.forward(inputs())[2], tape.tapes, None):
         with pytest.raises(TypeError, match="tape: expected what this layer's forward returned"):
             layer.backward(wrong)

@@ -182,7 +182,7 @@ def test_threads_of_a_call_are_what_it_asks_for(monkeypatch):
 def test_batch_first_makes_no_copy(monkeypatch, num_layers):
     """Neither of x nor of y: what is allocated is smaller than either."""
     monkeypatch.setattr(stack, "INNER_BYTES", 64 * 1024)
-    monkeypatch.setattr(stack, "LEAST_STEPS", 1)
+    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
     layer = make(sizes=(400, 129), num_layers=num_layers, batch_first=True)
     x, y = np.full((17, 90, 400), 0.5), np.empty((17, 90, 129))
     for call in (lambda: layer(x, out=y), lambda: layer.last(x)):

@@ -58,7 +58,7 @@ def test_activations(tier, dtype, activation, bias):
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 def test_same_bits_on_any_number_of_threads(dtype, n_batch, n_inputs, n_units, options, num_threads):
     layer = make(n_inputs, n_units, dtype=dtype, reproducible=True, num_threads=num_threads, **options)
-    assert n_batch * layer.parameters["kernel_l0"].size > thread_counts.LEAST_WORK
+    assert n_batch * layer.parameters["kernel_l0"].size > thread_counts.MIN_PARALLEL_WORK
     x = random((4, n_batch, n_inputs), dtype)
     assert_right(pushed(begun(layer, n_batch), x), layer, x)
     assert_right(pushed(begun(layer, n_batch, num_threads=4 - num_threads), x), layer, x)

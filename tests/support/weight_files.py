@@ -10,10 +10,9 @@ import zipfile
 import numpy as np
 import safetensors.numpy
 
-from indygru_cpu._layers.parameters import shapes
+from indygru_cpu._layers.parameters import SHAPE_OPTIONS, shapes
 
 SUFFIXES = (".npz", ".safetensors")
-SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 PLAIN = {
     "input_size": 9, "hidden_size": 7, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0,
     "bidirectional": False, "activation": "tanh", "dtype": "float32", "groups": 1, "reproducible": False,
@@ -30,7 +29,7 @@ def random_arrays(configuration, seed=0):
     """Random arrays of a configuration. Each starts with -0, NaN and a subnormal number."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(configuration["dtype"])
-    expected = shapes(*(configuration[name] for name in SIZES))
+    expected = shapes(**{name: configuration[name] for name in SHAPE_OPTIONS})
     arrays = {name: rng.standard_normal(shape).astype(dtype) for name, shape in expected.items()}
     for array in arrays.values():
         array.flat[:3] = -0.0, np.nan, np.finfo(dtype).smallest_subnormal

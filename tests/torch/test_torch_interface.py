@@ -12,7 +12,7 @@ import pytest
 
 import indygru_cpu
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import Call
+from indygru_cpu._engine.arguments import BoundArguments
 
 torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
 
@@ -94,15 +94,15 @@ def test_initial_values_follow_torchs_seed():
 
 
 def test_no_more_threads_than_torch_has(monkeypatch):
-    seen, threads = [], Call.threads
+    seen, threads = [], BoundArguments.threads
 
     def watched(*arguments, **options):
         seen.append(threads(*arguments, **options))
         return thread_counts.Threads(1, False)
 
-    monkeypatch.setattr(thread_counts, "default", lambda: thread_counts.Choice(3, "for this test"))
+    monkeypatch.setattr(thread_counts, "default", lambda: thread_counts.ThreadLimit(3, "for this test"))
     monkeypatch.setattr(thread_counts, "count", lambda num_threads, _: 8)
-    monkeypatch.setattr(Call, "threads", watched)
+    monkeypatch.setattr(BoundArguments, "threads", watched)
     before = torch.get_num_threads()
     module = module_of(**BOTH)
     try:

@@ -265,8 +265,8 @@ IMPOSSIBLE = [
     ([1, 3], ValueError, "input.batch_sizes: expected rows from 1 to 1 at step 1, got 3"),
     ([5], ValueError, "input.batch_sizes: expected rows from 1 to 4 at step 0, got 5"),
     ([2, -2, 4], ValueError, "input.batch_sizes: expected rows from 1 to 2 at step 1, got -2"),
-    ([2, 1], ValueError, "input.batch_sizes: expected a sum of 4, the lines of input.data, got 3"),
-    ([2, 2, 2], ValueError, "input.batch_sizes: expected a sum of 4, the lines of input.data, got 6"),
+    ([2, 1], ValueError, "input.batch_sizes: expected a sum of 4, the steps in input.data, got 3"),
+    ([2, 2, 2], ValueError, "input.batch_sizes: expected a sum of 4, the steps in input.data, got 6"),
     ([], ValueError, "input.batch_sizes: expected at least one step, got none"),
     ([[2, 2]], ValueError, "input.batch_sizes: expected shape (T,), got (1, 2)"),
 ]

@@ -65,14 +65,14 @@ def test_no_array_is_copied(monkeypatch, batch_first):
     x, hx, dy, dh_n = call_of(module)
     seen = {}
 
-    def train(call, h, y, *args, room, **options):
-        seen.update(x=call.x, h0=call.h0, **call.weights._asdict(), y=y, gates=room)
-        return _engine.train(call, h, y, *args, room=room, **options)
+    def train(call, h, y, *args, gates, **options):
+        seen.update(x=call.x, h0=call.h0, **call.weights._asdict(), y=y, gates=gates)
+        return _engine.train(call, h, y, *args, gates=gates, **options)
 
-    def backward(tape, dy, dh_n, *threads):
-        found = stack.backward(tape, dy, dh_n, *threads)
-        seen.update(dy=dy, dh_n=dh_n, taped_x=tape.layers[0][0].call.x, taped_y=tape.layers[0][0].y, dx=found.x)
-        return found
+    def backward(tapes, masks, dy, dh_n, *threads):
+        gradients = stack.backward(tapes, masks, dy, dh_n, *threads)
+        seen.update(dy=dy, dh_n=dh_n, taped_x=tapes[0][0].call.x, taped_y=tapes[0][0].y, dx=gradients[0])
+        return gradients
 
     monkeypatch.setattr(_ops, "_engine", SimpleNamespace(train=train, Tape=_engine.Tape))
     monkeypatch.setattr(_ops, "stacks", SimpleNamespace(**vars(stack) | {"backward": backward}))

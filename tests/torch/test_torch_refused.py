@@ -39,7 +39,7 @@ WRONG_CALLS = [
     ((X,), {"lengths": [*[3] * 6, 10]}, ValueError, "lengths: expected values from 0 to 9, got 10 for row 6"),
     ((X,), {"lengths": [3.0] * 7}, TypeError, "lengths: expected integers, got float32"),
     ((pack_padded_sequence(X, [3] * 7),), {"lengths": [3] * 7}, ValueError,
-     "lengths: expected None, because a PackedSequence brings its own"),
+     "lengths: expected None, because a PackedSequence has its own"),
     ((pack_padded_sequence(X[..., 1:], [3] * 7),), {}, ValueError,
      "input.data: expected shape (sum of lengths, 6), got (21, 5)"),
 ]  # fmt: skip

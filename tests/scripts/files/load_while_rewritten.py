@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from rewritten_files import ARRAYS, FEW_UNITS, LAYERS, file_bytes
-from weight_files import SIZES
 
 from indygru_cpu import IndyGRU, WeightsError
-from indygru_cpu._layers.parameters import shapes
+from indygru_cpu._layers.parameters import SHAPE_OPTIONS, shapes
 
 path = Path(sys.argv[1])
 valid = [file_bytes(path, *layer) for layer in zip(LAYERS, ARRAYS, strict=True)]
@@ -38,7 +37,7 @@ for _ in range(150):
     except WeightsError:
         continue
     loaded = {name: array.shape for name, array in layer.parameters.items()}
-    assert loaded == shapes(*(getattr(layer, name) for name in SIZES)), loaded
+    assert loaded == shapes(*(getattr(layer, name) for name in SHAPE_OPTIONS)), loaded
     y, _ = layer(np.ones((3, 2, layer.input_size), np.float32))
     assert y.shape == (3, 2, layer.hidden_size)
 stop.set()
