@@ -27,8 +27,6 @@ from indygru_cpu._engine.messages import listed
 
 __all__ = ["indygru"]
 
-_NAMES = ("kernel", "recurrent_kernel", "bias")
-
 for _target, _handler in _core.xla_handlers().items():
     jax.ffi.register_ffi_target(_target, _handler, platform="cpu")
 
@@ -123,8 +121,7 @@ def indygru(
         for argument, default in zip(arguments, defaults, strict=True)
     ]
     operands.append(_int32_lengths(lengths, call))
-    outputs: tuple[jax.Array, jax.Array] = _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
-    return outputs
+    return _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
 
 
 def _int32_lengths(lengths: Any, call: BoundArguments) -> jax.Array:
@@ -168,10 +165,10 @@ def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
 
 
 def _weights(params: Mapping[str, Any]) -> list[Any]:
-    if not isinstance(params, Mapping) or not {*_NAMES[:2]} <= set(params) <= set(_NAMES):
+    if not isinstance(params, Mapping) or not {"kernel", "recurrent_kernel"} <= set(params) <= set(Weights._fields):
         got = listed(sorted(map(str, params))) if isinstance(params, Mapping) else type(params).__name__
         raise TypeError(f"params: expected a mapping with kernel, recurrent_kernel and bias, got {got}")
-    return [params.get(name) for name in _NAMES]
+    return [params.get(name) for name in Weights._fields]
 
 
 def _placeholder(value: Any) -> Any:

@@ -453,7 +453,8 @@ class IndyGRU:
         ((9, 4, 3), (1, 4, 5), ['bias_l0', 'kernel_l0', 'recurrent_kernel_l0'])
         """
         if not isinstance(tape, LayerTape) or tape.owner is not self:
-            raise TypeError("tape: expected what this layer's forward returned")
+            got = "a tape of another layer" if isinstance(tape, LayerTape) else type(tape).__name__
+            raise TypeError(f"tape: expected what this layer's forward returned, got {got}")
         layout, dtype = tape.layout, self._options["dtype"]
         if dy is not None:
             dy = layout.to_time_major(check.array("dy", dy, tape.y_shape, "the layer", dtype))

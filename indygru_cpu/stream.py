@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,13 +15,15 @@ from indygru_cpu._layers.stack import Stack, infer
 from indygru_cpu._typing import Array
 
 
-class HasStack(Protocol):
-    """A layer: `layer` imports this module, so this module cannot import IndyGRU."""
+@runtime_checkable
+class Layer(Protocol):
+    """The attributes of IndyGRU that a stream reads. `layer` imports this module, so it cannot import IndyGRU."""
 
+    _options: dict[str, Any]
     _stack: Stack
 
 
-def _snapshot(layer: HasStack, num_threads: int | None) -> Stack:
+def _snapshot(layer: Layer, num_threads: int | None) -> Stack:
     """The layer's stack with copies of its weights."""
     stack = layer._stack.with_threads(check.num_threads(num_threads))
     weights = [[Weights(*(array.copy() for array in each)) for each in directions] for directions in stack.weights]
@@ -57,11 +59,11 @@ class Stream(_core.Steps):
     """
 
     def __init__(
-        self, layer: HasStack, batch_size: int = 1, num_threads: int | None = None, *, _stack: Stack | None = None
+        self, layer: Layer, batch_size: int = 1, num_threads: int | None = None, *, _stack: Stack | None = None
     ) -> None:
-        if not isinstance(getattr(layer, "_stack", None), Stack):
+        if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
-        if layer._stack.n_directions > 1:
+        if layer._options["bidirectional"]:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.size(batch_size, "batch_size")
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
@@ -97,7 +99,7 @@ class Stream(_core.Steps):
         Parameters
         ----------
         chunk : array, (T, B, D), or (T, D) if the batch size is 1
-            Inputs. The first axis is time, whatever `batch_first` of the layer says.
+            Inputs. The first axis is time, regardless of the layer's `batch_first`.
 
         Returns
         -------
@@ -160,7 +162,7 @@ class Stream(_core.Steps):
         return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)
 
 
-def _restore(cls: type[Stream], layer: HasStack, batch_size: int, stack: Stack, state: Array) -> Stream:
+def _restore(cls: type[Stream], layer: Layer, batch_size: int, stack: Stack, state: Array) -> Stream:
     stream = cls(layer, batch_size, _stack=stack)
     stream.state = state
     return stream

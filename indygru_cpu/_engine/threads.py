@@ -196,7 +196,7 @@ def _machine_limit() -> ThreadLimit:
 
 def _unforked_limit() -> ThreadLimit:
     """The limit of a process in which OpenMP can start threads."""
-    openmp: int = _core.openmp_threads()
+    openmp = _core.openmp_threads()
     if not openmp:
         return ThreadLimit(1, "built without OpenMP")
     return ThreadLimit(openmp, "OpenMP's maximum") if openmp <= _machine_limit().count else _machine_limit()

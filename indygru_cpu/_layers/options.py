@@ -35,8 +35,7 @@ class Option(Generic[T]):
     def __get__(self, layer: HasOptions | None, owner: type) -> Option[T] | T:
         if layer is None:
             return self
-        value: T = layer._options[self._name]
-        return value
+        return layer._options[self._name]
 
     def __set__(self, layer: HasOptions, value: object) -> None:
         current = layer._options[self._name]

@@ -11,25 +11,36 @@ from typing import Any, Literal
 import numpy as np
 
 from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.arguments import Weights
 from indygru_cpu._engine.messages import listed
 from indygru_cpu._typing import Array
 
 #: Parameters of each layer and direction, in the order of all mappings. A layer with ``bias=False`` has no "bias".
-KINDS = ("kernel", "recurrent_kernel", "bias")
+KINDS = Weights._fields
 #: Options of a layer that determine the shapes of its parameters: the arguments of `shapes`.
 SHAPE_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 
 
+def suffix(layer: int, direction: int) -> str:
+    """The suffix of the parameter names of a layer and direction, as in torch.nn.GRU.
+
+    Examples
+    --------
+    >>> suffix(0, 1)
+    '_l0_reverse'
+    """
+    return f"_l{layer}{'_reverse' * direction}"
+
+
 def suffixes(num_layers: int, bidirectional: bool) -> list[list[str]]:
-    """Suffixes of the parameter names of each layer and direction, as in torch.nn.GRU.
+    """The suffixes of all layers and their directions.
 
     Examples
     --------
     >>> suffixes(2, bidirectional=True)
     [['_l0', '_l0_reverse'], ['_l1', '_l1_reverse']]
     """
-    directions = ("", "_reverse") if bidirectional else ("",)
-    return [[f"_l{layer}{direction}" for direction in directions] for layer in range(num_layers)]
+    return [[suffix(layer, direction) for direction in range(1 + bidirectional)] for layer in range(num_layers)]
 
 
 class Parameters(Mapping[str, Array]):

@@ -21,11 +21,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shown
-from indygru_cpu._layers.options import DEFAULTS
+from indygru_cpu._layers.options import DEFAULTS, checked_options
 from indygru_cpu._layers.parameters import KINDS, SHAPE_OPTIONS, initial_parameters, shapes, suffixes
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
 from indygru_cpu.torch import _ops
-from indygru_cpu.torch._ops import DTYPES, check_storage
+from indygru_cpu.torch._ops import NUMPY_DTYPES, check_storage
 
 __all__ = ["IndyGRU"]
 
@@ -45,7 +45,9 @@ def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
         raise ValueError(f"{name}: expected at least one step, got none")
     for step, (size, before) in enumerate(zip(sizes, [len(data), *sizes], strict=False)):
         if not 1 <= size <= before:
-            raise ValueError(f"{name}: expected rows from 1 to {before} at step {step}, got {size}: sizes never rise")
+            raise ValueError(
+                f"{name}: expected rows from 1 to {before} at step {step}, got {size}: sizes never increase"
+            )
     if sum(sizes) != len(data):
         raise ValueError(f"{name}: expected a sum of {len(data)}, the steps in input.data, got {sum(sizes)}")
     return torch.tensor(sizes)
@@ -179,21 +181,20 @@ class IndyGRU(torch.nn.Module):
         super().__init__()
         if proj_size:
             raise ValueError(f"proj_size: expected 0, because a GRU has no projections, got {shown(proj_size)}")
-        self.input_size = check.integer(input_size, "input_size", 1)
-        self.hidden_size = check.integer(hidden_size, "hidden_size", 1)
-        self.num_layers = check.integer(num_layers, "num_layers", 1)
-        self.groups = check.groups(groups, {"input_size": self.input_size, "hidden_size": self.hidden_size})
-        self.dropout = check.fraction(dropout, "dropout")
-        self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
-        self.reproducible, self.recompute = bool(reproducible), bool(recompute)
-        check.activation_index(activation)
-        self.activation = activation
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        if dtype not in DTYPES:
+        if dtype not in NUMPY_DTYPES:
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {shown(dtype)}")
-        for name, shape in self._shapes().items():
-            self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        options = checked_options(
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias, batch_first=batch_first,
+            dropout=dropout, bidirectional=bidirectional, activation=activation, dtype=NUMPY_DTYPES[dtype],
+            groups=groups, reproducible=reproducible,
+        )  # fmt: skip
+        for name in ("input_size", "hidden_size", *DEFAULTS):
+            setattr(self, name, options[name])
+        self.recompute = bool(recompute)
         existing = self._shapes()
+        for name, shape in existing.items():
+            self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         names = [[kind + end for end in ends for kind in KINDS] for ends in suffixes(self.num_layers, True)]
         self._names = [[name if name in existing else None for name in of_layer] for of_layer in names]
         self.reset_parameters()
@@ -222,10 +223,10 @@ class IndyGRU(torch.nn.Module):
         if self.kernel_l0.is_meta:
             return
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
-        dtype = np.dtype(np.float64 if self.kernel_l0.dtype == torch.float64 else np.float32)
-        drawn = initial_parameters(self._shapes(), self.groups, dtype, np.random.default_rng(seed))
+        dtype = NUMPY_DTYPES.get(self.kernel_l0.dtype, np.dtype(np.float32))  # a converted module may have float16
+        initial = initial_parameters(self._shapes(), self.groups, dtype, np.random.default_rng(seed))
         with torch.no_grad():
-            for name, array in drawn.items():
+            for name, array in initial.items():
                 getattr(self, name).copy_(torch.from_numpy(array))
 
     def flatten_parameters(self) -> None:
@@ -372,11 +373,11 @@ class IndyGRU(torch.nn.Module):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
         dtype = self.kernel_l0.dtype
-        if value.is_cpu and value.layout is torch.strided and value.dtype is dtype and dtype in DTYPES:
+        if value.is_cpu and value.layout is torch.strided and value.dtype is dtype and dtype in NUMPY_DTYPES:
             return  # the common case; the code below finds the error
         if value.layout != torch.strided or value.device.type not in ("cpu", "meta"):
             raise TypeError(f"{name}: expected a dense tensor on the CPU, got {value.layout} on {value.device}")
-        if dtype not in DTYPES:
+        if dtype not in NUMPY_DTYPES:
             raise TypeError(f"kernel_l0: expected torch.float32 or torch.float64, got {dtype}")
         if value.dtype != dtype and not torch.is_autocast_enabled("cpu"):
             raise TypeError(f"{name}: expected {dtype}, as the parameters have, got {value.dtype}: cast one of them")

@@ -23,7 +23,8 @@ from indygru_cpu._layers import stack as stacks
 from indygru_cpu._layers.layouts import BATCH_FIRST, TIME_MAJOR, Layout
 from indygru_cpu._typing import Array
 
-DTYPES = (torch.float32, torch.float64)
+#: The supported dtypes, and NumPy's dtypes for them.
+NUMPY_DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 #: Types of tensors without behaviour of their own.
 _PLAIN = (Tensor, torch.nn.Parameter)
 #: The schema of the arguments that both operators share.
@@ -96,7 +97,7 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
     if not isinstance(kernel, Tensor):
         raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
     dtype, on_cpu = kernel.dtype, kernel.is_cpu
-    if dtype not in DTYPES:
+    if dtype not in NUMPY_DTYPES:
         raise TypeError(f"kernel: expected torch.float32 or torch.float64, got {dtype}")
     for name, tensor in zip(names, tensors, strict=True):
         if tensor is None and name in _OPTIONAL:

@@ -177,6 +177,28 @@ def test_module_is_imported_by_its_users_only(module):
     assert {user for user, uses in GRAPH.items() if module in uses} == USERS[module]
 
 
+def test_parameter_names_are_composed_in_one_module():
+    """ONNX's own names of a GRU's weights, W_l0 and so on, are not parameter names."""
+    composed = re.compile(r"""(?<![WRB])_l\{|["']_reverse["']""")
+    assert [module for module, path in FILES.items() if composed.search(path.read_text())] == ["_layers.parameters"]
+
+
+def test_parts_of_the_layer_are_used_by_torch_only():
+    """Files and interop use the names and shapes of parameters; all others use the layer's public methods."""
+    parts = {user: {name for name in uses if name.startswith("_layers.")} for user, uses in GRAPH.items()}
+    users = {FOLDER_OF[user] for user, used in parts.items() if used}
+    assert users == {"_files", "_layers", "interop", "layer", "torch"}
+    assert all(parts[user] <= {"_layers.parameters"} for user in (*FOLDERS["_files"], *FOLDERS["interop"]))
+
+
+def test_class_names_of_the_layer_have_one_meaning():
+    """The PyTorch module has the name of the layer, because both replace torch.nn.GRU."""
+    folders = ("_engine", "_layers", "_typing", "functional", "jax", "layer", "reference", "torch")
+    trees = [ast.parse(FILES[module].read_text()) for folder in folders for module in FOLDERS[folder]]
+    names = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert [name for name in names if names.count(name) > 1] == ["IndyGRU", "IndyGRU"]
+
+
 def test_top_level_has_at_most_16_modules():
     assert len(list(PACKAGE.glob("*.py"))) <= 16
 

@@ -187,7 +187,7 @@ def test_wrong_numbers_are_refused(layer, name, batch_size, kind, text):
 def test_other_layers_are_refused():
     with pytest.raises(ValueError, match=r"^stream: .*expected bidirectional=False"):
         IndyGRU(3, 5, bidirectional=True).stream()
-    for wrong in (None, np.ones(3), Stream):
+    for wrong in (None, np.ones(3), Stream, IndyGRU(3, 5).stream()):
         with pytest.raises(TypeError, match=rf"^layer: expected an IndyGRU, got {type(wrong).__name__}"):
             Stream(wrong)
 
