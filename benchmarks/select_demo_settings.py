@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from indygru_cpu._cli.demo_model import Part
+from indygru_cpu._cli.demo_model import SpeakerData
 from indygru_cpu.datasets import japanese_vowels
 from indygru_cpu.sklearn import IndyGRUClassifier
 
@@ -68,7 +68,7 @@ class Score(NamedTuple):
         return f"{self.cross_entropy:.4f} | {100 * self.accuracy:.2f} %"
 
 
-def held_out(part: Part, settings: Settings, network: int, seed: int) -> np.ndarray:
+def held_out(part: SpeakerData, settings: Settings, network: int, seed: int) -> np.ndarray:
     """Probabilities (270, 9) of all utterances, each held out once."""
     model = IndyGRUClassifier(**settings, random_state=network, num_threads=1)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
@@ -92,7 +92,7 @@ def line(settings: Settings, networks: int, y: np.ndarray, p: np.ndarray) -> str
 
 
 if __name__ == "__main__":
-    part = Part.of(japanese_vowels().train)
+    part = SpeakerData.from_utterances(japanese_vowels().train)
     print("| settings | alone: cross-entropy | accuracy | networks | together: cross-entropy | accuracy |")
     print("|---|---|---|---|---|---|")
     for settings, networks in (*product(FIRST, [2]), *product(SECOND, [5])):

@@ -14,14 +14,14 @@ from indygru_cpu._cli import info as build_info
 from indygru_cpu._engine.messages import shown
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def _integer_parser(minimum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {shown(text)}")
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {minimum}, got {shown(text)}")
         return value
 
     return parse
@@ -35,31 +35,31 @@ def _parser() -> argparse.ArgumentParser:
     text = "train a speaker classifier on real speech, in seconds"
     demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".")
     defaults = demo_run.Settings()
-    for option, least, meaning in (
+    for option, minimum, meaning in (
         ("hidden-size", 1, "units of each IndyGRU"),
-        ("networks", 1, "networks whose mean decides"),
-        ("epochs", 1, "epochs of training"),
-        ("seed", 0, "of the initial weights, the batches and the noise"),
-        ("threads", 1, "threads of the layers"),
+        ("networks", 1, "networks of the ensemble"),
+        ("epochs", 1, "training epochs"),
+        ("seed", 0, "seed of initial weights, batches and noise"),
+        ("threads", 1, "threads of each layer"),
     ):
         default = getattr(defaults, option.replace("-", "_"))
         text = f"{meaning} (default {default})"
-        demo.add_argument(f"--{option}", type=_at_least(least), default=default, metavar="INT", help=text)
-    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="draw losses, accuracy, gates and states")
-    demo.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained weights")
+        demo.add_argument(f"--{option}", type=_integer_parser(minimum), default=default, metavar="INT", help=text)
+    demo.add_argument("--plot", type=Path, metavar="FILE.png", help="plot losses, accuracy, gates and states")
+    demo.add_argument("--save", type=Path, metavar="FILE.npz", help="write the trained weights")
 
-    text = "show the build, and what it uses on this machine"
+    text = "show the build and the settings in use"
     info = commands.add_parser("info", help=text, description=text.capitalize() + ".")
-    info.add_argument("--json", action="store_true", help="as JSON")
+    info.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. A wrong argument raises SystemExit(2), as argparse does."""
+    """Run a command and return its exit code. A wrong argument raises SystemExit(2)."""
     options = vars(_parser().parse_args(argv))
     if options.pop("command") == "info":
-        found = build_info.info()
-        print(json.dumps(found, indent=2) if options["json"] else build_info.as_text(found))
+        values = build_info.info()
+        print(json.dumps(values, indent=2) if options["json"] else build_info.as_text(values))
         return 0
     try:
         demo_run.run(demo_run.Settings(**options))

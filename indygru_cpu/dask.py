@@ -1,6 +1,6 @@
-"""Inference on Dask's arrays and bags: each block, or partition, is one call of the layer on the worker that has it.
+"""Inference on Dask arrays and bags: one call of the layer per block or partition, on the worker that holds it.
 
-Needs the extra `dask`: ``pip install "indygru_cpu[dask]"``. ``docs/dask.md`` is its page.
+Requires the extra `dask`: ``pip install "indygru_cpu[dask]"``. See ``docs/dask.md``.
 """
 
 from __future__ import annotations
@@ -27,41 +27,43 @@ __all__ = ["predict"]
 
 
 def predict(layer: IndyGRU, x: Any, *, lengths: Any = None, last: bool = False, num_threads: int = 1) -> Any:
-    """Run a layer over a Dask array or bag of sequences, lazily: y, or h_n alone.
+    """Run a layer lazily over a Dask array or bag of sequences, and return y or h_n.
 
     Parameters
     ----------
     layer : IndyGRU
-        Its weights are taken as they are now.
+        The layer. Later changes of its weights have no effect.
     x : dask array, (T, B, D), or (B, T, D) with ``batch_first``; or dask bag of arrays (T_i, D)
-        Inputs of the layer's dtype. An array is cut along the batch only.
+        Inputs in the layer's dtype. An array may have several blocks along the batch axis only.
     lengths : integers, (B,), NumPy or Dask array, optional
-        Valid steps of each row of an array.
+        Number of valid steps of each row of an array.
     last : bool
-        Ask for h_n instead of y, which is then, of an array, never stored.
+        Return h_n instead of y. For an array, y is then not stored.
     num_threads : int
-        Threads of each task. Dask runs as many tasks at once as its workers have threads, so this times those should
-        be the number of processors.
+        Threads of each task. Dask runs one task per worker thread, so worker threads times `num_threads` should be the
+        number of CPUs.
 
     Returns
     -------
     dask array or bag
-        Of an array: y, laid out and cut like x, or h_n (layers * directions, B, N). Of a bag: for each sequence its y
-        (T_i, N), or (T_i, 2N) with two directions, or its h_n (layers * directions, N).
+        For an array: y in the layout and with the blocks of x, or h_n (layers * directions, B, N). For a bag: of each
+        sequence y, (T_i, N), or (T_i, 2N) if bidirectional; or h_n (layers * directions, N).
 
     Raises
     ------
-    TypeError, ValueError
-        What the layer refuses, and an array that is cut along steps or inputs. Values of `lengths`, and what is in a
-        bag, are checked when they are computed.
+    TypeError
+        `layer`, `x` or `lengths` has a wrong type or dtype.
+    ValueError
+        Shapes do not fit, an array has several blocks along steps or inputs, or `num_threads` is less than 1. Values of
+        `lengths`, and the sequences of a bag, are checked when Dask computes them.
 
     Notes
     -----
-    Equal layers, by weights and configuration, on equal inputs give collections of equal names, in any process.
+    Layers with equal weights and configuration, on equal inputs, give collections of equal names in every process.
 
-    A row has the same bits however the batch is cut if the layer has ``reproducible=True``.
+    With ``reproducible=True``, the bits of a row do not depend on how the batch is split into blocks.
 
-    A partition of a bag is copied once, into one array; blocks of an array are not copied.
+    Blocks of an array are not copied. A partition of a bag is copied once, into one array.
 
     Examples
     --------
@@ -87,11 +89,11 @@ def predict(layer: IndyGRU, x: Any, *, lengths: Any = None, last: bool = False, 
         raise TypeError(f"x: expected a dask array or bag, got {type(x).__name__}")
     if lengths is not None:
         raise ValueError("lengths: expected None with a bag, whose sequences have their own lengths")
-    return x.map_partitions(_run_partition, layer=_sent(layer), **options)
+    return x.map_partitions(_run_partition, layer=_delayed_copy(layer), **options)
 
 
-def _sent(layer: IndyGRU) -> Any:
-    """A copy, which the caller's later changes do not reach, as a node of the graph: it goes to each worker once."""
+def _delayed_copy(layer: IndyGRU) -> Any:
+    """Return a copy of the layer as a node of the graph, so that Dask sends it to each worker once."""
     name = f"indygru-layer-{dask.base.tokenize(layer)}"
     return delayed(copy.deepcopy(layer), name=name, traverse=False)
 
@@ -102,25 +104,25 @@ def _predict_array(layer: IndyGRU, x: Any, lengths: Any, options: dict[str, Any]
     for axis, name in enumerate(names):
         if name != "B" and x.numblocks[axis] > 1:
             raise ValueError(
-                f"x: expected one block along {name}, because a step needs the one before and all its inputs, got "
-                f"{x.numblocks[axis]}: x.rechunk({{{axis}: -1}})"
+                f"x: expected one block along {name}, because each step depends on the previous one and on all inputs, "
+                f"got {x.numblocks[axis]}: x.rechunk({{{axis}: -1}})"
             )
-    # What the layer makes of no rows tells the widths of the results, or refuses the dtype.
+    # A call without rows gives the widths of the results, and checks the dtype.
     y, h_n = layer(np.empty([0 if name == "B" else 1 for name in names[:2]] + [layer.input_size], x.dtype))
     arguments = [x, names]
     if lengths is not None:
-        arguments += [_blocks_of_lengths(lengths, x.chunks[names.index("B")]), "B"]
-    # Steps become layers and directions, inputs become units: each is one block before and after.
-    results, widths = (("T", "B", "D"), {"T": len(h_n)}) if options["last"] else (names, {})
+        arguments += [_rechunk_lengths(lengths, x.chunks[names.index("B")]), "B"]
+    # In h_n, the axis T has layers * directions and the axis D has units; each of these axes has one block.
+    axes, widths = (("T", "B", "D"), {"T": len(h_n)}) if options["last"] else (names, {})
     widths["D"] = h_n.shape[2] if options["last"] else y.shape[2]
     return dask.array.blockwise(
-        _run_block, results, *arguments, adjust_chunks=widths, layer=_sent(layer), **options,
+        _run_block, axes, *arguments, adjust_chunks=widths, layer=_delayed_copy(layer), **options,
         dtype=y.dtype, meta=np.empty((0, 0, 0), y.dtype),
     )  # fmt: skip
 
 
-def _blocks_of_lengths(lengths: Any, chunks: tuple[int, ...]) -> Any:
-    """(B,), cut like the batch."""
+def _rechunk_lengths(lengths: Any, chunks: tuple[int, ...]) -> Any:
+    """Return lengths (B,) with the blocks of the batch."""
     if not isinstance(lengths, dask.array.Array):
         lengths = dask.array.from_array(check.as_array("lengths", lengths))
     check.check_shape("lengths", lengths.shape, (sum(chunks),))
@@ -134,13 +136,12 @@ def _run_block(x: Array, lengths: Array | None = None, *, layer: IndyGRU, last: 
 
 
 def _run_partition(sequences: Iterable[Any], *, layer: IndyGRU, last: bool, num_threads: int) -> list[Array]:
-    like = "the layer", layer.dtype
-    parts = [
-        check.array(f"x, sequence {i} of its partition", part, ("T", layer.input_size), *like)
-        for i, part in enumerate(sequences)
+    arrays = [
+        check.array(f"x, sequence {i} of its partition", x, ("T", layer.input_size), "the layer", layer.dtype)
+        for i, x in enumerate(sequences)
     ]
-    if not parts:
+    if not arrays:
         return []
-    offsets = np.cumsum([0, *map(len, parts)])
-    y, h_n = layer.ragged(np.concatenate(parts), offsets, num_threads=num_threads)[:2]
+    offsets = np.cumsum([0, *map(len, arrays)])
+    y, h_n = layer.ragged(np.concatenate(arrays), offsets, num_threads=num_threads)[:2]
     return list(h_n.swapaxes(0, 1)) if last else np.split(y, offsets[1:-1])

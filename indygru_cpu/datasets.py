@@ -1,4 +1,4 @@
-"""Data that comes with the package."""
+"""Data sets included in the package."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from indygru_cpu._typing import Array
 
 
 class Utterances(NamedTuple):
-    """Utterances of different lengths, padded with zeros to the longest.
+    """Utterances of different lengths, zero-padded to the longest.
 
     Attributes
     ----------
     x : array, (T, B, 12), float32
-        Frames, time-major, as an `IndyGRU` takes them; 0 past the end of an utterance.
+        Frames in the time-major layout of `IndyGRU`; 0 after the end of an utterance.
     lengths : array, (B,), intp
-        Frames of each utterance: ``x[:lengths[i], i]`` is utterance i.
+        Number of frames of each utterance: ``x[:lengths[i], i]`` is utterance i.
     speakers : array, (B,), intp
-        Who spoke, from 0 to 8.
+        The speaker of each utterance, 0 to 8.
     """
 
     x: Array
@@ -29,30 +29,30 @@ class Utterances(NamedTuple):
 
     @property
     def valid(self) -> Array:
-        """(T, B) bool: whether there is a frame, not padding; ``x[valid]`` is all frames."""
+        """Mask (T, B) of the frames that are not padding; ``x[valid]`` has all frames."""
         return np.arange(len(self.x))[:, None] < self.lengths
 
     def select(self, rows: Array) -> Utterances:
-        """Take some of the utterances, by index or mask of the batch axis; T stays."""
+        """Select utterances by index or mask of the batch axis. T does not change."""
         return Utterances(self.x[:, rows], self.lengths[rows], self.speakers[rows])
 
 
 class JapaneseVowels(NamedTuple):
-    """The two parts of the data set, split as the archive splits it."""
+    """The training and test sets, as split in the original archive."""
 
     train: Utterances
     test: Utterances
 
 
 def japanese_vowels() -> JapaneseVowels:
-    """Read the Japanese Vowels data: nine speakers utter /ae/; tell who speaks.
+    """Read the Japanese Vowels data set: utterances of /ae/ by nine speakers, for speaker classification.
 
     Returns
     -------
     JapaneseVowels
-        ``train``, 270 utterances of 7 to 26 frames, 30 a speaker, x of shape (26, 270, 12); and ``test``, 370
-        utterances of 7 to 29 frames, 24 to 88 a speaker, x of shape (29, 370, 12). A frame is 12 LPC cepstrum
-        coefficients, as recorded: nothing is standardised. The arrays are new at every call.
+        ``train`` has 270 utterances of 7 to 26 frames, 30 per speaker, and x of shape (26, 270, 12). ``test`` has 370
+        utterances of 7 to 29 frames, 24 to 88 per speaker, and x of shape (29, 370, 12). A frame has 12 LPC cepstrum
+        coefficients, which are not standardized. Every call returns new arrays.
 
     Notes
     -----
@@ -72,19 +72,19 @@ def japanese_vowels() -> JapaneseVowels:
     >>> train.x.shape, test.x.shape, train.x.dtype
     ((26, 270, 12), (29, 370, 12), dtype('float32'))
     >>> y, h_n = IndyGRU(12, 5, seed=0)(train.x, lengths=train.lengths)
-    >>> (y.sum(axis=0) / train.lengths[:, None]).shape  # mean states: past the end of an utterance y is 0
+    >>> (y.sum(axis=0) / train.lengths[:, None]).shape  # mean states: y is 0 after the end of an utterance
     (270, 5)
     """
     with files("indygru_cpu").joinpath("data/japanese_vowels.npz").open("rb") as file:
         stored = dict(np.load(file, allow_pickle=False))
     keys = ("values", "lengths", "speakers")
-    return JapaneseVowels(*(_padded(*(stored[f"{part}_{key}"] for key in keys)) for part in JapaneseVowels._fields))
+    return JapaneseVowels(*(_pad(*(stored[f"{part}_{key}"] for key in keys)) for part in JapaneseVowels._fields))
 
 
-def _padded(values: Array, lengths: Array, speakers: Array) -> Utterances:
-    """From all frames in one row, utterance after utterance, and speakers 1 to 9."""
+def _pad(values: Array, lengths: Array, speakers: Array) -> Utterances:
+    """Make padded utterances from concatenated frames and speakers 1 to 9."""
     shape = (int(lengths.max()), len(lengths), values.shape[1])
-    found = Utterances(np.zeros(shape, values.dtype), lengths.astype(np.intp), speakers.astype(np.intp) - 1)
-    # The frames come utterance by utterance, so they go in through a batch-major view.
-    found.x.swapaxes(0, 1)[found.valid.T] = values
-    return found
+    utterances = Utterances(np.zeros(shape, values.dtype), lengths.astype(np.intp), speakers.astype(np.intp) - 1)
+    # The frames are ordered by utterance, so the assignment needs a batch-major view.
+    utterances.x.swapaxes(0, 1)[utterances.valid.T] = values
+    return utterances

@@ -1,6 +1,6 @@
-"""Inference on Ray's Datasets: actors that hold the layer run it on Arrow blocks, in Ray's own shared memory.
+"""Inference on Ray Datasets: actors hold the layer and run it on Arrow blocks in Ray's shared memory.
 
-Needs the extra `ray`: ``pip install "indygru_cpu[ray]"``. ``docs/ray.md`` is its page.
+Requires the extra `ray`: ``pip install "indygru_cpu[ray]"``. See ``docs/ray.md``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError(f'needs Ray and its data library ({error}): pip install "indygru_cpu[ray]"') from error
 
-from indygru_cpu._arrow import Run, lists
+from indygru_cpu._arrow import LayerRunner, make_lists
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
@@ -35,41 +35,43 @@ def predict(
     num_threads: int = 1,
     **options: Any,
 ) -> Any:
-    """Run a layer over a column of sequences, lazily: a Dataset with a column more.
+    """Run a layer lazily over a column of sequences, and append the results as a column.
 
     Parameters
     ----------
     layer : IndyGRU
-        Its weights are taken as they are now.
+        The layer. Later changes of its weights have no effect.
     dataset : ray.data.Dataset
-        With the sequence of a row in `column`.
+        A dataset with one sequence per row.
     column : str
-        Arrays (T, D), all of one T or each of its own; or Arrow lists of lists of D numbers, or lists of the numbers of
-        all steps one after the other. Of the layer's dtype, no nulls.
+        Name of the column of sequences: arrays (T, D) of equal or different T; Arrow lists of lists of D numbers; or
+        lists of the numbers of all steps. All have the layer's dtype. Nulls are refused.
     output : str
         Name of the new column.
     last : bool
-        Ask for h_n instead of y.
+        Return h_n instead of y.
     num_threads : int
-        Threads of each actor, and the processors (`num_cpus`) that Ray keeps for it.
+        Threads of each actor, and the CPUs (`num_cpus`) that Ray reserves for it.
     **options
-        For `ray.data.Dataset.map_batches` [1]_: ``compute=ray.data.ActorPoolStrategy(size=4)`` for four actors, else
-        Ray starts as many as it finds processors for; ``batch_size`` for the rows of a call.
+        Options of `ray.data.Dataset.map_batches` [1]_, such as ``compute=ray.data.ActorPoolStrategy(size=4)`` for four
+        actors (by default Ray scales the pool to the CPUs), and ``batch_size`` for the rows of a call.
 
     Returns
     -------
     ray.data.Dataset
-        All columns of `dataset`, and y: arrays (T, N), or (T, 2N) with two directions, or lists as `column` has them;
-        or h_n: arrays (layers * directions, N).
+        All columns of `dataset`, and `output`: y as arrays (T, N), or (T, 2N) if bidirectional, or as lists if
+        `column` has lists; or h_n as arrays (layers * directions, N).
 
     Raises
     ------
-    TypeError, ValueError
-        Something else than a layer or a Dataset. What is in the columns is checked when it is computed.
+    TypeError
+        `layer` is not an IndyGRU, or `dataset` is not a Dataset.
+    ValueError
+        `num_threads` is less than 1. Wrong columns raise when Ray computes them.
 
     Notes
     -----
-    A row has the same bits however the dataset is cut if the layer has ``reproducible=True``.
+    With ``reproducible=True``, the bits of a row do not depend on how the dataset is split into blocks.
 
     References
     ----------
@@ -77,55 +79,55 @@ def predict(
     """
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"dataset: expected a ray.data.Dataset, got {type(dataset).__name__}")
-    run = Run(layer, last, num_threads)
+    runner = LayerRunner(layer, last, num_threads)
     if not {"compute", "concurrency"} & options.keys():
         options["compute"] = ray.data.ActorPoolStrategy()
     return dataset.map_batches(
-        Actor, fn_constructor_args=(run, column, output), batch_format="pyarrow",
-        num_cpus=run.num_threads, **options,
+        Actor, fn_constructor_args=(runner, column, output), batch_format="pyarrow",
+        num_cpus=runner.num_threads, **options,
     )  # fmt: skip
 
 
 class Actor:
-    """Holds the layer, and adds a column to each table that comes."""
+    """Holds a layer, and appends its results to each table."""
 
-    def __init__(self, run: Run, column: str, output: str) -> None:
-        self.run, self.column, self.output = run, column, output
+    def __init__(self, runner: LayerRunner, column: str, output: str) -> None:
+        self.runner, self.column, self.output = runner, column, output
 
     def __call__(self, table: Any) -> Any:
-        """A table with a column more; all others are as they were."""
+        """Return the table with an additional column."""
         names = table.column_names
         if self.column not in names:
             raise ValueError(f"column: expected one of {shortened(', '.join(names), 500)}, got {shown(self.column)}")
         if self.output in names:
-            raise ValueError(f"output: expected the name of no column, got {shown(self.output)}")
-        given = table.column(self.column)
-        states = [self._states(chunk) for chunk in given.chunks or [given.combine_chunks()]]
+            raise ValueError(f"output: expected the name of a new column, got {shown(self.output)}")
+        sequences = table.column(self.column)
+        states = [self._states(chunk) for chunk in sequences.chunks or [sequences.combine_chunks()]]
         return table.append_column(self.output, pa.chunked_array(states))
 
     def _states(self, chunk: Any) -> Any:
-        layer = self.run.layer
-        values, offsets = self.run(self.column, _lists_of(self.column, chunk, layer.input_size))
-        if self.run.last:
+        layer = self.runner.layer
+        values, offsets = self.runner(self.column, _storage_lists(self.column, chunk, layer.input_size))
+        if self.runner.last:
             shape = len(chunk), layer.num_layers * (1 + layer.bidirectional), layer.hidden_size
             return ArrowTensorArray.from_numpy(values.reshape(shape))
         if not isinstance(chunk, pa.ExtensionArray):
-            return lists(values, offsets)
-        if _is_of_one_shape(chunk):
+            return make_lists(values, offsets)
+        if _has_one_shape(chunk):
             return ArrowTensorArray.from_numpy(values.reshape(len(chunk), chunk.type.shape[0], values.shape[1]))
-        # Of no rows it makes one, because Ray can make no such array without any.
+        # For no rows, Ray requires at least one array, which the slice removes.
         return ArrowVariableShapedTensorArray.from_numpy(np.split(values, offsets[1:-1])).slice(0, len(chunk))
 
 
-def _is_of_one_shape(tensors: Any) -> bool:
+def _has_one_shape(tensors: Any) -> bool:
     return not types.is_struct(tensors.storage.type)
 
 
-def _lists_of(name: str, chunk: Any, input_size: int) -> Any:
-    """What Ray stores of arrays: the numbers of each as a list, and beside them their shapes."""
+def _storage_lists(name: str, chunk: Any, input_size: int) -> Any:
+    """Return the lists in which Ray stores arrays, after a check of the arrays' shapes."""
     if not isinstance(chunk, pa.ExtensionArray):
         return chunk
-    if _is_of_one_shape(chunk):
+    if _has_one_shape(chunk):
         check.check_shape(name, chunk.type.shape, ("T", input_size))
         return chunk.storage
     for shape in chunk.storage.field("shape").to_pylist():

@@ -1,6 +1,6 @@
-"""Inference on Spark's DataFrames: each Arrow batch of a partition is one call of the layer, in the batch's own memory.
+"""Inference on Spark DataFrames: one call of the layer per Arrow batch of a partition, without a copy of its inputs.
 
-Needs the extra `spark`, ``pip install "indygru_cpu[spark]"``, and a Java. ``docs/spark.md`` is its page.
+Requires the extra `spark`, ``pip install "indygru_cpu[spark]"``, and Java. See ``docs/spark.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError(f'needs PySpark and pyarrow ({error}): pip install "indygru_cpu[spark]"') from error
 
-from indygru_cpu._arrow import Run, lists, with_states
+from indygru_cpu._arrow import LayerRunner, append_states, make_lists
 from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu.layer import IndyGRU
 
@@ -25,42 +25,43 @@ __all__ = ["predict"]
 def predict(
     layer: IndyGRU, frame: Any, column: str = "x", *, output: str = "y", last: bool = False, num_threads: int = 1
 ) -> Any:
-    """Run a layer over a column of sequences, lazily: a DataFrame with a column more.
+    """Run a layer lazily over a column of sequences, and append the results as a column.
 
     Parameters
     ----------
     layer : IndyGRU
-        Its weights are taken as they are now.
+        The layer. Later changes of its weights have no effect.
     frame : pyspark.sql.DataFrame
-        With the sequences of a row in `column`.
+        A frame with one sequence per row.
     column : str
-        ``array<array<float>>``, steps of D numbers; or ``array<float>``, the numbers of all steps one after the other,
-        which is less to read. ``double`` for a layer of float64. No nulls.
+        Name of the column of sequences: ``array<array<float>>``, steps of D numbers, or ``array<float>``, the numbers
+        of all steps, which is more compact; ``double`` instead of ``float`` for a layer of float64. Nulls are refused.
     output : str
         Name of the new column, an ``array<array<float>>``.
     last : bool
-        Ask for h_n instead of y.
+        Return h_n instead of y.
     num_threads : int
-        Threads of each task. Spark runs as many tasks at once as it has cores, so that one is right, unless
-        ``spark.task.cpus`` gives a task more.
+        Threads of each task. Spark runs one task per core by default, so use ``spark.task.cpus`` threads.
 
     Returns
     -------
     pyspark.sql.DataFrame
-        All columns of `frame`, and y, T_i lists of N numbers (2N with two directions); or h_n, layers * directions
-        lists of N numbers.
+        All columns of `frame`, and `output`: y as T_i lists of N numbers (2N if bidirectional), or h_n as
+        layers * directions lists of N numbers.
 
     Raises
     ------
-    TypeError, ValueError
-        Something else than a layer; a column that is not there or there already, or of other types. Nulls and steps
-        that have not D numbers are found when they are computed.
+    TypeError
+        `layer` is not an IndyGRU, `frame` is not a DataFrame, or the column has another type.
+    ValueError
+        `column` does not exist, `output` exists, or `num_threads` is less than 1. Nulls and steps of other than D
+        numbers raise when Spark computes them.
 
     Notes
     -----
-    It is a `mapInArrow` [1]_. The layer goes to each executor once, by Spark's broadcast if it is larger than 1 MB.
+    The result is a `mapInArrow` [1]_. Spark broadcasts a layer larger than 1 MB once to each executor.
 
-    A row has the same bits however the frame is cut if the layer has ``reproducible=True``.
+    With ``reproducible=True``, the bits of a row do not depend on how the frame is partitioned.
 
     References
     ----------
@@ -68,16 +69,16 @@ def predict(
     """
     if not hasattr(frame, "mapInArrow"):
         raise TypeError(f"frame: expected a Spark DataFrame, got {type(frame).__name__}")
-    run = Run(layer, last, num_threads)
+    runner = LayerRunner(layer, last, num_threads)
     if column not in frame.columns:
         raise ValueError(f"column: expected one of {shortened(', '.join(frame.columns), 500)}, got {shown(column)}")
     if output in frame.columns:
-        raise ValueError(f"output: expected the name of no column, got {shown(output)}")
-    # What comes of no rows tells the type of the results, or refuses that of the column.
+        raise ValueError(f"output: expected the name of a new column, got {shown(output)}")
+    # A run on no rows gives the type of the results, and checks that of the column.
     empty = pa.array([], to_arrow_type(frame.schema[column].dataType))
-    made = StructField(output, from_arrow_type(lists(*run(column, empty)).type))
+    field = StructField(output, from_arrow_type(make_lists(*runner(column, empty)).type))
 
-    def of_partition(batches: Iterable[Any]) -> Iterator[Any]:
-        return (with_states(run, batch, column, output) for batch in batches)
+    def run_partition(batches: Iterable[Any]) -> Iterator[Any]:
+        return (append_states(runner, batch, column, output) for batch in batches)
 
-    return frame.mapInArrow(of_partition, StructType([*frame.schema.fields, made]))
+    return frame.mapInArrow(run_partition, StructType([*frame.schema.fields, field]))

@@ -1,4 +1,4 @@
-"""The demo's picture: losses, accuracy, and gates and states of one utterance. Only this file imports matplotlib."""
+"""The demo's plot: losses, accuracy, and gates and states of one utterance. Only this module imports matplotlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from indygru_cpu._typing import Array
 
 
 def check_format(path: Path) -> None:
-    """ValueError unless matplotlib can write such a file."""
+    """Raise ValueError unless matplotlib supports the suffix of the path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     known = FigureCanvasAgg.get_supported_filetypes()
@@ -19,46 +19,62 @@ def check_format(path: Path) -> None:
 
 
 def draw(
-    losses: Sequence[Sequence[float]], heard: Array, paper: float, inside: Mapping[str, Array], path: Path
+    losses: Sequence[Sequence[float]],
+    accuracy_by_frame: Array,
+    paper_accuracy: float,
+    signals: Mapping[str, Array],
+    path: Path,
 ) -> None:
-    """Write the picture; no window, no state of pyplot.
+    """Write the plot to a file, without a window and without the global state of pyplot.
 
-    Above, the loss of each network by epochs, and test accuracy by frames heard, beside that of the `paper`; below, one
-    utterance: arrays (T, inputs or units) under what they are.
+    Parameters
+    ----------
+    losses : sequence of sequences of float
+        Loss of each network by epoch.
+    accuracy_by_frame : array
+        Test accuracy after 1, 2, ... frames.
+    paper_accuracy : float
+        Test accuracy of the paper, for comparison.
+    signals : mapping of str to array
+        Signals of the layer over one utterance by title, each (T, inputs or units). The last one is the state.
+    path : Path
+        The file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8.4), layout="constrained")
     FigureCanvasAgg(figure)
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
-    above, below = parts
-    above.suptitle("IndyGRU learns to tell nine speakers apart", x=0.01, ha="left", weight="bold")
-    left, right = above.subplots(1, 2)
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+    top, bottom = subfigures
+    top.suptitle("IndyGRU learns to distinguish nine speakers", x=0.01, ha="left", weight="bold")
+    left, right = top.subplots(1, 2)
     _draw_losses(left, losses)
-    _draw_accuracy(right, heard, paper)
-    below.suptitle("Inside the layer while one of them speaks", x=0.01, ha="left", weight="bold")
-    _draw_utterance(below, inside)
+    _draw_accuracy(right, accuracy_by_frame, paper_accuracy)
+    bottom.suptitle("Signals of the layer during one utterance", x=0.01, ha="left", weight="bold")
+    _draw_signals(bottom, signals)
     figure.savefig(path, dpi=150)
 
 
 def _draw_losses(axes: Any, losses: Sequence[Sequence[float]]) -> None:
-    for each in losses:
-        axes.semilogy(range(1, len(each) + 1), each, linewidth=1)
-    _finish(axes, "epoch", f"Loss of {len(losses)} networks: cross-entropy and penalty")
+    for curve in losses:
+        axes.semilogy(range(1, len(curve) + 1), curve, linewidth=1)
+    _format_axes(axes, "epoch", f"Loss of {len(losses)} networks: cross-entropy and penalty")
 
 
-def _draw_accuracy(axes: Any, heard: Array, paper: float) -> None:
+def _draw_accuracy(axes: Any, accuracy_by_frame: Array, paper_accuracy: float) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.plot(range(1, len(heard) + 1), heard, color="tab:orange", label="test utterances")
-    axes.axhline(paper, color="0.5", linestyle="--", linewidth=1, label=f"paper of 1999, all frames: {paper:.1%}")
+    n_frames = range(1, len(accuracy_by_frame) + 1)
+    axes.plot(n_frames, accuracy_by_frame, color="tab:orange", label="test utterances")
+    label = f"paper of 1999, all frames: {paper_accuracy:.1%}"
+    axes.axhline(paper_accuracy, color="0.5", linestyle="--", linewidth=1, label=label)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(loc="lower right", frameon=False)
-    _finish(axes, "frames heard", f"Accuracy while they speak: {heard[-1]:.1%} in the end")
+    _format_axes(axes, "frames", f"Test accuracy by number of frames: finally {accuracy_by_frame[-1]:.1%}")
 
 
-def _finish(axes: Any, x: str, title: str) -> None:
+def _format_axes(axes: Any, x: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_title(title, loc="left")
     axes.grid(color="0.9")
@@ -66,11 +82,11 @@ def _finish(axes: Any, x: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_utterance(figure: Any, inside: Mapping[str, Array]) -> None:
-    """Units from top to bottom, in the order of their last state, so that like stands beside like."""
-    *_, states = inside.values()
+def _draw_signals(figure: Any, signals: Mapping[str, Array]) -> None:
+    """Draw one image per signal, with the units sorted by their final state."""
+    *_, states = signals.values()
     order = states[-1].argsort()
-    for axes, (name, array) in zip(figure.subplots(1, len(inside)), inside.items(), strict=True):
+    for axes, (name, array) in zip(figure.subplots(1, len(signals)), signals.items(), strict=True):
         is_gate = "gate" in name
         limit = max(1.0, float(abs(array).max()))
         colours = (

@@ -1,4 +1,4 @@
-"""What `indygru-cpu info` tells: the build, what it found on this machine, and what it will use."""
+"""`indygru-cpu info`: the build, the machine's capabilities, and the settings in use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indygru_cpu._engine import _core
 from indygru_cpu._engine import threads as thread_counts
 from indygru_cpu._engine.blas import blas
 
-#: Shown where a build has no OpenMP, because nothing else would tell: results are the same, only slower.
+#: Shown for a build without OpenMP, whose results are the same but slower.
 SERIAL = (
     "WARNING: built without OpenMP, so every call runs on one thread. Install again with a compiler that has "
     "OpenMP; INDYGRU_CPU_OPENMP=1 makes the build fail if there is none."
@@ -20,7 +20,7 @@ SERIAL = (
 
 
 def info() -> dict[str, Any]:
-    """Everything that is shown, ready for JSON."""
+    """Return everything shown, as values that JSON can represent."""
     threads = thread_counts.default()
     maximum = _core.openmp_threads()
     return {
@@ -39,19 +39,19 @@ def info() -> dict[str, Any]:
     }
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """Lay the same out for people."""
-    tier, openmp, threads, blas_ = found["tier"], found["openmp"], found["threads"], found["blas"]
+def as_text(values: dict[str, Any]) -> str:
+    """Format the values of `info` as text."""
+    tier, openmp, threads, blas_ = values["tier"], values["openmp"], values["threads"], values["blas"]
     lines = {
-        "indygru_cpu": found["version"],
-        "tier": f"{tier['in_use']} (this machine can run {', '.join(tier['available'])})",
+        "indygru_cpu": values["version"],
+        "tier": f"{tier['in_use']} (this machine supports {', '.join(tier['available'])})",
         "OpenMP": f"yes, at most {openmp['maximum']} threads" if openmp["built_in"] else "NO",
         "threads": f"{'at most ' * threads['chosen_up_to_count']}{threads['count']} (decided by: {threads['reason']})",
-        "L2 cache": f"{found['l2_bytes'] // 1024} KB a core" if found["l2_bytes"] else "the system does not tell",
+        "L2 cache": f"{values['l2_bytes'] // 1024} KB per core" if values["l2_bytes"] else "unknown",
         "BLAS": blas_["version"],
         "BLAS path": blas_["path"],
-        "NumPy": found["numpy"],
-        "Python": found["python"],
+        "NumPy": values["numpy"],
+        "Python": values["python"],
     }
     text = "\n".join(f"{name:<12} {value}" for name, value in lines.items())
     return text if openmp["built_in"] else f"{SERIAL}\n\n{text}"

@@ -1,12 +1,12 @@
 """Weight files: the arrays of a layer with its configuration, as .npz or .safetensors.
 
-Both hold the parameters under their names, and the configuration with a format version as JSON under the name
-"configuration": as an array of bytes in a .npz file, among the metadata in a .safetensors file. In the latter there
-is a CRC-32 of configuration and arrays too; in the former the archive has its own.
+Both formats store the parameters under their names, and the configuration with a format version as JSON under the name
+"configuration": as an array of bytes in a .npz file, as metadata in a .safetensors file. The JSON of a .safetensors
+file also has a CRC-32 of the configuration and the arrays; a .npz file has the checksums of the zip archive.
 
-Nothing that a file says of itself is believed: all of it is compared with what the configuration implies, and that
-with the size of the file, before memory is allocated for an array. The arrays that come back are compared once more, so
-that a layer gets the shapes that its configuration implies even if another process rewrites the file meanwhile.
+Files are untrusted. Names, shapes, dtypes and sizes are compared with those that the configuration implies, and with
+the size of the file, before memory is allocated for an array. The arrays are compared again after they are read, so a
+layer has the shapes of its configuration even if another process rewrites the file meanwhile.
 """
 
 from __future__ import annotations
@@ -18,78 +18,77 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from indygru_cpu._engine.messages import listed, quoted_path, shown, shown_path
 from indygru_cpu._files import config, npz, safetensors
-from indygru_cpu._files.arrays import Header, WeightsError
-from indygru_cpu._files.atomic import replacing
+from indygru_cpu._files.arrays import FileFormat, Header, WeightsError
+from indygru_cpu._files.atomic import atomic_writer
 from indygru_cpu._files.regular import NotRegularFileError, open_regular
-from indygru_cpu._layers.parameters import shapes
+from indygru_cpu._layers.parameters import SHAPE_OPTIONS, shapes
 from indygru_cpu._typing import Array
 
-#: Where a weight file is: a path, or a file object that is open in binary mode.
+#: A path, or a file object that is open in binary mode.
 Location = str | os.PathLike[str] | BinaryIO
 
-_FORMATS = {"npz": npz, "safetensors": safetensors}
-#: How many bytes tell the formats apart: a .safetensors file has the length of its header, and then a brace.
+_FORMATS: dict[str, FileFormat] = {"npz": npz, "safetensors": safetensors}
+#: Bytes that identify the format: a .safetensors file starts with the 8-byte length of its header and a brace.
 _MAGIC_BYTES = 9
 
 
 def write(
     path: Location, configuration: Mapping[str, Any], arrays: Mapping[str, Array], format: str | None = None
 ) -> None:
-    """Write a weight file, or leave the file at `path` as it is.
+    """Write a weight file. After an error the file at `path` is unchanged.
 
-    The same arguments give the same bytes. A file object gets all of them at once, after every check. The arrays are
-    copied first: where another thread changes them, the checksum is still that of what is written.
+    The same arguments give the same bytes. A file object receives all bytes after every check has passed. The arrays
+    are copied first, so the checksum matches the written bytes even if another thread changes the arrays.
     """
-    name = _name(path, "write")
-    form = _form(path, name, format)
-    with _naming(name):
+    name = _checked_name(path, "write")
+    file_format = _select_format(path, name, format)
+    with _errors_prefixed_by(name):
         little = {name: np.array(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
         _check(_headers(little), config.checked(configuration))
-        checksum = None if form.CHECKS_BYTES else _checksum(configuration, little)
+        checksum = None if file_format.HAS_CHECKSUMS else _checksum(configuration, little)
         text = config.encode(configuration, checksum)
         if _is_path(path):
-            with replacing(name) as file:
-                form.write(file, text, little)
+            with atomic_writer(name) as file:
+                file_format.write(file, text, little)
                 file.flush()
                 with open(file.name, "rb") as written:
-                    _check_readable(written, form)
+                    _check_readable(written, file_format)
         else:
             memory = io.BytesIO()
-            form.write(memory, text, little)
+            file_format.write(memory, text, little)
             data = memory.getvalue()
-            _check_readable(io.BytesIO(data), form)
+            _check_readable(io.BytesIO(data), file_format)
             _write_all(path, data)
 
 
 def read(path: Location, format: str | None = None) -> tuple[dict[str, Any], dict[str, Array]]:
     """Read the configuration and the arrays of a weight file, both checked.
 
-    The arrays come in the layer's order, each in memory of its own; it has Fortran order if a .npz file has. A file
-    object is read to its end.
+    The arrays are in the layer's order, each in separate memory, in Fortran order where a .npz file has that. A file
+    object is read from its position to its end.
     """
-    name = _name(path, "read")
-    start = b""
+    name = _checked_name(path, "read")
+    magic = b""
     if not _is_path(path):
-        data = _rest(path)
-        path, start = io.BytesIO(data), data[:_MAGIC_BYTES]
-    form = _form(path, name, format, start)
-    with _naming(name):
-        with _opened(path, name) as file, form.opened(file) as source:
-            configuration, checksum = config.decode(source.text)
-            _check(source.headers, configuration)
-            found = source.arrays()
-        arrays = {name: found[name] for name in _check(_headers(found), configuration)}
-        if checksum is not None and checksum != _checksum(configuration, arrays):
+        data = _read_bytes(path)
+        path, magic = io.BytesIO(data), data[:_MAGIC_BYTES]
+    file_format = _select_format(path, name, format, magic)
+    with _errors_prefixed_by(name):
+        with _open(path, name) as file, file_format.open_reader(file) as reader:
+            configuration, stored_checksum = config.decode(reader.text)
+            _check(reader.headers, configuration)
+            unordered = reader.read_arrays()
+        arrays = {name: unordered[name] for name in _check(_headers(unordered), configuration)}
+        if stored_checksum is not None and stored_checksum != (checksum := _checksum(configuration, arrays)):
             raise WeightsError(
-                "the checksum differs: arrays or configuration are not those that were written. If you changed them "
-                "yourself, leave out crc32"
+                f"crc32: expected {checksum}, the checksum of the configuration and the arrays, got "
+                f"{shown(stored_checksum)}: the file is damaged; remove crc32 if you changed the file yourself"
             )
     return configuration, arrays
 
@@ -98,8 +97,8 @@ def _is_path(path: object) -> bool:
     return isinstance(path, (str, bytes, os.PathLike))
 
 
-def _name(path: Any, method: str) -> str:
-    """Return the name of a file or file object that is written or read."""
+def _checked_name(path: Any, method: str) -> str:
+    """Return the name of a file or file object. A file object must have `method`."""
     if _is_path(path):
         if "\0" in (name := os.fsdecode(path)):
             raise ValueError(f"path: expected a name without zero bytes, got {quoted_path(name)}")
@@ -109,23 +108,23 @@ def _name(path: Any, method: str) -> str:
             f"path: expected a path, or a file object open in binary mode, which has {method}(), "
             f"got {type(path).__name__}"
         )
-    given = getattr(path, "name", None)
-    return os.fsdecode(given) if isinstance(given, (str, bytes)) else type(path).__name__
+    file_name = getattr(path, "name", None)
+    return os.fsdecode(file_name) if isinstance(file_name, (str, bytes)) else type(path).__name__
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the name in front of the text of a WeightsError."""
+def _errors_prefixed_by(name: str) -> Iterator[None]:
+    """Prefix the text of a WeightsError with a file name."""
     try:
         yield
     except WeightsError as error:
         raise WeightsError(f"{shown_path(name)}: {error}") from None
 
 
-def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> ModuleType:
-    """The format that was asked for, or that the suffix of the name says, or else the first bytes of a file object.
+def _select_format(path: Any, name: str, format: str | None, magic: bytes = b"") -> FileFormat:
+    """Select a format by argument, else by the suffix of the name, else by the first bytes of a file object.
 
-    The suffix of a path must not contradict what was asked for.
+    An argument that contradicts the suffix of a path raises ValueError.
     """
     formats = " or ".join(map(repr, _FORMATS))
     if format is not None and format not in tuple(_FORMATS):
@@ -135,39 +134,39 @@ def _form(path: Any, name: str, format: str | None, start: bytes = b"") -> Modul
         raise ValueError(f"format: expected {suffix!r}, which is the suffix of {quoted_path(name)}, got {format!r}")
     if format is None and suffix in _FORMATS:
         format = suffix
-    elif format is None and start.startswith((b"PK\3\4", b"PK\5\6")):
+    elif format is None and magic.startswith((b"PK\3\4", b"PK\5\6")):
         format = "npz"
-    elif format is None and start.endswith(b"{") and len(start) == _MAGIC_BYTES:
+    elif format is None and magic.endswith(b"{") and len(magic) == _MAGIC_BYTES:
         format = "safetensors"
     if format is None:
-        what = "name that" if _is_path(path) else "file object whose name"
+        subject = "name that" if _is_path(path) else "file object whose name"
         suffixes = " or ".join(f".{known}" for known in _FORMATS)
         raise WeightsError(
-            f"path: expected a {what} ends in {suffixes}, got {quoted_path(name)}; otherwise pass format={formats}"
+            f"path: expected a {subject} ends in {suffixes}, got {quoted_path(name)}; otherwise pass format={formats}"
         )
     return _FORMATS[format]
 
 
-def _check_readable(file: BinaryIO, form: ModuleType) -> None:
-    """Refuse to write what would not be read again: hundreds of layers of a few units, whose names outweigh them."""
-    with form.opened(file):
+def _check_readable(file: BinaryIO, file_format: FileFormat) -> None:
+    """Raise WeightsError if the file exceeds a limit of `read`: thousands of layers of few units, for example."""
+    with file_format.open_reader(file):
         pass
 
 
 def _write_all(file: Any, data: bytes) -> None:
-    """Write to a file object, which may take only a part at a time.
+    """Write all bytes to a file object, which may accept only a part of them per call.
 
-    An object of another kind than Python's own may not tell how much it has taken; then it has taken everything.
+    A duck-typed file object may return no count; then all bytes are taken as written.
     """
-    rest: Any = data
-    while rest:
-        n_written = file.write(rest)
+    remaining: Any = data
+    while remaining:
+        n_written = file.write(remaining)
         if n_written is None and isinstance(file, io.RawIOBase):
             raise BlockingIOError(errno.EAGAIN, "path: expected a file object that blocks until it takes more bytes")
-        rest = memoryview(rest)[n_written if isinstance(n_written, int) else len(rest) :]
+        remaining = memoryview(remaining)[n_written if isinstance(n_written, int) else len(remaining) :]
 
 
-def _rest(file: Any) -> bytes:
+def _read_bytes(file: Any) -> bytes:
     """Read a file object from its position to its end."""
     data = file.read()
     if not isinstance(data, bytes):
@@ -177,8 +176,8 @@ def _rest(file: Any) -> bytes:
     return data
 
 
-def _opened(path: Any, name: str) -> BinaryIO:
-    """Open a regular file; a file object is one already."""
+def _open(path: Any, name: str) -> BinaryIO:
+    """Open a regular file. A file object is returned unchanged."""
     if not _is_path(path):
         file: BinaryIO = path
         return file
@@ -193,35 +192,34 @@ def _headers(arrays: Mapping[str, Array]) -> dict[str, Header]:
 
 
 def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any]) -> list[str]:
-    """Names of the arrays, if there are those that the configuration implies and no others."""
-    expected = _shapes(configuration, most=len(headers))
+    """Return the names of the arrays in order, after a comparison of all headers with the configuration."""
+    expected = _expected_shapes(configuration, n_arrays=len(headers))
     missing, unknown = sorted(expected.keys() - headers.keys()), sorted(headers.keys() - expected.keys())
     if missing or unknown:
         raise WeightsError(f"missing arrays {listed(missing)}, unknown arrays {listed(unknown)}")
     dtype = np.dtype(configuration["dtype"])
     for name, shape in expected.items():
-        found = headers[name]
-        if found.dtype != dtype.name:
-            raise WeightsError(f"{shown(name)}: expected dtype {dtype.name}, got {shown(found.dtype)}")
-        if found.shape != shape:
-            raise WeightsError(f"{shown(name)}: expected shape {shape}, got {shown(found.shape)}")
-        if found.nbytes != (size := math.prod(shape) * dtype.itemsize):
-            raise WeightsError(f"{shown(name)}: expected {size} bytes of data, got {shown(found.nbytes)}")
+        header = headers[name]
+        if header.dtype != dtype.name:
+            raise WeightsError(f"{shown(name)}: expected dtype {dtype.name}, got {shown(header.dtype)}")
+        if header.shape != shape:
+            raise WeightsError(f"{shown(name)}: expected shape {shape}, got {shown(header.shape)}")
+        if header.nbytes != (nbytes := math.prod(shape) * dtype.itemsize):
+            raise WeightsError(f"{shown(name)}: expected {nbytes} bytes of data, got {shown(header.nbytes)}")
     return list(expected)
 
 
-def _shapes(configuration: Mapping[str, Any], most: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that a configuration implies, unless its layers alone are more than the arrays there are."""
-    names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
-    if (n_layers := configuration["num_layers"]) > most:
-        raise WeightsError(f"num_layers: {n_layers} layers, but {most} arrays")
-    return shapes(*(configuration[name] for name in names))
+def _expected_shapes(configuration: Mapping[str, Any], n_arrays: int) -> dict[str, tuple[int, ...]]:
+    """Shapes by name that a configuration implies. A file with fewer arrays than layers raises WeightsError."""
+    if (n_layers := configuration["num_layers"]) > n_arrays:
+        raise WeightsError(f"num_layers: expected at most {n_arrays}, the number of arrays, got {n_layers}")
+    return shapes(**{name: configuration[name] for name in SHAPE_OPTIONS})
 
 
 def _checksum(configuration: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
-    """CRC-32 of the configuration's text and the arrays' bytes, little-endian, by name."""
-    found = zlib.crc32(config.encode(configuration))
+    """CRC-32 of the configuration's text and of the arrays' little-endian bytes in the order of their names."""
+    checksum = zlib.crc32(config.encode(configuration))
     for _, array in sorted(arrays.items()):
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        found = zlib.crc32(little.reshape(-1).view(np.uint8).data, found)
-    return found
+        checksum = zlib.crc32(little.reshape(-1).view(np.uint8).data, checksum)
+    return checksum

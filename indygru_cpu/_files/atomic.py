@@ -1,7 +1,7 @@
-"""Files that are replaced as a whole or not at all.
+"""Atomic replacement of files.
 
 A process that is killed while it writes leaves its temporary file, ``.indygru_cpu-<16 hexadecimal digits>.tmp``, in the
-folder of the file that was to be written.
+folder of the destination.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import BinaryIO
 
 
 @contextmanager
-def temporary(path: str) -> Iterator[BinaryIO]:
-    """Open a new file in the folder of `path`; it is removed at the end unless it has been renamed.
+def temporary_file(path: str) -> Iterator[BinaryIO]:
+    """Open a new file in the folder of `path`, and remove it at the end unless it has been renamed.
 
-    Its name is short whatever the name of `path`, which may be as long as the file system allows.
+    Its name has a fixed length, because the name of `path` may be as long as the file system allows.
     """
     name = os.path.join(os.path.dirname(path), f".indygru_cpu-{os.urandom(8).hex()}.tmp")
     try:
-        with _opened_new(name, path) as file:
+        with _create(name, path) as file:
             yield file
     finally:
         with suppress(FileNotFoundError):
             os.remove(name)
 
 
-def _opened_new(name: str, path: str) -> BinaryIO:
-    """Create the file `name`; an error of the file system names `path`, which the user knows."""
+def _create(name: str, path: str) -> BinaryIO:
+    """Create the file `name`. An OSError names `path`, the caller's argument, instead of the temporary file."""
     try:
         return open(name, "xb")
     except OSError as error:
@@ -38,19 +38,19 @@ def _opened_new(name: str, path: str) -> BinaryIO:
         raise
 
 
-def finish(file: BinaryIO) -> None:
-    """Close a file once its bytes are on disk."""
+def sync_and_close(file: BinaryIO) -> None:
+    """Write the bytes of a file to disk and close it."""
     file.flush()
     os.fsync(file.fileno())
     file.close()
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` at the end; after an error `path` is what it was.
+def atomic_writer(path: str) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `path` at the end. After an error `path` is unchanged.
 
-    It gets the permissions of the file it replaces, or else what the umask leaves. A symbolic link stays, and the
-    file it points to is replaced.
+    The new file has the permissions of the replaced file, or those of the umask if there was none. If `path` is a
+    symbolic link, the file it points to is replaced.
 
     Raises
     ------
@@ -61,20 +61,20 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     """
     target = os.path.realpath(path)
     mode = writable_mode(target)
-    with temporary(target) as file:
+    with temporary_file(target) as file:
         yield file
         if mode is not None:
             os.chmod(file.name, mode)
-        finish(file)
+        sync_and_close(file)
         os.replace(file.name, target)
     sync_directory(os.path.dirname(target))
 
 
 def writable_mode(path: str) -> int | None:
-    """Return the permissions of the file at `path`, or None if there is none; refuse one that cannot be written to.
+    """Return the permissions of the file at `path`, or None if it does not exist. Raise OSError if it is not writable.
 
-    To replace a file, the system asks only for rights on its folder. Opening the file for writing asks for rights on
-    the file itself, as `open` and `numpy.save` do: a read-only file is refused for everybody but the superuser.
+    Replacing a file requires permissions on its folder only. This function also requires write permission on the file
+    itself, as `open` and `numpy.save` do, so a read-only file is replaced by the superuser only.
     """
     try:
         mode = os.stat(path).st_mode
@@ -87,7 +87,7 @@ def writable_mode(path: str) -> int | None:
 
 
 def sync_directory(path: str) -> None:
-    """Ask for the new name to be on disk; not every system can, and the file is complete under either name."""
+    """Write the entries of a folder to disk, where the system supports it. The file itself is complete either way."""
     with suppress(OSError):
         directory = os.open(path, os.O_RDONLY)
         try:

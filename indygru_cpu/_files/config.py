@@ -1,4 +1,4 @@
-"""A layer's configuration as text, and back: the part of a weight file that is not arrays."""
+"""Encoding and decoding of a layer's configuration as JSON in a weight file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from indygru_cpu._engine.messages import listed, shown
 from indygru_cpu._files.arrays import WeightsError, strict_json
 
 FORMAT_VERSION = 1
-#: No configuration is nearly as long; whoever reads one reads no further.
-MOST_TEXT = 4096
-_NOT_OURS = "was it written by IndyGRU.save? Arrays of other origin go through load_state_dict"
+#: Limit of the encoded configuration, far above what any configuration needs.
+MAX_TEXT_BYTES = 4096
 
 
 def _flag(value: object, name: str) -> bool:
@@ -34,7 +33,7 @@ def _dtype_name(value: object, name: str) -> object:
     return value
 
 
-#: Every entry, in the order of the file, with what it has to be.
+#: Entry -> check of its value, in the order of the file.
 _ENTRIES: dict[str, Callable[[object, str], Any]] = {
     "input_size": check.size,
     "hidden_size": check.size,
@@ -51,20 +50,20 @@ _ENTRIES: dict[str, Callable[[object, str], Any]] = {
 
 
 def checked(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """All entries in order, or an error that names the one that is wrong."""
+    """Return all entries in order, or raise WeightsError that names the wrong entry."""
     missing, unknown = sorted(_ENTRIES.keys() - configuration.keys()), sorted(configuration.keys() - _ENTRIES.keys())
     if missing or unknown:
         raise WeightsError(f"configuration: missing {listed(missing)}, unknown {listed(unknown)}")
     try:
-        found = {name: read(configuration[name], name) for name, read in _ENTRIES.items()}
-        check.groups(found["groups"], {name: found[name] for name in ("input_size", "hidden_size")})
+        entries = {name: checked_value(configuration[name], name) for name, checked_value in _ENTRIES.items()}
+        check.groups(entries["groups"], {name: entries[name] for name in ("input_size", "hidden_size")})
     except (TypeError, ValueError) as error:
         raise WeightsError(f"configuration: {error}") from None
-    return found
+    return entries
 
 
 def encode(configuration: Mapping[str, Any], checksum: int | None = None) -> bytes:
-    """The same bytes for the same configuration, and checksum of what else is in the file."""
+    """Encode a configuration, and the checksum if the format needs one. Equal arguments give equal bytes."""
     document = {"format_version": FORMAT_VERSION, "configuration": checked(configuration)}
     if checksum is not None:
         document["crc32"] = checksum
@@ -72,23 +71,28 @@ def encode(configuration: Mapping[str, Any], checksum: int | None = None) -> byt
 
 
 def decode(text: bytes) -> tuple[dict[str, Any], int | None]:
-    """The configuration, every entry checked, and the checksum if there is one."""
+    """Return the configuration, with every entry checked, and the stored checksum, or None."""
     document = strict_json(text)
     if not isinstance(document, dict) or "format_version" not in document:
-        raise WeightsError(f"no format_version: {_NOT_OURS}")
+        raise WeightsError(
+            "format_version: expected a file written by IndyGRU.save, got one without this entry; load arrays from "
+            "other sources with load_state_dict"
+        )
     version = document.pop("format_version")
     if type(version) is not int or version < 1:
         raise WeightsError(f"format_version: expected an integer of at least 1, got {shown(version)}")
     if version > FORMAT_VERSION:
         raise WeightsError(
-            f"written by a newer version of indygru_cpu (format {shown(version)}, this one reads up to "
-            f"{FORMAT_VERSION}): upgrade indygru_cpu"
+            f"format_version: expected at most {FORMAT_VERSION}, got {shown(version)}, written by a newer version of "
+            "indygru_cpu: upgrade indygru_cpu"
         )
     configuration, checksum = document.pop("configuration", None), document.pop("crc32", None)
     if document:
-        raise WeightsError(f"unknown {listed(sorted(document))} beside format_version, configuration and crc32")
+        raise WeightsError(
+            f"unknown entries {listed(sorted(document))}: expected format_version, configuration and crc32"
+        )
     if not isinstance(configuration, dict):
-        raise WeightsError(f"configuration: expected its entries, got {shown(configuration)}")
+        raise WeightsError(f"configuration: expected a JSON object, got {shown(configuration)}")
     if checksum is not None and type(checksum) is not int:
         raise WeightsError(f"crc32: expected an integer, got {shown(checksum)}")
     return checked(configuration), checksum

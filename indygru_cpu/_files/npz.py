@@ -1,10 +1,11 @@
-"""Weights as NumPy's .npz: a zip archive of .npy members, one of them the configuration's text as bytes.
+"""Weights in NumPy's .npz format: a zip archive of .npy members, one of which is the configuration's text as bytes.
 
-NumPy writes; the reading is done here, since `numpy.load` believes what an archive says of itself. Either byte order
-and either memory order is read, and members may be deflated, as by `numpy.savez_compressed`.
+NumPy writes the members. This module reads them, because `numpy.load` allocates memory by the unchecked sizes in an
+archive. Both byte orders and both memory orders are supported, and members may be deflated, as by
+`numpy.savez_compressed`.
 
-Directory and headers are read once, and arrays are allocated by these. Another process that rewrites the file
-afterwards changes the data alone, which the directory's checksums then show.
+The directory and the headers are read once, and decide the allocations. If another process rewrites the file later,
+only data can change, which the checksums of the directory reveal.
 """
 
 from __future__ import annotations
@@ -22,59 +23,62 @@ import numpy as np
 
 from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu._files.arrays import Header, WeightsError
-from indygru_cpu._files.config import MOST_TEXT
+from indygru_cpu._files.config import MAX_TEXT_BYTES
 from indygru_cpu._typing import Array
 
 #: A zip archive has a checksum of each member.
-CHECKS_BYTES = True
+HAS_CHECKSUMS = True
 _CONFIGURATION = "configuration"
-_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, UnicodeDecodeError)
-_ENCRYPTED = 0x1 | 0x40
-_CHUNK = 2**16
-_LOCAL_HEADER = 30
-#: Weights hardly compress. What does is small, such as biases, or a bomb.
-_MOST_RATIO, _ALWAYS = 3, 2**18
+_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, UnicodeDecodeError)
+_ENCRYPTED_FLAGS = 0x1 | 0x40
+_CHUNK_BYTES = 2**16
+_LOCAL_HEADER_BYTES = 30
+#: Arrays may have at most _MAX_RATIO times the bytes of the file, plus _MAX_RATIO_EXEMPT: a higher compression ratio
+#: occurs only in small arrays, such as biases, and in decompression bombs.
+_MAX_RATIO, _MAX_RATIO_EXEMPT = 3, 2**18
 _MAGIC = b"\x93NUMPY\x01\x00"
-_MOST_HEADER = 1024
+_MAX_HEADER_BYTES = 1024
 _HEADER = re.compile(r"\{'descr': '([^']*)', 'fortran_order': (False|True), 'shape': \(((?:\d+, ?)*\d*)\),? *\} *\n")
 _DTYPES = {"<f4": "float32", ">f4": "float32", "<f8": "float64", ">f8": "float64"}
 
 
 class Member(NamedTuple):
-    """An array in the archive: `start` bytes of header, then its data."""
+    """An array in the archive: a .npy header of `header_bytes` bytes, then the data."""
 
     info: zipfile.ZipInfo
-    start: int
+    header_bytes: int
     descr: str
     is_fortran: bool
     shape: tuple[int, ...]
 
     @property
     def header(self) -> Header:
-        return Header(_DTYPES.get(self.descr, self.descr), self.shape, self.info.file_size - self.start)
+        return Header(_DTYPES.get(self.descr, self.descr), self.shape, self.info.file_size - self.header_bytes)
 
 
 def write(file: BinaryIO, text: bytes, arrays: Mapping[str, Array]) -> None:
-    """Write C-contiguous arrays, after `text`."""
+    """Write `text` and C-contiguous arrays."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in {_CONFIGURATION: np.frombuffer(text, np.uint8), **arrays}.items():
-            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: the bytes do not depend on when they are written
+            info = zipfile.ZipInfo(f"{name}.npy")  # has a fixed date, so equal arrays give equal bytes
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-class _Guarded:
-    """A file as `zipfile` uses it. `zipfile` would read a directory of any length at once; this limits its length."""
+class _BoundedFile:
+    """A file for `zipfile` with a limit on the bytes of one read: `zipfile` reads a directory of any length at once."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size = file.seek(0, os.SEEK_END)
-        self._most = 3 * 2**15 + self.size // 8  # parsed, a directory takes 8 times its size
+        self._max_bytes = 3 * 2**15 + self.size // 8  # a parsed directory takes 8 times its size
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self._file.read(size if 0 <= size <= self._most else self._most + 1)
-        if len(data) > self._most:
-            raise WeightsError(f"a directory of more than {self._most} bytes in a file of {self.size}")
+        data = self._file.read(size if 0 <= size <= self._max_bytes else self._max_bytes + 1)
+        if len(data) > self._max_bytes:
+            raise WeightsError(
+                f"directory: expected at most {self._max_bytes} bytes in a file of {self.size}, got more"
+            )
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -88,106 +92,110 @@ class _Guarded:
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[Reader]:
-    """Check directory and headers; `file` must stay open for as long as the block runs."""
+def open_reader(file: BinaryIO) -> Iterator[NpzReader]:
+    """Check the directory and the headers. `file` must stay open until the end of the block."""
     try:
-        guarded = _Guarded(file)
-        with zipfile.ZipFile(guarded) as archive:
-            yield Reader(guarded, archive)
-    except _BROKEN as error:
+        bounded = _BoundedFile(file)
+        with zipfile.ZipFile(bounded) as archive:
+            yield NpzReader(bounded, archive)
+    except _DAMAGE_ERRORS as error:
         raise WeightsError(f"damaged archive: {shortened(error)}") from None
 
 
-class Reader:
-    """`text` and `headers` of an archive whose headers are sound; `arrays` reads the rest."""
+class NpzReader:
+    """The `ArrayReader` of an archive whose directory and headers are checked."""
 
-    def __init__(self, file: _Guarded, archive: zipfile.ZipFile) -> None:
+    def __init__(self, file: _BoundedFile, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        infos = _by_name(archive.infolist())
-        _check_apart(file, infos, archive.start_dir)
-        self._members = {name: self._member(name, info) for name, info in infos.items()}
+        infos = _index_members(archive.infolist())
+        _check_extents(file, infos, archive.start_dir)
+        self._members = {name: self._read_member(name, info) for name, info in infos.items()}
         _check_ratio(self._members, file.size)
         if _CONFIGURATION not in self._members:
-            raise WeightsError(f"no array {_CONFIGURATION!r}: was it written by IndyGRU.save?")
+            raise WeightsError(f"expected an array {_CONFIGURATION!r}, as in files written by IndyGRU.save, got none")
         self.text = self._read_text(self._members.pop(_CONFIGURATION))
         self.headers = {name: member.header for name, member in self._members.items()}
 
-    def arrays(self) -> dict[str, Array]:
-        """All of them, in memory of their own and native byte order, as C or Fortran order has it in the file."""
-        return {name: self._array(member) for name, member in self._members.items()}
+    def read_arrays(self) -> dict[str, Array]:
+        """Read all arrays into new memory, in native byte order and the memory order of the file."""
+        return {name: self._read_array(member) for name, member in self._members.items()}
 
-    def _member(self, name: str, info: zipfile.ZipInfo) -> Member:
+    def _read_member(self, name: str, info: zipfile.ZipInfo) -> Member:
         with self._archive.open(info) as file:
-            found = _read_header(name, file)
-        return Member(info, *found)
+            return Member(info, *_read_header(name, file))
 
     def _read_text(self, member: Member) -> bytes:
         n_bytes = member.header.nbytes
-        if member.descr != "|u1" or member.shape != (n_bytes,) or n_bytes > MOST_TEXT:
-            raise WeightsError(f"{_CONFIGURATION!r}: expected at most {MOST_TEXT} bytes as an array of uint8")
+        if member.descr != "|u1" or member.shape != (n_bytes,) or n_bytes > MAX_TEXT_BYTES:
+            raise WeightsError(f"{_CONFIGURATION!r}: expected at most {MAX_TEXT_BYTES} bytes as an array of uint8")
         text = bytearray(n_bytes)
         self._fill(memoryview(text), member)
         return bytes(text)
 
-    def _array(self, member: Member) -> Array:
+    def _read_array(self, member: Member) -> Array:
         dtype = np.dtype(member.descr)
         array: Array = np.empty(member.shape, dtype, order="F" if member.is_fortran else "C")
         self._fill(array.reshape(-1, order="A").view(np.uint8).data, member)
         return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder())
 
     def _fill(self, target: memoryview, member: Member) -> None:
-        """Read what comes after the header; at the last byte `zipfile` compares the checksum."""
+        """Read the data after the header. `zipfile` compares the checksum at the last byte."""
         with self._archive.open(member.info) as file:
-            file.read(member.start)
-            for start in range(0, len(target), _CHUNK):
-                part = target[start : start + _CHUNK]
+            file.read(member.header_bytes)
+            for start in range(0, len(target), _CHUNK_BYTES):
+                part = target[start : start + _CHUNK_BYTES]
                 data = file.read(len(part))
                 if len(data) < len(part):
                     raise EOFError(f"{shown(member.info.filename)} ends early")
                 part[:] = data
 
 
-def _by_name(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """Members by the names of their arrays: each a plain or deflated .npy file, none twice."""
-    found: dict[str, zipfile.ZipInfo] = {}
+def _index_members(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """Return members by array name, after a check that each is a stored or deflated .npy file of a unique name."""
+    members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
-        name, ending = os.path.splitext(info.filename)
-        if ending != ".npy":
-            raise WeightsError(f"unknown member {shown(info.filename)}: expected .npy files")
-        if name in found:
-            raise WeightsError(f"{shown(name)}: in the archive twice")
-        if info.flag_bits & _ENCRYPTED:
-            raise WeightsError(f"{shown(name)}: encrypted")
+        name, suffix = os.path.splitext(info.filename)
+        if suffix != ".npy":
+            raise WeightsError(f"members: expected .npy files, got {shown(info.filename)}")
+        if name in members:
+            raise WeightsError(f"{shown(name)} appears twice in the archive")
+        if info.flag_bits & _ENCRYPTED_FLAGS:
+            raise WeightsError(f"{shown(name)}: expected no encryption")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise WeightsError(f"{shown(name)}: expected it stored or deflated, got method {info.compress_type}")
+            raise WeightsError(
+                f"{shown(name)}: expected compression method 0 or 8, stored or deflated, got {info.compress_type}"
+            )
         if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-            raise WeightsError(f"{shown(name)}: {info.file_size} bytes stored as {info.compress_size}")
-        found[name] = info
-    return found
+            raise WeightsError(f"{shown(name)}: expected {info.file_size} stored bytes, got {info.compress_size}")
+        members[name] = info
+    return members
 
 
-def _check_apart(file: _Guarded, infos: Mapping[str, zipfile.ZipInfo], end: int) -> None:
-    """Members share no byte, with each other or with the directory at `end`."""
+def _check_extents(file: _BoundedFile, infos: Mapping[str, zipfile.ZipInfo], end: int) -> None:
+    """Raise WeightsError if members overlap each other or the directory, which starts at byte `end`."""
     position = 0
     for name, info in sorted(infos.items(), key=lambda item: item[1].header_offset):
         if not position <= info.header_offset < end:
             raise WeightsError(
-                f"{shown(name)}: at byte {info.header_offset}, which overlaps what is before or is no member"
+                f"{shown(name)}: expected an offset from {position} to {end - 1}, got {info.header_offset}: members "
+                "must not overlap"
             )
-        file.seek(info.header_offset + _LOCAL_HEADER - 4)
+        file.seek(info.header_offset + _LOCAL_HEADER_BYTES - 4)
         n_name, n_extra = struct.unpack("<2H", file.read(4))
-        position = info.header_offset + _LOCAL_HEADER + n_name + n_extra + info.compress_size
+        position = info.header_offset + _LOCAL_HEADER_BYTES + n_name + n_extra + info.compress_size
     if position > end:
-        raise WeightsError(f"truncated: data up to byte {position}, but the directory starts at {end}")
+        raise WeightsError(
+            f"members: expected an end at most at byte {end}, where the directory starts, got {position}"
+        )
 
 
 def _read_header(name: str, file: IO[bytes]) -> tuple[int, str, bool, tuple[int, ...]]:
-    """Fields of a `Member` as NumPy writes them: not evaluated, as NumPy does, but matched."""
+    """Read the fields of a `Member`. A regular expression matches the header, which NumPy evaluates as Python."""
     magic = file.read(len(_MAGIC) + 2)
     length = int.from_bytes(magic[len(_MAGIC) :], "little")
-    if not magic.startswith(_MAGIC) or length > _MOST_HEADER:
+    if not magic.startswith(_MAGIC) or length > _MAX_HEADER_BYTES:
         raise WeightsError(
-            f"{shown(name)}: expected a .npy file of format 1.0 with a header of up to {_MOST_HEADER} bytes"
+            f"{shown(name)}: expected a .npy file of format 1.0 with a header of at most {_MAX_HEADER_BYTES} bytes"
         )
     text = file.read(length)
     fields = _HEADER.fullmatch(text.decode("latin-1"))
@@ -198,10 +206,10 @@ def _read_header(name: str, file: IO[bytes]) -> tuple[int, str, bool, tuple[int,
 
 
 def _check_ratio(members: Mapping[str, Member], size: int) -> None:
-    # Fortran order counts twice: the layer needs a copy in C order.
+    # An array in Fortran order counts twice, because the layer copies it to C order.
     total = sum(member.header.nbytes * (1 + member.is_fortran) for member in members.values())
-    if total > _MOST_RATIO * size + _ALWAYS:
+    if total > (max_bytes := _MAX_RATIO * size + _MAX_RATIO_EXEMPT):
         raise WeightsError(
-            f"{total} bytes of arrays in a file of {size}: more than {_MOST_RATIO} to 1 is not read, because it could "
-            "fill the memory; save them uncompressed"
+            f"arrays: expected at most {max_bytes} bytes, {_MAX_RATIO} times the size of the file, got {total}: save "
+            "them uncompressed"
         )

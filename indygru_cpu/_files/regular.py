@@ -1,4 +1,4 @@
-"""Opening files that must be regular ones: no folders, devices, pipes or sockets."""
+"""Opening of regular files only: folders, devices, pipes and sockets are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from io import BufferedReader
 
 
 class NotRegularFileError(OSError):
-    """A path names something other than a regular file. `text` is the message without the path."""
+    """Raised for a path that is not a regular file.
+
+    Attributes
+    ----------
+    text : str
+        The message without the path.
+    """
 
     def __init__(self, number: int, text: str, path: str) -> None:
         super().__init__(number, text, path)
@@ -17,12 +23,12 @@ class NotRegularFileError(OSError):
 
 
 def open_regular(path: str) -> BufferedReader:
-    """Open a regular file to read it. A pipe is refused without waiting for a process that writes into it.
+    """Open a regular file for reading. A pipe is refused without waiting for a writer.
 
-    The descriptor is checked, not the name: another process may give the name to something else in between.
+    The check uses the open descriptor, because another process may replace the file at this path at any time.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 the caller closes it
+        file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 the caller closes it
     except IsADirectoryError:
         raise NotRegularFileError(errno.EISDIR, "expected a regular file, got a folder", path) from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -31,5 +37,5 @@ def open_regular(path: str) -> BufferedReader:
     return file
 
 
-def _open_without_waiting(name: str, flags: int) -> int:
+def _open_nonblocking(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))

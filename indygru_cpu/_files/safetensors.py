@@ -1,8 +1,8 @@
 """Weights in the safetensors format: https://huggingface.co/docs/safetensors, "Format".
 
-The file is read once, into memory that nobody else can write to. The package parses these bytes, checks the header and
-the extents of the tensors, and copies the tensors out. Shapes, dtypes and data all come from that one parse.
-This module checks what the package does not: the header's size relative to the file, and names that are given twice.
+The file is read once, into private memory. The package safetensors parses these bytes, checks the header and the
+extents of the tensors, and copies the tensors. Shapes, dtypes and data come from this single parse.
+This module adds two checks: of the header's size relative to the file, and of duplicate names.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ import numpy as np
 
 from indygru_cpu._engine.messages import shortened
 from indygru_cpu._files.arrays import Header, WeightsError, strict_json
-from indygru_cpu._files.config import MOST_TEXT
+from indygru_cpu._files.config import MAX_TEXT_BYTES
 from indygru_cpu._typing import Array
 
-#: The format has none, so the configuration carries one.
-CHECKS_BYTES = False
-#: Of the metadata. The package writes several in an order that changes from run to run, so there is only one.
+#: The format has no checksums, so the text of the configuration has one.
+HAS_CHECKSUMS = False
+#: The only metadata key. The package writes several keys in an order that differs from run to run.
 _KEY = "configuration"
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
-def _package() -> ModuleType:
+def _import_package() -> ModuleType:
     try:
         import_module("safetensors.numpy")
         return import_module("safetensors")
     except ImportError as error:
         raise ImportError(
-            "weights in a .safetensors file need the package safetensors, which comes with the extra "
-            '"safetensors": pip install "indygru_cpu[safetensors]". A .npz file needs none'
+            'a .safetensors file needs the package safetensors: pip install "indygru_cpu[safetensors]"; a .npz file '
+            "needs no package"
         ) from error
 
 
 def write(file: BinaryIO, text: bytes, arrays: Mapping[str, Array]) -> None:
-    """Write contiguous arrays, with `text` among the metadata."""
-    file.write(_package().numpy.save(dict(arrays), metadata={_KEY: text.decode()}))
+    """Write contiguous arrays, and `text` as metadata."""
+    file.write(_import_package().numpy.save(dict(arrays), metadata={_KEY: text.decode()}))
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[Reader]:
+def open_reader(file: BinaryIO) -> Iterator[SafetensorsReader]:
     """Read the file and check its header."""
-    package = _package()
+    package = _import_package()
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    yield Reader(file.read(size), package)
+    yield SafetensorsReader(file.read(size), package)
 
 
-class Reader:
-    """`text`, `headers` and `arrays` of the bytes of a file whose header is sound."""
+class SafetensorsReader:
+    """The `ArrayReader` of the bytes of a file whose header is checked."""
 
     def __init__(self, data: bytes, package: ModuleType) -> None:
         length = int.from_bytes(data[:8], "little")
-        # A parsed header takes up to 25 times its size, and the package accepts one of 100 MB in any file.
-        if length > (most := 2**15 + len(data) // 16):
-            raise WeightsError(f"a header of {length} bytes in a file of {len(data)}: at most {most} are read")
+        # A parsed header takes up to 25 times its size, and the package accepts up to 100 MB whatever the file's size.
+        if length > (max_length := 2**15 + len(data) // 16):
+            raise WeightsError(f"header: expected at most {max_length} bytes in a file of {len(data)}, got {length}")
         try:
             self._tensors: dict[str, dict[str, Any]] = dict(package.deserialize(data))
         except package.SafetensorError as error:
             raise WeightsError(f"damaged file: {shortened(error, 500)}") from None
-        # The package keeps the last of several entries of the same name, and does not return the metadata.
+        # The package accepts duplicate names, of which the last counts, and does not return the metadata.
         metadata = strict_json(data[8 : 8 + length]).get("__metadata__")
         if not isinstance(metadata, dict) or _KEY not in metadata:
-            raise WeightsError(f"no {_KEY} among the metadata: was it written by IndyGRU.save?")
+            raise WeightsError(f"metadata: expected an entry {_KEY!r}, as in files written by IndyGRU.save, got none")
         self.text = metadata[_KEY].encode()
-        if len(self.text) > MOST_TEXT:
-            raise WeightsError(f"{_KEY}: expected at most {MOST_TEXT} bytes, got {len(self.text)}")
+        if len(self.text) > MAX_TEXT_BYTES:
+            raise WeightsError(f"{_KEY}: expected at most {MAX_TEXT_BYTES} bytes, got {len(self.text)}")
         self.headers = {name: _header(tensor) for name, tensor in self._tensors.items()}
 
-    def arrays(self) -> dict[str, Array]:
-        """All of them, in memory of their own and native byte order."""
-        return {name: _array(tensor) for name, tensor in self._tensors.items()}
+    def read_arrays(self) -> dict[str, Array]:
+        """Return all arrays in native byte order. They share no memory with each other."""
+        return {name: _to_array(tensor) for name, tensor in self._tensors.items()}
 
 
 def _header(tensor: Mapping[str, Any]) -> Header:
@@ -84,6 +84,6 @@ def _header(tensor: Mapping[str, Any]) -> Header:
     return Header(dtype.name if dtype else tensor["dtype"], tuple(tensor["shape"]), len(tensor["data"]))
 
 
-def _array(tensor: Mapping[str, Any]) -> Array:
+def _to_array(tensor: Mapping[str, Any]) -> Array:
     stored: Array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
     return stored.astype(stored.dtype.newbyteorder("="), copy=False)

@@ -1,8 +1,8 @@
-"""Layers from and to other libraries: PyTorch, Keras, ONNX, ParaRNN.
+"""Weight conversion between IndyGRU and PyTorch, Keras, ONNX and ParaRNN.
 
-``docs/interop.md`` has the order of the gates of each, and what does not fit. Weights are copied, checked as a whole
-before a layer is made of them, and keep their dtype. PyTorch is needed for `to_torch` only, the package onnx for
-`to_onnx` and `from_onnx`: ``pip install "indygru_cpu[interop]"``.
+``docs/interop.md`` lists the gate order of each library and what cannot be converted. Converters copy weights, check
+all of them before they make a layer, and keep the dtype. Only `to_torch` needs PyTorch; only `to_onnx` and `from_onnx`
+need the package onnx: ``pip install "indygru_cpu[interop]"``.
 """
 
 from indygru_cpu.interop._keras import from_keras, to_keras

@@ -1,6 +1,6 @@
-"""In which order each library keeps its gates, what its z means, where its biases are: the one table of it.
+"""The single table of gate orders, the meaning of z, and bias layouts of every supported library.
 
-The converters read it; docs/interop.md prints it, and a test compares the two.
+The converters read this table. docs/interop.md prints it, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from indygru_cpu._typing import Array
 
 @dataclass(frozen=True)
 class GateOrder:
-    """How one library writes a GRU down. r, z and c are our gates, whatever it calls its own.
+    """The layout of GRU weights in one library. r, z and c are IndyGRU's names of the gates.
 
     Attributes
     ----------
     library : str
-        Whose, and of which variant.
+        Name of the library and of the GRU variant.
     gates : str
         Order of the gates in every array.
     z_sign : int
-        1 where z is the share of the old state, as here; -1 where it is that of the new one, so that all weights of
-        z change their sign: 1 - sigmoid(a) is sigmoid(-a).
+        1 where z is the share of the old state, as in IndyGRU; -1 where z is the share of the new state. All weights
+        of z then change their sign, because 1 - sigmoid(a) = sigmoid(-a).
     kernel, recurrent_kernel, bias : str
         Names and shapes of the weights of one layer and direction.
     bias_inside_reset : bool
-        Whether the candidate has a bias of the state, and r multiplies it: c = act(x W + b + r * (h U + b')).
+        Whether the candidate has a recurrent bias, multiplied by r: c = act(x W + b + r * (h U + b')).
     exact_when : str
-        When such a GRU is an IndyGRU.
+        Condition under which such a GRU is exactly an IndyGRU.
     """
 
     library: str
@@ -43,25 +43,25 @@ class GateOrder:
     bias_inside_reset: bool
     exact_when: str
 
-    def ours(self, planes: Array) -> Array:
-        """From (..., 3N) in this order to a new array in ours."""
+    def to_native(self, planes: Array) -> Array:
+        """Convert (..., 3N) from this order to IndyGRU's order, in a new array."""
         gate = dict(zip(self.gates, np.split(planes, 3, axis=-1), strict=True))
         return np.concatenate([gate["r"], self.z_sign * gate["z"], gate["c"]], axis=-1)
 
-    def theirs(self, planes: Array) -> Array:
-        """From (..., 3N) in our order to a new array in this one."""
+    def from_native(self, planes: Array) -> Array:
+        """Convert (..., 3N) from IndyGRU's order to this order, in a new array."""
         r, z, c = np.split(planes, 3, axis=-1)
         gate = {"r": r, "z": self.z_sign * z, "c": c}
         return np.concatenate([gate[name] for name in self.gates], axis=-1)
 
 
 _DIAGONAL = "the recurrent matrices are diagonal"
-_AFTER: dict[str, Any] = {
+_RESET_AFTER: dict[str, Any] = {
     "bias_inside_reset": True,
     "exact_when": f"{_DIAGONAL}, and the candidate's bias of the state is 0",
 }
 
-OURS = GateOrder(
+INDYGRU = GateOrder(
     library="IndyGRU",
     gates="rzc",
     z_sign=1,
@@ -78,9 +78,9 @@ TORCH = GateOrder(
     kernel="weight_ih_l0 (3N, D)",
     recurrent_kernel="weight_hh_l0 (3N, N)",
     bias="bias_ih_l0 (3N,) + bias_hh_l0 (3N,)",
-    **_AFTER,
+    **_RESET_AFTER,
 )
-KERAS_BEFORE = GateOrder(
+KERAS_RESET_BEFORE = GateOrder(
     library="Keras GRU, reset_after=False",
     gates="zrc",
     z_sign=1,
@@ -90,8 +90,10 @@ KERAS_BEFORE = GateOrder(
     bias_inside_reset=False,
     exact_when=_DIAGONAL,
 )
-KERAS_AFTER = replace(KERAS_BEFORE, library="Keras GRU, reset_after=True", bias="sum of bias (2, 3N)", **_AFTER)
-ONNX_BEFORE = GateOrder(
+KERAS_RESET_AFTER = replace(
+    KERAS_RESET_BEFORE, library="Keras GRU, reset_after=True", bias="sum of bias (2, 3N)", **_RESET_AFTER
+)
+ONNX_RESET_BEFORE = GateOrder(
     library="ONNX GRU, linear_before_reset=0",
     gates="zrc",
     z_sign=1,
@@ -101,7 +103,7 @@ ONNX_BEFORE = GateOrder(
     bias_inside_reset=False,
     exact_when=_DIAGONAL,
 )
-ONNX_AFTER = replace(ONNX_BEFORE, library="ONNX GRU, linear_before_reset=1", **_AFTER)
+ONNX_RESET_AFTER = replace(ONNX_RESET_BEFORE, library="ONNX GRU, linear_before_reset=1", **_RESET_AFTER)
 PARARNN = GateOrder(
     library="ParaGRU of ParaRNN",
     gates="zrc",
@@ -112,4 +114,4 @@ PARARNN = GateOrder(
     bias_inside_reset=False,
     exact_when="always; h0 is 0",
 )
-TABLE = (OURS, TORCH, KERAS_BEFORE, KERAS_AFTER, ONNX_BEFORE, ONNX_AFTER, PARARNN)
+TABLE = (INDYGRU, TORCH, KERAS_RESET_BEFORE, KERAS_RESET_AFTER, ONNX_RESET_BEFORE, ONNX_RESET_AFTER, PARARNN)

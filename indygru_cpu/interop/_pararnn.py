@@ -1,4 +1,4 @@
-"""The ParaGRU of ParaRNN from and to IndyGRU."""
+"""Conversion between the ParaGRU of ParaRNN and IndyGRU."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ from typing import Any
 
 import numpy as np
 
+from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
-from indygru_cpu.interop._weights import Reader, checked_layer, checked_options
+from indygru_cpu.interop._weights import WeightChecker, checked_layer, checked_options
 from indygru_cpu.layer import IndyGRU
+
+#: Suffix of the parameter names of a layer with one layer and direction.
+_SUFFIX = suffixes(1, bidirectional=False)[0][0]
 
 
 def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options: Any) -> IndyGRU:
-    """Make a layer of a ParaGRU cell. Its heads stay blocks: they are the layer's groups.
+    """Convert a ParaGRU cell to a layer. The cell's heads become the layer's groups.
 
     Parameters
     ----------
     A : array or tensor, (3, N)
         Recurrent weights; the rows are z, r, candidate.
     B : array or tensor, (heads, D/heads, 3, N/heads)
-        Weights of the inputs.
+        Input weights.
     b : array or tensor, (3, N)
         Biases.
     activation : str
-        Of the candidate, as for `IndyGRU`. Both gates must be sigmoids.
+        Activation of the candidate, as for `IndyGRU`. Both gates must be sigmoids.
     **options
-        Of the new layer: batch_first, dropout, num_threads, reproducible, seed. ``batch_first`` is True unless given,
-        as ParaRNN has it.
+        Options of the new layer: batch_first, dropout, num_threads, reproducible, seed. ``batch_first`` defaults to
+        True, as in ParaRNN.
 
     Returns
     -------
     IndyGRU
-        With ``groups=heads``, copies of the weights, and their dtype.
+        A layer with ``groups=heads`` and copies of the weights, in their dtype.
 
     Raises
     ------
-    TypeError, ValueError
-        A dtype other than float32 and float64, or a mixture; shapes that do not fit each other.
+    TypeError
+        The dtype is neither float32 nor float64, dtypes differ, or an option is unknown.
+    ValueError
+        Shapes do not fit each other, or an option has a wrong value.
 
     Notes
     -----
-    ParaGRU [1]_ has ``h' = (1 - z) h + z c``, so that the weights of z change their sign. It begins at ``h0=None``.
+    ParaGRU [1]_ computes ``h' = (1 - z) h + z c``, so all weights of z change their sign. It starts at ``h0=None``.
 
     References
     ----------
@@ -58,40 +64,42 @@ def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options:
     2
     """
     options = {"batch_first": True, **checked_options(options)}
-    read = Reader()
-    n = read("A", A, (3, "N")).shape[1]
-    heads, d = read("B", B, ("heads", "D/heads", 3, "N/heads")).shape[:2]
+    checker = WeightChecker()
+    n = checker.checked("A", A, (3, "N")).shape[1]
+    heads, d = checker.checked("B", B, ("heads", "D/heads", 3, "N/heads")).shape[:2]
     if not heads or n % heads:
         raise ValueError(f"B: expected a number of heads that divides the {n} units of A, got {heads}")
-    blocks = read("B", B, (heads, d, 3, n // heads))
-    layer_weights = {
-        "kernel_l0": PARARNN.ours(blocks.transpose(1, 2, 0, 3).reshape(d, 3 * n)),
-        "recurrent_kernel_l0": PARARNN.ours(read("A", A, (3, n)).reshape(3 * n)),
-        "bias_l0": PARARNN.ours(read("b", b, (3, n)).reshape(3 * n)),
+    blocks = checker.checked("B", B, (heads, d, 3, n // heads))
+    state_dict = {
+        f"kernel{_SUFFIX}": PARARNN.to_native(blocks.transpose(1, 2, 0, 3).reshape(d, 3 * n)),
+        f"recurrent_kernel{_SUFFIX}": PARARNN.to_native(checker.checked("A", A, (3, n)).reshape(3 * n)),
+        f"bias{_SUFFIX}": PARARNN.to_native(checker.checked("b", b, (3, n)).reshape(3 * n)),
     }
     layer = IndyGRU(heads * d, n, activation=activation, dtype=blocks.dtype, groups=heads, **options)
-    layer.load_state_dict(layer_weights)
+    layer.load_state_dict(state_dict)
     return layer
 
 
 def to_pararnn(layer: IndyGRU) -> dict[str, Array]:
-    """Make the weights of a ParaGRU cell that computes the same, beginning at a state of zeros.
+    """Convert a layer to the weights of an equivalent ParaGRU cell, which starts at a state of zeros.
 
     Parameters
     ----------
     layer : IndyGRU
-        Of one layer and direction. Its groups become heads.
+        A layer with ``num_layers=1`` and one direction. Its groups become heads.
 
     Returns
     -------
     dict of str to array
-        A (3, N), B (heads, D/heads, 3, N/heads), b (3, N): the names in the cell's state_dict. Copies. A layer
-        without a bias has one of zeros there.
+        A (3, N), B (heads, D/heads, 3, N/heads) and b (3, N), the names of the cell's state_dict. All are copies. b is
+        0 if the layer has no bias.
 
     Raises
     ------
     ValueError
-        A stack, or both directions: a ParaGRU cell is one layer, forward.
+        The layer is a stack or bidirectional.
+    TypeError
+        `layer` is not an IndyGRU.
 
     Examples
     --------
@@ -105,15 +113,15 @@ def to_pararnn(layer: IndyGRU) -> dict[str, Array]:
     """
     if checked_layer(layer).num_layers > 1 or layer.bidirectional:
         raise ValueError(
-            "layer: a ParaGRU cell is one layer and runs forward, and this layer has "
-            f"num_layers={layer.num_layers}, bidirectional={layer.bidirectional}"
+            "layer: expected num_layers=1 and bidirectional=False, as in a ParaGRU cell, got "
+            f"num_layers={layer.num_layers} and bidirectional={layer.bidirectional}"
         )
     n, heads = layer.hidden_size, layer.groups
     arrays = layer.parameters
-    kernel = PARARNN.theirs(arrays["kernel_l0"]).reshape(-1, 3, heads, n // heads)
-    bias = arrays.get("bias_l0", np.zeros(3 * n, layer.dtype))
+    kernel = PARARNN.from_native(arrays[f"kernel{_SUFFIX}"]).reshape(-1, 3, heads, n // heads)
+    bias = arrays.get(f"bias{_SUFFIX}", np.zeros(3 * n, layer.dtype))
     return {
-        "A": PARARNN.theirs(arrays["recurrent_kernel_l0"]).reshape(3, n),
+        "A": PARARNN.from_native(arrays[f"recurrent_kernel{_SUFFIX}"]).reshape(3, n),
         "B": np.ascontiguousarray(kernel.transpose(2, 0, 1, 3)),
-        "b": PARARNN.theirs(bias).reshape(3, n),
+        "b": PARARNN.from_native(bias).reshape(3, n),
     }

@@ -1,4 +1,4 @@
-"""torch.nn.GRU from and to IndyGRU."""
+"""Conversion between torch.nn.GRU and IndyGRU."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu._engine.messages import listed
+from indygru_cpu._engine.messages import listed, shown
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import TORCH
 from indygru_cpu.interop._weights import (
-    Losses,
-    Reader,
+    ConversionTolerance,
+    WeightChecker,
     Weights,
+    build_layer,
     checked_layer,
     checked_options,
-    library,
-    matrices,
-    new_layer,
+    diagonal_matrices,
+    import_optional,
+    layer_weights,
     read_stack,
-    stack_of,
 )
 from indygru_cpu.layer import IndyGRU
 
@@ -30,38 +30,39 @@ from indygru_cpu.layer import IndyGRU
 def from_torch(
     state_dict: Any, *, prefix: str = "", tolerance: float = 0.0, project: str | None = None, **options: Any
 ) -> IndyGRU:
-    """Make a layer of a torch.nn.GRU whose recurrent matrices are diagonal. PyTorch itself is not needed.
+    """Convert a torch.nn.GRU with diagonal recurrent matrices to a layer. PyTorch itself is not needed.
 
     Parameters
     ----------
     state_dict : mapping of str to tensor or array, or torch.nn.GRU
-        The weights of every layer and direction. A module brings its ``batch_first`` and ``dropout`` along.
+        Weights of every layer and direction. A module also sets ``batch_first`` and ``dropout``.
     prefix : str
-        Of the names to read, such as "encoder.gru."; others are left alone.
+        Prefix of the names to read, such as "encoder.gru."; other names are ignored.
     tolerance : float
-        How large, at most, numbers may be that an IndyGRU has no place for and that are dropped: off the diagonals
-        of ``weight_hh``, and in the candidate's part of ``bias_hh``.
+        Largest magnitude of weights that are dropped because IndyGRU has no equivalent: off-diagonal values of
+        ``weight_hh``, and the candidate's part of ``bias_hh``.
     project : "diagonal", optional
-        Drop what is off the diagonals, however large. The layer then computes something else: train it again.
+        Drop off-diagonal values of any magnitude. The layer then computes a different function: train it again.
     **options
-        Of the new layer: batch_first, dropout, num_threads, reproducible, seed.
+        Options of the new layer: batch_first, dropout, num_threads, reproducible, seed.
 
     Returns
     -------
     IndyGRU
-        With copies of the weights, and their dtype.
+        A layer with copies of the weights, in their dtype.
 
     Raises
     ------
     ValueError
-        Names or shapes that are not those of a GRU; numbers beyond `tolerance`, with how large they are.
+        Names or shapes are not those of a GRU, or dropped weights exceed `tolerance`; the message states by how much.
     TypeError
-        A dtype other than float32 and float64, or a mixture; something else than a GRU.
+        The dtype is neither float32 nor float64, dtypes differ, or `state_dict` is not the weights of a GRU.
 
     Notes
     -----
-    torch [1]_ computes ``tanh(x W + b_ih + r * (h U + b_hh))`` where we have ``tanh(x W + b + u * (r * h))``. That is
-    the same for a diagonal U and a ``b_hh`` of 0. Of the gates r and z the two biases add up.
+    The candidate of torch.nn.GRU [1]_ is ``tanh(x W + b_ih + r * (h U + b_hh))``; that of IndyGRU is
+    ``tanh(x W + b + u * (r * h))``. They are equal if U is diagonal and ``b_hh`` is 0. For the gates r and z the two
+    biases are added.
 
     References
     ----------
@@ -81,26 +82,29 @@ def from_torch(
     >>> from_torch(state_dict, batch_first=True)
     IndyGRU(3, 5, batch_first=True, dtype=float64)
     """
-    losses, read = Losses(tolerance, project), Reader()
+    allowed, checker = ConversionTolerance(tolerance, project), WeightChecker()
     arrays, options = _arrays_and_options(state_dict, prefix, checked_options(options))
-    ends, bias = _parts(arrays)
+    name_suffixes, bias = _checked_suffixes(arrays)
 
-    def read_part(end: str, n: int | None, d: int | str) -> Weights:
+    def read_weights(suffix: str, n: int | None, d: int | str) -> Weights:
         def get(name: str, *shape: int | str) -> Array:
-            return read(f"{name}{end}", arrays[f"{name}{end}"], shape)
+            return checker.checked(f"{name}{suffix}", arrays[f"{name}{suffix}"], shape)
 
         n = n or get("weight_hh", "3N", "N").shape[1]
+        recurrent = allowed.extract_diagonals(f"weight_hh{suffix}", get("weight_hh", 3 * n, n))
         return Weights(
-            TORCH.ours(get("weight_ih", 3 * n, d).T),
-            TORCH.ours(losses.diagonals(f"weight_hh{end}", get("weight_hh", 3 * n, n))),
-            losses.bias(f"bias_hh{end}", get("bias_ih", 3 * n), get("bias_hh", 3 * n), TORCH) if bias else None,
+            TORCH.to_native(get("weight_ih", 3 * n, d).T),
+            TORCH.to_native(recurrent),
+            allowed.merge_biases(f"bias_hh{suffix}", get("bias_ih", 3 * n), get("bias_hh", 3 * n), TORCH)
+            if bias
+            else None,
         )
 
-    return new_layer(read_stack(ends, read_part), **options)
+    return build_layer(read_stack(name_suffixes, read_weights), **options)
 
 
 def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The weights by name, without the prefix, and the layer's options."""
+    """Weights by name without the prefix, and the layer's options."""
     if not isinstance(source, Mapping):
         if getattr(source, "mode", None) != "GRU" or not hasattr(source, "state_dict"):
             raise TypeError(f"state_dict: expected a mapping of names or a torch.nn.GRU, got {type(source).__name__}")
@@ -110,39 +114,42 @@ def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tu
     return {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}, options
 
 
-def _parts(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
-    """Ends of the names, by layer and direction, and whether there are biases; after a check that all are there."""
+def _checked_suffixes(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
+    """Suffixes of the names by layer and direction, and whether there are biases. Missing names raise ValueError."""
     num_layers = sum(bool(re.fullmatch(r"weight_ih_l\d+", name)) for name in names)
-    ends = suffixes(max(1, num_layers), "weight_ih_l0_reverse" in names)
-    bias = "bias_ih_l0" in names
+    forward, reverse = suffixes(1, bidirectional=True)[0]
+    name_suffixes = suffixes(max(1, num_layers), f"weight_ih{reverse}" in names)
+    bias = f"bias_ih{forward}" in names
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if bias else 2]
-    expected = {f"{kind}{end}" for layer_ends in ends for end in layer_ends for kind in kinds}
+    expected = {f"{kind}{suffix}" for directions in name_suffixes for suffix in directions for kind in kinds}
     missing, unknown = sorted(expected - names.keys()), sorted(names.keys() - expected)
     if missing or unknown:
         raise ValueError(
             f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}; "
-            "prefix= picks the GRU out of a larger model"
+            "prefix= selects the GRU of a larger model"
         )
-    return ends, bias
+    return name_suffixes, bias
 
 
 def to_torch(layer: IndyGRU) -> dict[str, Any]:
-    """Make the state_dict of a torch.nn.GRU that computes the same.
+    """Convert a layer to the state_dict of an equivalent torch.nn.GRU.
 
     Parameters
     ----------
     layer : IndyGRU
-        With ``activation="tanh"``.
+        A layer with ``activation="tanh"``.
 
     Returns
     -------
     dict of str to torch.Tensor
-        Copies of the weights, for ``torch.nn.GRU.load_state_dict``. ``weight_hh`` is diagonal, ``bias_hh`` is 0.
+        Copies of the weights for ``torch.nn.GRU.load_state_dict``. ``weight_hh`` is diagonal; ``bias_hh`` is 0.
 
     Raises
     ------
     ValueError
-        Another activation: torch.nn.GRU has tanh only.
+        The activation is not tanh, the only one of torch.nn.GRU.
+    TypeError
+        `layer` is not an IndyGRU.
     ImportError
         PyTorch is missing.
 
@@ -156,14 +163,17 @@ def to_torch(layer: IndyGRU) -> dict[str, Any]:
     <All keys matched successfully>
     """
     if checked_layer(layer).activation != "tanh":
-        raise ValueError(f"layer: torch.nn.GRU has the activation tanh only, and this layer has {layer.activation}")
-    torch = library("torch")
-    found: dict[str, Array] = {}
-    for ends, row in zip(suffixes(layer.num_layers, layer.bidirectional), stack_of(layer), strict=True):
-        for end, weights in zip(ends, row, strict=True):
-            found[f"weight_ih{end}"] = TORCH.theirs(weights.kernel).T
-            found[f"weight_hh{end}"] = matrices(TORCH.theirs(weights.recurrent_kernel))
+        raise ValueError(
+            f"layer: expected the activation tanh, the only one of torch.nn.GRU, got {shown(layer.activation)}"
+        )
+    torch = import_optional("torch")
+    arrays: dict[str, Array] = {}
+    name_suffixes = suffixes(layer.num_layers, layer.bidirectional)
+    for names, directions in zip(name_suffixes, layer_weights(layer), strict=True):
+        for suffix, weights in zip(names, directions, strict=True):
+            arrays[f"weight_ih{suffix}"] = TORCH.from_native(weights.kernel).T
+            arrays[f"weight_hh{suffix}"] = diagonal_matrices(TORCH.from_native(weights.recurrent_kernel))
             if weights.bias is not None:
-                found[f"bias_ih{end}"] = TORCH.theirs(weights.bias)
-                found[f"bias_hh{end}"] = np.zeros_like(weights.bias)
-    return {name: torch.tensor(array) for name, array in found.items()}
+                arrays[f"bias_ih{suffix}"] = TORCH.from_native(weights.bias)
+                arrays[f"bias_hh{suffix}"] = np.zeros_like(weights.bias)
+    return {name: torch.tensor(array) for name, array in arrays.items()}

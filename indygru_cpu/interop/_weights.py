@@ -1,4 +1,4 @@
-"""A layer's weights in one plain form, between every library's and ours; and the checks that all converters share."""
+"""A library-independent form of a layer's weights, and the checks that all converters share."""
 
 from __future__ import annotations
 
@@ -16,117 +16,120 @@ from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import GateOrder
 from indygru_cpu.layer import IndyGRU
 
-Part = TypeVar("Part")
+Source = TypeVar("Source")
 
 
 class Weights(NamedTuple):
-    """One layer and direction, in our gate order, with groups written out as the blocks of a dense kernel."""
+    """Weights of one layer and direction in IndyGRU's gate order. Groups are written out as a dense kernel."""
 
     kernel: Array  # (D, 3N)
     recurrent_kernel: Array  # (3N,)
     bias: Array | None  # (3N,)
 
 
-#: Layers, and of each its directions.
-Stack = Sequence[Sequence[Weights]]
+#: Weights by layer and direction.
+StackedWeights = Sequence[Sequence[Weights]]
 
 
 def checked_layer(layer: object) -> IndyGRU:
-    """The layer, if it is one."""
+    """Return `layer`, or raise TypeError unless it is an IndyGRU."""
     if not isinstance(layer, IndyGRU):
         raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
     return layer
 
 
-def stack_of(layer: IndyGRU) -> list[list[Weights]]:
-    """A layer's weights; kernels are copies, the others are the live arrays."""
+def layer_weights(layer: IndyGRU) -> list[list[Weights]]:
+    """Weights of a layer. Kernels are copies; recurrent kernels and biases are the live arrays."""
     arrays = layer.parameters
     return [
         [
             Weights(
-                dense(arrays[f"kernel{end}"], layer.groups),
-                arrays[f"recurrent_kernel{end}"],
-                arrays.get(f"bias{end}"),
+                dense_kernel(arrays[f"kernel{suffix}"], layer.groups),
+                arrays[f"recurrent_kernel{suffix}"],
+                arrays.get(f"bias{suffix}"),
             )
-            for end in ends
+            for suffix in directions
         ]
-        for ends in suffixes(layer.num_layers, layer.bidirectional)
+        for directions in suffixes(layer.num_layers, layer.bidirectional)
     ]
 
 
-def dense(kernel: Array, groups: int) -> Array:
-    """From (D/groups, 3N) to (D, 3N): zeros but for the blocks, where inputs and units of one group meet."""
+def dense_kernel(kernel: Array, groups: int) -> Array:
+    """Expand a grouped kernel (D/groups, 3N) to (D, 3N). Entries between different groups are 0."""
     d, n = kernel.shape[0], kernel.shape[1] // (3 * groups)
     blocks = np.zeros((groups, d, 3, groups, n), kernel.dtype)
-    each = np.arange(groups)
-    blocks[each, :, :, each] = kernel.reshape(d, 3, groups, n).transpose(2, 0, 1, 3)
+    group = np.arange(groups)
+    blocks[group, :, :, group] = kernel.reshape(d, 3, groups, n).transpose(2, 0, 1, 3)
     return blocks.reshape(groups * d, 3 * groups * n)
 
 
-def matrices(gates: Array) -> Array:
-    """Three diagonal matrices (3N, N) from their diagonals (3N,)."""
-    return np.concatenate([np.diag(gate) for gate in np.split(gates, 3)])
+def diagonal_matrices(diagonals: Array) -> Array:
+    """Stack three diagonal matrices (3N, N) with the given diagonals (3N,)."""
+    return np.concatenate([np.diag(diagonal) for diagonal in np.split(diagonals, 3)])
 
 
 _OPTIONS = ("batch_first", "dropout", "num_threads", "reproducible", "seed")
 
 
-def new_layer(stack: Stack, *, activation: str = "tanh", **options: Any) -> IndyGRU:
-    """A layer with copies of these weights, whose shapes and dtypes were checked."""
+def build_layer(stack: StackedWeights, *, activation: str = "tanh", **options: Any) -> IndyGRU:
+    """Make a layer with copies of these weights, whose shapes and dtypes are already checked."""
     first = stack[0][0]
     layer = IndyGRU(
         first.kernel.shape[0], first.recurrent_kernel.shape[0] // 3, len(stack), first.bias is not None,
         bidirectional=len(stack[0]) == 2, activation=activation, dtype=first.kernel.dtype, **options,
     )  # fmt: skip
-    ends = suffixes(layer.num_layers, layer.bidirectional)
-    pairs = [pair for row in zip(ends, stack, strict=True) for pair in zip(*row, strict=True)]
-    named = {f"{name}{end}": array for end, weights in pairs for name, array in weights._asdict().items()}
-    layer.load_state_dict({name: array for name, array in named.items() if array is not None})
+    layer.load_state_dict({
+        f"{name}{suffix}": array
+        for names, directions in zip(suffixes(layer.num_layers, layer.bidirectional), stack, strict=True)
+        for suffix, weights in zip(names, directions, strict=True)
+        for name, array in weights._asdict().items()
+        if array is not None
+    })  # fmt: skip
     return layer
 
 
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """What a converter passes on to `IndyGRU`, which checks the values."""
+    """Refuse options that a converter does not pass on to `IndyGRU`, which checks their values."""
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(f"{shortened(', '.join(unknown))}: unknown; options of the layer are {', '.join(_OPTIONS)}")
     return options
 
 
 def read_stack(
-    rows: Sequence[Sequence[Part]], read_part: Callable[[Part, int | None, int | str], Weights]
+    sources: Sequence[Sequence[Source]], read_weights: Callable[[Source, int | None, int | str], Weights]
 ) -> list[list[Weights]]:
-    """Read every direction of every layer, each with the sizes that the ones before it leave open.
+    """Read the weights of every layer and direction, each with the sizes implied by those already read.
 
-    `read_part` gets a part, N, which of the first part is None, and D, which of the first part is any: "D".
+    `read_weights` gets a source, N and D. For the first source N is None and D is "D", which allows any size.
     """
     stack: list[list[Weights]] = []
     n: int | None = None
     d: int | str = "D"
-    for row in rows:
+    for directions in sources:
         stack.append([])
-        for part in row:
-            weights = read_part(part, n, d)
+        for source in directions:
+            weights = read_weights(source, n, d)
             stack[-1].append(weights)
             d, n = weights.kernel.shape[0], weights.recurrent_kernel.shape[0] // 3
-        d = len(row) * (n or 0)
+        d = len(directions) * (n or 0)
     return stack
 
 
-class Reader:
-    """Takes foreign arrays, or tensors, one by one; all have the dtype of the first."""
+class WeightChecker:
+    """Checks foreign arrays or tensors one by one. All must have the dtype of the first."""
 
     def __init__(self) -> None:
-        self._like: tuple[str, np.dtype[Any]] | None = None
+        self._first: tuple[str, np.dtype[Any]] | None = None
 
-    def __call__(self, name: str, value: object, shape: tuple[int | str, ...]) -> Array:
-        """The array, after a check of its shape and dtype."""
-        found = check.array(name, _without_framework(name, value), shape, *(self._like or ()))
-        self._like = self._like or (name, found.dtype)
-        return found
+    def checked(self, name: str, value: object, shape: tuple[int | str, ...]) -> Array:
+        """Return the value as an array of this shape. A str in `shape` allows any size."""
+        array = check.array(name, _tensor_to_array(name, value), shape, *(self._first or ()))
+        self._first = self._first or (name, array.dtype)
+        return array
 
 
-def _without_framework(name: str, value: object) -> object:
-    """A tensor as an array; anything else as it is."""
+def _tensor_to_array(name: str, value: object) -> object:
+    """Convert a tensor to an array. Anything else is returned unchanged."""
     if not hasattr(value, "detach"):
         return value
     try:
@@ -137,8 +140,16 @@ def _without_framework(name: str, value: object) -> object:
 
 
 @dataclass(frozen=True)
-class Losses:
-    """What may be lost: numbers up to `tolerance`, for which our layer has no place; or all off the diagonals."""
+class ConversionTolerance:
+    """Limits on the weights that a conversion drops because IndyGRU has no equivalent.
+
+    Attributes
+    ----------
+    tolerance : float
+        Largest magnitude of a dropped weight.
+    project : "diagonal" or None
+        "diagonal" drops off-diagonal recurrent weights of any magnitude.
+    """
 
     tolerance: float
     project: str | None
@@ -151,41 +162,41 @@ class Losses:
         if self.project not in (None, "diagonal"):
             raise ValueError(f'project: expected None or "diagonal", got {shown(self.project)}')
 
-    def diagonals(self, name: str, matrices: Array) -> Array:
-        """The diagonals (3N,) of three matrices (3N, N)."""
+    def extract_diagonals(self, name: str, matrices: Array) -> Array:
+        """Return the diagonals (3N,) of three matrices (3N, N). Raise ValueError if too much is off the diagonals."""
         n = matrices.shape[1]
         blocks = matrices.reshape(3, n, n)
-        found = np.einsum("gii->gi", blocks)
-        off = np.abs(blocks)
-        np.einsum("gii->gi", off)[...] = 0
-        largest = off.max(initial=0)
+        diagonals = np.einsum("gii->gi", blocks)
+        magnitudes = np.abs(blocks)
+        np.einsum("gii->gi", magnitudes)[...] = 0
+        largest = magnitudes.max(initial=0)
         if self.project is None and not largest <= self.tolerance:
-            gate, unit, source = np.unravel_index(off.argmax(), off.shape)
+            gate, row, column = np.unravel_index(magnitudes.argmax(), magnitudes.shape)
             raise ValueError(
-                f"{name}: expected diagonal matrices, but off their diagonals are numbers up to {largest:.3g} "
-                f"(matrix {gate}, row {unit}, column {source}), and on them up to {np.abs(found).max():.3g}; "
-                f'tolerance is {self.tolerance:g}. project="diagonal" drops what is off the diagonals'
+                f"{name}: expected diagonal matrices, got off-diagonal values up to {largest:.3g} "
+                f"(matrix {gate}, row {row}, column {column}), beside diagonals up to {np.abs(diagonals).max():.3g}; "
+                f'tolerance is {self.tolerance:g}. project="diagonal" drops the off-diagonal values'
             )
-        return np.array(found.reshape(3 * n))
+        return np.array(diagonals.reshape(3 * n))
 
-    def bias(self, name: str, inputs: Array, state: Array, order: GateOrder) -> Array:
-        """One bias in our order from a foreign pair (3N,): of the inputs, and of the state, which is called `name`."""
-        bias, state = order.ours(inputs), order.ours(state)
+    def merge_biases(self, name: str, input_bias: Array, recurrent_bias: Array, order: GateOrder) -> Array:
+        """Sum an input bias and a recurrent bias, called `name`, both (3N,) in `order`, to one bias in native order."""
+        bias, recurrent = order.to_native(input_bias), order.to_native(recurrent_bias)
         if order.bias_inside_reset:
-            candidate = state[2 * len(state) // 3 :]
+            candidate = recurrent[2 * len(recurrent) // 3 :]
             largest = np.abs(candidate).max(initial=0)
             if not largest <= self.tolerance:
                 raise ValueError(
-                    f"{name}: expected 0 for the candidate, got numbers up to {largest:.3g}; tolerance is "
-                    f"{self.tolerance:g}. The reset gate multiplies this bias, and IndyGRU has none such: train with "
-                    "it fixed at 0, or set it to 0 first"
+                    f"{name}: expected 0 for the candidate, got values up to {largest:.3g}; tolerance is "
+                    f"{self.tolerance:g}. The reset gate multiplies this bias, and IndyGRU has no equivalent: set it "
+                    "to 0, or train with it fixed at 0"
                 )
             candidate[...] = 0
-        return np.asarray(bias + state)
+        return np.asarray(bias + recurrent)
 
 
-def library(name: str) -> Any:
-    """An optional package, imported when it is needed."""
+def import_optional(name: str) -> Any:
+    """Import an optional package. ImportError names the extra that installs it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

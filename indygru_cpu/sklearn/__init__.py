@@ -1,6 +1,6 @@
-"""Classifier and regressor of whole sequences, by the conventions of scikit-learn.
+"""Classification and regression of whole sequences with the API of scikit-learn.
 
-Needs scikit-learn: ``pip install "indygru_cpu[sklearn]"``.
+Requires scikit-learn: ``pip install "indygru_cpu[sklearn]"``.
 """
 
 from __future__ import annotations
@@ -13,54 +13,57 @@ try:
     from sklearn.base import ClassifierMixin, RegressorMixin
     from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import validate_data  # noqa: F401  (the newest of what is needed)
+    from sklearn.utils.validation import validate_data  # noqa: F401  (added in scikit-learn 1.6)
 except ImportError as error:
     raise ImportError(
-        f'needs scikit-learn >= 1.6, which comes with the extra "sklearn" ({error}): pip install "indygru_cpu[sklearn]"'
+        f'indygru_cpu.sklearn needs scikit-learn >= 1.6 ({error}): pip install "indygru_cpu[sklearn]"'
     ) from error
 
 from scipy.special import softmax
 
 from indygru_cpu._typing import Array
-from indygru_cpu.sklearn._base import SequenceEstimator, moments
+from indygru_cpu.sklearn._base import SequenceEstimator, mean_and_scale
+from indygru_cpu.sklearn._network import cross_entropy, squared_error
 from indygru_cpu.sklearn._partial import Partial
-from indygru_cpu.sklearn._pooling import Ragged
-from indygru_cpu.sklearn._training import cross_entropy, squared_error
+from indygru_cpu.sklearn._sequences import RaggedBatch
 
 __all__ = ["IndyGRUClassifier", "IndyGRURegressor", "Partial"]
 
 
 class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[misc,unused-ignore]
-    """Tell the class of each sequence: IndyGRU, pooling of its states, softmax; trained by Adam.
+    """Classifier of sequences: IndyGRU, pooling of its states, softmax; trained by Adam.
 
     Parameters
     ----------
     hidden_size, num_layers, bidirectional, num_threads
-        Of the `IndyGRU`.
+        Options of the `IndyGRU`.
     pooling : str or sequence of str
-        What the readout sees of a sequence's states: their ``"mean"``, each unit's largest (``"max"``), the ``"last"``;
-        or several of them, side by side.
+        Features that the readout gets from the states of a sequence: ``"mean"``, ``"max"`` of each unit, or ``"last"``;
+        or several of these, concatenated.
     standardize : bool
-        Give every input mean 0 and deviation 1 over the training steps; the regressor does so with its targets too.
+        Scale every input to mean 0 and standard deviation 1 over the training steps. The regressor also scales its
+        targets.
     dropout : float
-        Probability with which training sets a number to 0 that goes from layer to layer or to the readout.
+        Probability with which training sets values between layers, and features, to 0.
     noise : float
-        Deviation of the normal noise that training adds to the (standardized) inputs, anew in each epoch.
+        Standard deviation of the normal noise that training adds to the (standardized) inputs in each epoch.
     alpha : float
-        The loss has ``alpha / 2`` times the squares of all weights but the biases.
+        Strength of the L2 penalty: the loss includes ``alpha / 2`` times the squared norm of all weights except biases.
     batch_size : int
-        Sequences in a step of Adam, at most.
+        Maximum number of sequences in a step of Adam.
     learning_rate : float
-        Of the first step; it falls to 0 along half a cosine over `max_iter` epochs.
+        Initial learning rate. It follows half a cosine to 0 over `max_iter` epochs.
     max_iter : int
-        Epochs.
+        Maximum number of epochs.
     early_stopping : bool
-        Hold out `validation_fraction` of the sequences (of each class alike), stop when their loss has not got lower
-        for `n_iter_no_change` epochs, and keep the weights with which it was lowest.
+        Hold out `validation_fraction` of the sequences, stratified by class, stop when their loss has not decreased
+        for `n_iter_no_change` epochs, and restore the weights of the lowest loss.
     validation_fraction : float
+        Fraction of the sequences that early stopping holds out.
     n_iter_no_change : int
+        Number of epochs without a lower loss after which early stopping ends the training.
     random_state : int, RandomState instance or None
-        Of the initial weights, the batches, the noise, dropout and what is held out. With an int, `fit` gives the same
+        Seed of the initial weights, batches, noise, dropout and held-out sequences. With an int, `fit` gives the same
         bits each time, for any number of threads.
     verbose : bool
         Show a progress bar, which needs tqdm.
@@ -68,22 +71,24 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
     Attributes
     ----------
     classes_ : array, (n_classes,)
+        The class labels.
     n_features_in_ : int
-        D.
+        The number of inputs, D.
     network_ : object
-        What was trained: its ``layer`` is an `IndyGRU`; ``mean`` and ``scale`` (D,) standardize the inputs; ``kernel``
+        The trained network: ``layer`` is an `IndyGRU`; ``mean`` and ``scale`` (D,) standardize the inputs; ``kernel``
         (features, n_classes) and ``bias`` (n_classes,) are the readout.
     n_iter_ : int
-        Epochs that were run.
+        Number of epochs run.
     loss_curve_ : list of float
-        Mean loss of each epoch, with the penalty.
+        Mean loss of each epoch, including the penalty.
     validation_loss_curve_ : list of float or None
-        Of the held-out sequences after each epoch, without it.
+        Loss of the held-out sequences after each epoch, without the penalty.
 
     Notes
     -----
-    X of `predict` and `score` has the forms of `fit` and its dtype. What scikit-learn itself cuts into parts, as in
-    cross-validation, is an array (n, T, D) or a list; ``np.split(values, offsets[1:-1])`` makes a list of the tuple.
+    `predict` and `score` accept X in every form and in the dtype of `fit`. scikit-learn functions that split X, such
+    as cross-validation, need an array (n, T, D) or a list; ``np.split(values, offsets[1:-1])`` converts the tuple to a
+    list.
 
     Examples
     --------
@@ -101,13 +106,13 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
 
     _loss = staticmethod(cross_entropy)
 
-    def _targets(self, y: Any, data: Ragged) -> Array:
+    def _encode(self, y: Any, data: RaggedBatch) -> Array:
         y = column_or_1d(y, warn=True)
         check_consistent_length(data.lengths, y)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
-        self.classes_, index = np.unique(y, return_inverse=True)
-        return np.eye(len(self.classes_), dtype=data.values.dtype)[index]
+        self.classes_, indices = np.unique(y, return_inverse=True)
+        return np.eye(len(self.classes_), dtype=data.values.dtype)[indices]
 
     def _strata(self, targets: Array) -> Array | None:
         return targets.argmax(axis=1)
@@ -115,28 +120,28 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
     def _probabilities(self, outputs: Array) -> Array:
         return softmax(outputs, axis=1)
 
-    def _predicted(self, outputs: Array) -> Array:
+    def _decode(self, outputs: Array) -> Array:
         return self.classes_[outputs.argmax(axis=1)]
 
     def predict(self, X: Any) -> Array:
-        """Class of each sequence, (n,)."""
-        return self._predicted(self._outputs(X))
+        """Predict the class of each sequence, (n,)."""
+        return self._decode(self._outputs(X))
 
     def predict_proba(self, X: Any) -> Array:
-        """Probability of each class, (n, n_classes), in the order of `classes_`."""
+        """Return the probability of each class, (n, n_classes), in the order of `classes_`."""
         return self._probabilities(self._outputs(X))
 
 
 class IndyGRURegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc,unused-ignore]
-    """Predict one or several numbers of each sequence: IndyGRU, pooling of its states, least squares; trained by Adam.
+    """Regressor of sequences: IndyGRU, pooling of its states, least squares; trained by Adam.
 
-    Parameters and attributes are those of `IndyGRUClassifier`, but for the classes. y, (n,) or (n, k), is taken in the
-    dtype of X, and predictions have its shape.
+    Parameters and attributes are those of `IndyGRUClassifier`, except `classes_`. y, (n,) or (n, k), is converted to
+    the dtype of X. Predictions have the shape of y.
 
     Attributes
     ----------
     target_mean_, target_scale_ : arrays, (k,)
-        What the outputs of `network_` are multiplied with, and what is then added, to be predictions.
+        Predictions are the outputs of `network_` times `target_scale_` plus `target_mean_`.
 
     Examples
     --------
@@ -156,24 +161,24 @@ class IndyGRURegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc,
         tags.target_tags.multi_output = True
         return tags
 
-    def _targets(self, y: Any, data: Ragged) -> Array:
+    def _encode(self, y: Any, data: RaggedBatch) -> Array:
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         y = check_array(y, dtype=data.values.dtype, ensure_2d=False, input_name="y")
         check_consistent_length(data.lengths, y)
         self._one_output = y.ndim == 1
         columns: Array = y.reshape(len(y), -1)
-        mean, scale = moments(columns) if self.standardize else (np.zeros(1, y.dtype), np.ones(1, y.dtype))
+        mean, scale = mean_and_scale(columns) if self.standardize else (np.zeros(1, y.dtype), np.ones(1, y.dtype))
         self.target_mean_, self.target_scale_ = mean, scale
         return (columns - mean) / scale
 
     def _strata(self, targets: Array) -> Array | None:
         return None
 
-    def _predicted(self, outputs: Array) -> Array:
-        found: Array = outputs * self.target_scale_ + self.target_mean_
-        return found[:, 0] if self._one_output else found
+    def _decode(self, outputs: Array) -> Array:
+        predictions: Array = outputs * self.target_scale_ + self.target_mean_
+        return predictions[:, 0] if self._one_output else predictions
 
     def predict(self, X: Any) -> Array:
-        """Predict y of each sequence, (n,) or (n, k) as y of `fit` was."""
-        return self._predicted(self._outputs(X))
+        """Predict the targets of each sequence, in the shape of y in `fit`: (n,) or (n, k)."""
+        return self._decode(self._outputs(X))

@@ -1,4 +1,4 @@
-"""What scikit-learn's classifier and regressor of sequences share: parameters, training, the way of X to outputs."""
+"""The common base of classifier and regressor: parameters, validation of X, training, outputs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from indygru_cpu._typing import Array
 from indygru_cpu.layer import IndyGRU
-from indygru_cpu.sklearn._input import read
+from indygru_cpu.sklearn._network import Loss, Network
 from indygru_cpu.sklearn._partial import Partial
-from indygru_cpu.sklearn._pooling import Pooling, Ragged
-from indygru_cpu.sklearn._training import Loss, Network, Recipe, Watch, epochs
+from indygru_cpu.sklearn._pooling import Pooling
+from indygru_cpu.sklearn._sequences import RaggedBatch, validated_batch
+from indygru_cpu.sklearn._training import EarlyStopping, TrainingConfig, train_epochs
 
 Self = TypeVar("Self", bound="SequenceEstimator")
 
-#: Kind of number, least and largest value, and which of those bounds are allowed.
+#: Parameter -> type, minimum, maximum, and which bounds are included, for `check_scalar`.
 _LIMITS = {
     "hidden_size": (Integral, 1, inf, "left"),
     "num_layers": (Integral, 1, inf, "left"),
@@ -40,7 +41,7 @@ _LIMITS = {
 
 
 class SequenceEstimator(BaseEstimator):  # type: ignore[misc,unused-ignore]
-    """What classifier and regressor share. Theirs is how y becomes targets, and outputs become predictions."""
+    """Base class. A subclass encodes y as targets and decodes outputs to predictions."""
 
     _loss: Loss
 
@@ -95,12 +96,12 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc,unused-ignore]
         Parameters
         ----------
         X : array (n, T, D), list of arrays (T_i, D), or tuple (values (S, D), offsets (n + 1,))
-            The sequences; none is empty. float32 or float64, which is then the dtype of weights and predictions; what
-            else is a number becomes float64.
-        y : array-like, (n,), or, of a regressor, (n, k)
-            What to predict of each.
+            The sequences; none may be empty. float32 and float64 are kept, as the dtype of weights and predictions;
+            other numbers become float64.
+        y : array-like, (n,), or, for a regressor, (n, k)
+            The target of each sequence.
         after_epoch : callable, optional
-            Called after each epoch with this estimator, which can already predict.
+            Called after each epoch with this estimator, which can predict by then.
 
         Returns
         -------
@@ -108,109 +109,125 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc,unused-ignore]
 
         Raises
         ------
-        TypeError, ValueError
-            A parameter, X or y that does not fit, named with what was expected; or a loss that grew without bound.
+        TypeError
+            A parameter, X or y has a wrong type.
+        ValueError
+            A parameter, X or y has a wrong value or shape, or training diverged.
         """
-        for name, (kind, least, most, included) in _LIMITS.items():
-            check_scalar(getattr(self, name), name, kind, min_val=least, max_val=most, include_boundaries=included)
-        data = self._read(X, reset=True)
-        targets = self._targets(y, data)
+        for name, (kind, minimum, maximum, included) in _LIMITS.items():
+            value = getattr(self, name)
+            check_scalar(value, name, kind, min_val=minimum, max_val=maximum, include_boundaries=included)
+        data = self._validated(X, reset=True)
+        targets = self._encode(y, data)
         random_state = check_random_state(self.random_state)
         held_out = None
         if self.early_stopping:
-            rows, rest = train_test_split(
+            train_rows, held_out_rows = train_test_split(
                 np.arange(len(data)), test_size=self.validation_fraction, random_state=random_state,
                 stratify=self._strata(targets),
             )  # fmt: skip
-            held_out = data.select(rest), targets[rest]
-            data, targets = data.select(rows), targets[rows]
+            held_out = data.select(held_out_rows), targets[held_out_rows]
+            data, targets = data.select(train_rows), targets[train_rows]
         rng = np.random.default_rng(random_state.randint(2**31, size=4))
-        self.network_ = self._initial(data, targets.shape[1], rng)
+        self.network_ = self._initial_network(data, targets.shape[1], rng)
         self._train(data, targets, held_out, rng, after_epoch)
         return self
 
-    def _initial(self, data: Ragged, n_outputs: int, rng: np.random.Generator) -> Network:
-        """A network that knows nothing but the mean and the scale of its inputs."""
+    def _initial_network(self, data: RaggedBatch, n_outputs: int, rng: np.random.Generator) -> Network:
+        """Return a network with random weights, and the mean and scale of the inputs."""
         dtype, mean, scale = data.values.dtype, None, None
         layer = IndyGRU(
             self.n_features_in_, self.hidden_size, self.num_layers, bidirectional=self.bidirectional,
             dropout=self.dropout, dtype=dtype, seed=rng, num_threads=self.num_threads,
         )  # fmt: skip
         if self.standardize:
-            mean, scale = moments(data.values)
-        pooling = Pooling.named(self.pooling, self.hidden_size)
-        n_features = self.hidden_size * (1 + self.bidirectional) * len(pooling.pools)
-        limit = np.sqrt(6 / (n_features + n_outputs))  # Glorot uniform, as the layer's kernels
+            mean, scale = mean_and_scale(data.values)
+        pooling = Pooling.from_names(self.pooling, self.hidden_size)
+        n_features = self.hidden_size * (1 + self.bidirectional) * len(pooling.methods)
+        limit = np.sqrt(6 / (n_features + n_outputs))  # Glorot uniform, as for the kernels of the layer
         kernel = rng.uniform(-limit, limit, (n_features, n_outputs)).astype(dtype)
         return Network(layer, pooling, mean, scale, kernel, np.zeros(n_outputs, dtype))
 
     def _train(
         self: Self,
-        data: Ragged,
+        data: RaggedBatch,
         targets: Array,
-        held_out: tuple[Ragged, Array] | None,
+        held_out: tuple[RaggedBatch, Array] | None,
         rng: np.random.Generator,
         after_epoch: Callable[[Self], object] | None,
     ) -> None:
         loss = self._loss
-        recipe = Recipe(loss, **{name: getattr(self, name) for name in Recipe._fields if name != "loss"})
-        watch = Watch(self.network_, *held_out, loss) if held_out else None
-        standardised = Ragged(self.network_.standardised(data.values), data.offsets)
+        options = {name: getattr(self, name) for name in TrainingConfig._fields if name != "loss"}
+        config = TrainingConfig(loss, **options)
+        early_stopping = EarlyStopping(self.network_, *held_out, loss) if held_out else None
+        standardized = RaggedBatch(self.network_.standardize(data.values), data.offsets)
         self.loss_curve_: list[float] = []
-        self.validation_loss_curve_ = watch.losses if watch else None
-        with _bar(self.max_iter) if self.verbose else nullcontext() as bar:
-            for value in epochs(self.network_, standardised, targets, recipe, rng):
-                self.loss_curve_.append(value)
+        self.validation_loss_curve_ = early_stopping.losses if early_stopping else None
+        with _progress_bar(self.max_iter) if self.verbose else nullcontext() as progress_bar:
+            for epoch_loss in train_epochs(self.network_, standardized, targets, config, rng):
+                self.loss_curve_.append(epoch_loss)
                 self.n_iter_ = len(self.loss_curve_)
-                if bar is not None:
-                    bar.set_postfix(loss=f"{value:.4g}", refresh=False)
-                    bar.update()
+                if progress_bar is not None:
+                    progress_bar.set_postfix(loss=f"{epoch_loss:.4g}", refresh=False)
+                    progress_bar.update()
                 if after_epoch is not None:
                     after_epoch(self)
-                if watch and watch.look() >= self.n_iter_no_change:
+                if early_stopping and early_stopping.update() >= self.n_iter_no_change:
                     break
-        if watch:
-            watch.restore()
+        if early_stopping:
+            early_stopping.restore_best()
 
     def partial(self) -> Partial:
-        """Begin a sequence whose steps are yet to come, to be predicted while they arrive.
+        """Start the incremental prediction of a sequence.
+
+        Returns
+        -------
+        Partial
 
         Raises
         ------
         ValueError
             The estimator is bidirectional: the reverse direction needs whole sequences.
+        NotFittedError
+            The estimator is not fitted.
         """
         check_is_fitted(self)
         return Partial(self)
 
     def _outputs(self, X: Any) -> Array:
         check_is_fitted(self)
-        return self.network_.outputs(self._read(X, reset=False))
+        return self.network_.outputs(self._validated(X, reset=False))
 
-    def _read(self, X: Any, reset: bool) -> Ragged:
-        data = read(X)
+    def _validated(self, X: Any, reset: bool) -> RaggedBatch:
+        data = validated_batch(X)
         validate_data(self, data.values, reset=reset, skip_check_array=True)
         if not reset and data.values.dtype != self.network_.layer.dtype:
             raise TypeError(
-                f"X has dtype {data.values.dtype}, but {type(self).__name__} was fitted with "
-                f"{self.network_.layer.dtype}: dtypes are never mixed; cast X"
+                f"X: expected {self.network_.layer.dtype}, with which {type(self).__name__} was fitted, got "
+                f"{data.values.dtype}: dtypes are never mixed; cast X"
             )
         return data
 
-    def _targets(self, y: Any, data: Ragged) -> Array:
+    def _encode(self, y: Any, data: RaggedBatch) -> Array:
+        """Validate y and return the targets (n, K) of the network's outputs."""
+        raise NotImplementedError
+
+    def _decode(self, outputs: Array) -> Array:
+        """Return the predictions of the network's outputs (n, K)."""
         raise NotImplementedError
 
     def _strata(self, targets: Array) -> Array | None:
+        """Return the class of each sequence for a stratified split, or None."""
         raise NotImplementedError
 
 
-def moments(values: Array) -> tuple[Array, Array]:
-    """Mean and deviation of each column, in its dtype; where all rows are equal, 1 instead of 0."""
+def mean_and_scale(values: Array) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each column, in its dtype. The scale of a constant column is 1."""
     scaler = StandardScaler().fit(values)
     return scaler.mean_.astype(values.dtype), scaler.scale_.astype(values.dtype)
 
 
-def _bar(total: int) -> Any:
+def _progress_bar(total: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError as error:

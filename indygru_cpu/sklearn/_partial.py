@@ -1,4 +1,4 @@
-"""Predictions of a sequence while it arrives."""
+"""Incremental prediction of a sequence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from indygru_cpu._typing import Array
 
 
 class Partial:
-    """A sequence as far as it has come, and its prediction; made by the estimators' method `partial`.
+    """Incremental prediction of one sequence. The method `partial` of an estimator makes it.
 
-    It keeps the fitted weights of the moment when it was made, can be pickled, and is one thread's at a time.
+    The object uses the weights of the estimator at the time of its creation, and can be pickled. It must not be used
+    by several threads at a time.
 
     Attributes
     ----------
     n_steps : int
-        Steps that have come.
+        Number of steps pushed so far.
 
     Examples
     --------
@@ -35,59 +36,62 @@ class Partial:
     """
 
     def __init__(self, estimator: Any) -> None:
-        self._estimator = copy(estimator)  # so that it may be fitted again: its arrays are then new ones
+        # A shallow copy suffices: fit assigns new arrays and changes none.
+        self._estimator = copy(estimator)
         self._network = estimator.network_
         self._stream = self._network.layer.stream()
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new sequence."""
+        """Start a new sequence."""
         self._stream.reset()
         self.n_steps = 0
         self._features = np.zeros(len(self._network.kernel), self._network.kernel.dtype)
 
     def push(self, steps: Any) -> Partial:
-        """Take the next step, or the next few, and return this object.
+        """Append one or more steps to the sequence and return this object.
 
         Parameters
         ----------
         steps : array, (D,) or (T, D)
-            Of the dtype that the estimator was fitted with.
+            Inputs in the dtype that the estimator was fitted with.
 
         Raises
         ------
-        TypeError, ValueError
-            Another dtype or shape, NaN or infinity; everything is then as it was.
+        TypeError
+            The dtype differs from that of the estimator.
+        ValueError
+            The shape is wrong, or a value is NaN or infinite. The sequence is then unchanged.
         """
-        found = np.asarray(steps)
+        inputs = np.asarray(steps)
         layer = self._network.layer
-        if found.ndim not in (1, 2) or found.shape[-1] != layer.input_size:
+        if inputs.ndim not in (1, 2) or inputs.shape[-1] != layer.input_size:
             raise ValueError(
-                f"steps: expected shape ({layer.input_size},) or (T, {layer.input_size}), got {found.shape}"
+                f"steps: expected shape ({layer.input_size},) or (T, {layer.input_size}), got {inputs.shape}"
             )
-        if found.dtype != layer.dtype:
+        if inputs.dtype != layer.dtype:
             raise TypeError(
-                f"steps: expected {layer.dtype}, as the estimator was fitted with, got {shortened(found.dtype)}"
+                f"steps: expected {layer.dtype}, the dtype of the fitted estimator, got {shortened(inputs.dtype)}"
             )
-        if not np.isfinite(found).all():
+        if not np.isfinite(inputs).all():
             raise ValueError("steps: expected finite numbers, got NaN or infinity")
-        if found.size:
-            y = self._stream.push_many(np.atleast_2d(self._network.standardised(found)))
-            self._features = self._network.pooling.running(self._features, self.n_steps, y)
+        if inputs.size:
+            y = self._stream.push_many(np.atleast_2d(self._network.standardize(inputs)))
+            self._features = self._network.pooling.update(self._features, self.n_steps, y)
             self.n_steps += len(y)
         return self
 
     def predict(self) -> Any:
-        """Predict as the estimator would from the steps so far, without the axis of sequences."""
-        return self._estimator._predicted(self._outputs())[0]
+        """Predict from the steps so far, as the estimator does for the same sequence, without the batch axis."""
+        return self._estimator._decode(self._outputs())[0]
 
     def predict_proba(self) -> Array:
-        """Probability of each class, (n_classes,); of a classifier only."""
+        """Return the probability of each class, (n_classes,). Only classifiers support this method."""
         if not hasattr(self._estimator, "predict_proba"):
-            raise AttributeError(f"predict_proba: {type(self._estimator).__name__} has none")
+            raise AttributeError(f"predict_proba: expected a classifier, got {type(self._estimator).__name__}")
         return self._estimator._probabilities(self._outputs())[0]
 
     def _outputs(self) -> Array:
         if not self.n_steps:
-            raise ValueError("expected at least one step before a prediction: see push")
+            raise ValueError("expected at least one step before a prediction, got none: call push first")
         return self._network.readout(self._features[None])

@@ -1,4 +1,4 @@
-"""Sequences one after the other, and pooling: from the states of each to one vector, at once or while they arrive."""
+"""Pooling: from the states of a sequence to one feature vector, for whole sequences or step by step."""
 
 from __future__ import annotations
 
@@ -10,97 +10,76 @@ import numpy as np
 
 from indygru_cpu._engine.messages import shown
 from indygru_cpu._typing import Array
+from indygru_cpu.sklearn._sequences import RaggedBatch
 
 
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """Sequence i is ``values[offsets[i]:offsets[i + 1]]``; none is empty, and nothing lies between them."""
+class PoolingMethod(Protocol):
+    """One kind of pooling. States y are (S, W) in ragged form; features and their gradients d are (B, W)."""
 
-    values: Array  # (S, width)
-    offsets: Array  # (B + 1,)
+    def pool(self, y: RaggedBatch) -> Array:
+        """Return the features of each sequence, (B, W)."""
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+    def gradient(self, d: Array, y: RaggedBatch) -> Array:
+        """Return the gradient with respect to the states, (S, W), from that with respect to the features."""
 
-    @property
-    def lengths(self) -> Array:
-        return np.diff(self.offsets)
-
-    def select(self, rows: Array) -> Ragged:
-        """Some of the sequences, in new arrays."""
-        lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        moved = np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return Ragged(self.values[moved + np.arange(offsets[-1])], offsets)
+    def update(self, features: Array, count: int, y: Array) -> Array:
+        """Return the features (W,) of a sequence from those of its first `count` states and the next states (T, W)."""
 
 
-class Pool(Protocol):
-    """One way of pooling. Shapes: y (S, W) in ragged form, pooled and d (B, W)."""
-
-    def batch(self, y: Ragged) -> Array:
-        """Of each sequence, one vector (B, W)."""
-
-    def gradient(self, d: Array, y: Ragged) -> Array:
-        """From the gradient of the vectors to that of the states, (S, W)."""
-
-    def running(self, before: Array, count: int, y: Array) -> Array:
-        """The vector (W,) of a sequence, from that of its first `count` states and the next ones (T, W)."""
-
-
-class Mean:
+class MeanPooling:
     """The mean of all states."""
 
-    def batch(self, y: Ragged) -> Array:
+    def pool(self, y: RaggedBatch) -> Array:
         return np.add.reduceat(y.values, y.offsets[:-1]) / self._lengths(y)
 
-    def gradient(self, d: Array, y: Ragged) -> Array:
+    def gradient(self, d: Array, y: RaggedBatch) -> Array:
         return np.repeat(d / self._lengths(y), y.lengths, axis=0)
 
-    def running(self, before: Array, count: int, y: Array) -> Array:
-        return before + (y.sum(axis=0) - len(y) * before) / (count + len(y))
+    def update(self, features: Array, count: int, y: Array) -> Array:
+        return features + (y.sum(axis=0) - len(y) * features) / (count + len(y))
 
     @staticmethod
-    def _lengths(y: Ragged) -> Array:
-        return y.lengths.astype(y.values.dtype)[:, None]  # else NumPy would go on in float64
+    def _lengths(y: RaggedBatch) -> Array:
+        return y.lengths.astype(y.values.dtype)[:, None]  # integer lengths would promote float32 to float64
 
 
-class Max:
-    """Of each unit, its largest state. States that are equally large share the gradient."""
+class MaxPooling:
+    """The maximum of each unit over all states. Equal maxima share the gradient."""
 
-    def batch(self, y: Ragged) -> Array:
+    def pool(self, y: RaggedBatch) -> Array:
         return np.maximum.reduceat(y.values, y.offsets[:-1])
 
-    def gradient(self, d: Array, y: Ragged) -> Array:
-        largest: Array = (y.values == np.repeat(self.batch(y), y.lengths, axis=0)).astype(d.dtype)
-        shares: Array = d / np.add.reduceat(largest, y.offsets[:-1])
-        largest *= np.repeat(shares, y.lengths, axis=0)
-        return largest
+    def gradient(self, d: Array, y: RaggedBatch) -> Array:
+        is_maximum: Array = (y.values == np.repeat(self.pool(y), y.lengths, axis=0)).astype(d.dtype)
+        shares: Array = d / np.add.reduceat(is_maximum, y.offsets[:-1])
+        is_maximum *= np.repeat(shares, y.lengths, axis=0)
+        return is_maximum
 
-    def running(self, before: Array, count: int, y: Array) -> Array:
-        largest: Array = y.max(axis=0)
+    def update(self, features: Array, count: int, y: Array) -> Array:
+        maximum: Array = y.max(axis=0)
         if count:
-            np.maximum(before, largest, out=largest)
-        return largest
+            np.maximum(features, maximum, out=maximum)
+        return maximum
 
 
 @dataclass(frozen=True)
-class Last:
-    """The state after the last step; of units of the reverse direction, after the first, which is their last."""
+class LastPooling:
+    """The final state: after the last step for the first `n_forward` units, after the first step for the others."""
 
     n_forward: int
 
-    def batch(self, y: Ragged) -> Array:
+    def pool(self, y: RaggedBatch) -> Array:
         first, last = y.offsets[:-1], y.offsets[1:] - 1
         return np.hstack([y.values[last, : self.n_forward], y.values[first, self.n_forward :]])
 
-    def gradient(self, d: Array, y: Ragged) -> Array:
+    def gradient(self, d: Array, y: RaggedBatch) -> Array:
         first, last = y.offsets[:-1], y.offsets[1:] - 1
         dy = np.zeros_like(y.values)
         dy[last, : self.n_forward] = d[:, : self.n_forward]
         dy[first, self.n_forward :] = d[:, self.n_forward :]
         return dy
 
-    def running(self, before: Array, count: int, y: Array) -> Array:
+    def update(self, features: Array, count: int, y: Array) -> Array:
         return y[-1].copy()
 
 
@@ -109,29 +88,29 @@ NAMES = ("mean", "last", "max")
 
 @dataclass(frozen=True)
 class Pooling:
-    """Several ways of pooling, side by side."""
+    """The features of one or several pooling methods, concatenated."""
 
-    pools: tuple[Pool, ...]
+    methods: tuple[PoolingMethod, ...]
 
     @classmethod
-    def named(cls, pooling: str | Sequence[str], n_forward: int) -> Pooling:
-        """By one name, or by several; `n_forward` units run forward."""
+    def from_names(cls, pooling: str | Sequence[str], n_forward: int) -> Pooling:
+        """Make a pooling from one or several names. The first `n_forward` units run forward."""
         names = (pooling,) if isinstance(pooling, str) else tuple(pooling)
         if not names or not set(names) <= set(NAMES) or len(set(names)) < len(names):
             raise ValueError(f"pooling: expected one or several of {', '.join(NAMES)}, got {shown(pooling)}")
-        made: dict[str, Pool] = {"mean": Mean(), "last": Last(n_forward), "max": Max()}
-        return cls(tuple(made[name] for name in names))
+        methods: dict[str, PoolingMethod] = {"mean": MeanPooling(), "last": LastPooling(n_forward), "max": MaxPooling()}
+        return cls(tuple(methods[name] for name in names))
 
-    def batch(self, y: Ragged) -> Array:
-        return np.hstack([pool.batch(y) for pool in self.pools])
+    def pool(self, y: RaggedBatch) -> Array:
+        return np.hstack([method.pool(y) for method in self.methods])
 
-    def gradient(self, d: Array, y: Ragged) -> Array:
-        parts = np.split(d, len(self.pools), axis=1)
-        first, *others = (pool.gradient(part, y) for pool, part in zip(self.pools, parts, strict=True))
-        for other in others:
-            first += other
-        return first
+    def gradient(self, d: Array, y: RaggedBatch) -> Array:
+        parts = np.split(d, len(self.methods), axis=1)
+        dy, *terms = (method.gradient(part, y) for method, part in zip(self.methods, parts, strict=True))
+        for term in terms:
+            dy += term
+        return dy
 
-    def running(self, before: Array, count: int, y: Array) -> Array:
-        parts = before.reshape(len(self.pools), -1)
-        return np.hstack([pool.running(part, count, y) for pool, part in zip(self.pools, parts, strict=True)])
+    def update(self, features: Array, count: int, y: Array) -> Array:
+        parts = features.reshape(len(self.methods), -1)
+        return np.hstack([method.update(part, count, y) for method, part in zip(self.methods, parts, strict=True)])

@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from indygru_cpu._engine.messages import listed, quoted_path, shortened, shown, shown_path
-from indygru_cpu._files.atomic import finish, sync_directory, temporary, writable_mode
+from indygru_cpu._files.atomic import sync_and_close, sync_directory, temporary_file, writable_mode
 from indygru_cpu.tensorflow._bundle import DTYPE_NUMBERS, PIECE_MARK, Index, TensorEntry, encode_index
 from indygru_cpu.tensorflow._files import (
     STATE_FILE,
@@ -363,12 +363,12 @@ def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, np.nd
     old_data = [] if replaced is None else data_files(prefix, replaced)
     # Read-only files are refused before anything is written: those that are replaced, and those that are removed.
     mode, *_ = [writable_mode(path) for path in (index_path(prefix), state_path(prefix), *old_data)]
-    with temporary(data_path(prefix, 0, 1)) as data, temporary(index_path(prefix)) as index:
+    with temporary_file(data_path(prefix, 0, 1)) as data, temporary_file(index_path(prefix)) as index:
         index.write(encode_index(_write_data(data, arrays), num_shards))
         for file in (data, index):
             if mode is not None:
                 os.chmod(file.name, mode)
-            finish(file)
+            sync_and_close(file)
         os.replace(data.name, data_path(prefix, 0, num_shards))
         sync_directory(directory or ".")  # the index must not be on disk before its data
         os.replace(index.name, index_path(prefix))

@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from indygru_cpu._engine.messages import listed, quoted_path, shown_path
-from indygru_cpu._files.atomic import replacing
+from indygru_cpu._files.atomic import atomic_writer
 from indygru_cpu._files.regular import NotRegularFileError, open_regular
 from indygru_cpu.tensorflow._protobuf import CheckpointError
 from indygru_cpu.tensorflow._sstable import is_table
@@ -112,7 +112,7 @@ def update_state(prefix: str) -> None:
     latest = _quote(os.path.basename(prefix))
     earlier = [quoted for quoted in listed if quoted not in (latest, _quote(os.path.abspath(prefix)))]
     lines = [b"all_model_checkpoint_paths: " + quoted for quoted in [*earlier, latest]]
-    with replacing(path) as file:
+    with atomic_writer(path) as file:
         file.write(b"\n".join([b"model_checkpoint_path: " + latest, *lines, b""]))
 
 

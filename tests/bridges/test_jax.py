@@ -1,6 +1,6 @@
-"""jax_checks.py, in processes of its own: JAX warns of every fork, and other tests fork.
+"""Runs jax_checks.py in separate processes: JAX warns of every fork, and other tests fork.
 
-It also has its dtypes by process. A time-out is part of the test: whatever runs on XLA's threads could wait for them.
+JAX also fixes its default dtypes per process. The time-outs detect deadlocks on XLA's threads.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ import pytest
 CHECKS = helpers.ROOT / "tests" / "support" / "jax_checks.py"
 PAGE = (helpers.ROOT / "docs" / "jax.md").read_text(encoding="utf-8")
 TWO_DEVICES = "--xla_force_host_platform_device_count=2"  # for shard_map
-RUN = """
-import sys, pytest
-options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-W", "error"]
-sys.exit(pytest.main([*options, "-c", sys.argv[1], sys.argv[2], *sys.argv[3:]]))
-"""
 
 
 @pytest.fixture
-def run_jax(run_python):
+def run_jax_checks(run_script):
+    """Run jax_checks.py with options of pytest, and return what it prints."""
     if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed, and this runs it")
-    return run_python
+        pytest.skip("jax is not installed")
+
+    def run(*options, **environment):
+        script = "bridges/run_jax_checks.py"
+        return run_script(script, os.devnull, CHECKS, *options, timeout=300, XLA_FLAGS=TWO_DEVICES, **environment)
+
+    return run
 
 
-def test_checks_of_float64(run_jax):
-    printed = run_jax(RUN, os.devnull, CHECKS, timeout=300, JAX_ENABLE_X64="1", XLA_FLAGS=TWO_DEVICES)
+def test_checks_of_float64_pass(run_jax_checks):
+    printed = run_jax_checks(JAX_ENABLE_X64="1")
     assert int(re.search(r"(\d+) passed", printed).group(1)) > 30
     assert "skipped" not in printed
 
 
-def test_checks_of_float32_on_one_processor(run_jax):
-    """What has to do with dtypes. XLA then has one thread, so that nothing may wait for another."""
-    alone = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\n"
-    which = "bits or dtypes or tanh or many_threads or lengths or shard_map"
-    printed = run_jax(
-        alone + RUN, os.devnull, CHECKS, "-k", which, timeout=300, JAX_ENABLE_X64="0", XLA_FLAGS=TWO_DEVICES
-    )
+def test_checks_of_float32_on_one_cpu_pass(run_jax_checks):
+    """The checks that depend on dtypes. XLA then has one thread, so no call may wait for another."""
+    names = "bits or dtypes or tanh or many_threads or lengths or shard_map"
+    printed = run_jax_checks("--one-cpu", "-k", names, JAX_ENABLE_X64="0")
     assert int(re.search(r"(\d+) passed", printed).group(1)) > 30
     assert "skipped" not in printed
 
 
-def test_the_page(run_jax):
+def test_examples_of_the_page_run(run_python):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     assert len(blocks) > 1
-    run_jax("\n".join(blocks), timeout=150)
+    run_python("\n".join(blocks), timeout=150)
 
 
-def test_without_jax_the_error_names_the_extra(run_python):
+def test_import_without_jax_names_the_extra(run_python):
     code = "import sys; sys.modules['jax'] = None; import indygru_cpu; import indygru_cpu.jax"
     error = run_python(code, status=1).splitlines()[-1]
     assert error == 'ImportError: jax is missing: pip install "indygru_cpu[jax]"'

@@ -85,11 +85,13 @@ FOLDERS = {
     "torch": ["torch", "torch._ops"],
     "dask": ["dask", "ray", "spark", "_arrow"],
     "interop": [
-        "interop", "interop._gate_orders", "interop._keras", "interop._onnx_forms", "interop._onnx_graph",
-        "interop._onnx_read", "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
+        "interop", "interop._activations", "interop._gate_orders", "interop._keras", "interop._onnx_read",
+        "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
     ],
-    "sklearn": ["sklearn", "sklearn._base", "sklearn._input", "sklearn._partial", "sklearn._pooling",
-                "sklearn._training"],
+    "sklearn": [
+        "sklearn", "sklearn._base", "sklearn._network", "sklearn._partial", "sklearn._pooling", "sklearn._sequences",
+        "sklearn._training",
+    ],
     "datasets": ["datasets"],
     "_tf1": [
         "_tf1", "_tf1.bidirectional", "_tf1.cell", "_tf1.checks", "_tf1.custom_activation", "_tf1.dynamic_rnn",

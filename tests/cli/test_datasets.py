@@ -1,4 +1,4 @@
-"""The data that comes with the package: sizes, content, and what its documentation promises."""
+"""The data sets included in the package: sizes, content, attribution."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def data():
         ("test", 29, 370, 5687, [31, 35, 88, 44, 29, 24, 40, 50, 29]),
     ],
 )
-def test_sizes(data, part, n_steps, n_utterances, n_frames, per_speaker):
-    found = getattr(data, part)
-    assert found.x.shape == (n_steps, n_utterances, 12)
-    assert found.x.dtype == np.float32
-    assert found.lengths.shape == found.speakers.shape == (n_utterances,)
-    assert found.lengths.dtype == found.speakers.dtype == np.intp
-    assert (found.lengths.min(), found.lengths.max(), found.lengths.sum()) == (7, n_steps, n_frames)
-    assert np.bincount(found.speakers).tolist() == per_speaker
+def test_parts_have_the_documented_sizes(data, part, n_steps, n_utterances, n_frames, per_speaker):
+    utterances = getattr(data, part)
+    assert utterances.x.shape == (n_steps, n_utterances, 12)
+    assert utterances.x.dtype == np.float32
+    assert utterances.lengths.shape == utterances.speakers.shape == (n_utterances,)
+    assert utterances.lengths.dtype == utterances.speakers.dtype == np.intp
+    assert (utterances.lengths.min(), utterances.lengths.max(), utterances.lengths.sum()) == (7, n_steps, n_frames)
+    assert np.bincount(utterances.speakers).tolist() == per_speaker
 
 
-def test_frames_are_the_files_and_padding_is_zero(data):
+def test_frames_equal_those_of_the_file_and_padding_is_zero(data):
     stored = np.load(files("indygru_cpu") / "data" / "japanese_vowels.npz", allow_pickle=False)
     for name, part in data._asdict().items():
         ends = np.cumsum(stored[f"{name}_lengths"])
@@ -44,8 +44,8 @@ def test_frames_are_the_files_and_padding_is_zero(data):
         assert not part.x[~part.valid].any()
 
 
-def test_first_frame_and_scale_are_as_recorded(data):
-    """Figures from the archive's text file: nothing is standardised."""
+def test_frames_are_not_standardized(data):
+    """Compared with the numbers of the archive's text file."""
     first = [1.860936, -0.207383, 0.261557, -0.214562, -0.171253, -0.118167]
     np.testing.assert_allclose(data.train.x[0, 0, :6], first, rtol=1e-6)
     frames = data.train.x[data.train.valid]
@@ -53,29 +53,29 @@ def test_first_frame_and_scale_are_as_recorded(data):
     np.testing.assert_allclose(frames.std(axis=0)[:3], [0.48762, 0.39118, 0.30090], atol=1e-4)
 
 
-def test_every_call_gives_new_arrays(data):
-    again = datasets.japanese_vowels()
-    again.train.x[...] = 7
+def test_every_call_returns_new_arrays(data):
+    changed = datasets.japanese_vowels()
+    changed.train.x[...] = 7
     assert not (data.train.x == 7).any()
     assert not (datasets.japanese_vowels().train.x == 7).any()
 
 
-def test_select(data):
+def test_select_copies_the_rows_of_all_arrays(data):
     rows = np.array([269, 3, 17])
-    found = data.train.select(rows)
-    np.testing.assert_array_equal(found.x, data.train.x[:, [269, 3, 17]])
-    np.testing.assert_array_equal(found.lengths, data.train.lengths[[269, 3, 17]])
-    np.testing.assert_array_equal(found.speakers, data.train.speakers[[269, 3, 17]])
-    np.testing.assert_array_equal(found.valid.sum(axis=0), found.lengths)
+    selected = data.train.select(rows)
+    np.testing.assert_array_equal(selected.x, data.train.x[:, [269, 3, 17]])
+    np.testing.assert_array_equal(selected.lengths, data.train.lengths[[269, 3, 17]])
+    np.testing.assert_array_equal(selected.speakers, data.train.speakers[[269, 3, 17]])
+    np.testing.assert_array_equal(selected.valid.sum(axis=0), selected.lengths)
 
 
-def test_attribution_is_shipped():
+def test_attribution_is_included():
     text = (files("indygru_cpu") / "data" / "README.md").read_text(encoding="utf-8")
-    for words in ("CC BY 4.0", "UCI Machine Learning Repository", "Kudo", "Toyama", "Shimbo"):
-        assert words in text
+    for phrase in ("CC BY 4.0", "UCI Machine Learning Repository", "Kudo", "Toyama", "Shimbo"):
+        assert phrase in text
 
 
-def test_examples():
+def test_docstring_examples_run():
     results = doctest.testmod(datasets)
     assert results.attempted > 3
     assert not results.failed

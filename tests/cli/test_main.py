@@ -1,4 +1,4 @@
-"""The command line: info, and what it says of wrong arguments."""
+"""The command line: info, version, and errors for wrong arguments."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from indygru_cpu._engine import threads as thread_counts
 from indygru_cpu._engine.blas import blas
 
 
-def test_info_json(capsys):
+def test_info_json_has_the_values_of_the_core(capsys):
     assert main(["info", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    values = json.loads(capsys.readouterr().out)
     threads = thread_counts.default()
-    assert found == {
+    assert values == {
         "version": indygru_cpu.__version__,
         "tier": {"in_use": _core.tier_in_use(), "available": list(_core.tiers())},
         "openmp": {"built_in": _core.openmp_threads() > 0, "maximum": _core.openmp_threads()},
@@ -34,29 +34,29 @@ def test_info_json(capsys):
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-    assert Path(found["blas"]["path"]).exists()
+    assert Path(values["blas"]["path"]).exists()
 
 
-def test_info_text_says_what_json_says(capsys):
+def test_info_text_has_the_values_of_json(capsys):
     assert main(["info"]) == 0
     text = capsys.readouterr().out
-    found = info.info()
-    threads = found["threads"]
+    values = info.info()
+    threads = values["threads"]
     for expected in (
-        found["version"],
-        found["tier"]["in_use"],
-        ", ".join(found["tier"]["available"]),
+        values["version"],
+        values["tier"]["in_use"],
+        ", ".join(values["tier"]["available"]),
         f"{threads['count']} (decided by: {threads['reason']})",
-        f"{found['l2_bytes'] // 1024} KB a core" if found["l2_bytes"] else "the system does not tell",
-        found["blas"]["version"],
-        found["blas"]["path"],
-        found["numpy"],
-        found["python"],
+        f"{values['l2_bytes'] // 1024} KB per core" if values["l2_bytes"] else "unknown",
+        values["blas"]["version"],
+        values["blas"]["path"],
+        values["numpy"],
+        values["python"],
     ):
         assert expected in text
 
 
-def test_info_is_loud_about_a_serial_build(capsys, monkeypatch):
+def test_info_of_a_serial_build_warns(capsys, monkeypatch):
     monkeypatch.setattr(_core, "openmp_threads", lambda: 0)
     assert main(["info"]) == 0
     text = capsys.readouterr().out
@@ -67,14 +67,14 @@ def test_info_is_loud_about_a_serial_build(capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["openmp"] == {"built_in": False, "maximum": 0}
 
 
-def test_info_without_the_warning_where_there_is_openmp(monkeypatch):
+def test_info_of_a_build_with_openmp_does_not_warn(monkeypatch):
     monkeypatch.setattr(_core, "openmp_threads", lambda: 3)
     text = info.as_text(info.info())
     assert "WARNING" not in text
     assert "at most 3 threads" in text
 
 
-def test_python_m_follows_the_environment(tmp_path):
+def test_python_m_uses_the_tier_of_the_environment(tmp_path):
     environment = helpers.clean_environment(PYTHONPATH=helpers.package_path(), INDYGRU_CPU_TIER="baseline")
     command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -82,7 +82,7 @@ def test_python_m_follows_the_environment(tmp_path):
     assert not done.stderr
 
 
-def test_info_tells_the_number_of_threads_that_the_environment_fixes(tmp_path):
+def test_info_shows_the_number_of_threads_of_the_environment(tmp_path):
     variables = {"PYTHONPATH": helpers.package_path(), thread_counts.VARIABLE: "3"}
     command = [sys.executable, "-m", "indygru_cpu", "info", "--json"]
     done = subprocess.run(
@@ -92,7 +92,7 @@ def test_info_tells_the_number_of_threads_that_the_environment_fixes(tmp_path):
     assert (json.loads(done.stdout)["threads"] | {"chosen_up_to_count": False}).items() >= expected.items()
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
@@ -100,7 +100,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "texts"),
     [
         ([], ["COMMAND"]),
         (["dance"], ["'dance'", "demo"]),
@@ -111,10 +111,10 @@ def test_version(capsys):
         (["demo", "--threads", "1.5"], ["--threads", "at least 1", "'1.5'"]),
     ],
 )
-def test_wrong_arguments_are_named(capsys, arguments, words):
+def test_wrong_arguments_exit_with_an_error_that_names_them(capsys, arguments, texts):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
     captured = capsys.readouterr()
     assert not captured.out
-    assert all(word in captured.err for word in words), captured.err
+    assert all(text in captured.err for text in texts), captured.err

@@ -1,4 +1,4 @@
-"""Writing weight files: the same bytes for the same layer, what a failure leaves, permissions, links, suffixes."""
+"""Writing weight files: reproducible bytes, atomic replacement, permissions, links, suffixes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,10 @@ from indygru_cpu._files import atomic
 path = file_checks.path
 
 
-def test_same_layer_same_bytes(path, run_python):
-    code = """
-        import sys
-        from weight_files import RICH, random_arrays
-        from indygru_cpu import _files
-        _files.write(sys.argv[1], RICH, random_arrays(RICH))
-    """
+def test_same_layer_gives_the_same_bytes(path, run_script):
     written = set()
     for seed in ("1", "2", "3"):
-        run_python(code, path, PYTHONPATH=os.pathsep.join(sys.path), PYTHONHASHSEED=seed, TZ=f"UTC{seed}")
+        run_script("files/write_weights.py", path, PYTHONHASHSEED=seed, TZ=f"UTC{seed}")
         written.add(path.read_bytes())
     shuffled = dict(reversed(RICH.items()))
     _files.write(path, shuffled, random_arrays(RICH))
@@ -40,7 +34,7 @@ def test_same_layer_same_bytes(path, run_python):
     assert len(written) == 1
 
 
-def test_no_date(tmp_path):
+def test_npz_members_have_a_fixed_date(tmp_path):
     _files.write(tmp_path / "layer.npz", PLAIN, random_arrays(PLAIN))
     with zipfile.ZipFile(tmp_path / "layer.npz") as archive:
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -48,7 +42,7 @@ def test_no_date(tmp_path):
 
 @pytest.fixture
 def old(path):
-    """A file that is there, beside another one."""
+    """An existing weight file, beside another file."""
     _files.write(path, PLAIN, random_arrays(PLAIN))
     (path.parent / "other").write_text("other")
     return path
@@ -62,19 +56,19 @@ def fail(*_, **__):
     raise OSError("disk full")
 
 
-#: Where writing can fail: the file's suffix, whose function it is, and its name.
+#: Functions that can fail during writing: suffix of the file, module, name.
 STEPS = [
-    (".npz", np.lib.format, "write_array"), (".npz", _files.npz, "opened"),
-    (".safetensors", safetensors.numpy, "save"), (".safetensors", _files.safetensors, "opened"),
+    (".npz", np.lib.format, "write_array"), (".npz", _files.npz, "open_reader"),
+    (".safetensors", safetensors.numpy, "save"), (".safetensors", _files.safetensors, "open_reader"),
     *[(suffix, atomic.os, name) for suffix in SUFFIXES for name in ("fsync", "replace")],
 ]  # fmt: skip
-WITH_OLD_FILE = [(suffix, atomic.os, "chmod") for suffix in SUFFIXES]
+STEPS_WITH_OLD_FILE = [(suffix, atomic.os, "chmod") for suffix in SUFFIXES]
 
 
-def check_that_failure_changes_nothing(path, where, what, monkeypatch):
+def check_failure_changes_nothing(path, module, name, monkeypatch):
     before = contents(path.parent)
     with monkeypatch.context() as patch:
-        patch.setattr(where, what, fail)
+        patch.setattr(module, name, fail)
         with pytest.raises(OSError, match="disk full"):
             _files.write(path, RICH, random_arrays(RICH))
     assert contents(path.parent) == before
@@ -82,34 +76,24 @@ def check_that_failure_changes_nothing(path, where, what, monkeypatch):
     assert_reads(path, RICH, random_arrays(RICH))
 
 
-@pytest.mark.parametrize(("path", "where", "what"), STEPS + WITH_OLD_FILE, indirect=["path"])
-def test_a_failure_leaves_the_old_file(old, where, what, monkeypatch):
-    check_that_failure_changes_nothing(old, where, what, monkeypatch)
+@pytest.mark.parametrize(("path", "module", "name"), STEPS + STEPS_WITH_OLD_FILE, indirect=["path"])
+def test_failed_write_leaves_the_old_file(old, module, name, monkeypatch):
+    check_failure_changes_nothing(old, module, name, monkeypatch)
 
 
-@pytest.mark.parametrize(("path", "where", "what"), STEPS, indirect=["path"])
-def test_a_failure_leaves_no_file(path, where, what, monkeypatch):
-    check_that_failure_changes_nothing(path, where, what, monkeypatch)
+@pytest.mark.parametrize(("path", "module", "name"), STEPS, indirect=["path"])
+def test_failed_write_without_an_old_file_leaves_no_file(path, module, name, monkeypatch):
+    check_failure_changes_nothing(path, module, name, monkeypatch)
 
 
-def test_a_disk_that_is_full(old, run_python):
-    """The real thing: the system lets no file grow past 1000 bytes, in the midst of writing."""
+def test_write_beyond_the_file_size_limit_leaves_the_old_file(old, run_script):
+    """The system limits files to 1000 bytes."""
     before = contents(old.parent)
-    code = """
-        import resource, sys
-        from weight_files import RICH, random_arrays
-        from indygru_cpu import _files
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        try:
-            _files.write(sys.argv[1], RICH, random_arrays(RICH))
-        except OSError as error:
-            print(type(error).__name__, error.strerror)
-    """
-    assert run_python(code, old, PYTHONPATH=os.pathsep.join(sys.path)) == "OSError File too large"
+    assert run_script("files/write_weights_beyond_size_limit.py", old) == "OSError File too large"
     assert contents(old.parent) == before
 
 
-def test_an_interrupt_leaves_the_old_file(old, monkeypatch):
+def test_interrupted_write_leaves_the_old_file(old, monkeypatch):
     before = contents(old.parent)
 
     def interrupt(*_):
@@ -121,8 +105,7 @@ def test_an_interrupt_leaves_the_old_file(old, monkeypatch):
     assert contents(old.parent) == before
 
 
-def test_the_order_of_things(path, monkeypatch):
-    """The bytes are on disk before they have the name, and then the name is."""
+def test_write_syncs_the_file_before_the_rename_and_the_folder_after_it(path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
 
@@ -137,8 +120,7 @@ def test_the_order_of_things(path, monkeypatch):
     assert calls == [("fsync file", False, True), "replace", ("fsync folder", True, True)]
 
 
-def test_a_folder_that_cannot_be_synced(path, monkeypatch):
-    """The file is in place and complete all the same."""
+def test_write_into_a_folder_that_cannot_be_synced_succeeds(path, monkeypatch):
     monkeypatch.setattr(atomic.os, "open", fail)
     _files.write(path, PLAIN, random_arrays(PLAIN))
     monkeypatch.undo()
@@ -146,7 +128,7 @@ def test_a_folder_that_cannot_be_synced(path, monkeypatch):
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o027, 0o640), (0o077, 0o600)])
-def test_permissions_follow_the_umask(path, mask, mode):
+def test_new_file_has_the_permissions_of_the_umask(path, mask, mode):
     before = os.umask(mask)
     try:
         _files.write(path, PLAIN, random_arrays(PLAIN))
@@ -155,13 +137,13 @@ def test_permissions_follow_the_umask(path, mask, mode):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_permissions_stay(old):
+def test_replaced_file_keeps_its_permissions(old):
     old.chmod(0o604)
     _files.write(old, RICH, random_arrays(RICH))
     assert stat.S_IMODE(old.stat().st_mode) == 0o604
 
 
-def test_a_link_stays(old):
+def test_write_to_a_symbolic_link_replaces_its_target(old):
     folder = old.parent / "folder"
     folder.mkdir()
     target = old.rename(folder / old.name)
@@ -180,23 +162,23 @@ def test_a_link_stays(old):
      ({"dtype": "float64"}, "'kernel_l0': expected dtype float64, got 'float32'"),
      ({"activation": "gelu"}, "activation: expected one of"), ({"num_threads": 2}, r"unknown \['num_threads'\]")],
 )  # fmt: skip
-def test_nothing_is_written_that_cannot_be_read(old, change, message):
+def test_write_of_a_wrong_configuration_raises_and_leaves_the_old_file(old, change, message):
     before = contents(old.parent)
     with pytest.raises(WeightsError, match=message):
         _files.write(old, PLAIN | change, random_arrays(PLAIN))
     assert contents(old.parent) == before
 
 
-def test_more_layers_than_are_read_are_not_written(old):
-    """Thousands of layers of one unit, whose names take up more than their numbers."""
+def test_write_of_more_layers_than_can_be_read_raises_and_leaves_the_old_file(old):
+    """Thousands of layers of one unit, whose names take more bytes than their weights."""
     before = contents(old.parent)
     configuration = TINY | {"num_layers": 3000}
-    with pytest.raises(WeightsError, match=f"{old}: a (header|directory) of .* bytes in a file of"):
+    with pytest.raises(WeightsError, match=f"^{old}: (header|directory): expected at most .* bytes in a file of"):
         _files.write(old, configuration, random_arrays(configuration))
     assert contents(old.parent) == before
 
 
-def test_object_arrays_are_not_written(old):
+def test_write_of_object_arrays_raises_and_leaves_the_old_file(old):
     before = contents(old.parent)
     arrays = {name: array.astype(object) for name, array in random_arrays(PLAIN).items()}
     with pytest.raises(WeightsError, match="'kernel_l0': expected dtype float32, got 'object'"):
@@ -204,8 +186,8 @@ def test_object_arrays_are_not_written(old):
     assert contents(old.parent) == before
 
 
-def test_arrays_that_change_meanwhile_are_written_as_they_were(path, monkeypatch):
-    """By another thread that trains the layer: the checksum is of what is written."""
+def test_arrays_changed_during_a_write_are_written_unchanged(path, monkeypatch):
+    """As by a thread that trains the layer: the checksum matches the written arrays."""
     arrays = random_arrays(PLAIN)
     encode = _files.config.encode
 
@@ -226,20 +208,20 @@ def test_path_with_zero_bytes_raises_value_error(path):
             call(f"a\0{path.name}")
 
 
-def test_a_folder_is_not_replaced(path):
+def test_write_to_a_folder_raises(path):
     path.mkdir()
     with pytest.raises(IsADirectoryError):
         _files.write(path, PLAIN, random_arrays(PLAIN))
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there(path):
+def test_write_into_a_missing_folder_raises_an_error_that_names_the_path(path):
     path = path.parent / "none" / path.name
     with pytest.raises(FileNotFoundError, match=re.escape(repr(str(path)))):
         _files.write(path, PLAIN, random_arrays(PLAIN))
 
 
-def test_a_pipe_is_not_replaced(path):
+def test_write_to_a_pipe_raises(path):
     os.mkfifo(path)
     with pytest.raises(OSError, match=f"Expected a regular file.*{path}"):
         _files.write(path, PLAIN, random_arrays(PLAIN))
@@ -249,7 +231,7 @@ def test_a_pipe_is_not_replaced(path):
 
 @pytest.mark.parametrize("n_bytes", [229, 230, 240, 255])
 @pytest.mark.parametrize("character", ["a", "\N{GREEK SMALL LETTER ALPHA}"])
-def test_names_as_long_as_the_file_system_allows(path, n_bytes, character):
+def test_file_name_of_maximum_length_is_written(path, n_bytes, character):
     assert os.pathconf(path.parent, "PC_NAME_MAX") == 255
     n_free = n_bytes - len(path.suffix)
     path = path.with_name("a" * (n_free % len(character.encode())) + character * (n_free // len(character.encode()))
@@ -261,36 +243,19 @@ def test_names_as_long_as_the_file_system_allows(path, n_bytes, character):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_read_only_file_is_refused_as_by_numpy(old):
-    """By a user without special rights, which the superuser becomes here."""
+def test_write_to_a_read_only_file_raises_as_in_numpy(old):
+    """For a user without superuser capabilities, which the script gives up."""
     old.chmod(0o444)
     before = contents(old.parent)
-    code = """
-        import os, sys
-        import helpers
-        import numpy as np
-        from weight_files import RICH, random_arrays
-        from indygru_cpu import _files
-
-        helpers.give_up_capabilities()
-        path = sys.argv[1]
-        for write in (lambda: np.ones(3).tofile(path), lambda: _files.write(path, RICH, random_arrays(RICH))):
-            try:
-                print("written", write())
-            except OSError as error:
-                print(type(error).__name__, error.filename == path)
-        _files.write("other" + os.path.splitext(path)[1], RICH, random_arrays(RICH))
-        print(os.listdir())
-    """
     (old.parent / "elsewhere").mkdir()
-    printed = helpers.run_python(code, old, folder=old.parent / "elsewhere", PYTHONPATH=os.pathsep.join(sys.path))
+    printed = helpers.run_script("files/write_read_only_file.py", old, folder=old.parent / "elsewhere")
     assert printed.splitlines() == ["PermissionError True"] * 2 + [f"['other{old.suffix}']"]
     assert contents(old.parent) == before
     assert stat.S_IMODE(old.stat().st_mode) == 0o444
 
 
-def test_a_read_only_file_is_replaced_by_whoever_may_open_it(old):
-    """As by `open`: the superuser may."""
+def test_write_to_a_read_only_file_needs_the_permission_of_open(old):
+    """`open` succeeds for the superuser."""
     old.chmod(0o444)
     try:
         old.open("r+b").close()
@@ -303,36 +268,28 @@ def test_a_read_only_file_is_replaced_by_whoever_may_open_it(old):
     assert stat.S_IMODE(old.stat().st_mode) == 0o444
 
 
-def test_a_killed_writer_leaves_one_file_of_the_documented_name(old, run_python):
+def test_killed_writer_leaves_a_temporary_file_of_the_documented_name(old, run_script):
     before = contents(old.parent)
-    code = """
-        import os, signal, sys
-        from weight_files import RICH, random_arrays
-        from indygru_cpu._files import atomic
-        from indygru_cpu import _files
-        atomic.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
-        _files.write(sys.argv[1], RICH, random_arrays(RICH))
-    """
-    run_python(code, old, status=-signal.SIGKILL, PYTHONPATH=os.pathsep.join(sys.path))
+    run_script("files/write_weights_and_die.py", old, status=-signal.SIGKILL)
     after = contents(old.parent)
-    (left,) = after.keys() - before.keys()
-    assert re.fullmatch(r"\.indygru_cpu-[0-9a-f]{16}\.tmp", left)
+    (temporary,) = after.keys() - before.keys()
+    assert re.fullmatch(r"\.indygru_cpu-[0-9a-f]{16}\.tmp", temporary)
     assert ".indygru_cpu-<16 hexadecimal digits>.tmp" in IndyGRU.save.__doc__
     assert {name: after[name] for name in before} == before
-    (old.parent / left).unlink()
+    (old.parent / temporary).unlink()
     _files.write(old, RICH, random_arrays(RICH))
     assert contents(old.parent).keys() == before.keys()
 
 
 @pytest.mark.parametrize("name", ["layer", "layer.npy", "layer.npz.bak", ".npz", "layer.pt"])
-def test_suffixes(tmp_path, name):
+def test_path_of_an_unknown_suffix_raises(tmp_path, name):
     for call in [lambda path: _files.write(path, PLAIN, random_arrays(PLAIN)), _files.read]:
         with pytest.raises(WeightsError, match=r"path: .*ends in \.npz or \.safetensors, got "):
             call(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_package_names_the_extra(tmp_path, monkeypatch):
+def test_missing_safetensors_raises_import_error_that_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "layer.safetensors"
     _files.write(path, PLAIN, random_arrays(PLAIN))
     before = contents(tmp_path)
@@ -345,12 +302,5 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch):
     assert_reads(tmp_path / "layer.npz", PLAIN, random_arrays(PLAIN))
 
 
-def test_npz_imports_no_extra(tmp_path, run_python):
-    code = """
-        import sys
-        from indygru_cpu import IndyGRU
-        IndyGRU(9, 7, seed=0).save("layer.npz")
-        IndyGRU.load("layer.npz")
-        print([name for name in sys.modules if name.startswith("safetensors")])
-    """
-    assert run_python(code, PYTHONPATH=os.pathsep.join(sys.path)) == "[]"
+def test_npz_file_needs_no_import_of_safetensors(run_script):
+    assert run_script("files/save_npz.py") == "[]"

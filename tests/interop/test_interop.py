@@ -1,24 +1,23 @@
-"""What all converters share, and the ParaGRU of ParaRNN; other libraries have files of their own."""
+"""Gate orders, checks that all converters share, and the ParaGRU of ParaRNN."""
 
 from __future__ import annotations
 
 import helpers
 import numpy as np
 import pytest
-from interop_helpers import N, assert_same_layer, dense_kernel, random_call, random_layer, results
+from interop_helpers import N, assert_same_layer, expanded_kernel, layer_results, random_call, random_layer
 
 from indygru_cpu import IndyGRU, interop
 from indygru_cpu.interop import _gate_orders as orders
-from indygru_cpu.interop._weights import dense, library
+from indygru_cpu.interop._weights import dense_kernel, import_optional
 
-TO = [interop.to_torch, interop.to_keras, interop.to_onnx, interop.to_pararnn]
-
-
-# --- the table ---------------------------------------------------------------------------------------------
+TO_CONVERTERS = [interop.to_torch, interop.to_keras, interop.to_onnx, interop.to_pararnn]
 
 
-def test_the_table_is_known():
-    """The one place of these facts, against what the libraries' own pages say."""
+# --- Gate orders -------------------------------------------------------------------------------------------
+
+
+def test_gate_order_table_matches_the_documentation_of_each_library():
     assert [(row.gates, row.z_sign, row.bias_inside_reset) for row in orders.TABLE] == [
         ("rzc", 1, False),  # IndyGRU
         ("rzc", 1, True),  # torch
@@ -29,35 +28,37 @@ def test_the_table_is_known():
 
 
 @pytest.mark.parametrize("row", orders.TABLE, ids=lambda row: row.library)
-def test_there_and_back(row):
+def test_gate_order_round_trip_gives_the_same_bits(row):
     planes = np.random.default_rng(1).standard_normal((7, 3 * N))
-    helpers.assert_same_bits(row.ours(row.theirs(planes)), planes)
-    helpers.assert_same_bits(row.theirs(row.ours(planes)), planes)
-    assert not np.shares_memory(row.ours(planes), planes)
-    assert row.ours(planes.astype(np.float32)).dtype == np.float32
+    helpers.assert_same_bits(row.to_native(row.from_native(planes)), planes)
+    helpers.assert_same_bits(row.from_native(row.to_native(planes)), planes)
+    assert not np.shares_memory(row.to_native(planes), planes)
+    assert row.to_native(planes.astype(np.float32)).dtype == np.float32
 
 
-def test_planes_move_and_z_turns():
+def test_gate_order_conversion_permutes_gates_and_negates_z():
     r, z, c = np.split(np.arange(2.0, 17), 3)
-    np.testing.assert_array_equal(orders.KERAS_BEFORE.ours(np.concatenate([z, r, c])), np.concatenate([r, z, c]))
-    np.testing.assert_array_equal(orders.PARARNN.ours(np.concatenate([z, r, c])), np.concatenate([r, -z, c]))
-    np.testing.assert_array_equal(orders.PARARNN.theirs(np.concatenate([r, z, c])), np.concatenate([-z, r, c]))
+    np.testing.assert_array_equal(
+        orders.KERAS_RESET_BEFORE.to_native(np.concatenate([z, r, c])), np.concatenate([r, z, c])
+    )
+    np.testing.assert_array_equal(orders.PARARNN.to_native(np.concatenate([z, r, c])), np.concatenate([r, -z, c]))
+    np.testing.assert_array_equal(orders.PARARNN.from_native(np.concatenate([r, z, c])), np.concatenate([-z, r, c]))
 
 
-# --- what is shared ----------------------------------------------------------------------------------------
+# --- Shared checks -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_blocks_of_groups(groups):
+def test_dense_kernel_of_groups_is_block_diagonal(groups):
     kernel = random_layer(groups=groups).parameters["kernel_l0"]
-    helpers.assert_same_bits(dense(kernel, groups), dense_kernel(kernel, groups))
+    helpers.assert_same_bits(dense_kernel(kernel, groups), expanded_kernel(kernel, groups))
     if groups == 2:
-        assert (dense(kernel, groups) == 0).mean() == 0.5
+        assert (dense_kernel(kernel, groups) == 0).mean() == 0.5
 
 
-@pytest.mark.parametrize("convert", TO)
+@pytest.mark.parametrize("convert", TO_CONVERTERS)
 @pytest.mark.parametrize("wrong", [None, {"kernel_l0": 3}, IndyGRU])
-def test_only_layers(convert, wrong):
+def test_converter_of_something_else_than_a_layer_raises_type_error(convert, wrong):
     with pytest.raises(TypeError, match="layer: expected an IndyGRU, got "):
         convert(wrong)
 
@@ -65,10 +66,10 @@ def test_only_layers(convert, wrong):
 PARAGRU = interop.to_pararnn(random_layer(groups=2))
 
 
-def test_options_of_the_layer():
+def test_options_are_passed_to_the_layer_and_unknown_ones_raise():
     layer = interop.from_pararnn(**PARAGRU, num_threads=1, reproducible=True, dropout=0.25, batch_first=False)
     assert (layer.num_threads, layer.reproducible, layer.dropout, layer.batch_first) == (1, True, 0.25, False)
-    with pytest.raises(TypeError, match="hidden_size: unknown; options of the layer are batch_first, "):
+    with pytest.raises(TypeError, match=r"^hidden_size: unknown; "):
         interop.from_pararnn(**PARAGRU, hidden_size=N)
 
 
@@ -82,52 +83,34 @@ def test_options_of_the_layer():
         ({"project": "rows"}, ValueError, "project: expected None or \"diagonal\", got 'rows'"),
     ],
 )
-def test_what_may_be_lost(wrong, error, text):
+def test_wrong_tolerance_or_project_raises(wrong, error, text):
     for convert in (interop.from_torch, interop.from_keras):
         with pytest.raises(error, match=f"^{text}$"):
             convert({}, **wrong)
 
 
-def test_no_library_is_imported(run_python):
-    """Neither with the package nor with the module: it costs nothing to have the converters there."""
-    assert (
-        run_python("""
-        import sys
-        import indygru_cpu
-        assert "indygru_cpu.interop" not in sys.modules
-        import indygru_cpu.interop
-        print({"torch", "keras", "onnx", "onnxruntime"} & sys.modules.keys())
-    """)
-        == "set()"
-    )
+def test_import_of_interop_imports_no_optional_library(run_script):
+    assert run_script("interop/import_without_libraries.py") == "set()"
 
 
 @pytest.mark.parametrize(("package", "convert"), [("torch", "to_torch"), ("onnx", "to_onnx")])
-def test_a_missing_library_names_the_extra(package, convert, run_python):
-    text = run_python(
-        """
-        import sys
-        from indygru_cpu import IndyGRU, interop
-        sys.modules[sys.argv[1]] = None
-        getattr(interop, sys.argv[2])(IndyGRU(3, 5))
-        """,
-        package, convert, status=1,
-    )  # fmt: skip
+def test_missing_library_raises_import_error_that_names_the_extra(package, convert, run_script):
+    text = run_script("interop/convert_without_package.py", package, convert, status=1)
     assert text.endswith(f'ImportError: {package} is missing: pip install "indygru_cpu[interop]"')
 
 
-def test_a_library_that_misses_another_is_not_missing(tmp_path, monkeypatch):
-    (tmp_path / "half_there.py").write_text("import quite_missing")
+def test_library_whose_own_import_fails_raises_that_error(tmp_path, monkeypatch):
+    (tmp_path / "broken_library.py").write_text("import missing_dependency")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="No module named 'quite_missing'"):
-        library("half_there")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'missing_dependency'"):
+        import_optional("broken_library")
 
 
 # --- ParaGRU -----------------------------------------------------------------------------------------------
 
 
-def para_gru(x, A, B, b):
-    """The published cell, from a state of zeros: x (rows, steps, D), heads as blocks, h' = (1 - z) h + z c."""
+def run_paragru(x, A, B, b):
+    """The published equations with h' = (1 - z) h + z c, from a state of zeros; x is (rows, steps, D)."""
     heads = len(B)
     h, states = np.zeros((len(x), A.shape[1]), x.dtype), []
     for step in range(x.shape[1]):
@@ -142,7 +125,7 @@ def para_gru(x, A, B, b):
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("direction", ["from", "to"])
-def test_pararnn_computes_the_same(heads, direction, dtype):
+def test_pararnn_conversion_computes_the_published_equations(heads, direction, dtype):
     layer = random_layer(groups=heads, dtype=dtype, batch_first=True)
     weights = interop.to_pararnn(layer)
     if direction == "from":
@@ -151,12 +134,12 @@ def test_pararnn_computes_the_same(heads, direction, dtype):
         layer = interop.from_pararnn(**weights)
     assert (layer.groups, layer.batch_first) == (heads, True)
     x = random_call(layer)["x"]
-    expected = para_gru(x.astype(np.float64), **{name: array.astype(np.float64) for name, array in weights.items()})
-    helpers.assert_close(results(layer, {"x": x}), expected, dtype)
+    expected = run_paragru(x.astype(np.float64), **{name: array.astype(np.float64) for name, array in weights.items()})
+    helpers.assert_close(layer_results(layer, {"x": x}), expected, dtype)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_pararnn_round_trip(heads, dtype):
+def test_pararnn_round_trip_gives_the_same_bits(heads, dtype):
     layer = random_layer(groups=heads, dtype=dtype, activation="elu")
     weights = interop.to_pararnn(layer)
     back = interop.from_pararnn(**weights, activation="elu")
@@ -166,16 +149,13 @@ def test_pararnn_round_trip(heads, dtype):
     assert_same_layer(back, layer)
 
 
-HEADS = "B: expected a number of heads that divides the 10 units of A"
-
-
-def test_pararnn_without_a_bias():
+def test_pararnn_of_a_layer_without_bias_has_a_bias_of_zeros():
     layer = random_layer(bias=False)
     weights = interop.to_pararnn(layer)
     assert not weights["b"].any()
     call = {"x": random_call(layer)["x"]}
     again = interop.from_pararnn(**weights, batch_first=False)
-    helpers.assert_same_bits(results(again, call), results(layer, call))
+    helpers.assert_same_bits(layer_results(again, call), layer_results(layer, call))
 
 
 @pytest.mark.parametrize(
@@ -184,8 +164,10 @@ def test_pararnn_without_a_bias():
         ({"A": np.ones((2, 10))}, ValueError, r"A: expected shape \(3, N\), got \(2, 10\)"),
         ({"b": np.ones((3, 9))}, ValueError, r"b: expected shape \(3, 10\), got \(3, 9\)"),
         ({"B": np.ones((2, 3, 3, 4))}, ValueError, r"B: expected shape \(2, 3, 3, 5\), got \(2, 3, 3, 4\)"),
-        ({"B": np.ones((4, 3, 3, 2))}, ValueError, f"{HEADS}, got 4"),
-        ({"B": np.ones((0, 3, 3, 2))}, ValueError, f"{HEADS}, got 0"),
+        ({"B": np.ones((4, 3, 3, 2))}, ValueError,
+         "B: expected a number of heads that divides the 10 units of A, got 4"),
+        ({"B": np.ones((0, 3, 3, 2))}, ValueError,
+         "B: expected a number of heads that divides the 10 units of A, got 0"),
         ({"B": np.ones((6, 30))}, ValueError, r"B: expected shape \(heads, D/heads, 3, N/heads\), got \(6, 30\)"),
         ({"b": np.ones((3, 10), np.float32)}, TypeError, "b has dtype float32, but A has float64: dtypes"),
         ({"A": np.ones((3, 10), np.float16)}, TypeError, "A: expected an array of float32 or float64, got float16"),
@@ -193,12 +175,15 @@ def test_pararnn_without_a_bias():
         ({"activation": "gelu"}, ValueError, "activation: expected one of tanh, "),
     ],
 )  # fmt: skip
-def test_pararnn_errors(changes, error, text):
+def test_from_pararnn_of_wrong_weights_raises(changes, error, text):
     with pytest.raises(error, match=f"^{text}"):
         interop.from_pararnn(**PARAGRU | changes)
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])
-def test_pararnn_is_one_layer_forward(options):
-    with pytest.raises(ValueError, match="layer: a ParaGRU cell is one layer and runs forward, and this layer has"):
+def test_to_pararnn_of_a_stack_or_bidirectional_layer_raises(options):
+    with pytest.raises(
+        ValueError,
+        match=r"^layer: expected num_layers=1 and bidirectional=False, .* got num_layers=. and bidirectional=",
+    ):
         interop.to_pararnn(random_layer(**options))

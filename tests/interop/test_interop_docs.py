@@ -1,15 +1,14 @@
-"""The page docs/interop.md and the docstrings of the converters: the table is the code's, and every example runs."""
+"""The page docs/interop.md and the docstrings of the converters: gate orders match the code, and examples run."""
 
 from __future__ import annotations
 
 import doctest
-import importlib
-import importlib.util
 import inspect
 import re
 
 import helpers
 import pytest
+from interop_helpers import require_packages
 
 from indygru_cpu import interop
 from indygru_cpu.interop._gate_orders import TABLE
@@ -18,41 +17,35 @@ PAGE = (helpers.ROOT / "docs" / "interop.md").read_text(encoding="utf-8")
 CONVERTERS = [getattr(interop, name) for name in interop.__all__]
 
 
-def need(*packages):
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed, and the examples use it")
-
-
-def test_the_table_is_that_of_the_code():
+def test_gate_order_table_of_the_page_matches_the_code():
     z = {1: "old state", -1: "new state: its weights change sign"}
     rows = [
         (row.library, ", ".join(row.gates), z[row.z_sign], row.kernel, row.recurrent_kernel, row.bias, row.exact_when)
         for row in TABLE
     ]
-    after_the_head = PAGE.split("|---|---|---|---|---|---|---|\n")[1].split("\n\n")[0]
-    assert after_the_head.splitlines() == [f"| {' | '.join(row)} |" for row in rows]
+    table = PAGE.split("|---|---|---|---|---|---|---|\n")[1].split("\n\n")[0]
+    assert table.splitlines() == [f"| {' | '.join(row)} |" for row in rows]
 
 
-def test_every_example_of_the_page_runs(run_python, tmp_path):
-    """In their order and one namespace; in a process of its own, because Keras reads its backend once."""
-    need("torch", "keras", "onnx", "onnxruntime")
+def test_examples_of_the_page_run(run_python):
+    """In their order and one namespace, in a separate process, because Keras reads its backend once."""
+    require_packages("torch", "keras", "onnx", "onnxruntime")
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     assert len(blocks) == 5
-    ignore = "import warnings\nwarnings.filterwarnings('default', module='keras')\n"
-    printed = run_python(ignore + "\n".join(blocks), timeout=300, KERAS_BACKEND="torch")
-    said = re.search(r"print\(error\)  # (.*) up to ", PAGE).group(1)
-    assert printed.startswith(said)
+    allow_warnings = "import warnings\nwarnings.filterwarnings('default', module='keras')\n"
+    printed = run_python(allow_warnings + "\n".join(blocks), timeout=300, KERAS_BACKEND="torch")
+    error_text = re.search(r"print\(error\)  # (.*) up to ", PAGE).group(1)
+    assert printed.startswith(error_text)
 
 
-def test_the_page_shows_every_converter():
+def test_page_calls_every_converter():
     for name in interop.__all__:
         assert re.search(rf"^.*\b{name}\(", "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)), re.M), name
 
 
 @pytest.mark.parametrize("converter", CONVERTERS, ids=lambda converter: converter.__name__)
-def test_docstrings(converter):
-    need(*{"to_torch": ["torch"], "to_onnx": ["onnx"], "from_onnx": ["onnx"]}.get(converter.__name__, []))
+def test_docstring_examples_run(converter):
+    require_packages(*{"to_torch": ["torch"], "to_onnx": ["onnx"], "from_onnx": ["onnx"]}.get(converter.__name__, []))
     (test,) = doctest.DocTestFinder(recurse=False).find(converter, converter.__name__, globs={})
     results = doctest.DocTestRunner().run(test)
     assert results.attempted > 2
@@ -60,7 +53,7 @@ def test_docstrings(converter):
 
 
 @pytest.mark.parametrize("converter", CONVERTERS, ids=lambda converter: converter.__name__)
-def test_every_parameter_is_documented(converter):
+def test_docstring_lists_every_parameter(converter):
     text = inspect.getdoc(converter)
     section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", text, re.M | re.S).group(1)
     names = {

@@ -149,10 +149,12 @@ def set_name(onnx, model, node):
 def ray_table(column, output):
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra `spark` brings it")
     pytest.importorskip("ray.data", reason="ray is not installed: the extra `ray` brings it")
-    from indygru_cpu._arrow import Run
+    from indygru_cpu._arrow import LayerRunner
     from indygru_cpu.ray import Actor
 
-    return Actor(Run(IndyGRU(1, 1), False, 1), column, output)(pa.table({f"{LONG}{i}": [1] for i in range(100)}))
+    return Actor(LayerRunner(IndyGRU(1, 1), False, 1), column, output)(
+        pa.table({f"{LONG}{i}": [1] for i in range(100)})
+    )
 
 
 def torch_module(**options):

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of an estimator, with the inputs that they make as sequences of one step."""
+"""scikit-learn's checks of estimators, whose inputs (n, D) become sequences of one step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from indygru_cpu.sklearn import IndyGRUClassifier, IndyGRURegressor
 
 
 class OneStep:
-    """The checks make inputs (n, D) only, and run for nothing else. Here each row is a sequence of one step."""
+    """Accepts inputs (n, D), the only ones that the checks make, as sequences of one step."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = True, False
         return tags
 
-    def _read(self, X, reset):
+    def _validated(self, X, reset):
         X = X if issparse(X) else check_array(X, dtype=None, ensure_all_finite=False)
-        return super()._read(X if issparse(X) else X[:, None], reset)
+        return super()._validated(X if issparse(X) else X[:, None], reset)
 
 
 class OneStepClassifier(OneStep, IndyGRUClassifier):
@@ -35,10 +35,10 @@ class OneStepRegressor(OneStep, IndyGRURegressor):
 
 
 @parametrize_with_checks([OneStepClassifier(9, max_iter=40), OneStepRegressor(9, max_iter=40)])
-def test_estimator(estimator, check):
+def test_estimator_passes_the_check(estimator, check):
     if getattr(check, "keywords", {}).get("X_dtype") == "float32":
-        # It is fitted with a list of Python numbers too, which are float64, and asked about float32: refused.
-        with pytest.raises(TypeError, match=r"X has dtype float32, .* fitted with float64: dtypes are never mixed"):
+        # This check also fits a list of Python numbers, which are float64, and predicts from float32: an error here.
+        with pytest.raises(TypeError, match=r"^X: expected float64, .* got float32"):
             check(estimator)
     else:
         check(estimator)

@@ -1,4 +1,4 @@
-"""Streams of the estimators: a prefix of a sequence is answered as the same sequence is."""
+"""Incremental prediction: `Partial` gives the predictions of the estimator for the steps so far."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn, of the extra sklearn, is not installed")
 
-from estimators import ESTIMATORS, answers, fitted, quick, sequences
+from estimators import ESTIMATORS, fit_estimator, predictions, random_sequences, small_estimator
 
 from indygru_cpu.sklearn import IndyGRUClassifier, IndyGRURegressor
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "max", ("max", "last", "mean")], ids=str)
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_partial_is_predict_on_the_prefix(estimator, pooling, dtype):
-    X, slope = sequences(dtype=dtype)
-    model = fitted(quick(estimator, pooling=pooling, num_layers=2), X, slope)
+def test_partial_gives_the_predictions_of_each_prefix(estimator, pooling, dtype):
+    X, slope = random_sequences(dtype=dtype)
+    model = fit_estimator(small_estimator(estimator, pooling=pooling, num_layers=2), X, slope)
     partial = model.partial()
-    for sequence in (each for each in X[:9] if len(each) > 4):
-        cuts = [1, 2, 4, len(sequence)]  # a step, a chunk of one, of two, of the rest
+    for sequence in (sequence for sequence in X[:9] if len(sequence) > 4):
+        cuts = [1, 2, 4, len(sequence)]  # one step, then chunks of 1, 2 and all remaining steps
         for begin, end in zip([0, *cuts], cuts, strict=False):
             partial.push(sequence[0] if end == 1 else sequence[begin:end])
             assert partial.n_steps == end
-            found = partial.predict_proba() if estimator is IndyGRUClassifier else partial.predict()
-            expected = answers(model, [sequence[:end]])[0]
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 if dtype == np.float64 else 5e-6)
+            actual = partial.predict_proba() if estimator is IndyGRUClassifier else partial.predict()
+            expected = predictions(model, [sequence[:end]])[0]
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12 if dtype == np.float64 else 5e-6)
             if estimator is IndyGRUClassifier:
                 assert partial.predict() == model.predict([sequence[:end]])[0]
         partial.reset()
 
 
-def test_partial_keeps_its_weights_and_can_be_pickled():
-    X, slope = sequences()
-    model = fitted(quick(IndyGRUClassifier), X, slope)
+def test_partial_keeps_its_weights_after_a_fit_and_a_pickle_round_trip():
+    X, slope = random_sequences()
+    model = fit_estimator(small_estimator(IndyGRUClassifier), X, slope)
     sequence = max(X, key=len)
     partial = model.partial().push(sequence[:5])
     twin = pickle.loads(pickle.dumps(partial))
     expected = model.predict_proba([sequence])[0]
-    fitted(model.set_params(random_state=1, pooling="max"), X, slope)
-    for each in (partial, twin):
-        np.testing.assert_allclose(each.push(sequence[5:]).predict_proba(), expected, atol=1e-12)
+    fit_estimator(model.set_params(random_state=1, pooling="max"), X, slope)
+    for prediction in (partial, twin):
+        np.testing.assert_allclose(prediction.push(sequence[5:]).predict_proba(), expected, atol=1e-12)
 
 
-def test_partial_refuses():
-    X, slope = sequences()
-    partial = fitted(quick(IndyGRUClassifier), X, slope).partial()
+def test_partial_of_wrong_steps_raises_and_stays_unchanged():
+    X, slope = random_sequences()
+    partial = fit_estimator(small_estimator(IndyGRUClassifier), X, slope).partial()
     with pytest.raises(ValueError, match="at least one step"):
         partial.predict()
     partial.push(X[0])
     before = partial.predict_proba()
-    for steps, error, words in [
-        (np.full((2, 4), 0.5), ValueError, r"expected shape \(3,\) or \(T, 3\), got \(2, 4\)"),
-        (np.full(3, 0.5, np.float32), TypeError, "expected float64, .* got float32"),
-        (np.array([0.5, np.nan, 0.5]), ValueError, "finite"),
+    for steps, error, text in [
+        (np.full((2, 4), 0.5), ValueError, r"steps: expected shape \(3,\) or \(T, 3\), got \(2, 4\)"),
+        (np.full(3, 0.5, np.float32), TypeError, "steps: expected float64, .* got float32"),
+        (np.array([0.5, np.nan, 0.5]), ValueError, "steps: expected finite numbers, got NaN"),
     ]:
-        with pytest.raises(error, match=words):
+        with pytest.raises(error, match=text):
             partial.push(steps)
     np.testing.assert_array_equal(partial.push(np.empty((0, 3))).predict_proba(), before)
-    with pytest.raises(AttributeError, match="IndyGRURegressor has none"):
-        fitted(quick(IndyGRURegressor), X, slope).partial().push(X[0]).predict_proba()
+    with pytest.raises(AttributeError, match="predict_proba: expected a classifier, got IndyGRURegressor"):
+        fit_estimator(small_estimator(IndyGRURegressor), X, slope).partial().push(X[0]).predict_proba()
     with pytest.raises(ValueError, match="bidirectional=False"):
-        fitted(quick(IndyGRUClassifier, bidirectional=True), X, slope).partial()
+        fit_estimator(small_estimator(IndyGRUClassifier, bidirectional=True), X, slope).partial()

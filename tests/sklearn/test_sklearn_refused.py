@@ -1,8 +1,7 @@
-"""Inputs and options that the estimators refuse, with errors that name them; what they need and do not import."""
+"""Wrong inputs, options and missing packages: errors of the estimators."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 import numpy as np
@@ -10,48 +9,52 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn, of the extra sklearn, is not installed")
 
-from estimators import fitted, quick, ragged, sequences
+from estimators import concatenate, fit_estimator, random_sequences, small_estimator
 
 from indygru_cpu.sklearn import IndyGRUClassifier, IndyGRURegressor
 
-BAD = {
+WRONG_X = {
     "2-D": (lambda X: np.ones((33, 3)), ValueError, r"X: expected \(n, T, D\).* got shape \(33, 3\)"),
-    "no steps": (lambda X: np.ones((33, 0, 3)), ValueError, "at least one step a sequence"),
-    "an empty one": (lambda X: [*X[:-1], X[0][:0]], ValueError, r"X\[32\]: expected at least one step"),
-    "another width": (lambda X: [*X[:-1], X[0][:, :2]], ValueError,
-                      r"X\[32\]: expected shape \(T, 3\), got \(\d+, 2\)"),
+    "no steps": (lambda X: np.ones((33, 0, 3)), ValueError,
+                 r"X: expected at least one step per sequence, got shape \(33, 0, 3\)"),
+    "an empty sequence": (lambda X: [*X[:-1], X[0][:0]], ValueError, r"X\[32\]: expected at least one step"),
+    "different widths": (lambda X: [*X[:-1], X[0][:, :2]], ValueError,
+                         r"X\[32\]: expected shape \(T, 3\), got \(\d+, 2\)"),
     "a vector": (lambda X: [*X[:-1], X[0][:, 0]], ValueError, r"X\[32\]: expected shape \(T, 3\)"),
-    "mixed": (lambda X: [*X[:-1], X[0].astype(np.float32)], TypeError, "dtypes are never mixed"),
+    "mixed dtypes": (lambda X: [*X[:-1], X[0].astype(np.float32)], TypeError,
+                     "X: expected .* one dtype, got float32 and float64"),
     "NaN": (lambda X: [*X[:-1], X[0] * np.nan], ValueError, "Input X contains NaN"),
     "infinity": (lambda X: [*X[:-1], X[0] + np.inf], ValueError, "infinity"),
-    "none": (lambda X: [], ValueError, r"0 sample\(s\)"),
-    "falling offsets": (lambda X: (ragged(X)[0], ragged(X)[1][::-1]), ValueError, "X: offsets"),
-    "float offsets": (lambda X: (ragged(X)[0], ragged(X)[1] / 1), TypeError, "X: offsets: expected integers"),
-    "offsets beyond": (lambda X: (ragged(X)[0][:-1], ragged(X)[1]), ValueError, "offsets: expected values from 0 to"),
-    "equal offsets": (lambda X: (ragged(X)[0], np.insert(ragged(X)[1], 3, ragged(X)[1][3])), ValueError,
-                      "none in sequence 3"),
-    "flat values": (lambda X: (ragged(X)[0][:, 0], ragged(X)[1]), ValueError, "values of shape"),
+    "no sequences": (lambda X: [], ValueError, r"0 sample\(s\)"),
+    "decreasing offsets": (lambda X: (concatenate(X)[0], concatenate(X)[1][::-1]), ValueError, "X: offsets"),
+    "float offsets": (lambda X: (concatenate(X)[0], concatenate(X)[1] / 1), TypeError, "X: offsets: expected integers"),
+    "offsets beyond the end": (lambda X: (concatenate(X)[0][:-1], concatenate(X)[1]), ValueError,
+                               "offsets: expected values from 0 to"),
+    "equal offsets": (lambda X: (concatenate(X)[0], np.insert(concatenate(X)[1], 3, concatenate(X)[1][3])), ValueError,
+                      "X: expected at least one step per sequence, got none in sequence 3"),
+    "flat values": (lambda X: (concatenate(X)[0][:, 0], concatenate(X)[1]), ValueError,
+                    r"X: expected values of shape \(S, D\) beside offsets, got"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_inputs_are_named(kind):
-    X, slope = sequences()
-    make, error, words = BAD[kind]
-    with pytest.raises(error, match=words):
-        fitted(quick(IndyGRURegressor), make(X), slope)
-    model = fitted(quick(IndyGRURegressor), X, slope)
-    with pytest.raises(error, match=words):
-        model.predict(make(X))
+@pytest.mark.parametrize("kind", WRONG_X)
+def test_wrong_x_raises_in_fit_and_predict(kind):
+    X, slope = random_sequences()
+    change, error, text = WRONG_X[kind]
+    with pytest.raises(error, match=text):
+        fit_estimator(small_estimator(IndyGRURegressor), change(X), slope)
+    model = fit_estimator(small_estimator(IndyGRURegressor), X, slope)
+    with pytest.raises(error, match=text):
+        model.predict(change(X))
 
 
-def test_other_inputs_than_those_of_fit():
-    X, slope = sequences()
-    model = fitted(quick(IndyGRUClassifier), X, slope)
+def test_inputs_that_differ_from_those_of_fit_raise():
+    X, slope = random_sequences()
+    model = fit_estimator(small_estimator(IndyGRUClassifier), X, slope)
     with pytest.raises(ValueError, match="X has 2 features, but IndyGRUClassifier is expecting 3"):
-        model.predict([each[:, :2] for each in X])
-    with pytest.raises(TypeError, match="X has dtype float32, but IndyGRUClassifier was fitted with float64"):
-        model.predict([each.astype(np.float32) for each in X])
+        model.predict([sequence[:, :2] for sequence in X])
+    with pytest.raises(TypeError, match=r"^X: expected float64, .* IndyGRUClassifier .* got float32"):
+        model.predict([sequence.astype(np.float32) for sequence in X])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, slope[:-1] > 0)
 
@@ -61,34 +64,24 @@ def test_other_inputs_than_those_of_fit():
     ("learning_rate", 0.0), ("validation_fraction", 1.0), ("pooling", "median"), ("pooling", ()),
     ("pooling", ("mean", "mean")), ("noise", "much"), ("num_threads", 0),
 ])  # fmt: skip
-def test_bad_options_are_named(option, value):
-    X, slope = sequences()
+def test_wrong_option_raises_an_error_that_names_it(option, value):
+    X, slope = random_sequences()
     with pytest.raises((TypeError, ValueError), match=option):
-        fitted(quick(IndyGRUClassifier, **{option: value}), X, slope)
+        fit_estimator(small_estimator(IndyGRUClassifier, **{option: value}), X, slope)
 
 
-def test_divergence_is_an_error():
-    X, slope = sequences(dtype=np.float32)
+def test_divergence_raises_value_error():
+    X, slope = random_sequences(dtype=np.float32)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"diverged in epoch .* lower learning_rate"):
-        fitted(quick(IndyGRURegressor, learning_rate=1e38), X, slope)
+        fit_estimator(small_estimator(IndyGRURegressor, learning_rate=1e38), X, slope)
 
 
-def test_a_bar_needs_tqdm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)  # then importing it fails
-    X, slope = sequences()
+def test_verbose_without_tqdm_raises_import_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)  # importing it raises ImportError
+    X, slope = random_sequences()
     with pytest.raises(ImportError, match=r'^verbose=True needs tqdm .*: pip install "indygru_cpu\[sklearn\]"$'):
-        fitted(quick(IndyGRUClassifier, verbose=True), X, slope)
+        fit_estimator(small_estimator(IndyGRUClassifier, verbose=True), X, slope)
 
 
-def test_only_who_uses_it_imports_it(run_python):
-    code = """
-        import sys, indygru_cpu
-        assert not {"sklearn", "scipy", "joblib"} & sys.modules.keys()
-        sys.modules["sklearn"] = None
-        try:
-            import indygru_cpu.sklearn
-        except ImportError as error:
-            print(error)
-        """
-    printed = run_python(code, PYTHONPATH=os.pathsep.join(sys.path))
-    assert 'pip install "indygru_cpu[sklearn]"' in printed
+def test_import_of_the_package_does_not_import_sklearn_and_the_error_names_the_extra(run_script):
+    assert 'pip install "indygru_cpu[sklearn]"' in run_script("sklearn/import_without_sklearn.py")

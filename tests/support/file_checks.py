@@ -1,6 +1,6 @@
-"""What the tests of weight files share: that a file is read, or refused; sound arrays to start from.
+"""Shared by the tests of weight files: assertions that a file is read or refused, and valid arrays.
 
-A test file takes a fixture of these by its name: `path = file_checks.path`.
+A test module uses a fixture of this module by assignment: `path = file_checks.path`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from weight_files import PLAIN, SUFFIXES, random_arrays, text_of
 from indygru_cpu import IndyGRU, WeightsError, _files
 
 ARRAYS = random_arrays(PLAIN)
-HUGE = 2**31 - 1
+INT32_MAX = 2**31 - 1
 CONFIGURATION = text_of(PLAIN)
 
 
@@ -27,16 +27,16 @@ def npz(tmp_path):
 
 
 def assert_reads(path, configuration, arrays):
-    found_configuration, found = _files.read(path)
-    assert found_configuration == configuration
-    assert [type(value) for value in found_configuration.values()] == [type(value) for value in configuration.values()]
-    assert list(found) == list(arrays)
-    assert_same_bits(found, arrays)
-    assert all(array.dtype.isnative and array.flags.writeable and array.flags.aligned for array in found.values())
+    read_configuration, read_arrays = _files.read(path)
+    assert read_configuration == configuration
+    assert list(map(type, read_configuration.values())) == list(map(type, configuration.values()))
+    assert list(read_arrays) == list(arrays)
+    assert_same_bits(read_arrays, arrays)
+    assert all(array.dtype.isnative and array.flags.writeable and array.flags.aligned for array in read_arrays.values())
 
 
 def assert_refused(path, message):
-    """Not read, and for the reason given."""
+    """Assert that reading raises a WeightsError that names the file and matches `message`."""
     with pytest.raises(WeightsError, match=message) as caught:
         _files.read(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -44,16 +44,16 @@ def assert_refused(path, message):
         IndyGRU.load(path)
 
 
-def without(mapping, name):
+def without_key(mapping, name):
     return {key: value for key, value in mapping.items() if key != name}
 
 
 def read_or_refused(path, configuration, arrays):
-    """Whatever the file: all of the layer as it was written, or a WeightsError. Says which."""
+    """Return whether the file is read, and then assert its content. A WeightsError counts as refused."""
     try:
-        found_configuration, found = _files.read(path)
+        read_configuration, read_arrays = _files.read(path)
     except WeightsError:
         return False
-    assert found_configuration == configuration
-    assert_same_bits(found, arrays)
+    assert read_configuration == configuration
+    assert_same_bits(read_arrays, arrays)
     return True

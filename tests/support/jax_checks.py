@@ -1,4 +1,4 @@
-"""The function for JAX. test_jax.py runs this in processes of its own: a process with JAX in it must not fork."""
+"""Tests of indygru_cpu.jax. test_jax.py runs them in separate processes: a process that uses JAX must not fork."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SHAPE = (33, 7, 8, 17)
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 ORDER = ("y", "h_n", "x", "h0", *WEIGHTS)
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "softsign": jax.nn.soft_sign}
-OPTIONS = ("lengths", "groups", "activation", "reproducible", "num_threads")
+CALL_OPTIONS = ("lengths", "groups", "activation", "reproducible", "num_threads")
 
 
-def scan(params, x, h0, *, activation="tanh"):
-    """The layer in JAX's own words."""
+def scan_layer(params, x, h0, *, activation="tanh"):
+    """The layer as a scan of JAX operations."""
     u, b = params["recurrent_kernel"].reshape(3, -1), params["bias"].reshape(3, -1)
 
     def step(h, x_t):
@@ -41,7 +41,7 @@ def params_of(case):
 
 
 def loss_of(function, case, **options):
-    """The scalar whose gradients case.dy and case.dh_n are those of."""
+    """A loss whose gradients with respect to y and h_n are case.dy and case.dh_n."""
 
     def loss(params, x, h0):
         y, h_n = function(params, x, h0, **options)
@@ -50,8 +50,8 @@ def loss_of(function, case, **options):
     return loss
 
 
-def run(function, case, transform=jax.jit, **options):
-    """Results and gradients by name."""
+def results_and_gradients(function, case, transform=jax.jit, **options):
+    """y, h_n and all gradients by name."""
     gradients = transform(jax.grad(loss_of(function, case, **options), (0, 1, 2), has_aux=True))
     (params, x, h0), (y, h_n) = gradients(params_of(case), case.x, case.h0)
     return jax.tree.map(np.asarray, {"y": y, "h_n": h_n, "x": x, "h0": h0} | {name: params[name] for name in WEIGHTS})
@@ -60,56 +60,58 @@ def run(function, case, transform=jax.jit, **options):
 @pytest.mark.parametrize(
     ("transform", "activation"), [(jax.jit, "tanh"), (jax.jit, "relu"), (lambda function: function, "softsign")]
 )
-def test_as_a_scan(transform, activation):
+def test_results_and_gradients_equal_those_of_a_scan(transform, activation):
     case = helpers.random_case(SHAPE, DTYPE, activation)
-    found = run(indygru, case, transform, activation=activation)
-    helpers.assert_close(found, run(scan, case, activation=activation), DTYPE)
+    actual = results_and_gradients(indygru, case, transform, activation=activation)
+    helpers.assert_close(actual, results_and_gradients(scan_layer, case, activation=activation), DTYPE)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (0, 7, 8, 9), (9, 0, 8, 17), (9, 7, 0, 1), (140, 25, 770, 60), (1, 1, 1, 33)])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_the_bits_of_functional(shape, ragged):
+def test_results_and_gradients_have_the_bits_of_functional(shape, ragged):
     case = helpers.random_case(shape, DTYPE, ragged=ragged)
     expected = case.run()
-    helpers.assert_same_bits(run(indygru, case, lengths=case.lengths), {name: expected[name] for name in ORDER})
+    helpers.assert_same_bits(
+        results_and_gradients(indygru, case, lengths=case.lengths), {name: expected[name] for name in ORDER}
+    )
 
 
 @pytest.mark.parametrize("options", [{"reproducible": True}, {"num_threads": 1}])
-def test_options(options):
+def test_options_give_the_bits_of_functional(options):
     case = helpers.random_case((140, 25, 770, 60), DTYPE)
     expected = case.run(**options)
-    helpers.assert_same_bits(run(indygru, case, **options), {name: expected[name] for name in ORDER})
+    helpers.assert_same_bits(results_and_gradients(indygru, case, **options), {name: expected[name] for name in ORDER})
 
 
-def test_groups():
+def test_groups_give_the_bits_of_functional():
     case = helpers.random_case((17, 7, 8, 12), DTYPE)
     case = helpers.replace(case, kernel=case.kernel[:2].copy())
     expected = case.run(groups=4)
-    helpers.assert_same_bits(run(indygru, case, groups=4), {name: expected[name] for name in ORDER})
+    helpers.assert_same_bits(results_and_gradients(indygru, case, groups=4), {name: expected[name] for name in ORDER})
 
 
-def test_without_state_and_bias():
+def test_call_without_h0_and_bias_has_the_bits_of_functional():
     case = helpers.random_case(SHAPE, DTYPE)
     params = {name: getattr(case, name) for name in WEIGHTS[:2]}
     expected = indygru_cpu.functional.forward(case.x, None, case.kernel, case.recurrent_kernel, None)
-    for found, wanted in zip(indygru(params, case.x), expected, strict=True):
-        helpers.assert_same_bits(np.asarray(found), wanted)
+    for actual, array in zip(indygru(params, case.x), expected, strict=True):
+        helpers.assert_same_bits(np.asarray(actual), array)
     gradients = jax.grad(lambda params: indygru(params, case.x)[0].sum())(params)
     assert gradients.keys() == params.keys()
 
 
-def test_vmap_over_what_varies():
-    """Rows of a second batch axis, one set of weights; then sets of weights, one batch; then one inside the other."""
-    case, other = (helpers.random_case(SHAPE, DTYPE, ragged=True, seed=seed) for seed in (0, 1))
-    cases = [case, helpers.replace(case, x=other.x, lengths=other.lengths)]
-    x = jnp.stack([each.x for each in cases], axis=2)
-    lengths = jnp.stack([each.lengths for each in cases])
+def test_vmap_over_inputs_and_weights_has_the_bits_of_single_calls():
+    """vmap over a second batch axis; then over sets of weights with a vmap over batches inside."""
+    case, second = (helpers.random_case(SHAPE, DTYPE, ragged=True, seed=seed) for seed in (0, 1))
+    cases = [case, helpers.replace(case, x=second.x, lengths=second.lengths)]
+    x = jnp.stack([member.x for member in cases], axis=2)
+    lengths = jnp.stack([member.lengths for member in cases])
     members = jax.jit(jax.vmap(lambda x, n: indygru(params_of(case), x, case.h0, lengths=n), in_axes=(2, 0)))(
         x, lengths
     )
-    for i, each in enumerate(cases):
-        helpers.assert_same_bits(np.asarray(members[0][i]), each.forward()["y"])
-    params = jax.tree.map(lambda *arrays: jnp.stack(arrays), params_of(case), params_of(other), params_of(case))
+    for i, member in enumerate(cases):
+        helpers.assert_same_bits(np.asarray(members[0][i]), member.forward()["y"])
+    params = jax.tree.map(lambda *arrays: jnp.stack(arrays), params_of(case), params_of(second), params_of(case))
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None, None, None))  # sets of weights
@@ -117,30 +119,29 @@ def test_vmap_over_what_varies():
     def gradients(params, x, h0, lengths):
         return jax.grad(loss_of(indygru, case, lengths=lengths), (0, 1, 2), has_aux=True)(params, x, h0)[0]
 
-    found = gradients(params, x, jnp.stack([case.h0, other.h0]), lengths)
-    for i, weights in enumerate([case, other, case]):
-        for j, batch in enumerate([case, other]):
+    actual = gradients(params, x, jnp.stack([case.h0, second.h0]), lengths)
+    for i, weights in enumerate([case, second, case]):
+        for j, batch in enumerate([case, second]):
             inputs = {"x": batch.x, "h0": batch.h0, "lengths": batch.lengths}
             member = helpers.replace(case, **inputs, **params_of(weights)).run()
             expected = {name: member[name] for name in ("x", "h0", *WEIGHTS)}
-            own = jax.tree.map(lambda array: np.asarray(array[i, j]), found)  # noqa: B023
-            helpers.assert_same_bits({"x": own[1], "h0": own[2]} | own[0], expected)
+            dparams, dx, dh0 = jax.tree.map(lambda array: np.asarray(array[i, j]), actual)  # noqa: B023
+            helpers.assert_same_bits({"x": dx, "h0": dh0} | dparams, expected)
 
 
-def test_gradient_of_a_vmap():
-    """What members share gets the sum of their gradients."""
+def test_gradient_of_shared_weights_in_a_vmap_is_the_sum_of_the_members():
     case = helpers.random_case(SHAPE, DTYPE)
     x, h0 = jnp.stack([case.x, case.x[::-1]]), jnp.stack([case.h0, -case.h0])
 
     def loss(function, params):
         return sum((part**2).sum() for part in jax.vmap(function, in_axes=(None, 0, 0))(params, x, h0))
 
-    found, expected = (jax.grad(partial(loss, function))(params_of(case)) for function in (indygru, scan))
-    helpers.assert_close(jax.tree.map(np.asarray, found), jax.tree.map(np.asarray, expected), DTYPE)
+    actual, expected = (jax.grad(partial(loss, function))(params_of(case)) for function in (indygru, scan_layer))
+    helpers.assert_close(jax.tree.map(np.asarray, actual), jax.tree.map(np.asarray, expected), DTYPE)
 
 
-def test_inside_other_transformations():
-    """A stack in a scan over its layers' weights, computed anew in backward."""
+def test_checkpoint_inside_a_scan_gives_the_gradients_of_a_scan():
+    """A stack as a scan over its layers' weights, recomputed in the backward pass."""
     case = helpers.random_case((9, 7, 17, 17), DTYPE)
     params = jax.tree.map(lambda array: jnp.stack([array, -array, array / 2]), params_of(case))
 
@@ -148,12 +149,12 @@ def test_inside_other_transformations():
         layer = jax.checkpoint(lambda x, params: (function(params, x, case.h0)[0], None))
         return (jax.lax.scan(layer, case.x, params)[0] ** 2).sum()
 
-    found, expected = (jax.jit(jax.grad(partial(loss, function)))(params) for function in (indygru, scan))
-    helpers.assert_close(jax.tree.map(np.asarray, found), jax.tree.map(np.asarray, expected), DTYPE)
+    actual, expected = (jax.jit(jax.grad(partial(loss, function)))(params) for function in (indygru, scan_layer))
+    helpers.assert_close(jax.tree.map(np.asarray, actual), jax.tree.map(np.asarray, expected), DTYPE)
 
 
-def test_from_many_threads_at_a_time():
-    """Hundreds of compiled calls, with parallel regions in them; a deadlock would end in the process's time-out."""
+def test_concurrent_calls_of_many_threads_give_the_same_bits():
+    """Hundreds of compiled calls with parallel regions. A deadlock ends in the time-out of the process."""
     case = helpers.random_case((140, 9, 64, 128), DTYPE)
     gradients = jax.jit(jax.grad(lambda params, x: (indygru(params, x, case.h0)[0] ** 2).sum()))
     expected = gradients(params_of(case), case.x)
@@ -161,13 +162,13 @@ def test_from_many_threads_at_a_time():
     def repeat(_):
         chain = params_of(case)
         for _ in range(20):
-            found = gradients(chain, case.x)
-            chain = jax.tree.map(lambda array, gradient: array + 0 * gradient, chain, found)
-        return found
+            latest = gradients(chain, case.x)
+            chain = jax.tree.map(lambda array, gradient: array + 0 * gradient, chain, latest)
+        return latest
 
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(repeat, range(4)):
-            helpers.assert_same_bits(*(jax.tree.map(np.asarray, each) for each in (found, expected)))
+        for actual in pool.map(repeat, range(4)):
+            helpers.assert_same_bits(*(jax.tree.map(np.asarray, gradient) for gradient in (actual, expected)))
 
 
 CASE = helpers.random_case(SHAPE, DTYPE)
@@ -188,21 +189,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_wrong_is_named(kind):
+def test_wrong_argument_raises_an_error_that_names_it(kind):
     for changes, error, match in WRONG[kind]:
         arguments = {"params": params_of(CASE), "x": CASE.x, "h0": CASE.h0} | changes
-        traced = {name: arguments.pop(name) for name in list(arguments) if name not in OPTIONS[1:]}
+        traced = {name: arguments.pop(name) for name in list(arguments) if name not in CALL_OPTIONS[1:]}
         with pytest.raises(error, match=match):
             indygru(**traced, **arguments)
         if kind != "params":
             with pytest.raises(error, match=match):
-                jax.jit(lambda traced, rest=arguments: indygru(**traced, **rest))(traced)
+                jax.jit(lambda traced, static=arguments: indygru(**traced, **static))(traced)
 
 
-def test_dtypes_are_never_mixed_or_cast():
-    other = CASE.x.astype(np.float64 if DTYPE is np.float32 else np.float32)
+def test_mixed_dtypes_raise_type_error():
+    x = CASE.x.astype(np.float64 if DTYPE is np.float32 else np.float32)
     with pytest.raises(TypeError, match="dtypes are never mixed"):
-        indygru(params_of(CASE), other)
+        indygru(params_of(CASE), x)
     if DTYPE is np.float32:
         double = CASE.astype(np.float64)
         with pytest.raises(TypeError, match="jax_enable_x64"):
@@ -211,12 +212,12 @@ def test_dtypes_are_never_mixed_or_cast():
 
 @pytest.mark.parametrize("wrong", [-1, SHAPE[0] + 1, 2**32 + 3, 2**31, -(2**32) + 3])
 def test_lengths_out_of_range_raise(wrong):
-    """Python knows the values of lists and NumPy's arrays; those of JAX are known when the call runs."""
+    """Lists and NumPy arrays are checked before the call, JAX arrays when the compiled call runs."""
     lengths = np.full(SHAPE[1], 3)
     lengths[2] = wrong
-    for given in (lengths, list(lengths)):
+    for argument in (lengths, list(lengths)):
         for transform in (lambda function: function, jax.jit):
-            call = transform(lambda x, given=given: indygru(params_of(CASE), x, lengths=given))
+            call = transform(lambda x, argument=argument: indygru(params_of(CASE), x, lengths=argument))
             with pytest.raises(ValueError, match=rf"^lengths: expected values from 0 to 33, got {wrong} for row 2"):
                 call(CASE.x)
     dtypes = [np.int64, np.int32, np.uint64, np.uint32] if DTYPE is np.float64 else [np.int32]
@@ -230,39 +231,41 @@ def test_lengths_out_of_range_raise(wrong):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
-def test_lengths_of_any_integers(dtype):
+def test_lengths_of_every_integer_dtype_have_the_bits_of_functional(dtype):
     case = helpers.random_case(SHAPE, DTYPE, ragged=True)
     lengths = case.lengths.astype(dtype)
     expected = case.run()
-    for given in (lengths, jnp.asarray(lengths)):
-        found = run(indygru, case, lengths=given)
-        helpers.assert_same_bits(found, {name: expected[name] for name in ORDER})
+    for argument in (lengths, jnp.asarray(lengths)):
+        actual = results_and_gradients(indygru, case, lengths=argument)
+        helpers.assert_same_bits(actual, {name: expected[name] for name in ORDER})
 
 
 def test_lengths_and_states_overwritten_before_backward_change_nothing():
-    """JAX keeps the arguments of a jitted function as they are, NumPy's arrays among them."""
+    """JAX keeps references to the arguments of a jitted function, including NumPy arrays."""
     case = helpers.random_case(SHAPE, DTYPE, ragged=True)
     lengths = case.lengths.astype(np.int32)
     expected = case.run()
     for transform in (lambda function: function, jax.jit):
-        h0, given = case.h0.copy(), lengths.copy()
-        function = transform(lambda h0, params, given=given: indygru(params, case.x, h0, lengths=given))
-        _, back = jax.vjp(function, h0, params_of(case))
-        h0[:], given[:] = 7, SHAPE[0]
-        dh0, params = back((case.dy, case.dh_n))
-        found = {"h0": dh0} | params
-        helpers.assert_same_bits(jax.tree.map(np.asarray, found), {name: expected[name] for name in ("h0", *WEIGHTS)})
+        h0, argument = case.h0.copy(), lengths.copy()
+        function = transform(lambda h0, params, argument=argument: indygru(params, case.x, h0, lengths=argument))
+        _, backward = jax.vjp(function, h0, params_of(case))
+        h0[:], argument[:] = 7, SHAPE[0]
+        dh0, dparams = backward((case.dy, case.dh_n))
+        gradients = {"h0": dh0} | dparams
+        helpers.assert_same_bits(
+            jax.tree.map(np.asarray, gradients), {name: expected[name] for name in ("h0", *WEIGHTS)}
+        )
 
 
 def test_eval_shape_allocates_no_arrays():
-    """jax.eval_shape computes nothing, and so takes no memory of the arrays' sizes."""
+    """The arrays would not fit into memory."""
     x = jax.ShapeDtypeStruct((10**6, 10**4, SHAPE[2]), DTYPE)
     y, h_n = jax.eval_shape(indygru, params_of(CASE), x)
     assert (y.shape, h_n.shape) == ((10**6, 10**4, SHAPE[3]), (10**4, SHAPE[3]))
 
 
 def shard_map(function, **options):
-    """By the name that it has in this version of JAX."""
+    """jax.shard_map, whose module depends on the version of JAX."""
     if hasattr(jax, "shard_map"):
         return jax.shard_map(function, **options)
     from jax.experimental import shard_map as module
@@ -272,36 +275,37 @@ def shard_map(function, **options):
 
 @pytest.mark.parametrize("varied", [("x", "h0", "lengths"), ("params",), ("h0",), ("lengths",), ()], ids=str)
 def test_shard_map_gives_the_sums_and_gradients_of_one_device(varied):
-    """Sums over devices, and their gradients, of what differs from device to device and of what is the same on all."""
+    """Of arguments that differ between devices (`varied`), and of arguments that are replicated."""
     case = helpers.random_case((9, 6, 5, 4), DTYPE, ragged=True)
-    given = {"params": params_of(case), "x": case.x, "h0": case.h0, "lengths": jnp.asarray(case.lengths)}
-    for name in varied:  # Each device has one of two.
-        given[name] = jax.tree.map(lambda array: jnp.stack([array, array[::-1]]), given[name])
+    arguments = {"params": params_of(case), "x": case.x, "h0": case.h0, "lengths": jnp.asarray(case.lengths)}
+    for name in varied:  # one value for each of two devices
+        arguments[name] = jax.tree.map(lambda array: jnp.stack([array, array[::-1]]), arguments[name])
 
-    def loss(arguments, device):
-        own = {name: jax.tree.map(lambda array: array[device], arguments[name]) for name in varied}
-        own = dict(zip(given, arguments.values(), strict=True)) | own
-        y, h_n = indygru(own["params"], own["x"], own["h0"], lengths=own["lengths"])
+    def loss(values, device):
+        named = dict(zip(arguments, values, strict=True))
+        named |= {name: jax.tree.map(lambda array: array[device], named[name]) for name in varied}
+        y, h_n = indygru(named["params"], named["x"], named["h0"], lengths=named["lengths"])
         return (y**2).sum() + h_n.sum()
 
-    def on_one(*arguments):
-        return jax.lax.psum(loss(dict(zip(given, arguments, strict=True)), 0), "d")
+    def sum_over_devices(*values):
+        return jax.lax.psum(loss(values, 0), "d")
 
-    def expected(*arguments):
-        return sum(loss(dict(zip(given, arguments, strict=True)), device) for device in range(2))
+    def sum_on_one_device(*values):
+        return sum(loss(values, device) for device in range(2))
 
     spec = jax.sharding.PartitionSpec
-    specs = tuple(spec("d") if name in varied else spec() for name in given)
+    specs = tuple(spec("d") if name in varied else spec() for name in arguments)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",))
-    on_both = shard_map(on_one, mesh=mesh, in_specs=specs, out_specs=spec())
-    wanted = jax.value_and_grad(expected, (0, 1, 2))(*given.values())
-    for function in (on_both, jax.jit(on_both)):
-        found = jax.value_and_grad(function, (0, 1, 2))(*given.values())
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    sharded = shard_map(sum_over_devices, mesh=mesh, in_specs=specs, out_specs=spec())
+    expected = jax.value_and_grad(sum_on_one_device, (0, 1, 2))(*arguments.values())
+    for function in (sharded, jax.jit(sharded)):
+        actual = jax.value_and_grad(function, (0, 1, 2))(*arguments.values())
+        for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
             assert helpers.scaled_error(np.asarray(a), np.asarray(b)) < (1e-5 if DTYPE is np.float32 else 1e-12)
 
 
-OPTIONS_ARRAY = np.array([0, 1, 0, 1, 0], np.int64)  # activation, groups, reproducible, threads, threads by default
+#: activation, groups, reproducible, num_threads, whether num_threads is the default
+OPTIONS_ARRAY = np.array([0, 1, 0, 1, 0], np.int64)
 T, B, D, N = 5, 4, 6, 3
 OPERANDS = {
     "x": (T, B, D), "h0": (B, N), "kernel": (D, 3 * N), "recurrent_kernel": (3 * N,), "bias": (3 * N,),
@@ -316,92 +320,92 @@ RESULTS = {
 
 
 def call_handler(target, operands, results, **attributes):
-    """As any program can call it. Operands and results are shapes and dtypes."""
-    results = [jax.ShapeDtypeStruct(*each) for each in results]
+    """Call a handler of XLA directly, as any program can. Operands and results are shapes and dtypes."""
+    results = [jax.ShapeDtypeStruct(*result) for result in results]
     arrays = [jnp.full(shape, 0 if dtype == np.int32 else 0.5, dtype) for shape, dtype in operands]
     return jax.block_until_ready(jax.ffi.ffi_call(target, results)(*arrays, **attributes))
 
 
-def right_handler_call(target, leading=()):
-    """Shapes and dtypes that fit, after axes as those of vmap."""
+def valid_handler_call(target, leading=()):
+    """Names, and valid shapes and dtypes of operands and results, after leading axes as those of vmap."""
     names = list(OPERANDS) if target == "indygru_backward" else list(OPERANDS)[:6]
     operands = [((*leading, *OPERANDS[name]), np.int32 if name == "lengths" else DTYPE) for name in names]
     return names, operands, [((*leading, *shape), DTYPE) for shape in RESULTS[target].values()]
 
 
 def changed_shapes(shape):
-    """Shapes that do not fit in the place of one that does."""
+    """Wrong shapes in place of a valid shape."""
     yield shape[1:]
     yield (1, *shape)
     for axis, size in enumerate(shape):
-        for other in (size - 1, size + 1, 1000 * size):
-            yield (*shape[:axis], other, *shape[axis + 1 :])
+        for wrong_size in (size - 1, size + 1, 1000 * size):
+            yield (*shape[:axis], wrong_size, *shape[axis + 1 :])
 
 
 @pytest.mark.parametrize("target", RESULTS)
 @pytest.mark.parametrize("leading", [(), (2,)])
-def test_handler_with_a_buffer_that_does_not_fit_names_it(target, leading):
-    """Every operand and every result, with each of its axes in turn; none is read or written."""
-    names, operands, results = right_handler_call(target, leading)
+def test_handler_with_a_buffer_of_a_wrong_shape_or_dtype_names_it(target, leading):
+    """Every operand and every result, with each axis in turn. No buffer is read or written."""
+    names, operands, results = valid_handler_call(target, leading)
     call_handler(target, operands, results, options=OPTIONS_ARRAY)
     names = [*names, *RESULTS[target]]
-    for place, (name, (shape, dtype)) in enumerate(zip(names, operands + results, strict=True)):
-        wrong = [((*leading, *other), dtype) for other in changed_shapes(shape[len(leading) :])]
+    for index, (name, (shape, dtype)) in enumerate(zip(names, operands + results, strict=True)):
+        wrong = [((*leading, *wrong_shape), dtype) for wrong_shape in changed_shapes(shape[len(leading) :])]
         wrong += [(shape, np.float16), (shape, np.int32 if dtype == DTYPE else DTYPE), ((1, *shape), dtype)]
-        named = rf"indygru_cpu: {'' if place < len(operands) else 'result '}{name}: expected .*, got "
-        if name in ("x", "bias"):  # The sizes of the others follow from these two, so another one may be named.
+        named = rf"indygru_cpu: {'' if index < len(operands) else 'result '}{name}: expected .*, got "
+        if name in ("x", "bias"):  # their sizes determine those of the other buffers, one of which may be named
             named = "indygru_cpu: .*: expected .*, got |n_groups: expected "
-        for other, other_dtype in wrong:
+        for wrong_shape, wrong_dtype in wrong:
             buffers = [*operands, *results]
-            buffers[place] = other, other_dtype
+            buffers[index] = wrong_shape, wrong_dtype
             with pytest.raises(jax.errors.JaxRuntimeError, match=f"INVALID_ARGUMENT: {named}"):
                 call_handler(target, buffers[: len(operands)], buffers[len(operands) :], options=OPTIONS_ARRAY)
 
 
 @pytest.mark.parametrize("target", RESULTS)
 def test_handler_with_axes_of_vmap_that_differ_raises(target):
-    """An operand's may be 1 long; those of all results are full."""
-    _, operands, results = right_handler_call(target, (2, 3))
-    for place in range(len(operands) + len(results)):
+    """Leading axes of operands may have length 1; those of results must be full."""
+    _, operands, results = valid_handler_call(target, (2, 3))
+    for index in range(len(operands) + len(results)):
         for leading in [(3, 3), (2, 1), (1, 1), (2, 0), (6,)]:
             buffers = [*operands, *results]
-            buffers[place] = (*leading, *buffers[place][0][2:]), buffers[place][1]
-            some = buffers[: len(operands)], buffers[len(operands) :]
-            if place < len(operands) and leading in [(2, 1), (1, 1)]:
-                call_handler(target, *some, options=OPTIONS_ARRAY)
+            buffers[index] = (*leading, *buffers[index][0][2:]), buffers[index][1]
+            changed = buffers[: len(operands)], buffers[len(operands) :]
+            if index < len(operands) and leading in [(2, 1), (1, 1)]:
+                call_handler(target, *changed, options=OPTIONS_ARRAY)
             else:
                 with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT: (indygru_cpu|n_groups)"):
-                    call_handler(target, *some, options=OPTIONS_ARRAY)
+                    call_handler(target, *changed, options=OPTIONS_ARRAY)
 
 
 @pytest.mark.parametrize("target", RESULTS)
 def test_handler_with_wrong_numbers_of_buffers_or_options_raises(target):
-    _, operands, results = right_handler_call(target)
-    right = {"options": OPTIONS_ARRAY}
-    wrong = [(operands[:-1], results, right), (operands * 2, results, right), ([], results, right),
-             (operands, results[:1], right), (operands, results * 2, right)]  # fmt: skip
+    _, operands, results = valid_handler_call(target)
+    valid = {"options": OPTIONS_ARRAY}
+    wrong = [(operands[:-1], results, valid), (operands * 2, results, valid), ([], results, valid),
+             (operands, results[:1], valid), (operands, results * 2, valid)]  # fmt: skip
     attributes = [{}, {"options": OPTIONS_ARRAY[:4]}, {"options": np.int64(1)}, {"options": "text"},
-                  {"options": OPTIONS_ARRAY.astype(np.int32)}, right | {"also": np.int64(1)}]  # fmt: skip
-    for place, values in enumerate([(-1, 6, 2**32, 2**62), (0, -1, 2, 2**62), (), (0, -1, -(2**32)), ()]):
+                  {"options": OPTIONS_ARRAY.astype(np.int32)}, valid | {"additional": np.int64(1)}]  # fmt: skip
+    for index, values in enumerate([(-1, 6, 2**32, 2**62), (0, -1, 2, 2**62), (), (0, -1, -(2**32)), ()]):
         for value in values:
             options = OPTIONS_ARRAY.copy()
-            options[place] = value
+            options[index] = value
             attributes.append({"options": options})
-    wrong += [(operands, results, each) for each in attributes]
-    for some_operands, some_results, some_attributes in wrong:
+    wrong += [(operands, results, wrong_attributes) for wrong_attributes in attributes]
+    for wrong_operands, wrong_results, wrong_attributes in wrong:
         with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
-            call_handler(target, some_operands, some_results, **some_attributes)
+            call_handler(target, wrong_operands, wrong_results, **wrong_attributes)
     options = OPTIONS_ARRAY.copy()
-    options[3] = 2**40  # threads, of which there are as many as there can be
+    options[3] = 2**40  # num_threads is limited to the available threads
     call_handler(target, operands, results, options=options)
 
 
-def test_second_derivatives_are_an_error():
+def test_second_derivatives_raise_value_error():
     with pytest.raises(ValueError, match="cannot be differentiated"):
         jax.hessian(lambda x: indygru(params_of(CASE), x)[0].sum())(CASE.x)
 
 
-def test_docstring():
+def test_docstring_examples_run():
     results = doctest.testmod(indygru_cpu.jax)
     assert results.attempted > 5
     assert results.failed == 0

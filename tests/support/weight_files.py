@@ -1,4 +1,4 @@
-"""Weight files made without the package under test: by NumPy, by safetensors, or byte by byte."""
+"""Weight files written without the library under test: by NumPy, by safetensors, or byte by byte."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import zipfile
 import numpy as np
 import safetensors.numpy
 
-from indygru_cpu._layers.parameters import shapes
+from indygru_cpu._layers.parameters import SHAPE_OPTIONS, shapes
 
 SUFFIXES = (".npz", ".safetensors")
-SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
 PLAIN = {
     "input_size": 9, "hidden_size": 7, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0,
     "bidirectional": False, "activation": "tanh", "dtype": "float32", "groups": 1, "reproducible": False,
 }  # fmt: skip
-#: No entry is the one of PLAIN.
+#: Every entry differs from PLAIN.
 RICH = {
     "input_size": 33, "hidden_size": 9, "num_layers": 2, "bias": False, "batch_first": True, "dropout": 0.25,
     "bidirectional": True, "activation": "softsign", "dtype": "float64", "groups": 3, "reproducible": True,
@@ -27,10 +26,10 @@ TINY = PLAIN | {"input_size": 2, "hidden_size": 1, "bias": False}
 
 
 def random_arrays(configuration, seed=0):
-    """Arrays of a configuration, the special numbers among them."""
+    """Random arrays of a configuration. Each starts with -0, NaN and a subnormal number."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(configuration["dtype"])
-    expected = shapes(*(configuration[name] for name in SIZES))
+    expected = shapes(**{name: configuration[name] for name in SHAPE_OPTIONS})
     arrays = {name: rng.standard_normal(shape).astype(dtype) for name, shape in expected.items()}
     for array in arrays.values():
         array.flat[:3] = -0.0, np.nan, np.finfo(dtype).smallest_subnormal
@@ -42,7 +41,7 @@ def text_of(configuration, **document):
 
 
 def craft(path, text, arrays):
-    """A file such as a user may make: the configuration's text as it is, any arrays, no checksum of ours."""
+    """Write a file of any text and any arrays, without a checksum of this library."""
     if path.suffix == ".npz":
         encoded = text if isinstance(text, bytes) else text.encode()
         np.savez(path, configuration=np.frombuffer(encoded, np.uint8), **arrays)
@@ -51,19 +50,19 @@ def craft(path, text, arrays):
     return path
 
 
-def npy(array):
+def npy_bytes(array):
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
-def members(configuration, arrays):
-    """What an archive holds, by file name, as `zipped` takes it."""
+def npz_members(configuration, arrays):
+    """Contents of a .npz archive by file name, for `write_zip`."""
     text = np.frombuffer(text_of(configuration).encode(), np.uint8)
-    return {f"{name}.npy": npy(array) for name, array in {"configuration": text, **arrays}.items()}
+    return {f"{name}.npy": npy_bytes(array) for name, array in {"configuration": text, **arrays}.items()}
 
 
-def zipped(path, contents, compression=zipfile.ZIP_STORED):
+def write_zip(path, contents, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in contents.items() if isinstance(contents, dict) else contents:
             archive.writestr(zipfile.ZipInfo(name), content, compression)
@@ -71,7 +70,7 @@ def zipped(path, contents, compression=zipfile.ZIP_STORED):
 
 
 def directory_entry(name, offset, size=0, stored=None, method=0, flags=0, crc=0):
-    """An entry of a zip archive's directory (APPNOTE.TXT, 4.3.12), with numbers of 64 bits where 32 are too few."""
+    """An entry of a zip archive's directory (APPNOTE.TXT, 4.3.12), with 64-bit fields where 32 bits do not suffice."""
     numbers = (size, size if stored is None else stored, offset)
     extra = b"".join(struct.pack("<Q", number) for number in numbers if number >= 0xFFFFFFFF)
     extra = struct.pack("<2H", 1, len(extra)) + extra if extra else b""
@@ -85,8 +84,8 @@ def directory_end(n_entries, size, offset):
     return struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, n_entries, n_entries, size, offset, 0)
 
 
-def patched(path, old, new, count=1):
-    """Replace bytes of a file that are there exactly `count` times."""
+def patch_bytes(path, old, new, count=1):
+    """Replace bytes that occur exactly `count` times in a file."""
     data = path.read_bytes()
     assert data.count(old) == count
     path.write_bytes(data.replace(old, new))
@@ -94,15 +93,15 @@ def patched(path, old, new, count=1):
 
 
 def change_entry(path, name, field, fmt, value):
-    """Set a field of a member's entry in the archive's directory, at its offset there."""
+    """Set a field of a member's directory entry. `field` is its offset in the entry."""
     data = bytearray(path.read_bytes())
     start = data.rindex(b"PK\1\2", 0, data.rindex(name))
     struct.pack_into(fmt, data, start + field, value)
     path.write_bytes(data)
 
 
-def header_of(arrays, text):
-    """A safetensors header that fits the arrays, as objects to be changed."""
+def valid_header(arrays, text):
+    """A valid safetensors header of the arrays, as a dict."""
     header, position = {"__metadata__": {"configuration": text}}, 0
     for name, array in arrays.items():
         kind = {"f4": "F32", "f8": "F64"}[array.dtype.str[1:]]
@@ -112,12 +111,12 @@ def header_of(arrays, text):
     return header
 
 
-def tensors(path, header, data):
-    """A safetensors file of a header, as objects or as bytes, and the bytes behind it."""
+def write_safetensors(path, header, data):
+    """Write a safetensors file of a header, a dict or bytes, and the bytes after it."""
     encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(encoded).to_bytes(8, "little") + encoded + data)
     return path
 
 
-def data_of(arrays):
+def tensor_bytes(arrays):
     return b"".join(array.tobytes() for array in arrays.values())

@@ -92,7 +92,7 @@ def test_where_nothing_can_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("broken", ["finish", "encode_index"])
+@pytest.mark.parametrize("broken", ["sync_and_close", "encode_index"])
 def test_a_failure_leaves_the_old_checkpoint(broken, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "a", {"t": sample("float32", (9,))})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
