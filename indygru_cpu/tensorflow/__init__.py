@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import shortened, shown
-from indygru_cpu._tf1 import checks as check
+from indygru_cpu._tf1 import checks as tf_checks
 from indygru_cpu._tf1.cell import IndyGRUCell
 from indygru_cpu._tf1.variables import CellVariables
 from indygru_cpu.tensorflow._cells import find_cell, read_into, stored_names
@@ -227,9 +227,9 @@ def load_checkpoint(
     """
     if scope is not None and not isinstance(scope, str):
         raise TypeError(f"scope: expected a string, got {shown(scope)}")
-    averages = check.flag("moving_averages", moving_averages)
+    averages = tf_checks.boolean("moving_averages", moving_averages)
     stored = stored_names(names)
-    target: np.dtype[Any] | None = None if dtype is None else check.dtype("dtype", dtype)
+    target: np.dtype[Any] | None = None if dtype is None else tf_checks.dtype("dtype", dtype)
 
     def work(reader: CheckpointReader) -> CellVariables:
         cell = find_cell(reader, scope, stored, averages, target)
@@ -237,7 +237,7 @@ def load_checkpoint(
         read_into(reader, cell, [variable.value for variable in variables.variables])
         return variables
 
-    return IndyGRUCell._of_variables(reading(_resolved(prefix), work), activation)
+    return IndyGRUCell._from_variables(reading(_resolved(prefix), work), activation)
 
 
 def save_checkpoint(prefix: AnyPath, cells: IndyGRUCell | Iterable[IndyGRUCell]) -> None:

@@ -92,8 +92,8 @@ FOLDERS = {
                 "sklearn._training"],
     "datasets": ["datasets"],
     "_tf1": [
-        "_tf1", "_tf1.bidirectional", "_tf1.cell", "_tf1.checks", "_tf1.custom_activation", "_tf1.dynamic_rnn",
-        "_tf1.layer", "_tf1.registry", "_tf1.rnn_cell", "_tf1.run", "_tf1.scopes", "_tf1.variables", "initializers",
+        "_tf1", "_tf1.cell", "_tf1.checks", "_tf1.dynamic_rnn", "_tf1.layer", "_tf1.run", "_tf1.scopes",
+        "_tf1.variables", "initializers",
     ],
     "tensorflow": [
         "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._files",
@@ -162,7 +162,7 @@ USERS = {
     "_engine.threads": {
         "_engine", "_engine.arguments", "_cli.info", "__init__", "jax", "stream", "torch._ops",
     },
-    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.custom_activation", "_tf1.run"},
+    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.run"},
     "_files": {"_layers.weighted"},
     "_files.npz": {"_files"},
     "_files.safetensors": {"_files"},

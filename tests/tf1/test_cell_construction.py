@@ -69,7 +69,7 @@ def test_what_cannot_be_called_fails_at_the_first_call(activation, name, rng):
         (2.5, ValueError, r"Ambiguous dimension: 2\.5"),
         (float("nan"), ValueError, "Ambiguous dimension: nan"),
         (float("inf"), ValueError, "Ambiguous dimension: inf"),
-        ("4", ValueError, "text '4'"),
+        ("4", ValueError, "expected an integer, got '4'"),
         (None, TypeError, "got None"),
         ([3], TypeError, r"got \[3\]"),
         ((3,), TypeError, r"got \(3,\)"),

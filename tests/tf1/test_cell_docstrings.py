@@ -8,13 +8,11 @@ import inspect
 import pytest
 
 from indygru_cpu import initializers, reset_default_scope, tensorflow
-from indygru_cpu._tf1 import bidirectional, cell, dynamic_rnn, layer, rnn_cell, run, scopes, variables
+from indygru_cpu._tf1 import cell, dynamic_rnn, layer, run, scopes, variables
 
 MODULES = [
-    bidirectional,
     run,
     dynamic_rnn,
-    rnn_cell,
     scopes,
     layer,
     variables,
@@ -32,9 +30,7 @@ def test_examples(module):
     assert results.attempted > 0
 
 
-@pytest.mark.parametrize(
-    "module", [module for module in MODULES if module is not variables], ids=lambda module: module.__name__
-)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_public_names_are_documented(module):
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
     for value in own:

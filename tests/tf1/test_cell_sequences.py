@@ -179,7 +179,7 @@ def test_cells_that_are_none(case):
     with pytest.raises(TypeError) as caught:
         dynamic_rnn(3, x, dtype="float64")
     assert str(caught.value) == message
-    with pytest.raises(TypeError, match="IndyGRUCell only"):
+    with pytest.raises(TypeError, match=r"cell: expected an IndyGRUCell, got .*ForeignCell"):
         dynamic_rnn(ForeignCell(), x, dtype="float64")
 
 

@@ -177,7 +177,7 @@ def test_sequence_gradients_that_do_not_fit(rng):
         tape.backward(None, rng.normal(size=N))
     with pytest.raises(TypeError, match="d_outputs"):
         tape.backward(rng.normal(size=(B, T, N)).astype("f4"))
-    with pytest.raises(TypeError, match=r"tape: expected what cell\.forward returned, got str"):
+    with pytest.raises(TypeError, match=r"tape: expected .*, got str"):
         cell.backward("tape")
 
 
@@ -238,7 +238,7 @@ def test_gradients_need_a_derivative(activation, rng):
             cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
         return
     *_, tape = cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
-    with pytest.raises(ValueError, match="activation: backward needs its derivative"):
+    with pytest.raises(ValueError, match=r"activation: expected a derivative .*, got a function without one"):
         cell.backward(tape, rng.normal(size=(B, N)))
 
 
