@@ -96,8 +96,8 @@ FOLDERS = {
         "_tf1.variables", "initializers",
     ],
     "tensorflow": [
-        "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._files",
-        "tensorflow._protobuf", "tensorflow._sstable",
+        "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._protobuf",
+        "tensorflow._sstable",
     ],
     "_cli": ["_cli", "_cli.demo", "_cli.demo_model", "_cli.demo_plot", "_cli.info", "__main__"],
     "top": ["__init__", "_version"],
@@ -166,8 +166,8 @@ USERS = {
     "_files": {"_layers.weighted"},
     "_files.npz": {"_files"},
     "_files.safetensors": {"_files"},
-    "_files.atomic": {"_files", "tensorflow._checkpoint", "tensorflow._files"},
-    "_files.regular": {"_files", "tensorflow._files"},
+    "_files.atomic": {"_files", "tensorflow._checkpoint"},
+    "_files.regular": {"_files", "tensorflow._checkpoint"},
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 
-from indygru_cpu.tensorflow._checkpoint import TensorEntry, reading
+from indygru_cpu.tensorflow._checkpoint import TensorEntry, read_with_retry
 from indygru_cpu.tensorflow._protobuf import fixed32_field, masked_crc32c, message_field, varint, varint_field
 from indygru_cpu.tensorflow._sstable import write_table
 
@@ -23,7 +23,7 @@ HEADER = varint_field(1, 1) + message_field(3, varint_field(1, 1))
 
 def read_index(prefix: str | os.PathLike[str]) -> dict[str, TensorEntry]:
     """All entries of a checkpoint, sorted by name."""
-    return reading(os.fsdecode(prefix), lambda reader: dict(reader.entries()))
+    return read_with_retry(os.fsdecode(prefix), lambda reader: dict(reader.entries()))
 
 
 def read_tensors(prefix: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -33,7 +33,7 @@ def read_tensors(prefix: str | os.PathLike[str], names: Iterable[str]) -> dict[s
         index = dict(reader.entries())
         return dict(reader.read({name: index[name] for name in names}))
 
-    return reading(os.fsdecode(prefix), work)
+    return read_with_retry(os.fsdecode(prefix), work)
 
 
 def suffixed(prefix: Path, suffix: str) -> Path:

@@ -96,7 +96,7 @@ def test_hostile_index_takes_bounded_memory_and_text(name, call, tmp_path):
 def test_list_variables_of_a_crafted_index_is_refused(tmp_path):
     index_file(tmp_path / "a").write_bytes(HOSTILE["entries of four bytes"])
     data_file(tmp_path / "a").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"names in files of \d+ bytes are not listed"):
+    with pytest.raises(CheckpointError, match=r"expected a list of names .*, got more than \d+ names in \d+ bytes"):
         list_variables(tmp_path / "a")
 
 
@@ -139,7 +139,7 @@ def test_sliced_claims_allocate_nothing(tmp_path):
     forge(tmp_path / "a", {b"t": record(shape=(1 << 40,), size=0, extra=sliced)})
     tracemalloc.start()
     try:
-        with pytest.raises(CheckpointError, match="1 pieces, of which 0 are there"):
+        with pytest.raises(CheckpointError, match="expected entries of 1 slices, got 0"):
             load_variable(tmp_path / "a", "t")
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:

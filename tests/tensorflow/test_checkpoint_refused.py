@@ -37,7 +37,7 @@ from indygru_cpu.tensorflow._sstable import read_table
         (record(dtype=14, shape=(3,), offset=28, size=6), "type bfloat16"),
         (record(dtype=0, shape=(), offset=28, size=8), "dtype number 0"),
         (record(dtype=-9, shape=(), offset=28, size=8), "dtype number -9"),
-        (record(shape=(9, 2), size=0, extra=message_field(7, b"")), "partitioned into 1 pieces, of which 0 are there"),
+        (record(shape=(9, 2), size=0, extra=message_field(7, b"")), "expected entries of 1 slices, got 0"),
         (record(shape=(0,) + (1,) * 99, size=0, crc=EMPTY_CRC), "NumPy has no array of shape"),
         (record(shape=(1 << 62, 1 << 62, 0), size=0, crc=EMPTY_CRC), "NumPy has no array of shape"),
     ],
@@ -64,15 +64,15 @@ def test_what_newer_writers_add_is_ignored(tmp_path):
 
 
 BAD_RECORDS = {
-    "offset outside": (record(offset=37), "tensor 't': 28 bytes from byte 37 on reach beyond the 64 bytes"),
+    "offset outside": (record(offset=37), "tensor 't': 28 bytes at byte 37 reach beyond the 64 bytes"),
     "offset huge": (record(offset=(1 << 63) - 1), "reach beyond"),
     "offset negative": (record(offset=-1), "negative offset or size: -1, 28"),
     "size negative": (record(size=-28), "negative offset or size: 0, -28"),
     "size disagrees": (record(size=27), r"size 27 disagrees with shape \(7,\) of float32: 28 bytes"),
     "size overflows": (record(shape=(1 << 62, 4), size=0), "disagrees with shape"),
     "size overflows to the right one": (record(shape=((1 << 62) + 7,)), "disagrees with shape"),
-    "text outside": (record(dtype=7, size=65), "65 bytes from byte 0 on reach beyond"),
-    "shard too high": (record(shard=1), "data file number 1, but the header has 1"),
+    "text outside": (record(dtype=7, size=65), "65 bytes at byte 0 reach beyond"),
+    "shard too high": (record(shard=1), "data file number 1, but the header states 1"),
     "shard negative": (record(shard=-1), "data file number -1"),
     "dimension negative": (record(shape=(7, -1)), r"negative dimension in shape \(7, -1\)"),
     "dimensions negative twice": (record(shape=(-7, -1)), "negative dimension"),
@@ -81,7 +81,7 @@ BAD_RECORDS = {
     "varint too long": (b"\x08" + b"\x80" * 10 + b"\x01", "varint at byte 1 is longer than 64 bits"),
     "varint too large": (b"\x08" + b"\xff" * 9 + b"\x02", "varint at byte 1 is longer than 64 bits"),
     "varint just too large": (b"\x08" + b"\x80" * 9 + b"\x02", "varint at byte 1 is longer than 64 bits"),
-    "varint cut off": (b"\x08\x80", "varint at byte 1 is cut off"),
+    "varint cut off": (b"\x08\x80", "varint at byte 1 is truncated"),
     "message cut off": (b"\x12\x05abcd", "5 bytes at byte 2 reach beyond the message's 6"),
     "number cut off": (b"\x35abc", "4 bytes at byte 1 reach beyond"),
     "wire type": (b"\x0b", "unknown wire type 3"),
@@ -101,7 +101,7 @@ def test_bad_record(bad, words, tmp_path):
         (varint_field(1, 1) + varint_field(2, 1), "big-endian"),
         (
             varint_field(1, 1) + message_field(3, varint_field(1, 9) + varint_field(2, 8)),
-            "readers of version 8",
+            "reader of version 8, this reader has version 1",
         ),
         (b"", "number of data files 0"),
         (varint_field(1, (1 << 64) - 7), "number of data files -7"),
@@ -198,7 +198,7 @@ BAD_TABLES = {
     ),
     "handle cut off": (
         raw_table(index=block_bytes(entry_bytes(0, b"t", b"\x07"))),
-        "block up to key b't': the varint at byte 1 is cut off",
+        "block up to key b't': the varint at byte 1 is truncated",
     ),
     "keys that fill the memory": (
         raw_table(seal(block_bytes(KEYS[0], *[entry_bytes(9 * n, b"t" * 9) for n in range(99)]))),

@@ -17,7 +17,7 @@ from checkpoint_files import PREFIXES, data_file, index_file, read_index, read_t
 
 import indygru_cpu.tensorflow._checkpoint as checkpoint
 from indygru_cpu.tensorflow import latest_checkpoint
-from indygru_cpu.tensorflow._checkpoint import CheckpointError, TensorEntry, read_variable, write_checkpoint
+from indygru_cpu.tensorflow._checkpoint import CheckpointError, TensorEntry, read_tensor, write_checkpoint
 
 STRING_DTYPE = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else "S4"
 
@@ -38,9 +38,9 @@ def test_a_missing_checkpoint_is_a_file_not_found(tmp_path):
 
 def test_a_missing_name_gets_suggestions():
     with pytest.raises(CheckpointError, match=r"no tensor '.*gates/kernel' among 6, but .*gates/kernel_w'"):
-        read_variable(PREFIXES[0], "rnn/indy_gru_cell/gates/kernel")
+        read_tensor(PREFIXES[0], "rnn/indy_gru_cell/gates/kernel")
     with pytest.raises(CheckpointError, match=r"no tensor '7' among 27, but for example \['beta1_power'"):
-        read_variable(PREFIXES[1], "7")
+        read_tensor(PREFIXES[1], "7")
 
 
 def test_missing_package_names_the_extra(monkeypatch, tmp_path):
@@ -59,18 +59,18 @@ def test_missing_package_names_the_extra(monkeypatch, tmp_path):
     [
         ("t", [7.0], TypeError, "expected NumPy arrays, got list for 't'"),
         ("t", 7.0, TypeError, "expected NumPy arrays, got float for 't'"),
-        ("t", np.array(["text"]), TypeError, "'t' has dtype <U4, which a checkpoint cannot hold"),
-        ("t", np.array([None]), TypeError, "'t' has dtype object"),
-        ("t", np.array(["text"], STRING_DTYPE), TypeError, "'t' has dtype .*cannot hold"),
+        ("t", np.array(["text"]), TypeError, "tensors: expected .*, got <U4 for 't'"),
+        ("t", np.array([None]), TypeError, "tensors: expected .*, got object for 't'"),
+        ("t", np.array(["text"], STRING_DTYPE), TypeError, "tensors: expected .*, got .* for 't'"),
         pytest.param(
-            *("t", np.longdouble(7), TypeError, "'t' has dtype float"),
+            *("t", np.longdouble(7), TypeError, "tensors: expected .*, got float.* for 't'"),
             marks=pytest.mark.skipif(np.longdouble(0).nbytes == 8, reason="the same as float64 here"),
         ),
-        ("t", np.array(["2026"], "M8[Y]"), TypeError, "'t' has dtype datetime64"),
+        ("t", np.array(["2026"], "M8[Y]"), TypeError, "tensors: expected .*, got datetime64.* for 't'"),
         (7, np.float32(7), TypeError, "expected names of type str, got 7"),
-        ("", np.float32(7), ValueError, "'' cannot be the name"),
-        ("\0t", np.float32(7), ValueError, "cannot be the name"),
-        ("t\ud800", np.float32(7), ValueError, "cannot be the name"),
+        ("", np.float32(7), ValueError, "tensors: expected names .*, got ''"),
+        ("\0t", np.float32(7), ValueError, r"tensors: expected names .*, got .*x00t"),
+        ("t\ud800", np.float32(7), ValueError, r"tensors: expected names .*, got .*ud800"),
     ],
 )
 def test_what_cannot_be_written(name, tensor, error, words, tmp_path):
@@ -83,9 +83,9 @@ def test_where_nothing_can_be_written(tmp_path):
     tensors = {"t": np.float32(7)}
     with pytest.raises(ValueError, match="tensors: expected at least one"):
         write_checkpoint(tmp_path / "a", {})
-    with pytest.raises(ValueError, match="prefix: must end in a name other than 'checkpoint'"):
+    with pytest.raises(ValueError, match=r"prefix: expected .* other than 'checkpoint', got .*checkpoint'"):
         write_checkpoint(tmp_path / "checkpoint", tensors)
-    with pytest.raises(ValueError, match="prefix: must end in a name"):
+    with pytest.raises(ValueError, match=r"prefix: expected .*, got "):
         write_checkpoint(f"{tmp_path}/", tensors)
     with pytest.raises(FileNotFoundError, match=r"prefix: there is no directory '.*none'"):
         write_checkpoint(tmp_path / "none" / "a", tensors)
@@ -184,11 +184,11 @@ def test_a_failed_rename_leaves_the_old_or_the_new(n, tmp_path, monkeypatch):
         patch.setattr(checkpoint.os, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
             write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
-    assert read_variable(tmp_path / "a", "t") == (1 if n < 2 else 2)
+    assert read_tensor(tmp_path / "a", "t") == (1 if n < 2 else 2)
     assert all(path.name == "checkpoint" or path.name.startswith("a.") for path in tmp_path.iterdir())
     assert len(list(tmp_path.glob("a.*"))) == (3 if n == 1 else 2)  # 3: new data, of which no index knows yet
     write_checkpoint(tmp_path / "a", {"t": np.float32(3)})
-    assert read_variable(tmp_path / "a", "t") == 3
+    assert read_tensor(tmp_path / "a", "t") == 3
     assert len(list(tmp_path.glob("a.*"))) == 2
 
 
@@ -197,7 +197,7 @@ def test_overwriting_takes_turns_between_two_names(tmp_path):
         write_checkpoint(tmp_path / "a", {"t": np.float32(value)})
         n = 1 + value % 2
         assert sorted(path.name for path in tmp_path.glob("a.*")) == [f"a.data-00000-of-{n:05d}", "a.index"]
-        assert read_variable(tmp_path / "a", "t") == value
+        assert read_tensor(tmp_path / "a", "t") == value
 
 
 def test_overwriting_removes_data_files_of_this_checkpoint_only(tmp_path):
@@ -213,7 +213,7 @@ def test_overwriting_removes_data_files_of_this_checkpoint_only(tmp_path):
 def test_overwriting_a_damaged_checkpoint_writes_a_new_one(tmp_path):
     (tmp_path / "a.index").write_bytes(b"damaged")
     write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
-    assert read_variable(tmp_path / "a", "t") == 7
+    assert read_tensor(tmp_path / "a", "t") == 7
 
 
 def test_reading_while_another_process_overwrites(tmp_path, monkeypatch):
@@ -227,10 +227,10 @@ def test_reading_while_another_process_overwrites(tmp_path, monkeypatch):
         return entries(self)
 
     monkeypatch.setattr(checkpoint.CheckpointReader, "entries", overwritten)
-    assert read_variable(tmp_path / "a", "t") == 3
+    assert read_tensor(tmp_path / "a", "t") == 3
     data_file(tmp_path / "a").unlink()
     with pytest.raises(CheckpointError, match=r"data file .* is missing"):
-        read_variable(tmp_path / "a", "t")
+        read_tensor(tmp_path / "a", "t")
 
 
 def test_state_file(tmp_path, monkeypatch):
@@ -287,10 +287,10 @@ def test_a_read_only_checkpoint_is_replaced_by_whoever_may_open_it(tmp_path):
     except PermissionError:
         with pytest.raises(PermissionError):
             write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
-        assert read_variable(tmp_path / "a", "t") == 1
+        assert read_tensor(tmp_path / "a", "t") == 1
     else:
         write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
-        assert read_variable(tmp_path / "a", "t") == 2
+        assert read_tensor(tmp_path / "a", "t") == 2
     assert stat.S_IMODE(index.stat().st_mode) == 0o444
 
 
@@ -311,7 +311,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_refused(name, tmp_path, monkey
     monkeypatch.setattr(checkpoint.os.path, "isfile", lambda _: True)
     monkeypatch.setattr(checkpoint.os.path, "getsize", lambda _: length)
     with pytest.raises(CheckpointError, match=rf"{name}: expected a regular file$"):
-        read_variable(tmp_path / "a", "u")
+        read_tensor(tmp_path / "a", "u")
 
 
 def test_pipe_in_place_of_a_checkpoint_is_refused(tmp_path):
@@ -319,7 +319,7 @@ def test_pipe_in_place_of_a_checkpoint_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a")
     os.mkfifo(tmp_path / "checkpoint")
     with pytest.raises(FileNotFoundError, match="no file "):
-        read_variable(tmp_path / "a", "t")
+        read_tensor(tmp_path / "a", "t")
     with pytest.raises(CheckpointError, match=r"checkpoint: expected a regular file$"):
         latest_checkpoint(tmp_path)
     with pytest.raises(OSError, match="Expected a regular file"):
