@@ -45,7 +45,7 @@ def outcome(prefix: Path, damaged: bytes) -> dict[str, TensorEntry] | None:
     return None
 
 
-def test_every_flipped_byte_of_an_index(copied):
+def test_index_any_flipped_byte_is_detected_or_padding(copied):
     intact = index_file(copied).read_bytes()
     golden = read_index(copied)
     accepted = set()
@@ -62,7 +62,7 @@ def test_every_flipped_byte_of_an_index(copied):
     assert len(accepted) > 20
 
 
-def test_every_truncation_of_an_index(copied):
+def test_index_any_truncation_is_detected(copied):
     intact = index_file(copied).read_bytes()
     for length in range(len(intact)):
         assert outcome(copied, intact[:length]) is None
@@ -70,7 +70,7 @@ def test_every_truncation_of_an_index(copied):
             dict(BundleIndex(intact[len(intact) - length :]).entries())
 
 
-def test_splices_of_an_index(copied):
+def test_index_any_splice_is_detected(copied):
     golden = read_index(copied)
     intact = index_file(copied).read_bytes()
     other = index_file(PREFIXES[copied.name == PREFIXES[0].name]).read_bytes()
@@ -81,7 +81,7 @@ def test_splices_of_an_index(copied):
         assert outcome(copied, intact[:start] + piece + intact[stop:]) in (None, golden)
 
 
-def test_damage_under_a_right_checksum(copied):
+def test_index_damage_with_matching_checksum_gives_an_error_or_consistent_entries(copied):
     """The checksums hide the parsers from the tests above; here they are made to fit."""
     intact = index_file(copied).read_bytes()
     footer = intact[-48:]
@@ -114,7 +114,7 @@ def test_damage_under_a_right_checksum(copied):
     assert len(results) - results.count(None) > 33
 
 
-def test_random_messages_and_blocks():
+def test_index_random_messages_give_an_error_or_valid_entries():
     rng = np.random.default_rng(4)
     for size in rng.integers(0, 33, 1000):
         body = bytes(rng.choice([0, 1, 2, 3, 8, 18, 53, 58, 127, 128, 255], size).astype(np.uint8))
@@ -131,7 +131,7 @@ def test_random_messages_and_blocks():
             assert all(0 <= entry.shard < index.num_shards for entry in entries.values() if not entry.n_slices)
 
 
-def test_flipped_bytes_of_a_data_file(copied):
+def test_data_file_flipped_byte_is_detected(copied):
     intact = data_file(copied).read_bytes()
     positions = []
     for name, entry in read_index(copied).items():
@@ -145,7 +145,7 @@ def test_flipped_bytes_of_a_data_file(copied):
     assert len(positions) >= len(intact) // 7
 
 
-def test_every_truncation_of_a_data_file(copied):
+def test_data_file_truncation_is_detected(copied):
     intact = data_file(copied).read_bytes()
     for length in range(0, len(intact), 7):
         data_file(copied).write_bytes(intact[:length])
@@ -153,7 +153,7 @@ def test_every_truncation_of_a_data_file(copied):
             read_index(copied)
 
 
-def test_a_data_file_cut_off_after_the_check(copied):
+def test_data_file_truncated_after_the_bounds_check_is_detected(copied):
     reader = CheckpointReader(str(copied))
     entries = dict(reader.entries())
     data_file(copied).write_bytes(b"")

@@ -32,7 +32,7 @@ DTYPES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uin
 
 
 @pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: prefix.name)
-def test_golden_values(prefix):
+def test_golden_checkpoint_tensors_have_the_expected_values(prefix):
     with np.load(prefix.with_name("expected.npz"), allow_pickle=False) as expected:
         meta = json.loads(str(expected["meta"]))
         index = read_index(prefix)
@@ -49,7 +49,7 @@ def test_golden_values(prefix):
         )
 
 
-def test_golden_scalars():
+def test_golden_checkpoint_scalars_have_the_expected_values():
     stored = read_tensors(PREFIXES[1], ["global_step", "beta1_power", "beta2_power"])
     np.testing.assert_array_equal(stored["global_step"], np.array(25), strict=True)
     # Adam multiplies them by 0.9 and 0.999, once at the start and once a step.
@@ -59,7 +59,7 @@ def test_golden_scalars():
 
 
 @pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: prefix.name)
-def test_golden_files_are_written_byte_for_byte(prefix, tmp_path):
+def test_write_checkpoint_golden_tensors_give_identical_files(prefix, tmp_path):
     shuffled = list(reversed(read_index(prefix)))
     write_checkpoint(tmp_path / prefix.name, read_tensors(prefix, shuffled))
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -71,7 +71,7 @@ def test_golden_files_are_written_byte_for_byte(prefix, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES.split())
-def test_round_trip(dtype, tmp_path):
+def test_write_checkpoint_every_dtype_is_read_back(dtype, tmp_path):
     tensors = {
         "cube": sample(dtype, (7, 1, 9)),
         "empty": sample(dtype, (0, 3)),
@@ -86,7 +86,7 @@ def test_round_trip(dtype, tmp_path):
         assert array.dtype.isnative
 
 
-def test_layouts_and_byte_orders_are_normalised(tmp_path):
+def test_write_checkpoint_normalises_layout_and_byte_order(tmp_path):
     base = sample("float64", (8, 9))
     tensors = {
         "big endian": base.astype(">f8"),
@@ -98,13 +98,13 @@ def test_layouts_and_byte_orders_are_normalised(tmp_path):
     assert_same(read_tensors(tmp_path / "a", tensors), {k: np.array(v, np.float64) for k, v in tensors.items()})
 
 
-def test_names_are_read_in_the_order_given(tmp_path):
+def test_read_yields_tensors_in_the_order_of_the_argument(tmp_path):
     write_checkpoint(tmp_path / "a", {name: sample("int16", (8,)) for name in "xyz"})
     assert list(read_tensors(tmp_path / "a", iter("zx"))) == ["z", "x"]
     assert read_tensors(tmp_path / "a", []) == {}
 
 
-def test_several_data_files(tmp_path):
+def test_read_several_data_files_only_needs_those_used(tmp_path):
     tensors = {f"rnn/{number}": sample("float32", (number + 1, 9), number) for number in range(7)}
     shards, entries = [b"pad", b"", b"unused"], {}
     for number, (name, array) in enumerate(tensors.items()):
@@ -124,7 +124,7 @@ def test_several_data_files(tmp_path):
         read_index(tmp_path / "a")
 
 
-def test_an_index_of_several_blocks(tmp_path):
+def test_write_checkpoint_index_of_several_blocks_is_read_back(tmp_path):
     tensors = {f"{number * 7919 % 500:03d}/{'long' * 170}": sample("int32", (1,), number) for number in range(500)}
     write_checkpoint(tmp_path / "a", tensors)
     assert index_file(tmp_path / "a").stat().st_size > 1.2 * 262144
@@ -132,7 +132,7 @@ def test_an_index_of_several_blocks(tmp_path):
     assert list(read_index(tmp_path / "a")) == sorted(tensors)
 
 
-def test_reading_and_writing_copy_nothing(tmp_path):
+def test_read_and_write_allocate_no_copies(tmp_path):
     tensors = {"t": sample("float32", (1 << 20,)), "u": sample("float32", (9, 33))}
     tracemalloc.start()
     try:
@@ -146,7 +146,7 @@ def test_reading_and_writing_copy_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("block_size", [1, 33, 4096, 1 << 20])
-def test_table_round_trip(block_size):
+def test_write_table_is_read_back(block_size):
     rng = np.random.default_rng(block_size)
     keys = {bytes(rng.choice([0, 97, 98, 254, 255], size)) for size in rng.integers(0, 9, 700)}
     entries = [(key, rng.bytes(int(rng.integers(0, 300)))) for key in sorted(keys | {b""})]
@@ -154,7 +154,7 @@ def test_table_round_trip(block_size):
     assert list(read_table(write_table(entries, block_size))) == entries
 
 
-def test_the_entry_that_fills_a_block_ends_it():
+def test_write_table_closes_a_block_after_the_entry_that_fills_it():
     first = block_bytes(entry_bytes(0, b"a", b"value"))
     entries = [(b"a", b"value"), (b"b", b"")]
     assert write_table(entries, block_size=len(first)).startswith(seal(first))
@@ -162,7 +162,7 @@ def test_the_entry_that_fills_a_block_ends_it():
     assert write_table(entries, block_size=len(first) + 1).startswith(seal(both))
 
 
-def test_block_keys_are_shortened_as_leveldb_does():
+def test_write_table_shortens_separators_as_leveldb():
     """FindShortestSeparator and FindShortSuccessor, by the example in leveldb's `table_builder.cc`."""
     for last, following, separator in [
         (b"the quick brown fox", b"the who", b"the r"),
@@ -178,7 +178,7 @@ def test_block_keys_are_shortened_as_leveldb_does():
     assert list(read_table(write_table([(b"\xff\xff", b"7")]))) == [(b"\xff\xff", b"7")]
 
 
-def test_masked_crc32c():
+def test_masked_crc32c_equals_published_values():
     """RFC 3720, B.4, and the check value of the algorithm; masked as in leveldb's `crc32c.h`."""
     for data, crc in [(bytes(32), 0x8A9136AA), (bytes(range(32)), 0x46DD794E), (b"123456789", 0xE3069283)]:
         masked = ((crc >> 15) + (crc << 17) + 0xA282EAD8) % (1 << 32)
@@ -187,7 +187,7 @@ def test_masked_crc32c():
     assert masked_crc32c(chunks) == masked_crc32c(memoryview(chunks))
 
 
-def test_varints_and_messages():
+def test_protobuf_examples_are_encoded_and_decoded():
     """Examples of protobuf's encoding documentation."""
     assert (varint(150), read_varint(b"..\x96\x01", 2)) == (b"\x96\x01", (150, 4))
     message = b"\x08\x07\x08\x96\x01" + b"\x10" + b"\xfe" + b"\xff" * 8 + b"\x01" + b"\x1a\x01a\x1a\x02bc"

@@ -75,7 +75,7 @@ HOSTILE = {
     lambda prefix: load_checkpoint(prefix, "p" * 10_000, names=lambda name: name[:3] * 2000 + name),
 ], ids=["load_checkpoint", "list_variables", "load_variable", "names"])  # fmt: skip
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_index_takes_bounded_memory_and_text(name, call, tmp_path):
+def test_hostile_index_memory_and_error_text_are_bounded(name, call, tmp_path):
     index_file(tmp_path / "a").write_bytes(HOSTILE[name])
     data_file(tmp_path / "a").write_bytes(b"")
     texts = []
@@ -93,14 +93,14 @@ def test_hostile_index_takes_bounded_memory_and_text(name, call, tmp_path):
         assert len(text) <= MAX_TEXT
 
 
-def test_list_variables_of_a_crafted_index_is_refused(tmp_path):
+def test_list_variables_manipulated_index_raises(tmp_path):
     index_file(tmp_path / "a").write_bytes(HOSTILE["entries of four bytes"])
     data_file(tmp_path / "a").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"expected a list of names .*, got more than \d+ names in \d+ bytes"):
         list_variables(tmp_path / "a")
 
 
-def test_3000_variables_and_no_cell_give_a_short_text(tmp_path):
+def test_load_checkpoint_3000_variables_without_a_cell_error_text_is_bounded(tmp_path):
     names = [f"model/layer_{i:04d}/weights" for i in range(3000)]
     write_checkpoint(tmp_path / "a", dict.fromkeys(names, np.float32(7)))
     with pytest.raises(
@@ -114,7 +114,7 @@ def test_3000_variables_and_no_cell_give_a_short_text(tmp_path):
     assert "'model/layer_1234/weights'" in str(e.value)
 
 
-def test_hundreds_of_cells_give_a_short_text(tmp_path):
+def test_load_checkpoint_200_cells_error_text_is_bounded(tmp_path):
     cells = [IndyGRUCell(1, name=f"many{i:03d}") for i in range(200)]
     for cell in cells:
         cell.build((None, 1))
@@ -127,14 +127,14 @@ def test_hundreds_of_cells_give_a_short_text(tmp_path):
     assert load_checkpoint(tmp_path / "a", "many199").scope_name == "many199"
 
 
-def test_shapes_of_254_dimensions_give_a_short_text(tmp_path):
+def test_list_variables_254_dimensions_error_text_is_bounded(tmp_path):
     forge(tmp_path / "a", {b"t": record(shape=(1 << 62,) * 254, size=28)})
     with pytest.raises(CheckpointError, match="size 28 disagrees with shape") as e:
         list_variables(tmp_path / "a")
     assert len(str(e.value)) <= MAX_TEXT
 
 
-def test_sliced_claims_allocate_nothing(tmp_path):
+def test_load_variable_huge_slices_allocate_nothing(tmp_path):
     sliced = message_field(7, message_field(1, varint_field(2, 1 << 40)))
     forge(tmp_path / "a", {b"t": record(shape=(1 << 40,), size=0, extra=sliced)})
     tracemalloc.start()
@@ -146,7 +146,7 @@ def test_sliced_claims_allocate_nothing(tmp_path):
         tracemalloc.stop()
 
 
-def test_float16_cell_takes_little_more_than_its_result(tmp_path):
+def test_load_checkpoint_float16_cell_memory_is_bounded(tmp_path):
     rng = np.random.default_rng(0)
     sizes = {"gates/kernel_w": (300, 600), "gates/kernel_u": (1, 600), "gates/bias": (600,),
              "candidate/kernel": (300, 300), "candidate/kernel_u": (1, 300), "candidate/bias": (300,)}  # fmt: skip
@@ -162,7 +162,7 @@ def test_float16_cell_takes_little_more_than_its_result(tmp_path):
     assert peak < 4 * sum(array.nbytes for array in arrays.values()) + 2**20
 
 
-def test_a_directory_of_many_prefixes_gives_a_short_text(tmp_path):
+def test_load_checkpoint_many_prefixes_error_text_is_bounded(tmp_path):
     for i in range(200):
         (tmp_path / f"model.ckpt-with-a-rather-long-name-{i:03d}.index").touch()
     with pytest.raises(FileNotFoundError, match=r"and 19\d more$") as e:
@@ -170,7 +170,7 @@ def test_a_directory_of_many_prefixes_gives_a_short_text(tmp_path):
     assert len(str(e.value)) <= MAX_TEXT
 
 
-def test_restart_points_are_checked_in_order(tmp_path):
+def test_restart_points_out_of_order_raise(tmp_path):
     keys = entry_bytes(0, b"", HEADER), entry_bytes(0, b"a"), entry_bytes(0, b"b")
     offsets = (0, len(keys[0]), len(keys[0] + keys[1]))
     data_file(tmp_path / "a").write_bytes(b"")
@@ -182,7 +182,7 @@ def test_restart_points_are_checked_in_order(tmp_path):
             list_variables(tmp_path / "a")
 
 
-def test_names_that_are_written_can_be_read(tmp_path):
+def test_write_checkpoint_name_longer_than_readable_raises(tmp_path):
     longest = "n" * 4096
     write_checkpoint(tmp_path / "a", {longest: np.float32(7)})
     assert load_variable(tmp_path / "a", longest) == 7

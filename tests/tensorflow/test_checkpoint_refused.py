@@ -42,7 +42,7 @@ from indygru_cpu.tensorflow._sstable import read_table
         (record(shape=(1 << 62, 1 << 62, 0), size=0, crc=EMPTY_CRC), "NumPy has no array of shape"),
     ],
 )
-def test_one_unreadable_tensor_does_not_hide_the_others(odd, words, tmp_path):
+def test_index_unreadable_tensor_does_not_affect_others(odd, words, tmp_path):
     plain = sample("float32", (7,))
     records = {b"odd": odd, b"plain": record(crc=masked_crc32c(plain.tobytes())), b"\0piece\xff": b""}
     forge(tmp_path / "a", records, plain.tobytes() + b"something")
@@ -52,7 +52,7 @@ def test_one_unreadable_tensor_does_not_hide_the_others(odd, words, tmp_path):
         read_tensors(tmp_path / "a", ["plain", "odd"])
 
 
-def test_what_newer_writers_add_is_ignored(tmp_path):
+def test_index_unknown_fields_are_ignored(tmp_path):
     """As protobuf does: a later TensorFlow may add fields, as long as it says that we can read the rest."""
     unknown = varint_field(99, 8) + message_field(98, b"new") + varint(97 << 3 | 1) + bytes(8) + fixed32_field(96, 7)
     newer = varint_field(1, 1) + message_field(3, varint_field(1, 9) + varint_field(2, 1)) + unknown
@@ -89,7 +89,7 @@ BAD_RECORDS = {
 
 
 @pytest.mark.parametrize(("bad", "words"), BAD_RECORDS.values(), ids=BAD_RECORDS)
-def test_bad_record(bad, words, tmp_path):
+def test_index_invalid_record_raises(bad, words, tmp_path):
     forge(tmp_path / "a", {b"t": bad})
     with pytest.raises(CheckpointError, match=rf"a\.index: tensor 't': .*{words}|a\.index: {words}"):
         read_index(tmp_path / "a")
@@ -107,20 +107,20 @@ def test_bad_record(bad, words, tmp_path):
         (varint_field(1, (1 << 64) - 7), "number of data files -7"),
     ],
 )
-def test_bad_header(header, words, tmp_path):
+def test_index_invalid_header_raises(header, words, tmp_path):
     forge(tmp_path / "a", {b"t": record()}, header=header)
     with pytest.raises(CheckpointError, match=rf"a\.index: header: .*{words}"):
         read_index(tmp_path / "a")
 
 
-def test_bad_names(tmp_path):
+def test_index_name_not_utf8_raises(tmp_path):
     forge(tmp_path / "a", {b"caf\xe9": record()})
     with pytest.raises(CheckpointError, match=r"tensor 'caf\\\\xe9': invalid UTF-8 at byte 3 of the name"):
         read_index(tmp_path / "a")
 
 
 @pytest.mark.parametrize("offset", [0, 27])
-def test_overlapping_tensors(offset, tmp_path):
+def test_read_overlapping_tensors_raise(offset, tmp_path):
     forge(tmp_path / "a", {b"t": record(), b"u": record(offset=offset)})
     with pytest.raises(CheckpointError, match=rf"tensors 't' and 'u' overlap at byte {offset}"):
         read_tensors(tmp_path / "a", ["u", "t"])
@@ -208,19 +208,19 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize(("data", "words"), BAD_TABLES.values(), ids=BAD_TABLES)
-def test_bad_table(data, words, tmp_path):
+def test_index_invalid_table_raises(data, words, tmp_path):
     index_file(tmp_path / "a").write_bytes(data)
     data_file(tmp_path / "a").write_bytes(b"")
     with pytest.raises(CheckpointError, match=rf"a\.index: .*({words})"):
         read_index(tmp_path / "a")
 
 
-def test_raw_table_is_valid_unless_spoilt():
+def test_raw_table_valid_blocks_are_read():
     """Otherwise the tests above could pass for the wrong reason."""
     assert list(read_table(raw_table(seal(BLOCK)))) == [(b"", HEADER), (b"abc", b""), (b"ad", b"")]
 
 
-def test_claims_allocate_nothing(tmp_path):
+def test_index_huge_sizes_allocate_nothing(tmp_path):
     claims = {
         b"far": record(shape=(1 << 58,), size=1 << 60),
         b"near": record(dtype=6, shape=(1 << 60,), size=1 << 60),

@@ -49,7 +49,7 @@ def prefix_of(name):
 
 
 @pytest.mark.parametrize(("name", "options", "scope"), LOADED)
-def test_load_checkpoint_of_the_original_has_its_values(name, options, scope, expected):
+def test_load_checkpoint_every_saver_gives_the_stored_values(name, options, scope, expected):
     cell = load_checkpoint(prefix_of(name), **options)
     assert (cell.scope_name, cell.state_size) == (scope, 4)
     assert cell.dtype == np.dtype(options.get("dtype", "float32")).name
@@ -59,7 +59,7 @@ def test_load_checkpoint_of_the_original_has_its_values(name, options, scope, ex
     assert cell(np.ones((2, 3), cell.dtype), np.zeros((2, 4), cell.dtype))[0].shape == (2, 4)
 
 
-def test_load_checkpoint_without_averages_has_the_variables_themselves(expected):
+def test_load_checkpoint_without_moving_averages_gives_the_variables(expected):
     cell = load_checkpoint(prefix_of("averages"))
     bias = cell.named_variables["gates/bias"]
     assert (bias == 2).all()  # 1, and 1 that the script adds; the average lies between
@@ -82,26 +82,26 @@ def test_load_checkpoint_without_averages_has_the_variables_themselves(expected)
     ("colon", {"dtype": "float16"}, TypeError, "dtype: expected float32 or float64, got 'float16'"),
     ("colon", {"scope": 7}, TypeError, "scope: expected a string, got 7"),
 ])  # fmt: skip
-def test_load_checkpoint_refused_says_why(name, options, error, message):
+def test_load_checkpoint_invalid_arguments_or_files_raise(name, options, error, message):
     with pytest.raises(error, match=message):
         load_checkpoint(prefix_of(name), **options)
 
 
-def test_load_checkpoint_object_based_without_a_cell_says_what_it_is(tmp_path):
+def test_load_checkpoint_object_based_without_a_cell_raises(tmp_path):
     graph = np.float32(3)
     write_checkpoint(tmp_path / "a", {"net/w/.ATTRIBUTES/VARIABLE_VALUE": graph, "_CHECKPOINTABLE_OBJECT_GRAPH": graph})
     with pytest.raises(CheckpointError, match=r"object-based checkpoint, as tf.train.Checkpoint writes it; there"):
         load_checkpoint(tmp_path / "a")
 
 
-def test_load_checkpoint_sharded_v1_is_recognised(tmp_path):
+def test_load_checkpoint_sharded_v1_raises(tmp_path):
     shutil.copy(prefix_of("v1"), tmp_path / "model.ckpt-00000-of-00002")
     for call in (load_checkpoint, list_variables):
         with pytest.raises(CheckpointError, match=r"model.ckpt-00000-of-00002: expected .*, got one of the V1 format"):
             call(tmp_path / "model.ckpt")
 
 
-def test_load_checkpoint_dtype_too_narrow_for_the_values(tmp_path, rng):
+def test_load_checkpoint_values_too_large_for_dtype_raise(tmp_path, rng):
     cell = IndyGRUCell(2, name="wide", dtype="float64")
     cell.build((None, 3))
     cell.variables[3].value[1, 1] = 1e39
@@ -144,7 +144,7 @@ def test_load_checkpoint_parts_are_joined_along_either_axis(axis, tmp_path):
     (lambda stored: stored.update({"enc/candidate/bias/part_1": np.zeros((2, 2), "f4")}),
      r"'enc/candidate/bias': expected parts of one shape .*, got \[\(2,\), \(2, 2\)"),
 ])  # fmt: skip
-def test_load_checkpoint_parts_that_do_not_fit_raise(damage, message, tmp_path):
+def test_load_checkpoint_inconsistent_parts_raise(damage, message, tmp_path):
     cell = IndyGRUCell(6, name="enc")
     cell.build((None, 12))
     stored = {
@@ -161,7 +161,7 @@ def test_load_checkpoint_parts_that_do_not_fit_raise(damage, message, tmp_path):
 # --- single variables --------------------------------------------------------------------------------------
 
 
-def test_load_variable_partitioned_is_put_together(expected):
+def test_load_variable_partitioned_is_joined(expected):
     wide = load_variable(prefix_of("partitioned"), "rnn/wide")  # its pieces begin at 100 and 200: codes of two bytes
     np.testing.assert_array_equal(wide, expected["partitioned:wide"], strict=True)
     for name in NAMES:
@@ -169,14 +169,14 @@ def test_load_variable_partitioned_is_put_together(expected):
         np.testing.assert_array_equal(found, expected[f"partitioned:{name}"], strict=True)
 
 
-def test_load_variable_takes_names_with_and_without_colon(expected):
+def test_load_variable_accepts_names_with_and_without_suffix(expected):
     for prefix, name in (("colon", "gates/kernel_w"), ("half", "candidate/bias")):
         for written in (name, f"{name}:0"):
             found = load_variable(prefix_of(prefix), f"rnn/cell/{written}")
             np.testing.assert_array_equal(found, expected[f"{prefix}:{name}"], strict=True)
 
 
-def test_load_variable_of_a_wrong_name_raises():
+def test_load_variable_invalid_name_raises():
     with pytest.raises(CheckpointError, match=r"no tensor 'rnn/cell/gates' among 6, but for example \['rnn/cell"):
         load_variable(prefix_of("half"), "rnn/cell/gates")
     with pytest.raises(TypeError, match="name: expected a string, got 7"):
@@ -185,7 +185,7 @@ def test_load_variable_of_a_wrong_name_raises():
         load_variable(prefix_of("object"), "_CHECKPOINTABLE_OBJECT_GRAPH")
 
 
-def test_list_variables_equals_the_list_of_the_original():
+def test_list_variables_equals_tensorflow():
     """As `tf.train.list_variables` printed it for these files."""
     assert list_variables(prefix_of("partitioned")) == [
         ("rnn/cell/candidate/bias", [4]), ("rnn/cell/candidate/kernel", [3, 4]),
@@ -219,7 +219,7 @@ SLICE = message_field(7, message_field(1, varint_field(2, 2)))
     ({"extra": SLICE}, {b"\x80\x82\x80\x81": (4, 0)}, "a slice of rank 1 with extents of 2 axes"),
     ({"extra": SLICE, "dtype": 2}, {b"\x80\x7f": (4, 0)}, "a slice of float32 of shape .4,. does not fit into float64"),
 ])  # fmt: skip
-def test_load_variable_forged_pieces(whole, pieces, message, tmp_path):
+def test_load_variable_forged_slices_are_joined_or_raise(whole, pieces, message, tmp_path):
     data = np.arange(16, dtype="f4").tobytes()
     records = {b"t": record(**{"shape": (4,), "size": 0} | whole)}
     for code, (n, offset) in pieces.items():
@@ -237,7 +237,7 @@ def test_load_variable_forged_pieces(whole, pieces, message, tmp_path):
     (b"\x80", 0), (b"\xbf", 63), (b"\xc0\x40", 64), (b"\xdf\xff", 8191), (b"\xe0\x20\x00", 8192),
     (b"\xff\xa0" + bytes(7), 1 << 61), (b"\xff\xc0" + bytes(7) + b"\7", 7), (b"\x7f", -1),
 ])  # fmt: skip
-def test_decode_signed_is_ordered_code(code, value):
+def test_decode_signed_decodes_ordered_code(code, value):
     """TensorFlow `core/lib/strings/ordered_code_test.cc`: n bytes hold 7 n - 1 bits after n ones and a zero."""
     assert _decode_signed(b"?" + code + b"?", 1) == (value, 1 + len(code))
 
@@ -245,12 +245,12 @@ def test_decode_signed_is_ordered_code(code, value):
 # --- folders -----------------------------------------------------------------------------------------------
 
 
-def test_latest_checkpoint_of_the_original():
+def test_latest_checkpoint_written_by_tensorflow_is_returned():
     assert latest_checkpoint(FOLDER) == str(prefix_of("parts"))
     assert latest_checkpoint(str(GOLDEN / "train")) == str(GOLDEN / "train" / "model.ckpt-25")
 
 
-def test_latest_checkpoint_is_what_was_saved_last(tmp_path):
+def test_latest_checkpoint_returns_the_last_saved(tmp_path):
     cell = IndyGRUCell(2, name="last")
     cell.build((None, 3))
     assert latest_checkpoint(tmp_path) is None
@@ -277,7 +277,7 @@ def test_latest_checkpoint_reads_text_format(text, name, tmp_path):
     assert latest_checkpoint(tmp_path, "latest") == str(tmp_path / name)
 
 
-def test_latest_checkpoint_absolute_path_and_v1(tmp_path):
+def test_latest_checkpoint_accepts_absolute_path_and_v1(tmp_path):
     shutil.copy(prefix_of("v1"), tmp_path / "old")
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{tmp_path}/old"\n')
     assert latest_checkpoint(tmp_path) == str(tmp_path / "old")
@@ -285,7 +285,7 @@ def test_latest_checkpoint_absolute_path_and_v1(tmp_path):
         load_variable(tmp_path, "t")
 
 
-def test_latest_checkpoint_damaged_text_is_refused(tmp_path):
+def test_latest_checkpoint_damaged_text_raises(tmp_path):
     (tmp_path / "checkpoint").write_bytes(b"model_checkpoint_path: b\n")
     with pytest.raises(CheckpointError, match="checkpoint: expected a line 'model_checkpoint_path: "):
         latest_checkpoint(tmp_path)

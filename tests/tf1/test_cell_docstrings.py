@@ -23,7 +23,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_examples(module):
+def test_module_examples_run(module):
     reset_default_scope(seed=5)
     results = doctest.testmod(module, verbose=False)
     assert not results.failed
@@ -31,7 +31,7 @@ def test_examples(module):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_public_names_are_documented(module):
+def test_module_public_names_have_docstrings(module):
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
     for value in own:
         if callable(value) and not value.__name__.startswith("_"):

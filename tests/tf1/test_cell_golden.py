@@ -55,13 +55,13 @@ def check(case, meta, run):
         assert not grads
 
 
-def test_all_cases_are_there():
+def test_golden_data_is_complete():
     assert len(CASES) == 79
     assert sum(load(FOLDER / f"{name}.npz")[1]["kind"] == "cell" for name in CASES) == 8
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden_case(name):
+def test_cell_golden_case_equals_tensorflow(name):
     case, meta = load(FOLDER / f"{name}.npz")
     cell = ready_cell(case, meta["activation"])
     if meta["kind"] == "cell":
@@ -97,7 +97,7 @@ def sequence(cell, case, time_major, tape):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "_zero" in name or "elu_f" in name])
-def test_no_initial_state_is_zeros_bit_for_bit(name):
+def test_dynamic_rnn_without_initial_state_equals_zeros_bit_for_bit(name):
     case, meta = load(FOLDER / f"{name}.npz")
     if meta["kind"] == "cell" or meta["initial_state"] == "given":
         assert meta["initial_state"] == "given" or not case["h0"].any()

@@ -20,7 +20,7 @@ def gradients(cell, x, lengths, h, G, Gh):
     return tape.backward(G, Gh)
 
 
-def test_past_a_rows_length(case):
+def test_sequence_length_outputs_after_it_are_positive_zeros(case):
     cell, x, lengths, h = case
     outputs, final_state = dynamic_rnn(cell, x, lengths, h)
     full, _ = dynamic_rnn(cell, x, initial_state=h)
@@ -31,14 +31,14 @@ def test_past_a_rows_length(case):
         np.testing.assert_array_equal(final_state[row], full[row, length - 1] if length else h[row])
 
 
-def test_all_lengths_0(case):
+def test_sequence_length_all_0_returns_zeros_and_the_initial_state(case):
     cell, x, _, h = case
     outputs, final_state = dynamic_rnn(cell, x, [0] * B, h)
     assert not outputs.any()
     np.testing.assert_array_equal(final_state, h)
 
 
-def test_longest_length_below_the_steps(case):
+def test_sequence_length_maximum_below_n_steps_equals_shorter_inputs(case):
     cell, x, lengths, h = case
     short, last = dynamic_rnn(cell, x[:, :6], np.minimum(lengths, 6), h)
     long, same = dynamic_rnn(cell, x, np.minimum(lengths, 6), h)
@@ -61,13 +61,13 @@ def test_longest_length_below_the_steps(case):
         np.array([9, 0, 1, 5, 3, 8, 9, 2], np.float16),
     ],
 )
-def test_lengths_of_any_number_type_are_limited(given, case):
+def test_sequence_length_any_number_type_is_truncated_and_clipped(given, case):
     cell, x, lengths, h = case
     for a, b in zip(dynamic_rnn(cell, x, given, h), dynamic_rnn(cell, x, lengths, h), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_booleans_count_as_0_and_1(case):
+def test_sequence_length_booleans_are_0_and_1(case):
     cell, x, _, h = case
     flags = np.array([True, False] * 4)
     for a, b in zip(dynamic_rnn(cell, x, flags, h), dynamic_rnn(cell, x, flags.astype(int), h), strict=True):
@@ -86,7 +86,7 @@ def test_booleans_count_as_0_and_1(case):
         ([3.0] * 7 + [np.nan], ValueError, "sequence_length: expected integers, got NaN"),
     ],
 )
-def test_lengths_that_are_none(lengths, error, message, case):
+def test_sequence_length_invalid_raises(lengths, error, message, case):
     cell, x, _, h = case
     with pytest.raises(error, match=re.escape(message)):
         dynamic_rnn(cell, x, lengths, h)
@@ -94,7 +94,7 @@ def test_lengths_that_are_none(lengths, error, message, case):
 
 @pytest.mark.parametrize("activation", ["relu", (np.arctan, lambda c: np.cos(c) ** 2)])
 @pytest.mark.parametrize("rubbish", [-3e5, np.nan, np.inf])
-def test_padding_changes_no_output_and_no_gradient(rubbish, activation, case, rng):
+def test_sequence_length_padding_affects_no_output_and_no_gradient(rubbish, activation, case, rng):
     cell, x, lengths, h = case
     cell._activation = activation
     G, Gh = rng.normal(size=(B, T, N)), rng.normal(size=(B, N))
@@ -111,7 +111,7 @@ def test_padding_changes_no_output_and_no_gradient(rubbish, activation, case, rn
         np.testing.assert_array_equal(found[name], gradient, err_msg=name)
 
 
-def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
+def test_backward_final_state_gradient_equals_gradient_of_the_last_valid_step(case, rng):
     cell, x, lengths, h = case
     Gh = rng.normal(size=(B, N))
     direct = gradients(cell, x, lengths, h, None, Gh)
@@ -126,7 +126,7 @@ def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
         np.testing.assert_allclose(direct[name], moved[name], rtol=0, atol=1e-10, err_msg=name)
 
 
-def test_lengths_are_copied_for_the_tape(case):
+def test_tape_lengths_changed_after_the_call_have_no_effect(case):
     cell, x, lengths, h = case
     expected, _ = dynamic_rnn(cell, x, lengths, h)
     given = lengths.copy()

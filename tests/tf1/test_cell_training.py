@@ -52,7 +52,7 @@ def numeric(function, array, index, step=1e-6):
 
 @pytest.mark.parametrize("activation", ["elu", soft_clip])
 @pytest.mark.parametrize(("rows_x", "rows_h"), [(B, B), (1, B), (B, 1), (1, 1)])
-def test_gradients_of_a_step_are_those_of_differences(activation, rows_x, rows_h, rng):
+def test_backward_step_gradients_equal_finite_differences(activation, rows_x, rows_h, rng):
     cell = random_cell(rng, activation)
     x, h = rng.normal(size=(rows_x, D)), rng.normal(size=(rows_h, N))
     G = rng.normal(size=(max(rows_x, rows_h), N))
@@ -70,7 +70,7 @@ def test_gradients_of_a_step_are_those_of_differences(activation, rows_x, rows_h
             np.testing.assert_allclose(grads[name][index], expected, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
-def test_output_and_state_gradients_add(rng):
+def test_backward_adds_output_and_state_gradients(rng):
     cell = random_cell(rng)
     G, Gh = rng.normal(size=(2, B, N))
     *_, tape = cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
@@ -85,7 +85,7 @@ def test_output_and_state_gradients_add(rng):
     assert not any(gradient.any() for gradient in cell.backward(tape).values())
 
 
-def test_forward_builds_in_the_given_scope(rng):
+def test_forward_builds_in_the_scope_argument(rng):
     cell = IndyGRUCell(N)
     cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)), scope="s")
     assert cell.scope_name == "s"
@@ -95,7 +95,7 @@ def test_forward_builds_in_the_given_scope(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_sequence_has_the_gradients_of_its_steps(dtype, rng):
+def test_backward_sequence_gradients_equal_those_of_single_steps(dtype, rng):
     cell = random_cell(rng, dtype=dtype)
     x, h = rng.normal(size=(B, T, D)).astype(dtype), rng.normal(size=(B, N)).astype(dtype)
     G, Gh = rng.normal(size=(B, T, N)).astype(dtype), rng.normal(size=(B, N)).astype(dtype)
@@ -118,7 +118,7 @@ def test_a_sequence_has_the_gradients_of_its_steps(dtype, rng):
 
 
 @pytest.mark.parametrize("time_major", [False, True])
-def test_a_tape_can_be_used_again_and_outputs_on_it_are_read_only(time_major, rng):
+def test_tape_is_reusable_and_its_outputs_are_read_only(time_major, rng):
     cell = random_cell(rng)
     outputs, final_state, tape = dynamic_rnn(
         cell, rng.normal(size=(B, T, D)), dtype="float64", time_major=time_major, tape=True
@@ -132,7 +132,7 @@ def test_a_tape_can_be_used_again_and_outputs_on_it_are_read_only(time_major, rn
     np.testing.assert_array_equal(tape.backward(2 * outputs)["inputs"], first["inputs"])
 
 
-def test_gradient_descent_learns(rng):
+def test_backward_gradient_descent_reduces_the_loss(rng):
     cell = random_cell(rng)
     teacher = random_cell(rng)
     x = rng.normal(size=(B, T, D))
@@ -159,7 +159,7 @@ def test_gradient_descent_learns(rng):
         ((B, N), "float32", TypeError, "d_state has dtype float32"),
     ],
 )
-def test_step_gradients_that_do_not_fit(d_output, d_state, error, message, rng):
+def test_backward_step_invalid_gradients_raise(d_output, d_state, error, message, rng):
     cell = random_cell(rng)
     *_, tape = cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
     d_output = None if d_output is None else rng.normal(size=d_output)
@@ -168,7 +168,7 @@ def test_step_gradients_that_do_not_fit(d_output, d_state, error, message, rng):
         cell.backward(tape, d_output, d_state)
 
 
-def test_sequence_gradients_that_do_not_fit(rng):
+def test_backward_sequence_invalid_gradients_raise(rng):
     cell = random_cell(rng)
     *_, tape = dynamic_rnn(cell, rng.normal(size=(B, T, D)), dtype="float64", tape=True)
     with pytest.raises(ValueError, match=r"d_outputs: expected shape \(8, 9, 7\), got \(9, 8, 7\)"):
@@ -187,7 +187,7 @@ def test_sequence_gradients_that_do_not_fit(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("lengths", [None, [9, 0, 1, 5, 3, 8, 9, 2], [3, 0, 1, 5, 3, 0, 4, 2]])
-def test_a_function_gives_the_numbers_of_the_kernels(name, lengths, dtype, rng):
+def test_activation_function_equals_the_kernels(name, lengths, dtype, rng):
     cell = random_cell(rng, name, dtype)
     slow = IndyGRUCell(N, PAIRS[name], dtype=dtype)
     slow.build((None, D))
@@ -204,7 +204,7 @@ def test_a_function_gives_the_numbers_of_the_kernels(name, lengths, dtype, rng):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_function_is_never_called_for_the_padding(rng):
+def test_activation_function_is_not_called_for_padding(rng):
     seen = []
 
     def activation(x):
@@ -225,13 +225,13 @@ def test_a_function_is_never_called_for_the_padding(rng):
         (lambda x: 1 / "", TypeError, "unsupported operand"),
     ],
 )
-def test_functions_that_do_not_fit(activation, error, message, run, rng):
+def test_activation_function_invalid_result_raises(activation, error, message, run, rng):
     with pytest.raises(error, match=message):
         run(IndyGRUCell(N, activation), rng.normal(size=(B, D)), rng.normal(size=(B, N)))
 
 
 @pytest.mark.parametrize("activation", [np.arctan, (np.arctan, None), (np.arctan, np.cos, np.sin)])
-def test_gradients_need_a_derivative(activation, rng):
+def test_activation_function_without_derivative_raises_at_backward(activation, rng):
     cell = random_cell(rng, activation)
     if isinstance(activation, tuple):
         with pytest.raises(TypeError, match="'tuple' object is not callable"):
@@ -242,14 +242,14 @@ def test_gradients_need_a_derivative(activation, rng):
         cell.backward(tape, rng.normal(size=(B, N)))
 
 
-def test_derivatives_that_do_not_fit(rng):
+def test_activation_derivative_of_another_shape_raises_value_error(rng):
     cell = random_cell(rng, (np.arctan, lambda c: np.float64(1)))
     *_, tape = cell.forward(rng.normal(size=(B, D)), rng.normal(size=(B, N)))
     with pytest.raises(ValueError, match=r"derivative of activation: expected a result of shape \(8, 7\), got \(\)"):
         cell.backward(tape, rng.normal(size=(B, N)))
 
 
-def test_a_function_named_tanh_is_a_function(rng):
+def test_activation_function_named_tanh_is_called(rng):
     def tanh(x):
         return 0.25 * x
 
@@ -259,14 +259,14 @@ def test_a_function_named_tanh_is_a_function(rng):
     assert np.abs(quarter(x, h)[0] - named(x, h)[0]).max() > 0.01
 
 
-def test_infinities_in_a_function_are_silent(rng):
+def test_activation_function_overflow_does_not_warn(rng):
     cell = random_cell(rng, np.exp)
     x = np.full((B, D), 1e300)
     cell(x, rng.normal(size=(B, N)))
 
 
 @pytest.mark.parametrize("activation", [(np.tanh, lambda y: 1 - y * y), "tanh"], ids=["function", "name"])
-def test_state_overwritten_before_backward_changes_no_gradient_of_a_cell(rng, activation):
+def test_tape_state_overwritten_before_backward_has_no_effect(rng, activation):
     cell = IndyGRUCell(7, activation)
     x, h = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 7))
     for run in (

@@ -42,12 +42,12 @@ def outcome(program):
     return found
 
 
-def test_all_programs_have_the_outcome_of_the_original():
+def test_scope_programs_have_the_outcomes_of_tensorflow():
     wrong = [(program, expected, found) for program, expected in CASES if (found := outcome(program)) != expected]
     assert not wrong, f"{len(wrong)} of {len(CASES)} programs differ, the first: {wrong[0]}"
 
 
-def test_programs_are_many_and_not_trivial():
+def test_scope_programs_cover_sharing_and_errors():
     assert len(CASES) == 600
     ended_early = [events[-1] for _, events in CASES if events and events[-1].startswith("!")]
     assert len(ended_early) < len(CASES) / 2

@@ -25,14 +25,14 @@ rng = cells.rng  # and with it a fresh default scope
 # --- names -------------------------------------------------------------------------------------------------
 
 
-def test_order_and_names_of_variables():
+def test_variables_have_the_order_and_names_of_tensorflow():
     with variable_scope("model"):
         cell = used()
     assert [variable.name for variable in cell.variables] == [f"model/indy_gru_cell/{name}:0" for name in cells.NAMES]
     assert list(cell.named_variables) == cells.NAMES
 
 
-def test_cells_are_named_at_construction_and_scopes_at_first_use():
+def test_cell_name_is_set_at_construction_and_scope_name_at_first_use():
     a, b, c = (IndyGRUCell(7) for _ in range(3))
     assert [a.name, b.name, c.name] == ["indy_gru_cell_1", "indy_gru_cell_2", "indy_gru_cell_3"]
     for cell in (c, a, b):
@@ -45,14 +45,14 @@ def test_cells_are_named_at_construction_and_scopes_at_first_use():
     assert c.variables[2].name == "indy_gru_cell/gates/bias:0"
 
 
-def test_subclasses_are_named_after_themselves():
+def test_cell_subclass_default_name_is_its_class_name():
     class NoisyGRUCell(IndyGRUCell):
         pass
 
     assert NoisyGRUCell(7).name == "noisy_gru_cell_1"
 
 
-def test_private_subclasses_get_a_name_that_a_scope_can_have():
+def test_cell_private_subclass_default_name_is_a_valid_scope_name():
     class _Noisy(IndyGRUCell):
         pass
 
@@ -65,21 +65,21 @@ def test_private_subclasses_get_a_name_that_a_scope_can_have():
     assert cell.scope_name == "private__noisy"
 
 
-def test_scope_name_before_first_use():
+def test_scope_name_before_first_use_raises_value_error():
     with pytest.raises(ValueError, match=re.escape(
         'No name available for layer scope because the layer "indy_gru_cell_1" has not been used yet. '
     )):  # fmt: skip
         IndyGRUCell(7).scope_name  # noqa: B018
 
 
-def test_a_second_cell_of_a_name_gets_a_number():
+def test_scope_name_second_cell_of_a_name_gets_a_number():
     first, second, third = used("enc"), used("enc", reuse=False), used("enc")
     assert [cell.scope_name for cell in (first, second, third)] == ["enc", "enc_1", "enc_2"]
     assert first.name == second.name == "enc"
     assert not shares(first, second)
 
 
-def test_numbers_skip_names_that_are_taken():
+def test_scope_name_numbers_skip_used_names():
     cells = [used(), used("indy_gru_cell_2"), used(), used(), used("indy_gru_cell_1"), used("indy_gru_cell")]
     assert [cell.scope_name for cell in cells] == [
         "indy_gru_cell",
@@ -92,7 +92,7 @@ def test_numbers_skip_names_that_are_taken():
 
 
 @pytest.mark.parametrize("name", ["x y", "a:0", "ä", "_x", "-x", "a\n", "a\\b"])
-def test_names_that_a_scope_cannot_have(name):
+def test_scope_name_invalid_raises_value_error(name):
     cell = IndyGRUCell(7, name=name)
     with pytest.raises(ValueError, match=re.escape(f"{name!r} is not a valid scope name")):
         cell(X, H)
@@ -104,11 +104,11 @@ def test_names_that_a_scope_cannot_have(name):
 
 
 @pytest.mark.parametrize("name", ["a/b", "7", ".a", "A-b_c.d/9"])
-def test_unusual_names_that_a_scope_can_have(name):
+def test_scope_name_unusual_characters_are_accepted(name):
     assert used(name).scope_name == name
 
 
-def test_empty_names_and_names_that_are_no_text():
+def test_cell_empty_name_is_the_default_and_other_types_raise():
     assert used("").scope_name == "indy_gru_cell"
     with pytest.raises(TypeError, match="name: expected a string, got 3"):
         used(3)
@@ -117,7 +117,7 @@ def test_empty_names_and_names_that_are_no_text():
 # --- reuse -------------------------------------------------------------------------------------------------
 
 
-def test_reuse_shares_the_very_same_arrays():
+def test_reuse_true_shares_the_arrays():
     first, twin, other = used("enc"), used("enc", reuse=True), used("enc")
     assert twin.scope_name == "enc"
     assert shares(first, twin)
@@ -128,13 +128,13 @@ def test_reuse_shares_the_very_same_arrays():
     np.testing.assert_array_equal(first(X, H)[0], twin(X, H)[0])
 
 
-def test_reuse_without_a_name():
+def test_reuse_true_without_a_name_shares_the_default_name():
     first = used()
     assert shares(first, used(reuse=True))
 
 
 @pytest.mark.parametrize(("name", "scope"), [("foo", "foo"), (None, "indy_gru_cell")])
-def test_reuse_of_what_is_not_there(name, scope):
+def test_reuse_true_of_missing_variables_raises_value_error(name, scope):
     cell = IndyGRUCell(7, name=name, reuse=True)
     with pytest.raises(ValueError, match=MISSING.format(scope)):
         cell(X, H)
@@ -145,7 +145,7 @@ def test_reuse_of_what_is_not_there(name, scope):
 
 
 @pytest.mark.parametrize("reuse", [True, AUTO_REUSE])
-def test_reuse_of_what_does_not_fit(reuse):
+def test_reuse_of_another_size_or_dtype_raises_value_error(reuse):
     kept = used("foo", num_units=4)
     sharing = "Trying to share variable foo/gates/kernel_w, but specified "
     with pytest.raises(ValueError, match=re.escape(sharing + "shape (5, 6) and found shape (5, 8).")):
@@ -157,7 +157,7 @@ def test_reuse_of_what_does_not_fit(reuse):
     assert kept.variables[0].shape == (5, 8)
 
 
-def test_auto_reuse_shares_or_makes():
+def test_auto_reuse_shares_or_creates_variables():
     first, second = used("enc", AUTO_REUSE), used("enc", AUTO_REUSE)
     assert first.scope_name == second.scope_name == "enc"
     assert shares(first, second)
@@ -165,14 +165,14 @@ def test_auto_reuse_shares_or_makes():
 
 
 @pytest.mark.parametrize("reuse", [3, "yes", 1.0])
-def test_reuse_that_is_none(reuse):
+def test_reuse_invalid_raises_value_error(reuse):
     with pytest.raises(ValueError, match="The reuse parameter must be True or False or None"):
         used("enc", reuse)
     with pytest.raises(ValueError, match="The reuse parameter must be"), variable_scope("a", reuse=reuse):
         pass
 
 
-def test_the_scope_is_fixed_at_first_use():
+def test_cell_scope_is_fixed_at_first_use():
     cell = used(scope="s")
     before = cell.variables
     with variable_scope("elsewhere"):
@@ -182,7 +182,7 @@ def test_the_scope_is_fixed_at_first_use():
     assert cell.variables == before
 
 
-def test_each_call_of_a_cell_counts_its_scope():
+def test_cell_each_call_registers_its_scope():
     first = IndyGRUCell(7)
     dynamic_rnn(first, X[np.newaxis], dtype="float64")  # forgets on leaving what was opened inside "rnn"
     first(X, H)
@@ -191,7 +191,7 @@ def test_each_call_of_a_cell_counts_its_scope():
     assert (first.scope_name, second.scope_name) == ("rnn/indy_gru_cell", "rnn/indy_gru_cell_1")
 
 
-def test_with_auto_reuse_a_cell_after_a_second_call_has_variables_of_its_own():
+def test_auto_reuse_after_a_second_call_creates_new_variables():
     with variable_scope("s", reuse=AUTO_REUSE):
         first = used()
     with variable_scope("s", reuse=AUTO_REUSE):
@@ -201,7 +201,7 @@ def test_with_auto_reuse_a_cell_after_a_second_call_has_variables_of_its_own():
     assert not shares(first, second)
 
 
-def test_calls_of_cells_that_belong_to_no_scope_count_nothing():
+def test_cell_unregistered_variables_calls_register_no_name():
     before = used()
     reset_default_scope()
     before(X, H)
@@ -210,13 +210,13 @@ def test_calls_of_cells_that_belong_to_no_scope_count_nothing():
     assert used().scope_name == "indy_gru_cell"
 
 
-def test_variable_whose_name_is_no_scope_name_is_refused():
+def test_variable_name_invalid_as_scope_name_raises_value_error():
     root = get_variable_scope()
     with variable_scope("a"), variable_scope(root), pytest.raises(ValueError, match="_x/gates/kernel_w' is not a val"):
         used("_x")
 
 
-def test_scope_at_the_call():
+def test_cell_scope_argument_sets_the_scope():
     assert used("enc", scope="s").scope_name == "s"
     kept = used(scope="t")
     with pytest.raises(ValueError, match=EXISTS.format("t")):

@@ -16,7 +16,7 @@ from indygru_cpu import AUTO_REUSE, IndyGRUCell, get_variable_scope, reset_defau
 rng = cells.rng  # and with it a fresh default scope
 
 
-def test_reset_forgets_names_and_variables():
+def test_reset_default_scope_forgets_names_and_variables():
     first = used("enc", AUTO_REUSE)
     reset_default_scope()
     assert IndyGRUCell(7).name == "indy_gru_cell_1"
@@ -30,7 +30,7 @@ def test_reset_forgets_names_and_variables():
         reset_default_scope()
 
 
-def test_variables_live_as_long_as_a_cell_uses_them():
+def test_variables_are_freed_with_their_last_cell():
     first = used("enc")
     twin = used("enc", reuse=True)
     alive = weakref.ref(first.named_variables["gates/bias"].base)
@@ -45,7 +45,7 @@ def test_variables_live_as_long_as_a_cell_uses_them():
     assert used("enc").scope_name == "enc_1"  # names are not given twice
 
 
-def test_auto_reuse_keeps_variables_for_those_who_come_back():
+def test_auto_reuse_keeps_variables_without_a_cell():
     def model():
         with variable_scope("net", reuse=AUTO_REUSE):
             return IndyGRUCell(7)(X, H)[0]
@@ -55,7 +55,7 @@ def test_auto_reuse_keeps_variables_for_those_who_come_back():
     np.testing.assert_array_equal(model(), first)
 
 
-def test_nothing_grows_with_the_number_of_cells():
+def test_scope_names_memory_is_independent_of_the_number_of_cells():
     root = get_variable_scope()
 
     def serve(n):
@@ -79,7 +79,7 @@ def test_nothing_grows_with_the_number_of_cells():
     assert used().scope_name == "indy_gru_cell_250"
 
 
-def test_a_long_number_in_a_name_is_part_of_the_name():
+def test_scope_name_long_number_is_part_of_the_name():
     name = "a_" + "9" * 5000
     assert used(name).scope_name == name
     assert used(name).scope_name == f"{name}_1"

@@ -26,7 +26,7 @@ def run_in_threads(function, n=16):
         return list(pool.map(start, range(n)))
 
 
-def test_threads_get_names_of_their_own():
+def test_threads_unnamed_cells_get_distinct_names():
     cells = run_in_threads(lambda number: [used() for _ in range(20)])
     scopes = [cell.scope_name for row in cells for cell in row]
     assert len(set(scopes)) == 320
@@ -34,12 +34,12 @@ def test_threads_get_names_of_their_own():
     assert len({cell.name for row in cells for cell in row}) == 320
 
 
-def test_threads_that_auto_reuse_share():
+def test_threads_auto_reuse_shares_variables():
     cells = run_in_threads(lambda number: used("enc", AUTO_REUSE))
     assert all(shares(cell, cells[0]) for cell in cells)
 
 
-def test_threads_that_use_a_cell_for_the_first_time_build_it_once():
+def test_threads_first_use_of_a_cell_builds_it_once():
     cell = IndyGRUCell(7)
     outputs = run_in_threads(lambda number: cell(X, H)[0])
     assert cell.scope_name == "indy_gru_cell"
@@ -47,7 +47,7 @@ def test_threads_that_use_a_cell_for_the_first_time_build_it_once():
         np.testing.assert_array_equal(output, outputs[0])
 
 
-def test_each_thread_has_its_own_current_scope():
+def test_threads_have_separate_current_scopes():
     def work(number):
         with variable_scope(f"thread_{number}"):
             first, second = used(), used()
@@ -59,7 +59,7 @@ def test_each_thread_has_its_own_current_scope():
     assert found == names
 
 
-def test_each_asyncio_task_has_its_own_current_scope():
+def test_asyncio_tasks_have_separate_current_scopes():
     async def work(number):
         with variable_scope(f"task_{number}"):
             await asyncio.sleep(0)
@@ -71,7 +71,7 @@ def test_each_asyncio_task_has_its_own_current_scope():
     assert asyncio.run(main()) == [f"task_{number}/indy_gru_cell" for number in range(5)]
 
 
-def test_leaving_a_scope_forgets_no_names_of_other_threads():
+def test_threads_leaving_a_scope_keeps_names_of_other_threads():
     with variable_scope(get_variable_scope()):
         run_in_threads(lambda number: used(), 4)
     assert used().scope_name == "indy_gru_cell_4"
@@ -80,7 +80,7 @@ def test_leaving_a_scope_forgets_no_names_of_other_threads():
     assert used().scope_name == "indy_gru_cell_9"
 
 
-def test_threads_in_scopes_of_one_name_count_on_their_own():
+def test_threads_in_scopes_of_one_name_number_cells_separately():
     def work(number):
         with variable_scope("s", reuse=AUTO_REUSE):
             return [used().scope_name for _ in range(3)]

@@ -12,7 +12,7 @@ from indygru_cpu import AUTO_REUSE, get_variable_scope, initializers, variable_s
 rng = cells.rng  # and with it a fresh default scope
 
 
-def test_nested_scopes_and_numbers_inside():
+def test_variable_scope_nested_scopes_number_cells_separately():
     with variable_scope("decoder") as outer:
         with variable_scope("layer"):
             first, second = used(), used()
@@ -26,7 +26,7 @@ def test_nested_scopes_and_numbers_inside():
     assert get_variable_scope().name == ""
 
 
-def test_entering_a_scope_by_name_again():
+def test_variable_scope_entered_by_name_again_requires_reuse():
     with variable_scope("decoder"):
         first = used()
     with variable_scope("decoder"), pytest.raises(ValueError, match=EXISTS.format("decoder/indy_gru_cell")):
@@ -38,7 +38,7 @@ def test_entering_a_scope_by_name_again():
         assert used().scope_name == "decoder/indy_gru_cell_1"
 
 
-def test_reuse_is_inherited_and_cannot_be_undone_inside():
+def test_variable_scope_reuse_is_inherited():
     with variable_scope("a"), variable_scope("b"):
         first = used("enc")
     with variable_scope("a", reuse=True), variable_scope("b", reuse=False) as scope:
@@ -48,7 +48,7 @@ def test_reuse_is_inherited_and_cannot_be_undone_inside():
         assert shares(first, used("enc", reuse=False))
 
 
-def test_scope_objects():
+def test_variable_scope_object_can_be_entered_again():
     with variable_scope("a", initializer="ones") as scope:
         first = used()
     with variable_scope("elsewhere"), variable_scope(scope, reuse=True) as same:
@@ -63,7 +63,7 @@ def test_scope_objects():
     assert used(scope=scope, name="ignored").scope_name == "a"
 
 
-def test_coming_back_to_an_open_scope_counts_on():
+def test_variable_scope_reentered_while_open_continues_numbering():
     with variable_scope("a") as scope:
         first = used()
         with variable_scope(scope):
@@ -73,7 +73,7 @@ def test_coming_back_to_an_open_scope_counts_on():
     assert [first.scope_name, second.scope_name] == ["a/indy_gru_cell", "a/indy_gru_cell_1"]
 
 
-def test_reuse_variables():
+def test_reuse_variables_sets_reuse():
     with variable_scope("a") as scope:
         first = used("enc")
         scope.reuse_variables()
@@ -82,7 +82,7 @@ def test_reuse_variables():
         assert shares(first, used("enc"))
 
 
-def test_default_names():
+def test_variable_scope_default_name_gets_numbers():
     names = []
     for _ in range(3):
         with variable_scope(None, default_name="block") as scope:
@@ -100,13 +100,13 @@ def test_default_names():
             pass
 
 
-def test_the_empty_name_inside_another_scope_adds_a_slash():
+def test_variable_scope_empty_name_inside_a_scope_adds_a_slash():
     with variable_scope("a"), variable_scope("") as scope:
         assert scope.name == "a/"
         assert [used().scope_name, used().scope_name] == ["a//indy_gru_cell", "a//indy_gru_cell_1"]
 
 
-def test_the_empty_name_at_the_outside_is_the_default_scope_and_counts_on():
+def test_variable_scope_empty_name_at_top_level_is_the_default_scope():
     with variable_scope("") as scope:
         assert scope.name == ""
         assert used().scope_name == "indy_gru_cell"
@@ -114,25 +114,25 @@ def test_the_empty_name_at_the_outside_is_the_default_scope_and_counts_on():
 
 
 @pytest.mark.parametrize("name", [3, b"a", ["a"]])
-def test_scopes_that_are_none(name):
+def test_variable_scope_other_types_raise_type_error(name):
     with pytest.raises(TypeError, match="must be a string or VariableScope"), variable_scope(name):
         pass
 
 
 @pytest.mark.parametrize("name", ["a b", "_a", "a:0"])
-def test_invalid_names_of_scopes(name):
+def test_variable_scope_invalid_name_raises_value_error(name):
     with pytest.raises(ValueError, match="is not a valid scope name"), variable_scope(name):
         pass
     assert get_variable_scope().name == ""
 
 
-def test_errors_inside_leave_the_scope():
+def test_variable_scope_error_inside_leaves_the_scope():
     with pytest.raises(KeyError), variable_scope("a"), variable_scope("b"):
         raise KeyError
     assert get_variable_scope().name == ""
 
 
-def test_scopes_of_a_stack_of_cells():
+def test_variable_scope_names_of_a_multi_rnn_cell_are_reproduced():
     names = []
     with variable_scope("multi_rnn_cell"):
         for number in range(2):
@@ -144,7 +144,7 @@ def test_scopes_of_a_stack_of_cells():
 # --- the context manager -----------------------------------------------------------------------------------
 
 
-def test_the_same_manager_can_be_entered_again():
+def test_variable_scope_manager_can_be_entered_again():
     manager = variable_scope("a")
     with manager as scope:
         first = used()
@@ -155,7 +155,7 @@ def test_the_same_manager_can_be_entered_again():
     assert [first.scope_name, second.scope_name] == ["a/indy_gru_cell", "b/a/indy_gru_cell"]
 
 
-def test_the_same_manager_keeps_its_default_name_and_its_scope():
+def test_variable_scope_manager_keeps_default_name_and_scope():
     manager = variable_scope(None, "block")
     for _ in range(2):
         with manager as scope:
@@ -169,7 +169,7 @@ def test_the_same_manager_keeps_its_default_name_and_its_scope():
     assert scope.reuse is False
 
 
-def test_the_same_manager_can_be_entered_inside_of_itself():
+def test_variable_scope_manager_can_be_entered_while_active():
     manager = variable_scope("a")
     with manager, manager as scope:
         assert scope.name == "a/a"
@@ -180,7 +180,7 @@ def test_the_same_manager_can_be_entered_inside_of_itself():
     assert get_variable_scope().name == ""
 
 
-def test_leaving_scopes_out_of_order_raises_runtime_error_and_changes_nothing():
+def test_variable_scope_left_out_of_order_raises_runtime_error():
     outer, inner = variable_scope("a"), variable_scope("b")
     outer.__enter__()
     inner.__enter__()
@@ -210,13 +210,13 @@ def test_variable_scope_accepts_values_and_dtype():
         variable_scope("d", dtype="int32")
 
 
-def test_dtype_of_a_scope_is_not_that_of_cells():
+def test_variable_scope_dtype_does_not_affect_cells():
     with variable_scope("a", dtype="float64"):
         cell = cells.built(7)
     assert cell.dtype == "float32"
 
 
-def test_attributes_of_a_scope_are_set_by_methods_only():
+def test_variable_scope_attributes_are_set_by_methods_only():
     with variable_scope("a") as scope:
         for name in ("name", "reuse", "initializer", "dtype"):
             with pytest.raises(AttributeError):
@@ -227,14 +227,14 @@ def test_attributes_of_a_scope_are_set_by_methods_only():
     assert (scope.initializer, scope.dtype) == ("ones", "float64")
 
 
-def test_a_scope_of_another_first_character_can_be_left_but_not_entered_at_the_outside():
+def test_variable_scope_inner_first_character_is_invalid_at_top_level():
     with variable_scope("a"), variable_scope("_b") as scope:
         pass
     with pytest.raises(ValueError, match="'_b' is not a valid scope name"), variable_scope(scope):
         pass
 
 
-def test_names_opened_in_a_reentered_scope_are_forgotten():
+def test_variable_scope_reentered_releases_names_when_left():
     root = get_variable_scope()
     with variable_scope(root):
         first = used()

@@ -22,7 +22,7 @@ from indygru_cpu.tensorflow._checkpoint import CheckpointError, TensorEntry, rea
 STRING_DTYPE = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else "S4"
 
 
-def test_a_wrong_prefix_is_put_right():
+def test_read_wrong_prefix_error_suggests_the_prefix():
     for file in (index_file(PREFIXES[1]), data_file(PREFIXES[1])):
         with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; the prefix is the part.*model.ckpt-25'$"):
             read_index(file)
@@ -31,19 +31,19 @@ def test_a_wrong_prefix_is_put_right():
             read_index(place)
 
 
-def test_a_missing_checkpoint_is_a_file_not_found(tmp_path):
+def test_read_missing_checkpoint_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file '.*none\.index'; prefixes of checkpoints in .*: none"):
         read_tensors(tmp_path / "none", ["t"])
 
 
-def test_a_missing_name_gets_suggestions():
+def test_read_tensor_missing_name_error_suggests_names():
     with pytest.raises(CheckpointError, match=r"no tensor '.*gates/kernel' among 6, but .*gates/kernel_w'"):
         read_tensor(PREFIXES[0], "rnn/indy_gru_cell/gates/kernel")
     with pytest.raises(CheckpointError, match=r"no tensor '7' among 27, but for example \['beta1_power'"):
         read_tensor(PREFIXES[1], "7")
 
 
-def test_missing_package_names_the_extra(monkeypatch, tmp_path):
+def test_crc32c_package_missing_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "google_crc32c", None)
     for call in (
         lambda: read_index(PREFIXES[0]),
@@ -73,13 +73,13 @@ def test_missing_package_names_the_extra(monkeypatch, tmp_path):
         ("t\ud800", np.float32(7), ValueError, r"tensors: expected names .*, got .*ud800"),
     ],
 )
-def test_what_cannot_be_written(name, tensor, error, words, tmp_path):
+def test_write_checkpoint_invalid_tensor_raises_and_writes_nothing(name, tensor, error, words, tmp_path):
     with pytest.raises(error, match=words):
         write_checkpoint(tmp_path / "a", {"fine": np.float32(7), name: tensor})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_nothing_can_be_written(tmp_path):
+def test_write_checkpoint_invalid_prefix_raises_and_writes_nothing(tmp_path):
     tensors = {"t": np.float32(7)}
     with pytest.raises(ValueError, match="tensors: expected at least one"):
         write_checkpoint(tmp_path / "a", {})
@@ -93,7 +93,7 @@ def test_where_nothing_can_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["finish", "encode_index"])
-def test_a_failure_leaves_the_old_checkpoint(broken, tmp_path, monkeypatch):
+def test_write_checkpoint_failure_keeps_the_old_checkpoint(broken, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "a", {"t": sample("float32", (9,))})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -109,7 +109,7 @@ def test_a_failure_leaves_the_old_checkpoint(broken, tmp_path, monkeypatch):
     assert read_index(tmp_path / "a")["t"].shape == (8,)
 
 
-def test_data_is_in_place_before_the_index(tmp_path, monkeypatch):
+def test_write_checkpoint_renames_data_before_index(tmp_path, monkeypatch):
     moved = []
     monkeypatch.setattr(checkpoint.os, "replace", lambda _, target: moved.append(Path(target).name))
     write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
@@ -161,7 +161,7 @@ print(*found)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
-def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new(tmp_path, run_python):
+def test_write_checkpoint_killed_at_any_step_leaves_a_complete_checkpoint(tmp_path, run_python):
     """The value found after each death: that of before, and from one step on the new one."""
     found = run_python(KILLED, tmp_path / "model.ckpt").split()
     old, new = found.count("1"), found.count("2")
@@ -171,7 +171,7 @@ def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new(tmp_path, run_pyt
 
 
 @pytest.mark.parametrize("n", range(3))
-def test_a_failed_rename_leaves_the_old_or_the_new(n, tmp_path, monkeypatch):
+def test_write_checkpoint_failed_rename_leaves_a_complete_checkpoint(n, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     replace, left = os.replace, iter([None] * n)
 
@@ -192,7 +192,7 @@ def test_a_failed_rename_leaves_the_old_or_the_new(n, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("a.*"))) == 2
 
 
-def test_overwriting_takes_turns_between_two_names(tmp_path):
+def test_write_checkpoint_overwriting_alternates_data_file_names(tmp_path):
     for value in range(4):
         write_checkpoint(tmp_path / "a", {"t": np.float32(value)})
         n = 1 + value % 2
@@ -200,7 +200,7 @@ def test_overwriting_takes_turns_between_two_names(tmp_path):
         assert read_tensor(tmp_path / "a", "t") == value
 
 
-def test_overwriting_removes_data_files_of_this_checkpoint_only(tmp_path):
+def test_write_checkpoint_overwriting_removes_only_its_old_data_files(tmp_path):
     others = ["a.data-00000-of-00003", "a.data-x-of-00002", "a2.data-00000-of-00002", "b.a.data-00000-of-00002"]
     for path in (helpers.ROOT / "tests" / "data" / "tensorflow").glob("object.ckpt.*"):
         shutil.copy(path, tmp_path / path.name.replace("object.ckpt", "a"))
@@ -210,13 +210,13 @@ def test_overwriting_removes_data_files_of_this_checkpoint_only(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.data-00000-of-00001", "a.index", "checkpoint", *others}
 
 
-def test_overwriting_a_damaged_checkpoint_writes_a_new_one(tmp_path):
+def test_write_checkpoint_overwriting_a_damaged_checkpoint_succeeds(tmp_path):
     (tmp_path / "a.index").write_bytes(b"damaged")
     write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
     assert read_tensor(tmp_path / "a", "t") == 7
 
 
-def test_reading_while_another_process_overwrites(tmp_path, monkeypatch):
+def test_read_tensor_checkpoint_replaced_meanwhile_reads_the_new_one(tmp_path, monkeypatch):
     """The index is read, and then its data file is gone: the new checkpoint is read instead."""
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     entries, values = checkpoint.CheckpointReader.entries, iter([2.0, 3.0])
@@ -233,7 +233,7 @@ def test_reading_while_another_process_overwrites(tmp_path, monkeypatch):
         read_tensor(tmp_path / "a", "t")
 
 
-def test_state_file(tmp_path, monkeypatch):
+def test_write_checkpoint_updates_the_state_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoint").write_bytes(
         b'model_checkpoint_path: "b"\nall_model_checkpoint_paths: "/else\\"where/a"\n'
@@ -255,7 +255,7 @@ def paths_of(folder):
 
 
 @pytest.mark.parametrize("name", ["a.index", "a.data-00000-of-00001", "checkpoint"])
-def test_a_read_only_file_of_a_checkpoint_is_refused(name, tmp_path, run_python):
+def test_write_checkpoint_read_only_file_raises_permission_error(name, tmp_path, run_python):
     """By a user without special rights, which the superuser becomes here."""
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     (tmp_path / name).chmod(0o444)
@@ -277,7 +277,7 @@ def test_a_read_only_file_of_a_checkpoint_is_refused(name, tmp_path, run_python)
     assert paths_of(tmp_path) == before
 
 
-def test_a_read_only_checkpoint_is_replaced_by_whoever_may_open_it(tmp_path):
+def test_write_checkpoint_read_only_index_is_replaced_if_it_can_be_opened(tmp_path):
     """As by `open`: the superuser may."""
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     index = tmp_path / "a.index"
@@ -294,7 +294,7 @@ def test_a_read_only_checkpoint_is_replaced_by_whoever_may_open_it(tmp_path):
     assert stat.S_IMODE(index.stat().st_mode) == 0o444
 
 
-def test_permissions_of_a_checkpoint_stay(tmp_path):
+def test_write_checkpoint_keeps_the_permissions(tmp_path):
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     index_file(tmp_path / "a").chmod(0o600)
     write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
@@ -302,7 +302,7 @@ def test_permissions_of_a_checkpoint_stay(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.index", "a.data-00000-of-00001"])
-def test_a_pipe_that_takes_the_place_of_a_file_is_refused(name, tmp_path, monkeypatch):
+def test_read_tensor_file_replaced_by_a_pipe_raises(name, tmp_path, monkeypatch):
     """Nobody writes into it, and reading does not wait for that. `isfile` saw a file the moment before."""
     write_checkpoint(tmp_path / "a", {"t": np.zeros(0, np.float32), "u": np.float32(1)})
     length = (tmp_path / name).stat().st_size
@@ -314,7 +314,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_refused(name, tmp_path, monkey
         read_tensor(tmp_path / "a", "u")
 
 
-def test_pipe_in_place_of_a_checkpoint_is_refused(tmp_path):
+def test_checkpoint_pipe_instead_of_a_file_raises(tmp_path):
     """Neither one with the name of the prefix, where a V1 checkpoint would be, nor one named `checkpoint`."""
     os.mkfifo(tmp_path / "a")
     os.mkfifo(tmp_path / "checkpoint")
@@ -327,14 +327,14 @@ def test_pipe_in_place_of_a_checkpoint_is_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "checkpoint"]
 
 
-def test_entries_cannot_be_changed():
+def test_tensor_entry_is_immutable():
     entry = read_index(PREFIXES[1])["global_step"]
     assert replace(entry, shard=3) == TensorEntry(np.dtype("int64"), 9, (), 3, 512, 8, entry.crc)
     with pytest.raises(AttributeError):
         entry.shard = 3
 
 
-def test_examples():
+def test_checkpoint_examples_run():
     results = doctest.testmod(checkpoint)
     assert results.attempted > 8
     assert results.failed == 0

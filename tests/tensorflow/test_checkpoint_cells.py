@@ -41,7 +41,7 @@ def write(tmp_path, *parts):
 
 @pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: prefix.name)
 @pytest.mark.parametrize("as_text", [False, True])
-def test_golden_checkpoint(prefix, as_text):
+def test_load_checkpoint_golden_cell_gives_the_outputs_of_tensorflow(prefix, as_text):
     with np.load(prefix.with_name("expected.npz"), allow_pickle=False) as file:
         expected = dict(file)
     meta = json.loads(str(expected["meta"]))
@@ -56,13 +56,13 @@ def test_golden_checkpoint(prefix, as_text):
         assert np.abs(found - expected[name]).max() <= 5e-6 * scale
 
 
-def test_scope_may_be_given_for_the_only_cell():
+def test_load_checkpoint_scope_is_optional_for_the_only_cell():
     given, found = (load_checkpoint(PREFIXES[1], scope) for scope in ("rnn/indy_gru_cell", None))
     for a, b in zip(given.get_weights(), found.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_values_for_a_cell_that_is_there(rng):
+def test_set_weights_accepts_the_weights_of_a_loaded_cell(rng):
     cell = IndyGRUCell(6, "relu")
     dynamic_rnn(cell, rng.normal(size=(3, 6, 4)).astype("f4"), dtype="float32")
     loaded = load_checkpoint(PREFIXES[1], cell.scope_name)
@@ -70,7 +70,7 @@ def test_values_for_a_cell_that_is_there(rng):
     np.testing.assert_array_equal(cell.variables[0].value, loaded.variables[0].value)
 
 
-def test_a_loaded_cell_takes_no_part_in_sharing():
+def test_load_checkpoint_variables_are_not_shared():
     first, second = load_checkpoint(PREFIXES[0]), load_checkpoint(PREFIXES[0])
     assert first.scope_name == second.scope_name
     assert not np.shares_memory(first.variables[0].value, second.variables[0].value)
@@ -81,7 +81,7 @@ def test_a_loaded_cell_takes_no_part_in_sharing():
 # --- picking a cell ----------------------------------------------------------------------------------------
 
 
-def test_several_cells(tmp_path, rng):
+def test_load_checkpoint_several_cells_require_a_scope(tmp_path, rng):
     one, other = tensors(rng, "encoder/fw"), tensors(rng, "encoder/bw", "float64")
     prefix = write(tmp_path, one, other, {"encoder/fw/gates/kernel_w/Adam": one["encoder/fw/gates/kernel_w"]})
     message = r"scope: expected one of the cells in .*model.ckpt, \['encoder/bw', 'encoder/fw'\], got "
@@ -94,12 +94,12 @@ def test_several_cells(tmp_path, rng):
         np.testing.assert_array_equal(variable.value, other[variable.name.removesuffix(":0")])
 
 
-def test_the_only_cell_under_another_scope():
+def test_load_checkpoint_scope_without_a_cell_raises_value_error():
     with pytest.raises(ValueError, match=r"\['rnn/indy_gru_cell'\], got 'rnn'"):
         load_checkpoint(PREFIXES[0], "rnn")
 
 
-def test_cells_without_a_scope(tmp_path, rng):
+def test_load_checkpoint_cell_without_a_scope_is_loaded_and_saved(tmp_path, rng):
     stored = tensors(rng, "")
     cell = load_checkpoint(write(tmp_path, stored))
     assert cell.scope_name == ""
@@ -108,7 +108,7 @@ def test_cells_without_a_scope(tmp_path, rng):
     assert list(read_index(tmp_path / "again")) == sorted(stored)
 
 
-def test_other_cells_are_no_indygru(tmp_path, rng):
+def test_load_checkpoint_gru_cell_is_not_an_indygru_cell(tmp_path, rng):
     gru = {f"rnn/gru_cell/{name}": np.full(3, 0.5) for name in ("gates/kernel", "gates/bias", "candidate/kernel")}
     gru["rnn/mygates/kernel_w"] = gru["rnn/gru_cell/gates/bias"]
     with pytest.raises(CheckpointError, match=r"no IndyGRUCell in it, only \['rnn/gru_cell/candidate/kernel'"):
@@ -120,7 +120,7 @@ def test_other_cells_are_no_indygru(tmp_path, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_incomplete_cells(name, tmp_path, rng):
+def test_load_checkpoint_incomplete_cell_raises(name, tmp_path, rng):
     stored = tensors(rng, "enc")
     del stored[f"enc/{name}"]
     prefix = write(tmp_path, stored, tensors(rng, "whole"))
@@ -134,14 +134,14 @@ def test_incomplete_cells(name, tmp_path, rng):
     ("gates/kernel_w", (5, 16)), ("gates/kernel_u", (14,)), ("gates/bias", (1, 14)),
     ("candidate/kernel", (7, 5)), ("candidate/kernel_u", (1, 14)), ("candidate/bias", ()),
 ])  # fmt: skip
-def test_shapes_that_contradict_each_other(name, shape, tmp_path, rng):
+def test_load_checkpoint_inconsistent_shapes_raise(name, shape, tmp_path, rng):
     stored = tensors(rng, "enc")
     stored[f"enc/{name}"] = np.float32(rng.normal(size=shape))
     with pytest.raises(CheckpointError, match=r"tensor 'enc/.*': expected float32.* got float32 of shape"):
         load_checkpoint(write(tmp_path, stored))
 
 
-def test_gates_of_an_odd_width(tmp_path, rng):
+def test_load_checkpoint_odd_gate_width_raises(tmp_path, rng):
     stored = tensors(rng, "")
     stored |= {name: stored[name][..., :13] for name in NAMES[:3]}
     stored |= {name: stored[name][..., :6] for name in NAMES[3:]}
@@ -153,14 +153,14 @@ def test_gates_of_an_odd_width(tmp_path, rng):
     ("gates/kernel_w", "float16"), ("gates/kernel_w", "int32"), ("gates/kernel_w", "float64"),
     ("candidate/bias", "float64"), ("gates/kernel_u", "int64"),
 ])  # fmt: skip
-def test_dtypes_that_contradict_each_other(name, dtype, tmp_path, rng):
+def test_load_checkpoint_inconsistent_dtypes_raise(name, dtype, tmp_path, rng):
     stored = tensors(rng, "enc")
     stored[f"enc/{name}"] = stored[f"enc/{name}"].astype(dtype)
     with pytest.raises(CheckpointError, match=r"tensor 'enc/.*': expected float.* got (float|int)\d+ of shape"):
         load_checkpoint(write(tmp_path, stored))
 
 
-def test_damage_and_absence(tmp_path, rng):
+def test_load_checkpoint_damaged_or_missing_raises(tmp_path, rng):
     prefix = write(tmp_path, tensors(rng, "enc"))
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(bytes([data.read_bytes()[0] ^ 1]) + data.read_bytes()[1:])
@@ -174,7 +174,7 @@ def test_damage_and_absence(tmp_path, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_round_trip(dtype, tmp_path, rng):
+def test_save_checkpoint_cells_are_loaded_back(dtype, tmp_path, rng):
     cells = [IndyGRUCell(7, dtype=dtype), IndyGRUCell(9, name="dec", dtype=dtype)]
     for cell in cells:
         cell.build((None, 5))
@@ -188,14 +188,14 @@ def test_round_trip(dtype, tmp_path, rng):
             np.testing.assert_array_equal(a.value, b.value, strict=True)
 
 
-def test_golden_checkpoint_is_written_byte_for_byte(tmp_path):
+def test_save_checkpoint_golden_cell_gives_identical_files(tmp_path):
     save_checkpoint(tmp_path / "model.ckpt", load_checkpoint(PREFIXES[0]))
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (GOLDEN / path.name).read_bytes()
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_shared_variables_are_stored_once_and_different_ones_of_a_name_are_an_error(tmp_path, rng):
+def test_save_checkpoint_stores_shared_variables_once_and_refuses_equal_names(tmp_path, rng):
     cell, twin = IndyGRUCell(7, name="enc"), IndyGRUCell(7, name="enc", reuse=True)
     for each in (cell, twin):
         each.build((None, 5))
@@ -212,7 +212,7 @@ def test_shared_variables_are_stored_once_and_different_ones_of_a_name_are_an_er
     ([3], TypeError, "cells: expected IndyGRUCell, got int"),
     (IndyGRUCell(7, name="enc"), ValueError, "cells: expected built cells, got IndyGRUCell.*'enc'"),
 ])  # fmt: skip
-def test_what_cannot_be_saved(cells, error, message, tmp_path):
+def test_save_checkpoint_invalid_cells_raise_and_write_nothing(cells, error, message, tmp_path):
     with pytest.raises(error, match=message):
         save_checkpoint(tmp_path / "model.ckpt", cells)
     assert not list(tmp_path.iterdir())
