@@ -7,7 +7,7 @@ import json
 import cells
 import numpy as np
 import pytest
-from cells import NAMES
+from cells import VARIABLE_NAMES
 from checkpoint_files import GOLDEN, PREFIXES, read_index, read_tensors
 
 from indygru_cpu import IndyGRUCell, dynamic_rnn
@@ -48,7 +48,7 @@ def test_load_checkpoint_golden_cell_gives_the_outputs_of_tensorflow(prefix, as_
     cell = load_checkpoint(str(prefix) if as_text else prefix, activation=meta["activation"])
     assert (cell.scope_name, cell.dtype, cell.state_size) == (meta["scope"], meta["dtype"], meta["N"])
     assert [variable.name for variable in cell.variables] == meta.get("variable_names", [])
-    for name in NAMES:
+    for name in VARIABLE_NAMES:
         np.testing.assert_array_equal(cell.named_variables[name], expected[name])
     outputs, final_state = dynamic_rnn(cell, expected["inputs"], initial_state=expected["h0"])
     for found, name in ((outputs, "outputs"), (final_state, "final_state")):
@@ -103,7 +103,7 @@ def test_load_checkpoint_cell_without_a_scope_is_loaded_and_saved(tmp_path, rng)
     stored = tensors(rng, "")
     cell = load_checkpoint(write(tmp_path, stored))
     assert cell.scope_name == ""
-    assert [variable.name for variable in cell.variables] == [f"{name}:0" for name in NAMES]
+    assert [variable.name for variable in cell.variables] == [f"{name}:0" for name in VARIABLE_NAMES]
     save_checkpoint(tmp_path / "again", cell)
     assert list(read_index(tmp_path / "again")) == sorted(stored)
 
@@ -119,7 +119,7 @@ def test_load_checkpoint_gru_cell_is_not_an_indygru_cell(tmp_path, rng):
 # --- cells that cannot be loaded ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VARIABLE_NAMES)
 def test_load_checkpoint_incomplete_cell_raises(name, tmp_path, rng):
     stored = tensors(rng, "enc")
     del stored[f"enc/{name}"]
@@ -143,8 +143,8 @@ def test_load_checkpoint_inconsistent_shapes_raise(name, shape, tmp_path, rng):
 
 def test_load_checkpoint_odd_gate_width_raises(tmp_path, rng):
     stored = tensors(rng, "")
-    stored |= {name: stored[name][..., :13] for name in NAMES[:3]}
-    stored |= {name: stored[name][..., :6] for name in NAMES[3:]}
+    stored |= {name: stored[name][..., :13] for name in VARIABLE_NAMES[:3]}
+    stored |= {name: stored[name][..., :6] for name in VARIABLE_NAMES[3:]}
     with pytest.raises(CheckpointError, match=r"'gates/kernel_w': expected .* \(D, 2N\), got .* \(5, 13\)"):
         load_checkpoint(write(tmp_path, stored))
 
@@ -180,7 +180,7 @@ def test_save_checkpoint_cells_are_loaded_back(dtype, tmp_path, rng):
         cell.build((None, 5))
     save_checkpoint(tmp_path / "model.ckpt", cells)
     stored = read_tensors(tmp_path / "model.ckpt", read_index(tmp_path / "model.ckpt"))
-    assert sorted(stored) == sorted(f"{scope}/{name}" for scope in ("indy_gru_cell", "dec") for name in NAMES)
+    assert sorted(stored) == sorted(f"{scope}/{name}" for scope in ("indy_gru_cell", "dec") for name in VARIABLE_NAMES)
     for cell in cells:
         loaded = load_checkpoint(tmp_path / "model.ckpt", scope=cell.scope_name)
         for a, b in zip(loaded.variables, cell.variables, strict=True):

@@ -8,7 +8,7 @@ import cells
 import helpers
 import numpy as np
 import pytest
-from cells import NAMES
+from cells import VARIABLE_NAMES
 from checkpoint_files import GOLDEN, forge, record
 
 from indygru_cpu import IndyGRUCell
@@ -19,7 +19,7 @@ from indygru_cpu.tensorflow._protobuf import CheckpointError, masked_crc32c, mes
 
 rng = cells.rng
 FOLDER = helpers.ROOT / "tests" / "data" / "tensorflow"
-RENAMED = {name: f"old/{name.replace('/', '_')}" for name in NAMES}
+RENAMED = {name: f"old/{name.replace('/', '_')}" for name in VARIABLE_NAMES}
 #: The name in `expected.npz`, how it is loaded, and the scope found.
 LOADED = [
     ("colon", {}, "rnn/cell"),
@@ -53,7 +53,7 @@ def test_load_checkpoint_every_saver_gives_the_stored_values(name, options, scop
     cell = load_checkpoint(prefix_of(name), **options)
     assert (cell.scope_name, cell.state_size) == (scope, 4)
     assert cell.dtype == np.dtype(options.get("dtype", "float32")).name
-    for variable in NAMES:
+    for variable in VARIABLE_NAMES:
         values = expected[f"{name}:{variable}"].astype(cell.dtype)
         np.testing.assert_array_equal(cell.named_variables[variable], values, strict=True)
     assert cell(np.ones((2, 3), cell.dtype), np.zeros((2, 4), cell.dtype))[0].shape == (2, 4)
@@ -164,7 +164,7 @@ def test_load_checkpoint_inconsistent_parts_raise(damage, message, tmp_path):
 def test_load_variable_partitioned_is_joined(expected):
     wide = load_variable(prefix_of("partitioned"), "rnn/wide")  # its pieces begin at 100 and 200: codes of two bytes
     np.testing.assert_array_equal(wide, expected["partitioned:wide"], strict=True)
-    for name in NAMES:
+    for name in VARIABLE_NAMES:
         found = load_variable(prefix_of("partitioned"), f"rnn/cell/{name}")
         np.testing.assert_array_equal(found, expected[f"partitioned:{name}"], strict=True)
 

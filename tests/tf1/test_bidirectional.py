@@ -1,4 +1,4 @@
-"""reverse_sequence and bidirectional_dynamic_rnn: the original's numbers and gradients, names, errors."""
+"""reverse_sequence and bidirectional_dynamic_rnn: results and gradients of TensorFlow, scope names, errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from indygru_cpu import (
     variable_scope,
 )
 
-rng = cells.rng  # and with it a fresh default scope
+rng = cells.rng  # resets the default scope too
 
-FOLDER = helpers.GOLDEN / "bidirectional"
-CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+BIDIRECTIONAL_FOLDER = helpers.GOLDEN / "bidirectional"
+CASE_NAMES = sorted(path.stem for path in BIDIRECTIONAL_FOLDER.glob("*.npz"))
 X = np.arange(24.0).reshape(2, 3, 4)
 
 
@@ -33,9 +33,9 @@ def test_reverse_sequence_reverses_the_valid_steps_of_each_row(lengths, dtype):
     expected = x.copy()
     for row, n in enumerate([3, 3] if lengths is None else lengths):
         expected[row, : int(n)] = x[row, : int(n)][::-1]
-    found = reverse_sequence(x, lengths)
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == dtype
+    reversed_x = reverse_sequence(x, lengths)
+    np.testing.assert_array_equal(reversed_x, expected)
+    assert reversed_x.dtype == dtype
     np.testing.assert_array_equal(reverse_sequence(x.swapaxes(0, 1), lengths, True), expected.swapaxes(0, 1))
     np.testing.assert_array_equal(reverse_sequence(x, lengths, seq_axis=1, batch_axis=0), expected)
     np.testing.assert_array_equal(reverse_sequence(x, lengths, seq_axis=1), expected)
@@ -85,14 +85,14 @@ def test_reverse_sequence_rank_1_raises_value_error():
 # --- bidirectional_dynamic_rnn -----------------------------------------------------------------------------
 
 
-def load(name):
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+def load_bidirectional_case(name):
+    with np.load(BIDIRECTIONAL_FOLDER / f"{name}.npz", allow_pickle=False) as file:
         return {key: file[key] for key in file.files}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASE_NAMES)
 def test_bidirectional_golden_case_equals_tensorflow(name):
-    case = load(name)
+    case = load_bidirectional_case(name)
     pair = IndyGRUCell(4), IndyGRUCell(2)
     time_major = bool(case["time_major"])
     arguments = {
@@ -108,22 +108,22 @@ def test_bidirectional_golden_case_equals_tensorflow(name):
     outputs, states, tape = bidirectional_dynamic_rnn(*pair, case["inputs"], **arguments, tape=True)
     names = ["output_fw", "output_bw"], ["output_state_fw", "output_state_bw"]
     for result, keys in zip((outputs, states), names, strict=True):
-        for found, key in zip(result, keys, strict=True):
-            np.testing.assert_allclose(found, case[key], rtol=0, atol=1e-12)
+        for array, key in zip(result, keys, strict=True):
+            np.testing.assert_allclose(array, case[key], rtol=0, atol=1e-12)
     grads = tape.backward(*(tuple(case[f"G/{key}"] for key in keys) for keys in names))
     np.testing.assert_allclose(grads["inputs"], case["grad/inputs"], rtol=0, atol=1e-10)
     for direction in ("fw", "bw"):
-        found = grads[direction]
+        direction_grads = grads[direction]
         expected = case[f"grad/initial_state_{direction}"]
-        np.testing.assert_allclose(found.pop("initial_state"), expected, rtol=0, atol=1e-10)
-        assert list(found) == cells.NAMES
-        for key, gradient in found.items():
+        np.testing.assert_allclose(direction_grads.pop("initial_state"), expected, rtol=0, atol=1e-10)
+        assert list(direction_grads) == cells.VARIABLE_NAMES
+        for key, gradient in direction_grads.items():
             expected = case[f"grad/bidirectional_rnn/{direction}/indy_gru_cell/{key}"]
             np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-10)
 
 
 def test_bidirectional_golden_data_is_complete():
-    assert CASES == ["full_f64", "lengths_f64", "time_major_f64"]
+    assert CASE_NAMES == ["full_f64", "lengths_f64", "time_major_f64"]
 
 
 def test_bidirectional_backward_none_gradients_are_zeros(rng):

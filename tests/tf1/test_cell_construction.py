@@ -1,4 +1,4 @@
-"""The section "Construction" of the observed contract: arguments, sizes, dtypes, initial values."""
+"""IndyGRUCell: constructor arguments, sizes, dtypes, initial values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import cells
 import numpy as np
 import pytest
-from cells import NAMES, built
+from cells import VARIABLE_NAMES, built_cell
 from helpers import GOLDEN
 
 from indygru_cpu import AUTO_REUSE, IndyGRUCell, dynamic_rnn, initializers, reset_default_scope, variable_scope
@@ -45,7 +45,7 @@ def test_constructor_unknown_keyword_raises_type_error(keyword):
 @pytest.mark.parametrize("activation", [None, "", 0, (), False, np.tanh, "tanh"])
 def test_activation_falsy_or_numpy_tanh_is_tanh(activation, rng):
     x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
-    tanh, cell = built(7, dtype="float64"), built(7, activation, dtype="float64")
+    tanh, cell = built_cell(7, dtype="float64"), built_cell(7, activation, dtype="float64")
     cell.set_weights(tanh.get_weights())
     np.testing.assert_array_equal(cell(x, h)[0], tanh(x, h)[0])
 
@@ -143,8 +143,8 @@ def test_num_units_changed_after_build_raises_at_every_call(num_units, activatio
 # --- dtype -------------------------------------------------------------------------------------------------
 
 
-class FrameworkType:
-    """What tf.float64 looks like from outside."""
+class TensorFlowDtype:
+    """A stand-in for tf.float64."""
 
     as_numpy_dtype = np.float64
 
@@ -158,7 +158,7 @@ class FrameworkType:
         (np.float64, "float64"),
         (np.dtype("float32"), "float32"),
         (np.dtype("float64"), "float64"),
-        (FrameworkType(), "float64"),
+        (TensorFlowDtype(), "float64"),
         ("float", "float32"),  # as in TensorFlow, unlike NumPy
         (float, "float32"),
     ],
@@ -189,9 +189,9 @@ def test_dtype_none_is_set_by_building(rng):
 def test_build_default_initial_values_are_those_of_tensorflow(dtype):
     with np.load(GOLDEN / f"default_init_{dtype[0]}{dtype[-2:]}.npz", allow_pickle=False) as file:
         meta = json.loads(str(file["meta"]))
-        original = {name: file[name] for name in NAMES}
-    cell = built(meta["N"], depth=meta["D"], dtype=dtype)
-    assert list(cell.named_variables) == NAMES
+        original = {name: file[name] for name in VARIABLE_NAMES}
+    cell = built_cell(meta["N"], depth=meta["D"], dtype=dtype)
+    assert list(cell.named_variables) == VARIABLE_NAMES
     for name, value in cell.named_variables.items():
         assert (value.shape, value.dtype) == (original[name].shape, original[name].dtype)
         if name in meta["constant"]:
@@ -200,15 +200,15 @@ def test_build_default_initial_values_are_those_of_tensorflow(dtype):
             limit = meta["uniform_limit"][name]
             assert 0.8 * limit < value.max() <= limit
             assert 0.8 * limit < -value.min() <= limit
-            # The mean square of n numbers uniform on [-limit, limit) scatters by sqrt(4 / 45 / n) limit^2.
-            scatter = np.sqrt(4 / 45 / value.size) * limit**2
-            assert abs(np.mean(value.astype(float) ** 2) - limit**2 / 3) < 5 * scatter
+            # Standard deviation of the mean square of n numbers uniform on [-limit, limit): sqrt(4 / 45 / n) limit^2.
+            stddev = np.sqrt(4 / 45 / value.size) * limit**2
+            assert abs(np.mean(value.astype(float) ** 2) - limit**2 / 3) < 5 * stddev
 
 
 def test_kernel_initializer_takes_precedence_over_the_scope(rng):
     with variable_scope("a", initializer=initializers.Constant(0.5)):
-        scoped, own = built(7), built(7, kernel_initializer=initializers.Constant(-2))
-    for cell, value in ((scoped, 0.5), (own, -2)):
+        scoped, with_initializer = built_cell(7), built_cell(7, kernel_initializer=initializers.Constant(-2))
+    for cell, value in ((scoped, 0.5), (with_initializer, -2)):
         for name in ("gates/kernel_w", "candidate/kernel"):
             assert (cell.named_variables[name] == value).all()
         for name in ("gates/kernel_u", "candidate/kernel_u"):
@@ -220,7 +220,7 @@ def test_kernel_initializer_takes_precedence_over_the_scope(rng):
 
 
 def test_bias_initializer_applies_to_both_biases():
-    cell = built(7, bias_initializer=initializers.RandomUniform(3, 4, seed=1))
+    cell = built_cell(7, bias_initializer=initializers.RandomUniform(3, 4, seed=1))
     for name in ("gates/bias", "candidate/bias"):
         value = cell.named_variables[name]
         assert ((value >= 3) & (value < 4)).all()
@@ -229,8 +229,8 @@ def test_bias_initializer_applies_to_both_biases():
 
 @pytest.mark.parametrize("initializer", ["ones", "Ones", initializers.Ones, initializers.Ones(), initializers.ones])
 def test_initializer_name_class_or_instance_is_accepted(initializer):
-    cell = built(7, kernel_initializer=initializer, bias_initializer=initializer)
-    assert all((cell.named_variables[name] == 1).all() for name in NAMES if not name.endswith("_u"))
+    cell = built_cell(7, kernel_initializer=initializer, bias_initializer=initializer)
+    assert all((cell.named_variables[name] == 1).all() for name in VARIABLE_NAMES if not name.endswith("_u"))
 
 
 def test_initializer_callable_receives_shape_and_dtype():
@@ -240,7 +240,7 @@ def test_initializer_callable_receives_shape_and_dtype():
         calls.append((shape, dtype))
         return np.full(shape, 0.5, dtype)
 
-    built(7, kernel_initializer=initializer, dtype="float64")
+    built_cell(7, kernel_initializer=initializer, dtype="float64")
     assert calls == [((5, 14), "float64"), ((5, 7), "float64")]
 
 
@@ -270,14 +270,14 @@ def test_initializer_result_of_another_shape_or_dtype_raises_and_registers_nothi
     with pytest.raises(error, match=f"gates/kernel_w.*{message}"):
         cell.build((None, 5))
     assert not cell.built
-    assert built(7).scope_name == "indy_gru_cell"
+    assert built_cell(7).scope_name == "indy_gru_cell"
 
 
 def test_reset_default_scope_with_a_seed_repeats_initial_values():
-    first = built(7).get_weights()
+    first = built_cell(7).get_weights()
     reset_default_scope(seed=11)
-    second = built(7).get_weights()
-    other = built(7).get_weights()
+    second = built_cell(7).get_weights()
+    other = built_cell(7).get_weights()
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])

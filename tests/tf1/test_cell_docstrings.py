@@ -1,4 +1,4 @@
-"""Every public name of the TensorFlow face has a docstring, and its examples run."""
+"""Every public name of the TensorFlow 1 interface has a docstring, and its examples run."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_module_examples_run(module):
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_module_public_names_have_docstrings(module):
-    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
-    for value in own:
+    members = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    for value in members:
         if callable(value) and not value.__name__.startswith("_"):
             assert inspect.getdoc(value), value
         if inspect.isclass(value):

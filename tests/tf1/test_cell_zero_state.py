@@ -1,4 +1,4 @@
-"""The section "Zero state" of the observed contract: zero_state and get_initial_state."""
+"""IndyGRUCell: zero_state and get_initial_state."""
 
 from __future__ import annotations
 
@@ -69,10 +69,12 @@ def test_zero_state_without_dtype_raises_type_error():
         IndyGRUCell(7).zero_state(3)
 
 
-@pytest.mark.parametrize("given", [{}, {"batch_size": 3}, {"dtype": "float64"}, {"batch_size": 3, "dtype": np.float64}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"batch_size": 3}, {"dtype": "float64"}, {"batch_size": 3, "dtype": np.float64}]
+)
 @pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 9, 5)])
-def test_get_initial_state_matches_the_inputs(given, shape, rng):
-    state = IndyGRUCell(7).get_initial_state(rng.normal(size=shape), **given)
+def test_get_initial_state_matches_the_inputs(arguments, shape, rng):
+    state = IndyGRUCell(7).get_initial_state(rng.normal(size=shape), **arguments)
     assert (state.shape, state.dtype, state.any()) == ((3, 7), "float64", False)
 
 
@@ -80,14 +82,14 @@ def test_get_initial_state_without_inputs_requires_batch_size_and_dtype():
     state = IndyGRUCell(7).get_initial_state(batch_size=3, dtype="float32")
     assert (state.shape, state.dtype) == ((3, 7), "float32")
     cell = IndyGRUCell(7)
-    for given in ({}, {"batch_size": 3}, {"dtype": "float32"}):
-        text = f"batch_size={given.get('batch_size')}, dtype={given.get('dtype')}"
+    for arguments in ({}, {"batch_size": 3}, {"dtype": "float32"}):
+        text = f"batch_size={arguments.get('batch_size')}, dtype={arguments.get('dtype')}"
         with pytest.raises(ValueError, match=f"cannot be None while constructing initial state: {text}"):
-            cell.get_initial_state(**given)
+            cell.get_initial_state(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "message"),
+    ("arguments", "error", "message"),
     [
         (
             {"batch_size": 2},
@@ -107,9 +109,9 @@ def test_get_initial_state_without_inputs_requires_batch_size_and_dtype():
         ({"batch_size": "3"}, ValueError, "Input tensor batch: 3, batch_size: 3"),
     ],
 )
-def test_get_initial_state_contradicting_arguments_raise_value_error(given, error, message, rng):
+def test_get_initial_state_contradicting_arguments_raise_value_error(arguments, error, message, rng):
     with pytest.raises(error, match=message):
-        IndyGRUCell(7).get_initial_state(rng.normal(size=(3, 5)), **given)
+        IndyGRUCell(7).get_initial_state(rng.normal(size=(3, 5)), **arguments)
 
 
 @pytest.mark.parametrize("batch_size", [3.0, np.int64(3), np.array(3), np.array([3])])

@@ -9,7 +9,7 @@ import pytest
 
 from indygru_cpu import IndyGRUCell, initializers, reset_default_scope
 
-RANDOM = [
+RANDOM_NAMES = [
     "random_uniform",
     "random_normal",
     "truncated_normal",
@@ -23,7 +23,7 @@ RANDOM = [
     "variance_scaling",
     "uniform_unit_scaling",
 ]
-FIXED = ["zeros", "ones", "constant", "identity"]
+FIXED_NAMES = ["zeros", "ones", "constant", "identity"]
 SHAPE = (60, 330)
 
 
@@ -32,7 +32,7 @@ def _fresh_default_scope():
     reset_default_scope(seed=11)
 
 
-def make(name, **kwargs):
+def make_initializer(name, **kwargs):
     return getattr(initializers, name)(**kwargs)
 
 
@@ -40,51 +40,53 @@ def make(name, **kwargs):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", RANDOM + FIXED)
+@pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
 def test_initializer_result_has_the_shape_and_dtype(name, dtype):
-    for values in (make(name, seed=3)((33, 7), dtype), make(name, seed=3, dtype=dtype)((33, 7))):
+    for values in (
+        make_initializer(name, seed=3)((33, 7), dtype),
+        make_initializer(name, seed=3, dtype=dtype)((33, 7)),
+    ):
         assert (values.shape, values.dtype) == ((33, 7), np.dtype(dtype))
         assert values.flags.writeable
-    assert make(name)((33, 7)).dtype == "float32"
+    assert make_initializer(name)((33, 7)).dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("name", RANDOM_NAMES)
 def test_initializer_seed_determines_the_values(name, dtype):
     def draw(seed):
-        return make(name, seed=seed)((33, 7), dtype)
+        return make_initializer(name, seed=seed)((33, 7), dtype)
 
     np.testing.assert_array_equal(draw(3), draw(3))
     assert not np.array_equal(draw(3), draw(4))
     assert not np.array_equal(draw(None), draw(None))
     generator = np.random.default_rng(3)
     np.testing.assert_array_equal(draw(generator), draw(3))
-    assert not np.array_equal(draw(generator), draw(3))  # it has gone on
+    assert not np.array_equal(draw(generator), draw(3))  # the generator has advanced
     unseeded = draw(None)
     reset_default_scope(seed=11)
     draw(None), draw(None)
     np.testing.assert_array_equal(draw(None), unseeded)
 
 
-@pytest.mark.parametrize("name", RANDOM + FIXED)
+@pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
 def test_get_name_or_class_returns_the_class(name):
     cls = getattr(initializers, name)
     for identifier in (name, cls.__name__, cls, cls()):
-        found = initializers.get(identifier)
-        assert type(found) is cls
+        assert type(initializers.get(identifier)) is cls
     assert cls.__name__.lower() == name.replace("_", "")
 
 
-@pytest.mark.parametrize("name", RANDOM + FIXED)
+@pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
 def test_initializer_empty_shape_is_accepted(name):
-    assert make(name, seed=3)((0, 7)).shape == (0, 7)
-    assert make(name, seed=3)((7, 0)).shape == (7, 0)
+    assert make_initializer(name, seed=3)((0, 7)).shape == (0, 7)
+    assert make_initializer(name, seed=3)((7, 0)).shape == (7, 0)
 
 
-@pytest.mark.parametrize("name", sorted({*RANDOM, *FIXED} - {"orthogonal", "identity"}))
+@pytest.mark.parametrize("name", sorted({*RANDOM_NAMES, *FIXED_NAMES} - {"orthogonal", "identity"}))
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5, 7), [3, 5]])
 def test_initializer_any_rank_is_accepted(name, shape):
-    assert make(name, seed=3)(shape).shape == tuple(shape)
+    assert make_initializer(name, seed=3)(shape).shape == tuple(shape)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "foo", np.float16])
@@ -173,7 +175,7 @@ def test_random_uniform_has_the_distribution(dtype):
     values = initializers.RandomUniform(-0.5, 2, seed=3)(SHAPE, dtype)
     assert (values >= -0.5).all()
     assert (values < 2).all()
-    # Against the distribution function of a uniform distribution (Kolmogorov and Smirnov, at 1 in 10^4).
+    # Kolmogorov-Smirnov test against the uniform distribution, at a significance level of 1e-4.
     steps = (np.arange(values.size) + 0.5) / values.size
     assert np.abs(np.sort(values.ravel().astype(float)) - (2.5 * steps - 0.5)).max() < 2.5 * 2.2 / math.sqrt(
         values.size
@@ -205,7 +207,7 @@ def test_random_and_truncated_normal_have_the_distribution(cut, dtype):
 ])  # fmt: skip
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
 def test_named_scaling_has_variance_and_limits(name, scale, fan, distribution):
-    values = make(f"{name}_{distribution}", seed=3)(SHAPE, "float64")
+    values = make_initializer(f"{name}_{distribution}", seed=3)(SHAPE, "float64")
     variance = scale / fan
     assert abs(values.mean()) < 5 * math.sqrt(variance / values.size)
     assert abs(values.var() / variance - 1) < 5 * math.sqrt(2 / values.size)
@@ -214,18 +216,18 @@ def test_named_scaling_has_variance_and_limits(name, scale, fan, distribution):
 
 
 @pytest.mark.parametrize(("mode", "fan"), [("fan_in", 60), ("fan_out", 330), ("fan_avg", 195)])
-@pytest.mark.parametrize(("distribution", "furthest"), [
+@pytest.mark.parametrize(("distribution", "max_deviation"), [
     ("uniform", math.sqrt(3)), ("truncated_normal", 2 / 0.8796256610342398), ("normal", 2 / 0.8796256610342398),
     ("untruncated_normal", None), ("UNIFORM", math.sqrt(3)),
 ])  # fmt: skip
-def test_variance_scaling_mode_and_distribution_have_variance_and_limits(mode, fan, distribution, furthest):
+def test_variance_scaling_mode_and_distribution_have_variance_and_limits(mode, fan, distribution, max_deviation):
     values = initializers.variance_scaling(3.0, mode, distribution, 3, "float64")(SHAPE) / math.sqrt(3 / fan)
     assert abs(values.mean()) < 5 / math.sqrt(values.size)
     assert abs(values.var() - 1) < 5 * math.sqrt(2 / values.size)
-    if furthest is None:
+    if max_deviation is None:
         assert np.abs(values).max() > 3
     else:
-        assert 0.99 * furthest < np.abs(values).max() <= furthest
+        assert 0.99 * max_deviation < np.abs(values).max() <= max_deviation
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -255,7 +257,7 @@ def test_uniform_unit_scaling_has_the_limits(shape, inputs):
 @pytest.mark.parametrize(("shape", "fan_in", "fan_out"), [((), 1, 1), ((90,), 90, 90), ((3, 5, 8, 40), 120, 600)])
 def test_variance_scaling_fans_of_other_ranks_are_those_of_tensorflow(shape, fan_in, fan_out):
     def limit(name):
-        values = [make(name, seed=seed)(shape, "float64") for seed in range(40)]
+        values = [make_initializer(name, seed=seed)(shape, "float64") for seed in range(40)]
         return np.abs(values).max()
 
     assert limit("glorot_uniform") == pytest.approx(math.sqrt(6 / (fan_in + fan_out)), rel=0.05)
@@ -279,10 +281,10 @@ def test_get_name_has_the_defaults_of_keras():
 ])  # fmt: skip
 def test_random_initializer_seed_and_dtype_are_last_positional_arguments(name, before):
     cls = getattr(initializers, name)
-    found = cls(*before, 3, "float64")
-    assert (found.seed, found.dtype) == (3, "float64")
-    assert found((5, 7)).dtype == "float64"
-    np.testing.assert_array_equal(found((5, 7)), cls(*before, seed=3, dtype="float64")((5, 7)))
+    initializer = cls(*before, 3, "float64")
+    assert (initializer.seed, initializer.dtype) == (3, "float64")
+    assert initializer((5, 7)).dtype == "float64"
+    np.testing.assert_array_equal(initializer((5, 7)), cls(*before, seed=3, dtype="float64")((5, 7)))
 
 
 @pytest.mark.parametrize(("name", "before"), [("zeros", ()), ("ones", ()), ("constant", (2,)), ("identity", (2,))])
