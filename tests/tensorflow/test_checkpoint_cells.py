@@ -1,4 +1,4 @@
-"""Cells from and to TensorFlow checkpoints: golden files, picking, damaged cells, round trips."""
+"""load_checkpoint and save_checkpoint: golden files, selection of a cell, incomplete cells, saving."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from indygru_cpu.tensorflow import CheckpointError, load_checkpoint, save_checkp
 from indygru_cpu.tensorflow._checkpoint import write_checkpoint
 
 rng = cells.rng
-SHAPES = {
+VARIABLE_SHAPES = {
     "gates/kernel_w": (5, 14),
     "gates/kernel_u": (1, 14),
     "gates/bias": (14,),
@@ -25,13 +25,14 @@ SHAPES = {
 }
 
 
-def tensors(rng, scope, dtype="float32"):
+def random_cell_tensors(rng, scope, dtype="float32"):
     prefix = f"{scope}/" if scope else ""
-    return {f"{prefix}{name}": rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
+    return {f"{prefix}{name}": rng.normal(size=shape).astype(dtype) for name, shape in VARIABLE_SHAPES.items()}
 
 
-def write(tmp_path, *parts):
-    merged = {name: array for part in parts for name, array in part.items()}
+def write_tensors(tmp_path, *cells):
+    """Write a checkpoint of several dicts of tensors and return its prefix."""
+    merged = {name: array for cell in cells for name, array in cell.items()}
     write_checkpoint(tmp_path / "model.ckpt", merged)
     return tmp_path / "model.ckpt"
 
@@ -51,14 +52,14 @@ def test_load_checkpoint_golden_cell_gives_the_outputs_of_tensorflow(prefix, as_
     for name in VARIABLE_NAMES:
         np.testing.assert_array_equal(cell.named_variables[name], expected[name])
     outputs, final_state = dynamic_rnn(cell, expected["inputs"], initial_state=expected["h0"])
-    for found, name in ((outputs, "outputs"), (final_state, "final_state")):
+    for array, name in ((outputs, "outputs"), (final_state, "final_state")):
         scale = max(1, np.abs(expected[name]).max())
-        assert np.abs(found - expected[name]).max() <= 5e-6 * scale
+        assert np.abs(array - expected[name]).max() <= 5e-6 * scale
 
 
 def test_load_checkpoint_scope_is_optional_for_the_only_cell():
-    given, found = (load_checkpoint(PREFIXES[1], scope) for scope in ("rnn/indy_gru_cell", None))
-    for a, b in zip(given.get_weights(), found.get_weights(), strict=True):
+    with_scope, without_scope = (load_checkpoint(PREFIXES[1], scope) for scope in ("rnn/indy_gru_cell", None))
+    for a, b in zip(with_scope.get_weights(), without_scope.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -78,12 +79,12 @@ def test_load_checkpoint_variables_are_not_shared():
         IndyGRUCell(7, name="rnn/indy_gru_cell", reuse=True).build((None, 5))
 
 
-# --- picking a cell ----------------------------------------------------------------------------------------
+# --- selection of a cell -----------------------------------------------------------------------------------
 
 
 def test_load_checkpoint_several_cells_require_a_scope(tmp_path, rng):
-    one, other = tensors(rng, "encoder/fw"), tensors(rng, "encoder/bw", "float64")
-    prefix = write(tmp_path, one, other, {"encoder/fw/gates/kernel_w/Adam": one["encoder/fw/gates/kernel_w"]})
+    one, other = random_cell_tensors(rng, "encoder/fw"), random_cell_tensors(rng, "encoder/bw", "float64")
+    prefix = write_tensors(tmp_path, one, other, {"encoder/fw/gates/kernel_w/Adam": one["encoder/fw/gates/kernel_w"]})
     message = r"scope: expected one of the cells in .*model.ckpt, \['encoder/bw', 'encoder/fw'\], got "
     for scope in (None, "encoder", "fw", "encoder/fw/gates/kernel_w"):
         with pytest.raises(ValueError, match=message + repr(scope)):
@@ -100,8 +101,8 @@ def test_load_checkpoint_scope_without_a_cell_raises_value_error():
 
 
 def test_load_checkpoint_cell_without_a_scope_is_loaded_and_saved(tmp_path, rng):
-    stored = tensors(rng, "")
-    cell = load_checkpoint(write(tmp_path, stored))
+    stored = random_cell_tensors(rng, "")
+    cell = load_checkpoint(write_tensors(tmp_path, stored))
     assert cell.scope_name == ""
     assert [variable.name for variable in cell.variables] == [f"{name}:0" for name in VARIABLE_NAMES]
     save_checkpoint(tmp_path / "again", cell)
@@ -112,8 +113,8 @@ def test_load_checkpoint_gru_cell_is_not_an_indygru_cell(tmp_path, rng):
     gru = {f"rnn/gru_cell/{name}": np.full(3, 0.5) for name in ("gates/kernel", "gates/bias", "candidate/kernel")}
     gru["rnn/mygates/kernel_w"] = gru["rnn/gru_cell/gates/bias"]
     with pytest.raises(CheckpointError, match=r"no IndyGRUCell in it, only \['rnn/gru_cell/candidate/kernel'"):
-        load_checkpoint(write(tmp_path, gru))
-    assert load_checkpoint(write(tmp_path, gru, tensors(rng, "rnn/indy"))).scope_name == "rnn/indy"
+        load_checkpoint(write_tensors(tmp_path, gru))
+    assert load_checkpoint(write_tensors(tmp_path, gru, random_cell_tensors(rng, "rnn/indy"))).scope_name == "rnn/indy"
 
 
 # --- cells that cannot be loaded ---------------------------------------------------------------------------
@@ -121,9 +122,9 @@ def test_load_checkpoint_gru_cell_is_not_an_indygru_cell(tmp_path, rng):
 
 @pytest.mark.parametrize("name", VARIABLE_NAMES)
 def test_load_checkpoint_incomplete_cell_raises(name, tmp_path, rng):
-    stored = tensors(rng, "enc")
+    stored = random_cell_tensors(rng, "enc")
     del stored[f"enc/{name}"]
-    prefix = write(tmp_path, stored, tensors(rng, "whole"))
+    prefix = write_tensors(tmp_path, stored, random_cell_tensors(rng, "whole"))
     with pytest.raises(CheckpointError, match=rf"model.ckpt: the cell is incomplete: there is no \['enc/{name}'\]"):
         load_checkpoint(prefix, "enc")
     assert load_checkpoint(prefix, "whole").built
@@ -135,18 +136,18 @@ def test_load_checkpoint_incomplete_cell_raises(name, tmp_path, rng):
     ("candidate/kernel", (7, 5)), ("candidate/kernel_u", (1, 14)), ("candidate/bias", ()),
 ])  # fmt: skip
 def test_load_checkpoint_inconsistent_shapes_raise(name, shape, tmp_path, rng):
-    stored = tensors(rng, "enc")
+    stored = random_cell_tensors(rng, "enc")
     stored[f"enc/{name}"] = np.float32(rng.normal(size=shape))
     with pytest.raises(CheckpointError, match=r"tensor 'enc/.*': expected float32.* got float32 of shape"):
-        load_checkpoint(write(tmp_path, stored))
+        load_checkpoint(write_tensors(tmp_path, stored))
 
 
 def test_load_checkpoint_odd_gate_width_raises(tmp_path, rng):
-    stored = tensors(rng, "")
+    stored = random_cell_tensors(rng, "")
     stored |= {name: stored[name][..., :13] for name in VARIABLE_NAMES[:3]}
     stored |= {name: stored[name][..., :6] for name in VARIABLE_NAMES[3:]}
     with pytest.raises(CheckpointError, match=r"'gates/kernel_w': expected .* \(D, 2N\), got .* \(5, 13\)"):
-        load_checkpoint(write(tmp_path, stored))
+        load_checkpoint(write_tensors(tmp_path, stored))
 
 
 @pytest.mark.parametrize(("name", "dtype"), [
@@ -154,14 +155,14 @@ def test_load_checkpoint_odd_gate_width_raises(tmp_path, rng):
     ("candidate/bias", "float64"), ("gates/kernel_u", "int64"),
 ])  # fmt: skip
 def test_load_checkpoint_inconsistent_dtypes_raise(name, dtype, tmp_path, rng):
-    stored = tensors(rng, "enc")
+    stored = random_cell_tensors(rng, "enc")
     stored[f"enc/{name}"] = stored[f"enc/{name}"].astype(dtype)
     with pytest.raises(CheckpointError, match=r"tensor 'enc/.*': expected float.* got (float|int)\d+ of shape"):
-        load_checkpoint(write(tmp_path, stored))
+        load_checkpoint(write_tensors(tmp_path, stored))
 
 
 def test_load_checkpoint_damaged_or_missing_raises(tmp_path, rng):
-    prefix = write(tmp_path, tensors(rng, "enc"))
+    prefix = write_tensors(tmp_path, random_cell_tensors(rng, "enc"))
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(bytes([data.read_bytes()[0] ^ 1]) + data.read_bytes()[1:])
     with pytest.raises(CheckpointError, match="CRC-32C"):

@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow 1.14 as people have them: renamed, partitioned, averaged, float16, object-based, V1."""
+"""Checkpoints of other savers: renamed, partitioned, averaged, float16, object-based, V1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import helpers
 import numpy as np
 import pytest
 from cells import VARIABLE_NAMES
-from checkpoint_files import GOLDEN, forge, record
+from checkpoint_files import GOLDEN, entry_record, write_forged_checkpoint
 
 from indygru_cpu import IndyGRUCell
 from indygru_cpu.tensorflow import latest_checkpoint, list_variables, load_checkpoint, load_variable, save_checkpoint
@@ -18,10 +18,10 @@ from indygru_cpu.tensorflow._checkpoint import write_checkpoint
 from indygru_cpu.tensorflow._protobuf import CheckpointError, masked_crc32c, message_field, varint_field
 
 rng = cells.rng
-FOLDER = helpers.ROOT / "tests" / "data" / "tensorflow"
-RENAMED = {name: f"old/{name.replace('/', '_')}" for name in VARIABLE_NAMES}
-#: The name in `expected.npz`, how it is loaded, and the scope found.
-LOADED = [
+SAVERS_FOLDER = helpers.ROOT / "tests" / "data" / "tensorflow"
+STORED_NAMES = {name: f"old/{name.replace('/', '_')}" for name in VARIABLE_NAMES}
+#: Name in `expected.npz`, arguments of load_checkpoint, and expected scope.
+LOADABLE = [
     ("colon", {}, "rnn/cell"),
     ("colon", {"scope": "rnn/cell"}, "rnn/cell"),
     ("half", {"dtype": "float32"}, "rnn/cell"),
@@ -31,39 +31,39 @@ LOADED = [
     ("object", {"scope": "cell", "dtype": "float64"}, "cell"),
     ("partitioned", {}, "rnn/cell"),
     ("parts", {"scope": "rnn/cell"}, "rnn/cell"),
-    ("renamed", {"names": RENAMED}, ""),
-    ("renamed", {"names": RENAMED, "scope": "rnn/cell"}, "rnn/cell"),
+    ("renamed", {"names": STORED_NAMES}, ""),
+    ("renamed", {"names": STORED_NAMES, "scope": "rnn/cell"}, "rnn/cell"),
     ("renamed", {"names": lambda name: name.replace("/", "_")}, "old"),
     ("renamed", {"names": lambda name: name.replace("/", "_") + ":0", "scope": "old"}, "old"),
 ]
 
 
 @pytest.fixture(scope="module")
-def expected():
-    with np.load(FOLDER / "expected.npz", allow_pickle=False) as file:
+def expected_tensors():
+    with np.load(SAVERS_FOLDER / "expected.npz", allow_pickle=False) as file:
         return dict(file)
 
 
 def prefix_of(name):
-    return FOLDER / f"{name}.ckpt"
+    return SAVERS_FOLDER / f"{name}.ckpt"
 
 
-@pytest.mark.parametrize(("name", "options", "scope"), LOADED)
-def test_load_checkpoint_every_saver_gives_the_stored_values(name, options, scope, expected):
+@pytest.mark.parametrize(("name", "options", "scope"), LOADABLE)
+def test_load_checkpoint_every_saver_gives_the_stored_values(name, options, scope, expected_tensors):
     cell = load_checkpoint(prefix_of(name), **options)
     assert (cell.scope_name, cell.state_size) == (scope, 4)
     assert cell.dtype == np.dtype(options.get("dtype", "float32")).name
     for variable in VARIABLE_NAMES:
-        values = expected[f"{name}:{variable}"].astype(cell.dtype)
+        values = expected_tensors[f"{name}:{variable}"].astype(cell.dtype)
         np.testing.assert_array_equal(cell.named_variables[variable], values, strict=True)
     assert cell(np.ones((2, 3), cell.dtype), np.zeros((2, 4), cell.dtype))[0].shape == (2, 4)
 
 
-def test_load_checkpoint_without_moving_averages_gives_the_variables(expected):
+def test_load_checkpoint_without_moving_averages_gives_the_variables(expected_tensors):
     cell = load_checkpoint(prefix_of("averages"))
     bias = cell.named_variables["gates/bias"]
-    assert (bias == 2).all()  # 1, and 1 that the script adds; the average lies between
-    assert (expected["averages:gates/bias"] < 2).all()
+    assert (bias == 2).all()  # 1, and 1 that the script adds; the average is between both
+    assert (expected_tensors["averages:gates/bias"] < 2).all()
 
 
 @pytest.mark.parametrize(("name", "options", "error", "message"), [
@@ -115,27 +115,27 @@ def test_load_checkpoint_values_too_large_for_dtype_raise(tmp_path, rng):
     np.testing.assert_array_equal(loaded.variables[0].value, cell.variables[0].value.astype("float32"))
 
 
-def tensors_of(cell):
+def variable_values(cell):
     return {variable.name.removesuffix(":0"): variable.value for variable in cell.variables}
 
 
-def parts(array, axis, n):
+def split_into_parts(array, axis, n):
     return {f"part_{i}": part for i, part in enumerate(np.array_split(array, n, axis))}
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_load_checkpoint_parts_are_joined_along_either_axis(axis, tmp_path):
-    """Also where the parts' shapes alone would fit both ways."""
+    """The sizes are chosen so that the parts' shapes alone would allow both axes."""
     cell = IndyGRUCell(6, name="enc")
     cell.build((None, 12))
     stored = {}
-    for name, value in tensors_of(cell).items():
+    for name, value in variable_values(cell).items():
         along = axis if value.ndim == 2 and value.shape[0] > 1 else value.ndim - 1
-        stored |= {f"{name}/{part}": piece for part, piece in parts(value, along, 2).items()}
+        stored |= {f"{name}/{part}": values for part, values in split_into_parts(value, along, 2).items()}
     write_checkpoint(tmp_path / "a", stored)
     loaded = load_checkpoint(tmp_path / "a")
-    for found, wanted in zip(loaded.variables, cell.variables, strict=True):
-        np.testing.assert_array_equal(found.value, wanted.value)
+    for actual, expected in zip(loaded.variables, cell.variables, strict=True):
+        np.testing.assert_array_equal(actual.value, expected.value)
 
 
 @pytest.mark.parametrize(("damage", "message"), [
@@ -148,9 +148,9 @@ def test_load_checkpoint_inconsistent_parts_raise(damage, message, tmp_path):
     cell = IndyGRUCell(6, name="enc")
     cell.build((None, 12))
     stored = {
-        f"{name}/{part}": piece
-        for name, value in tensors_of(cell).items()
-        for part, piece in parts(value, value.ndim - 1, 3).items()
+        f"{name}/{part}": values
+        for name, value in variable_values(cell).items()
+        for part, values in split_into_parts(value, value.ndim - 1, 3).items()
     }
     damage(stored)
     write_checkpoint(tmp_path / "a", stored)
@@ -161,19 +161,21 @@ def test_load_checkpoint_inconsistent_parts_raise(damage, message, tmp_path):
 # --- single variables --------------------------------------------------------------------------------------
 
 
-def test_load_variable_partitioned_is_joined(expected):
-    wide = load_variable(prefix_of("partitioned"), "rnn/wide")  # its pieces begin at 100 and 200: codes of two bytes
-    np.testing.assert_array_equal(wide, expected["partitioned:wide"], strict=True)
+def test_load_variable_partitioned_is_joined(expected_tensors):
+    wide = load_variable(
+        prefix_of("partitioned"), "rnn/wide"
+    )  # its slices begin at 100 and 200, which take two bytes in the key
+    np.testing.assert_array_equal(wide, expected_tensors["partitioned:wide"], strict=True)
     for name in VARIABLE_NAMES:
-        found = load_variable(prefix_of("partitioned"), f"rnn/cell/{name}")
-        np.testing.assert_array_equal(found, expected[f"partitioned:{name}"], strict=True)
+        tensor = load_variable(prefix_of("partitioned"), f"rnn/cell/{name}")
+        np.testing.assert_array_equal(tensor, expected_tensors[f"partitioned:{name}"], strict=True)
 
 
-def test_load_variable_accepts_names_with_and_without_suffix(expected):
+def test_load_variable_accepts_names_with_and_without_suffix(expected_tensors):
     for prefix, name in (("colon", "gates/kernel_w"), ("half", "candidate/bias")):
         for written in (name, f"{name}:0"):
-            found = load_variable(prefix_of(prefix), f"rnn/cell/{written}")
-            np.testing.assert_array_equal(found, expected[f"{prefix}:{name}"], strict=True)
+            tensor = load_variable(prefix_of(prefix), f"rnn/cell/{written}")
+            np.testing.assert_array_equal(tensor, expected_tensors[f"{prefix}:{name}"], strict=True)
 
 
 def test_load_variable_invalid_name_raises():
@@ -186,7 +188,7 @@ def test_load_variable_invalid_name_raises():
 
 
 def test_list_variables_equals_tensorflow():
-    """As `tf.train.list_variables` printed it for these files."""
+    """The lists are those of `tf.train.list_variables` for these files."""
     assert list_variables(prefix_of("partitioned")) == [
         ("rnn/cell/candidate/bias", [4]), ("rnn/cell/candidate/kernel", [3, 4]),
         ("rnn/cell/candidate/kernel_u", [1, 4]), ("rnn/cell/gates/bias", [8]),
@@ -197,13 +199,13 @@ def test_list_variables_equals_tensorflow():
     assert len(list_variables(prefix_of("object"))) == 21
 
 
-PIECE = b"\0t\0\1\1\1"  # of a variable "t" of rank 1; start and length follow, 0x80 for 0
+SLICE_KEY = b"\0t\0\1\1\1"  # variable "t" of rank 1; start and length follow, 0x80 is 0
 SLICE = message_field(7, message_field(1, varint_field(2, 2)))
 
 
-@pytest.mark.parametrize(("whole", "pieces", "message"), [
+@pytest.mark.parametrize(("whole", "slices", "message"), [
     ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x82\x82": (2, 8)}, None),
-    ({"extra": SLICE}, {b"\x80\x7f": (4, 0)}, None),  # all of the axis
+    ({"extra": SLICE}, {b"\x80\x7f": (4, 0)}, None),  # the whole axis
     ({"extra": SLICE}, {b"\x80\x82": (2, 0), b"\x82\x82": (2, 8)}, "expected entries of 1 slices, got 2"),
     ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0)}, "expected entries of 2 slices, got 1"),
     ({"extra": SLICE * 257}, {b"\x80\x82": (2, 0)}, "expected at most 256 slices, got 257"),
@@ -219,13 +221,13 @@ SLICE = message_field(7, message_field(1, varint_field(2, 2)))
     ({"extra": SLICE}, {b"\x80\x82\x80\x81": (4, 0)}, "a slice of rank 1 with extents of 2 axes"),
     ({"extra": SLICE, "dtype": 2}, {b"\x80\x7f": (4, 0)}, "a slice of float32 of shape .4,. does not fit into float64"),
 ])  # fmt: skip
-def test_load_variable_forged_slices_are_joined_or_raise(whole, pieces, message, tmp_path):
+def test_load_variable_forged_slices_are_joined_or_raise(whole, slices, message, tmp_path):
     data = np.arange(16, dtype="f4").tobytes()
-    records = {b"t": record(**{"shape": (4,), "size": 0} | whole)}
-    for code, (n, offset) in pieces.items():
+    records = {b"t": entry_record(**{"shape": (4,), "size": 0} | whole)}
+    for code, (n, offset) in slices.items():
         crc = masked_crc32c(data[offset : offset + 4 * n])
-        records[PIECE + code] = record(shape=(n,), offset=offset, size=4 * n, crc=crc)
-    forge(tmp_path / "a", records, data)
+        records[SLICE_KEY + code] = entry_record(shape=(n,), offset=offset, size=4 * n, crc=crc)
+    write_forged_checkpoint(tmp_path / "a", records, data)
     if message is None:
         np.testing.assert_array_equal(load_variable(tmp_path / "a", "t"), np.arange(4, dtype="f4"), strict=True)
     else:
@@ -246,7 +248,7 @@ def test_decode_signed_decodes_ordered_code(code, value):
 
 
 def test_latest_checkpoint_written_by_tensorflow_is_returned():
-    assert latest_checkpoint(FOLDER) == str(prefix_of("parts"))
+    assert latest_checkpoint(SAVERS_FOLDER) == str(prefix_of("parts"))
     assert latest_checkpoint(str(GOLDEN / "train")) == str(GOLDEN / "train" / "model.ckpt-25")
 
 

@@ -1,4 +1,4 @@
-"""Names, prefixes and tensors given to the checkpoint reader and writer, and what a failure leaves behind."""
+"""Reading and writing of checkpoints: prefixes, names, tensors, failures, concurrent writers, permissions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
-from checkpoint_files import PREFIXES, data_file, index_file, read_index, read_tensors, sample
+from checkpoint_files import PREFIXES, data_file, index_file, random_array, read_index, read_tensors
 
 import indygru_cpu.tensorflow._checkpoint as checkpoint
 from indygru_cpu.tensorflow import latest_checkpoint
@@ -26,9 +26,9 @@ def test_read_wrong_prefix_error_suggests_the_prefix():
     for file in (index_file(PREFIXES[1]), data_file(PREFIXES[1])):
         with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; the prefix is the part.*model.ckpt-25'$"):
             read_index(file)
-    for place in (PREFIXES[1].parent, PREFIXES[1].with_name("none.index")):
+    for prefix in (PREFIXES[1].parent, PREFIXES[1].with_name("none.index")):
         with pytest.raises(FileNotFoundError, match=r"no file '.*\.index'; prefixes of checkpoints.*ckpt-25'$"):
-            read_index(place)
+            read_index(prefix)
 
 
 def test_read_missing_checkpoint_raises_file_not_found(tmp_path):
@@ -94,7 +94,7 @@ def test_write_checkpoint_invalid_prefix_raises_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize("broken", ["finish", "encode_index"])
 def test_write_checkpoint_failure_keeps_the_old_checkpoint(broken, tmp_path, monkeypatch):
-    write_checkpoint(tmp_path / "a", {"t": sample("float32", (9,))})
+    write_checkpoint(tmp_path / "a", {"t": random_array("float32", (9,))})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*_, **__):
@@ -103,81 +103,39 @@ def test_write_checkpoint_failure_keeps_the_old_checkpoint(broken, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, broken, fail)
         with pytest.raises(OSError, match="disk full"):
-            write_checkpoint(tmp_path / "a", {"t": sample("float32", (8,))})
+            write_checkpoint(tmp_path / "a", {"t": random_array("float32", (8,))})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    write_checkpoint(tmp_path / "a", {"t": sample("float32", (8,))})
+    write_checkpoint(tmp_path / "a", {"t": random_array("float32", (8,))})
     assert read_index(tmp_path / "a")["t"].shape == (8,)
 
 
 def test_write_checkpoint_renames_data_before_index(tmp_path, monkeypatch):
-    moved = []
-    monkeypatch.setattr(checkpoint.os, "replace", lambda _, target: moved.append(Path(target).name))
+    targets = []
+    monkeypatch.setattr(checkpoint.os, "replace", lambda _, target: targets.append(Path(target).name))
     write_checkpoint(tmp_path / "a", {"t": np.float32(7)})
-    assert moved == ["a.data-00000-of-00001", "a.index", "checkpoint"]
-
-
-#: Overwrites a checkpoint in children, each of which dies before one more of its operations on files.
-KILLED = """
-import os, sys
-import numpy as np
-from indygru_cpu.tensorflow import _checkpoint
-from indygru_cpu import tensorflow
-
-prefix, operations = sys.argv[1], {"open", "os.rename", "os.remove", "os.listdir", "os.chmod", "os.truncate"}
-
-def save(value):
-    _checkpoint.write_checkpoint(prefix, {"t": np.full(9, value, np.float32), "u": np.float64(value)})
-
-def saved():
-    assert tensorflow.latest_checkpoint(os.path.dirname(prefix)) == prefix
-    values = [*tensorflow.load_variable(prefix, "t"), float(tensorflow.load_variable(prefix, "u"))]
-    assert len(set(values)) == 1, values
-    return int(values[0])
-
-def killed_before(n):
-    def count(event, _):
-        nonlocal n
-        if event in operations:
-            n -= 1
-            if n < 0:
-                os._exit(9)
-    child = os.fork()
-    if not child:
-        sys.addaudithook(count)
-        save(2)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
-found, n = [], 0
-save(1)
-while killed_before(n):
-    found.append(saved())
-    save(1)
-    assert saved() == 1
-    n += 1
-assert saved() == 2
-print(*found)
-"""
+    assert targets == ["a.data-00000-of-00001", "a.index", "checkpoint"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
-def test_write_checkpoint_killed_at_any_step_leaves_a_complete_checkpoint(tmp_path, run_python):
-    """The value found after each death: that of before, and from one step on the new one."""
-    found = run_python(KILLED, tmp_path / "model.ckpt").split()
-    old, new = found.count("1"), found.count("2")
-    assert found == ["1"] * old + ["2"] * new
-    assert old >= 6  # two new files, the directory, two renames
-    assert new >= 3  # removing the old data, and the text file
+def test_write_checkpoint_killed_at_any_step_leaves_a_complete_checkpoint(tmp_path, run_script):
+    """The value after each exit is the old one up to some step, and the new one afterwards."""
+    values = run_script("tensorflow/overwrite_and_die.py", tmp_path / "model.ckpt").split()
+    n_old, n_new = values.count("1"), values.count("2")
+    assert values == ["1"] * n_old + ["2"] * n_new
+    assert n_old >= 6  # two new files, the directory, two renames
+    assert n_new >= 3  # removal of the old data, and the state file
 
 
 @pytest.mark.parametrize("n", range(3))
 def test_write_checkpoint_failed_rename_leaves_a_complete_checkpoint(n, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
-    replace, left = os.replace, iter([None] * n)
+    replace, remaining = os.replace, n
 
     def fail(source, target):
-        if next(left, "now") == "now":
+        nonlocal remaining
+        if not remaining:
             raise OSError("disk full")
+        remaining -= 1
         replace(source, target)
 
     with monkeypatch.context() as patch:
@@ -186,7 +144,7 @@ def test_write_checkpoint_failed_rename_leaves_a_complete_checkpoint(n, tmp_path
             write_checkpoint(tmp_path / "a", {"t": np.float32(2)})
     assert read_tensor(tmp_path / "a", "t") == (1 if n < 2 else 2)
     assert all(path.name == "checkpoint" or path.name.startswith("a.") for path in tmp_path.iterdir())
-    assert len(list(tmp_path.glob("a.*"))) == (3 if n == 1 else 2)  # 3: new data, of which no index knows yet
+    assert len(list(tmp_path.glob("a.*"))) == (3 if n == 1 else 2)  # 3: new data to which no index refers yet
     write_checkpoint(tmp_path / "a", {"t": np.float32(3)})
     assert read_tensor(tmp_path / "a", "t") == 3
     assert len(list(tmp_path.glob("a.*"))) == 2
@@ -217,7 +175,7 @@ def test_write_checkpoint_overwriting_a_damaged_checkpoint_succeeds(tmp_path):
 
 
 def test_read_tensor_checkpoint_replaced_meanwhile_reads_the_new_one(tmp_path, monkeypatch):
-    """The index is read, and then its data file is gone: the new checkpoint is read instead."""
+    """If the data file is missing because the index was replaced after it was read, the new checkpoint is read."""
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     entries, values = checkpoint.CheckpointReader.entries, iter([2.0, 3.0])
 
@@ -250,35 +208,23 @@ def test_write_checkpoint_updates_the_state_file(tmp_path, monkeypatch):
     ]
 
 
-def paths_of(folder):
+def contents_and_modes(folder):
     return {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["a.index", "a.data-00000-of-00001", "checkpoint"])
-def test_write_checkpoint_read_only_file_raises_permission_error(name, tmp_path, run_python):
-    """By a user without special rights, which the superuser becomes here."""
+def test_write_checkpoint_read_only_file_raises_permission_error(name, tmp_path, run_script):
+    """For a user without capabilities. The script gives up those of the superuser."""
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     (tmp_path / name).chmod(0o444)
-    before = paths_of(tmp_path)
-    code = """
-        import sys
-        import helpers
-        import numpy as np
-        from indygru_cpu.tensorflow._checkpoint import write_checkpoint
-
-        helpers.give_up_capabilities()
-        try:
-            write_checkpoint(sys.argv[1], {"t": np.float32(2)})
-        except OSError as error:
-            print(type(error).__name__, error.filename)
-    """
-    printed = run_python(code, tmp_path / "a", PYTHONPATH=os.pathsep.join(sys.path))
+    before = contents_and_modes(tmp_path)
+    printed = run_script("tensorflow/overwrite_without_capabilities.py", tmp_path / "a")
     assert printed == f"PermissionError {tmp_path / name}"
-    assert paths_of(tmp_path) == before
+    assert contents_and_modes(tmp_path) == before
 
 
 def test_write_checkpoint_read_only_index_is_replaced_if_it_can_be_opened(tmp_path):
-    """As by `open`: the superuser may."""
+    """Whether the index is replaced depends on whether `open` succeeds, which it does for the superuser."""
     write_checkpoint(tmp_path / "a", {"t": np.float32(1)})
     index = tmp_path / "a.index"
     index.chmod(0o444)
@@ -303,7 +249,7 @@ def test_write_checkpoint_keeps_the_permissions(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.index", "a.data-00000-of-00001"])
 def test_read_tensor_file_replaced_by_a_pipe_raises(name, tmp_path, monkeypatch):
-    """Nobody writes into it, and reading does not wait for that. `isfile` saw a file the moment before."""
+    """Reading does not wait for a writer of the pipe. The pipe takes the place of the file after `isfile`."""
     write_checkpoint(tmp_path / "a", {"t": np.zeros(0, np.float32), "u": np.float32(1)})
     length = (tmp_path / name).stat().st_size
     (tmp_path / name).unlink()
@@ -315,7 +261,7 @@ def test_read_tensor_file_replaced_by_a_pipe_raises(name, tmp_path, monkeypatch)
 
 
 def test_checkpoint_pipe_instead_of_a_file_raises(tmp_path):
-    """Neither one with the name of the prefix, where a V1 checkpoint would be, nor one named `checkpoint`."""
+    """A pipe with the name of the prefix, which a V1 checkpoint has, and a pipe named `checkpoint`."""
     os.mkfifo(tmp_path / "a")
     os.mkfifo(tmp_path / "checkpoint")
     with pytest.raises(FileNotFoundError, match="no file "):
