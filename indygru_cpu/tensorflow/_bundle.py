@@ -112,7 +112,7 @@ class BundleIndex:
         self._data = data
         key, record = next(read_table(data), (None, b""))
         if key != b"":
-            raise CheckpointError("no header: the first key is not empty")
+            raise CheckpointError("expected a header under an empty first key, got none")
         self.num_shards = _decode_header(record)
 
     def entries(self) -> Iterator[tuple[str, TensorEntry]]:
@@ -143,11 +143,13 @@ def _decode_header(record: bytes) -> int:
             elif (number, wire_type) == (3, BYTES):
                 oldest_reader = _integer_field(value, 2, oldest_reader)
         if endianness != _LITTLE_ENDIAN:
-            raise CheckpointError("big-endian data files; only little-endian ones can be read")
+            raise CheckpointError("expected little-endian data files, got big-endian ones")
         if oldest_reader > _VERSION:
-            raise CheckpointError(f"requires a reader of version {oldest_reader}, this reader has version {_VERSION}")
+            raise CheckpointError(
+                f"expected an index for readers of version {_VERSION}, got one for version {oldest_reader}"
+            )
         if num_shards < 1:
-            raise CheckpointError(f"number of data files {num_shards}, must be positive")
+            raise CheckpointError(f"expected at least 1 data file, got {num_shards}")
     return num_shards
 
 
@@ -164,7 +166,7 @@ def _decode_name(key: bytes) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"invalid UTF-8 at byte {error.start} of the name") from None
+        raise CheckpointError(f"expected a name in UTF-8, got an invalid byte at {error.start}") from None
 
 
 def _decode_entry(record: bytes, num_shards: int) -> TensorEntry:
@@ -190,25 +192,25 @@ def _decode_entry(record: bytes, num_shards: int) -> TensorEntry:
 def _add_dimensions(shape: list[int], message: bytes) -> None:
     for number, wire_type, value in fields(message):
         if (number, wire_type) == (3, VARINT) and value:
-            raise CheckpointError("shape of unknown rank")
+            raise CheckpointError("expected a shape of known rank, got one of unknown rank")
         if (number, wire_type) == (2, BYTES):
             shape.append(_integer_field(value, 1))
             if len(shape) > _MAX_DIMENSIONS:
-                raise CheckpointError(f"{len(shape)} dimensions or more, TensorFlow has at most {_MAX_DIMENSIONS}")
+                raise CheckpointError(f"expected at most {_MAX_DIMENSIONS} dimensions, got {len(shape)} or more")
             if shape[-1] < 0:
-                raise CheckpointError(f"negative dimension in shape {shown(tuple(shape))}")
+                raise CheckpointError(f"expected dimensions of at least 0, got shape {shown(tuple(shape))}")
 
 
 def _check_entry(entry: TensorEntry, num_shards: int) -> None:
     if not 0 <= entry.shard < num_shards:
-        raise CheckpointError(f"in data file number {entry.shard}, but the header states {num_shards} data files")
+        raise CheckpointError(f"expected a data file number from 0 to {num_shards - 1}, got {entry.shard}")
     if entry.offset < 0 or entry.size < 0:
-        raise CheckpointError(f"negative offset or size: {entry.offset}, {entry.size}")
+        raise CheckpointError(f"expected offset and size of at least 0, got {entry.offset} and {entry.size}")
     if entry.dtype is not None:
         expected = math.prod(entry.shape) * entry.dtype.itemsize
         if entry.size != expected:
             raise CheckpointError(
-                f"size {entry.size} disagrees with shape {shown(entry.shape)} of {entry.dtype}: {shown(expected)} bytes"
+                f"expected {shown(expected)} bytes for {entry.dtype} of shape {shown(entry.shape)}, got {entry.size}"
             )
 
 
@@ -232,10 +234,10 @@ def _decode_extents(code: bytes) -> tuple[slice, ...]:
         length, position = _decode_signed(code, position)
         is_whole_axis = (start, length) == (0, -1)
         if not is_whole_axis and (start < 0 or length < 0):
-            raise CheckpointError(f"a slice with start {start} and length {length}")
+            raise CheckpointError(f"expected a slice with start and length of at least 0, got {start} and {length}")
         extents.append(slice(None) if is_whole_axis else slice(start, start + length))
     if len(extents) != rank:
-        raise CheckpointError(f"a slice of rank {rank} with extents of {len(extents)} axes")
+        raise CheckpointError(f"expected extents of {rank} axes in the key of a slice, got {len(extents)}")
     return tuple(extents)
 
 

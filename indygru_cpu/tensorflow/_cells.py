@@ -98,7 +98,7 @@ def find_cell(
     missing = [full_name(scope, names[name]) for name in VARIABLE_NAMES if not parts_by_name[name]]
     if missing:
         kind = " as moving averages" if averages else ""
-        raise CheckpointError(f"{location}: the cell is incomplete: there is no {listed(missing)}{kind}")
+        raise CheckpointError(f"{location}: expected six variables of the cell{kind}, got none named {listed(missing)}")
     with error_context(location):
         entries = {name: _sort_parts(full_name(scope, names[name]), parts) for name, parts in parts_by_name.items()}
         return _check_cell(scope, {full_name(scope, names[name]): entries[name] for name in VARIABLE_NAMES}, dtype)
@@ -151,14 +151,13 @@ def _missing_cell_error(reader: CheckpointReader, names: Mapping[str, str], aver
         is_object_based |= name in _OBJECT_GRAPHS
         if len(first_names) < _MAX_SCOPES:
             first_names.append(shortened(name))
-    kind = "an object-based checkpoint, as tf.train.Checkpoint writes it; " if is_object_based else ""
-    what = "are no moving averages of an IndyGRUCell" if averages else "is no IndyGRUCell"
-    hint = ""
+    kind = "an object-based checkpoint of " if is_object_based else ""
+    expected = "the moving averages of an IndyGRUCell" if averages else "an IndyGRUCell"
     if tuple(names) != tuple(names.values()):
-        hint = f" with the names {listed(list(names.values()))}"
+        expected += f" with the names {listed(list(names.values()))}"
     return CheckpointError(
-        f"{shown_path(reader.prefix)}: {kind}there {what} in it{hint}, only {listed(first_names, n_tensors)}. "
-        "If its variables have other names, give them with names="
+        f"{shown_path(reader.prefix)}: expected {expected}, got {kind}{listed(first_names, n_tensors)}: if its "
+        "variables have other names, pass names="
     )
 
 

@@ -120,14 +120,14 @@ def _missing_index_error(prefix: str) -> FileNotFoundError | CheckpointError:
             f"{shown_path(v1_path)}: expected a checkpoint of the V2 format, got one of the V1 format: convert it in "
             "TensorFlow by restoring it and saving it with tf.train.Saver(), whose default write_version is V2"
         )
-    start = f"no file {quoted_path(index_path(prefix))}; "
+    start = f"prefix: expected the prefix of a checkpoint, got one without a file {quoted_path(index_path(prefix))}: "
     file = re.fullmatch(r"(.+)\.(index|data-\d{5}-of-\d{5}|meta)", prefix, re.DOTALL)
     if file and os.path.isfile(index_path(file[1])):
         return FileNotFoundError(f"{start}the prefix is the part before '.{file[2]}': {quoted_path(file[1])}")
     directory = prefix if os.path.isdir(prefix) else os.path.dirname(prefix) or "."
     prefixes = sorted(str(path)[: -len(_INDEX_SUFFIX)] for path in Path(directory).glob(f"*{_INDEX_SUFFIX}"))
     names = listed(prefixes)[1:-1] or "none"
-    return FileNotFoundError(f"{start}prefixes of checkpoints in {quoted_path(directory)}: {names}")
+    return FileNotFoundError(f"{start}prefixes in {quoted_path(directory)}: {names}")
 
 
 def _find_v1_file(prefix: str) -> str | None:
@@ -247,7 +247,7 @@ class CheckpointReader:
         for name, entry in entries.items():
             with error_context(f"{shown_path(self.prefix)}: tensor {shown(name)}"):
                 if entry.dtype is None:
-                    raise CheckpointError(f"of the type {entry.dtype_name}, which cannot be read")
+                    raise CheckpointError(f"expected a type with a NumPy equivalent, got {entry.dtype_name}")
                 parts = [part for _, part in self._checked_slices(name, entry)] if entry.n_slices else [entry]
                 byte_ranges += [(part.shard, part.offset, part.size, name) for part in parts if part.size]
         for (shard, offset, size, name), (next_shard, next_offset, _, next_name) in pairwise(sorted(byte_ranges)):
@@ -407,7 +407,8 @@ def _missing_tensor_error(reader: CheckpointReader, name: str) -> CheckpointErro
             names.append(key)
     similar = get_close_matches(shortened(name), names) or names[:3]
     return CheckpointError(
-        f"{shown_path(reader.prefix)}: no tensor {shown(name)} among {n_tensors}, but for example {listed(similar)}"
+        f"name: expected one of {n_tensors} tensors in {shown_path(reader.prefix)}, such as {listed(similar)}, "
+        f"got {shown(name)}"
     )
 
 
@@ -454,7 +455,7 @@ def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, np.nd
     if basename in ("", STATE_FILE):
         raise ValueError(f"prefix: expected a path that ends in a name other than {STATE_FILE!r}, got {shown(prefix)}")
     if not os.path.isdir(directory or "."):
-        raise FileNotFoundError(f"prefix: there is no directory {shown(directory)}")
+        raise FileNotFoundError(f"prefix: expected a path in an existing directory, got {shown(prefix)}")
     arrays = _checked_tensors(tensors)
     old_num_shards = _existing_num_shards(prefix)
     num_shards = 2 if old_num_shards == 1 else 1

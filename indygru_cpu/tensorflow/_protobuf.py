@@ -85,7 +85,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
         elif wire_type in _FIXED_SIZES:
             size = _FIXED_SIZES[wire_type]
         else:
-            raise CheckpointError(f"the field before byte {position} has the unknown wire type {wire_type}")
+            raise CheckpointError(f"the field before byte {position}: expected a known wire type, got {wire_type}")
         if size > len(data) - position:
             raise CheckpointError(f"{size} bytes at byte {position} reach beyond the message's {len(data)}")
         content = data[position : position + size]

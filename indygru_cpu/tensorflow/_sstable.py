@@ -65,8 +65,8 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             last_key = key
         if not in_order or last_key is None or last_key > separator:
             raise CheckpointError(
-                f"block at byte {offset}: keys out of order, not between {shown(previous_separator or b'')} and "
-                f"{shown(separator)}"
+                f"block at byte {offset}: expected ordered keys between {shown(previous_separator or b'')} and "
+                f"{shown(separator)}, got others"
             )
         previous_separator = separator
 
@@ -74,10 +74,10 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _read_footer(data: bytes) -> tuple[list[int], list[int]]:
     """Return offset and size of the metaindex and of the index."""
     if len(data) < _FOOTER_SIZE:
-        raise CheckpointError(f"only {len(data)} bytes, less than the footer's {_FOOTER_SIZE}")
+        raise CheckpointError(f"expected at least the {_FOOTER_SIZE} bytes of a footer, got {len(data)}")
     footer = data[-_FOOTER_SIZE:]
     if not is_table(footer):
-        raise CheckpointError("not a V2 checkpoint index, or truncated: the magic number at its end is wrong")
+        raise CheckpointError("expected the magic number of a V2 checkpoint index at the end, got other bytes")
     with error_context(f"footer at byte {len(data) - _FOOTER_SIZE}"):
         *metaindex, position = _read_handle(footer, 0)
         *index, _ = _read_handle(footer, position)
@@ -107,9 +107,9 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         if stored != computed:
             raise CheckpointError(f"wrong CRC-32C: stored {stored:#010x}, computed {computed:#010x}")
         if data[end] == _SNAPPY:
-            raise CheckpointError("compressed with snappy, which TensorFlow does not use for checkpoints")
+            raise CheckpointError("expected no compression, as TensorFlow writes checkpoints, got snappy")
         if data[end]:
-            raise CheckpointError(f"unknown compression type {data[end]}")
+            raise CheckpointError(f"expected no compression, got type {data[end]}")
         yield from _read_entries(data[offset:end])
 
 
@@ -126,14 +126,14 @@ def _read_entries(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     for start, shared, unshared, value in _split_entries(body, limit):
         previous, key_size = key or b"", shared + len(unshared)
         if shared > len(previous):
-            raise CheckpointError(
-                f"entry at byte {start}: shares {shared} bytes of the previous key, which has {len(previous)}"
-            )
+            raise CheckpointError(f"entry at byte {start}: expected at most {len(previous)} shared bytes, got {shared}")
         if key_size > MAX_KEY:
             raise CheckpointError(f"entry at byte {start}: expected a key of at most {MAX_KEY} bytes, got {key_size}")
         next_key = previous[:shared] + unshared
         if key is not None and next_key <= previous:
-            raise CheckpointError(f"entry at byte {start}: key {shown(next_key)} is out of order or duplicated")
+            raise CheckpointError(
+                f"entry at byte {start}: expected a key after {shown(previous)}, got {shown(next_key)}"
+            )
         key, key_bytes = next_key, key_bytes + key_size
         # TensorFlow writes each key byte for at most 16 keys. The bound limits the time for a small block.
         if key_bytes > _RESTART_INTERVAL * len(body):
@@ -142,7 +142,7 @@ def _read_entries(body: bytes) -> Iterator[tuple[bytes, bytes]]:
             restart = next(restarts, None)
         yield key, value
     if restart is not None and not (key is None and restart == 0 and next(restarts, None) is None):
-        raise CheckpointError(f"restart point {restart} is not at an entry with a whole key, or out of order")
+        raise CheckpointError(f"expected ordered restart points at entries with a whole key, got {restart}")
 
 
 def _split_entries(body: bytes, limit: int) -> Iterator[tuple[int, int, bytes, bytes]]:
@@ -165,7 +165,7 @@ def _restart_points(body: bytes) -> Iterator[int]:
     count = int.from_bytes(body[-4:], "little")
     limit = len(body) - 4 * (count + 1)
     if limit < 0 or not count:
-        raise CheckpointError(f"{count} restart points in {len(body)} bytes")
+        raise CheckpointError(f"expected restart points that fit into {len(body)} bytes, got {count}")
     yield limit
     for (restart,) in struct.iter_unpack("<I", memoryview(body)[limit:-4]):
         yield restart

@@ -118,12 +118,14 @@ def test_load_checkpoint_3000_variables_without_a_cell_error_text_is_bounded(tmp
     names = [f"model/layer_{i:04d}/weights" for i in range(3000)]
     write_checkpoint(tmp_path / "a", dict.fromkeys(names, np.float32(7)))
     with pytest.raises(
-        CheckpointError, match=r"no IndyGRUCell in it, only \['model/layer_0000/weights', .* more\]"
+        CheckpointError, match=r"expected an IndyGRUCell, got \['model/layer_0000/weights', .* more\]"
     ) as e:
         load_checkpoint(tmp_path / "a")
     assert len(str(e.value)) <= MAX_TEXT_LENGTH
     assert [name for name, _ in list_variables(tmp_path / "a")] == names
-    with pytest.raises(CheckpointError, match="no tensor 'model/layer_1234/weight' among 3000") as e:
+    with pytest.raises(
+        CheckpointError, match=r"name: expected one of 3000 tensors .*, got 'model/layer_1234/weight'"
+    ) as e:
         load_variable(tmp_path / "a", "model/layer_1234/weight")
     assert "'model/layer_1234/weights'" in str(e.value)
 
@@ -143,7 +145,7 @@ def test_load_checkpoint_200_cells_error_text_is_bounded(tmp_path):
 
 def test_list_variables_254_dimensions_error_text_is_bounded(tmp_path):
     write_forged_checkpoint(tmp_path / "a", {b"t": entry_record(shape=(1 << 62,) * 254, size=28)})
-    with pytest.raises(CheckpointError, match="size 28 disagrees with shape") as e:
+    with pytest.raises(CheckpointError, match=r"expected .* bytes for .*, got 28") as e:
         list_variables(tmp_path / "a")
     assert len(str(e.value)) <= MAX_TEXT_LENGTH
 
@@ -192,7 +194,7 @@ def test_restart_points_out_of_order_raise(tmp_path):
     assert list_variables(tmp_path / "a") == [("a", []), ("b", [])]
     for restarts in (offsets[::-1], (0, 0), (*offsets, 2**32 - 1)):
         index_file(tmp_path / "a").write_bytes(table_of_blocks(with_trailer(table_block(*keys, restarts=restarts))))
-        with pytest.raises(CheckpointError, match=r"restart point \d+ is not at an entry with a whole key"):
+        with pytest.raises(CheckpointError, match=r"expected ordered restart points .*, got \d+"):
             list_variables(tmp_path / "a")
 
 

@@ -69,11 +69,11 @@ def test_load_checkpoint_without_moving_averages_gives_the_variables(expected_te
 @pytest.mark.parametrize(("name", "options", "error", "message"), [
     ("v1", {}, CheckpointError, r"v1\.ckpt: expected a checkpoint of the V2 format, got one of the V1 format"),
     ("half", {}, CheckpointError, r"half\.ckpt: tensor 'rnn/cell/gates/kernel_w': expected .*, got float16"),
-    ("renamed", {}, CheckpointError, r"no IndyGRUCell in it, only \['old/candidate_bias'.*names="),
-    ("renamed", {"names": {"gates/bias": "b"}}, CheckpointError, r"no IndyGRUCell in it with the names \[.*'b'"),
-    ("colon", {"moving_averages": True}, CheckpointError, "no moving averages of an IndyGRUCell in it"),
+    ("renamed", {}, CheckpointError, r"expected an IndyGRUCell, got \['old/candidate_bias'.*names="),
+    ("renamed", {"names": {"gates/bias": "b"}}, CheckpointError, r"expected an IndyGRUCell with the names .*'b'"),
+    ("colon", {"moving_averages": True}, CheckpointError, "expected the moving averages of an IndyGRUCell, got "),
     ("object", {"scope": "rnn/cell"}, ValueError, r"scope: expected one of .*\['cell'\], got 'rnn/cell'"),
-    ("object", {"moving_averages": True}, CheckpointError, "an object-based checkpoint, as tf.train.Checkpoint"),
+    ("object", {"moving_averages": True}, CheckpointError, "got an object-based checkpoint of "),
     ("colon", {"names": {"kernel": "x"}}, ValueError, r"names: .*'gates/kernel_w'.* got the keys \['kernel'\]"),
     ("colon", {"names": 3}, TypeError, "names: expected a mapping or a function of a name, got int"),
     ("colon", {"names": lambda _: "x"}, ValueError, "names: expected six different names"),
@@ -90,7 +90,7 @@ def test_load_checkpoint_invalid_arguments_or_files_raise(name, options, error, 
 def test_load_checkpoint_object_based_without_a_cell_raises(tmp_path):
     graph = np.float32(3)
     write_checkpoint(tmp_path / "a", {"net/w/.ATTRIBUTES/VARIABLE_VALUE": graph, "_CHECKPOINTABLE_OBJECT_GRAPH": graph})
-    with pytest.raises(CheckpointError, match=r"object-based checkpoint, as tf.train.Checkpoint writes it; there"):
+    with pytest.raises(CheckpointError, match=r"expected an IndyGRUCell, got an object-based checkpoint of "):
         load_checkpoint(tmp_path / "a")
 
 
@@ -179,11 +179,13 @@ def test_load_variable_accepts_names_with_and_without_suffix(expected_tensors):
 
 
 def test_load_variable_invalid_name_raises():
-    with pytest.raises(CheckpointError, match=r"no tensor 'rnn/cell/gates' among 6, but for example \['rnn/cell"):
+    with pytest.raises(
+        CheckpointError, match=r"name: expected one of 6 tensors in .*, such as \['rnn/cell.*, got 'rnn/cell/gates'"
+    ):
         load_variable(prefix_of("half"), "rnn/cell/gates")
     with pytest.raises(TypeError, match="name: expected a string, got 7"):
         load_variable(prefix_of("half"), 7)
-    with pytest.raises(CheckpointError, match="'_CHECKPOINTABLE_OBJECT_GRAPH': of the type string, which cannot be"):
+    with pytest.raises(CheckpointError, match=r"'_CHECKPOINTABLE_OBJECT_GRAPH': expected a type with .*, got string"):
         load_variable(prefix_of("object"), "_CHECKPOINTABLE_OBJECT_GRAPH")
 
 
@@ -215,10 +217,10 @@ SLICE = message_field(7, message_field(1, varint_field(2, 2)))
     ({"extra": SLICE * 2}, {b"\x80\x82": (2, 0), b"\x83\x82": (2, 8)}, "a slice of float32 of shape .2,. does not fit"),
     ({"extra": SLICE, "shape": (4, 1)}, {b"\x80\x84": (4, 0)}, "does not fit into float32 of shape .4, 1."),
     ({"extra": SLICE, "shape": (1 << 40,)}, {b"\x80\x7f": (1 << 40, 0)}, "reach beyond the 64 bytes"),
-    ({"extra": SLICE}, {b"\x80\x7e": (4, 0)}, "a slice with start 0 and length -2"),
+    ({"extra": SLICE}, {b"\x80\x7e": (4, 0)}, "expected a slice with .*, got 0 and -2"),
     ({"extra": SLICE}, {b"\x80": (4, 0)}, "the key of a slice is truncated"),
     ({"extra": SLICE}, {b"\x80\xe0": (4, 0)}, "the key of a slice is truncated"),
-    ({"extra": SLICE}, {b"\x80\x82\x80\x81": (4, 0)}, "a slice of rank 1 with extents of 2 axes"),
+    ({"extra": SLICE}, {b"\x80\x82\x80\x81": (4, 0)}, "expected extents of 1 axes .*, got 2"),
     ({"extra": SLICE, "dtype": 2}, {b"\x80\x7f": (4, 0)}, "a slice of float32 of shape .4,. does not fit into float64"),
 ])  # fmt: skip
 def test_load_variable_forged_slices_are_joined_or_raise(whole, slices, message, tmp_path):
@@ -263,7 +265,7 @@ def test_latest_checkpoint_returns_the_last_saved(tmp_path):
         assert load_checkpoint(tmp_path).scope_name == "last"
     (tmp_path / 'dé"j\\à.index').unlink()
     assert latest_checkpoint(tmp_path) is None
-    with pytest.raises(FileNotFoundError, match=r"prefixes of checkpoints in .*'.*a-1', '.*b-2'"):
+    with pytest.raises(FileNotFoundError, match=r"prefixes in .*'.*a-1', '.*b-2'"):
         load_checkpoint(tmp_path)
 
 
