@@ -14,8 +14,8 @@ from indygru_cpu.tensorflow._checkpoint import TensorEntry, read_with_retry
 from indygru_cpu.tensorflow._protobuf import fixed32_field, masked_crc32c, message_field, varint, varint_field
 from indygru_cpu.tensorflow._sstable import write_table
 
-GOLDEN = helpers.GOLDEN / "checkpoint"
-PREFIXES = [GOLDEN / "model.ckpt", GOLDEN / "train" / "model.ckpt-25"]
+GOLDEN_CHECKPOINTS = helpers.GOLDEN / "checkpoint"
+PREFIXES = [GOLDEN_CHECKPOINTS / "model.ckpt", GOLDEN_CHECKPOINTS / "train" / "model.ckpt-25"]
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 EMPTY_CRC = 0xA282EAD8
 HEADER = varint_field(1, 1) + message_field(3, varint_field(1, 1))

@@ -8,7 +8,7 @@ import cells
 import numpy as np
 import pytest
 from cells import VARIABLE_NAMES
-from checkpoint_files import GOLDEN, PREFIXES, read_index, read_tensors
+from checkpoint_files import GOLDEN_CHECKPOINTS, PREFIXES, read_index, read_tensors
 
 from indygru_cpu import IndyGRUCell, dynamic_rnn
 from indygru_cpu.tensorflow import CheckpointError, load_checkpoint, save_checkpoint
@@ -194,7 +194,7 @@ def test_save_checkpoint_cells_are_loaded_back(dtype, tmp_path, rng):
 def test_save_checkpoint_golden_cell_gives_identical_files(tmp_path):
     save_checkpoint(tmp_path / "model.ckpt", load_checkpoint(PREFIXES[0]))
     for path in tmp_path.iterdir():
-        assert path.read_bytes() == (GOLDEN / path.name).read_bytes()
+        assert path.read_bytes() == (GOLDEN_CHECKPOINTS / path.name).read_bytes()
     assert len(list(tmp_path.iterdir())) == 3
 
 

@@ -70,7 +70,7 @@ HOSTILE_INDEXES = {
     "one key out of order": table_of_four_byte_entries(2000, ending=table_entry(0, b"a")),
     "restart points": table_of_restart_points(20_000),
     "dimensions": table_of_two_byte_fields(2, 20_000),
-    "pieces": table_of_two_byte_fields(7, 20_000),
+    "slices": table_of_two_byte_fields(7, 20_000),
     "scopes": table_of_scopes(2000),
     "a key of 160 KB": table_of_long_key(160_000),
     "a key of 4 KB": table_of_long_key(4000),

@@ -9,7 +9,7 @@ import helpers
 import numpy as np
 import pytest
 from cells import VARIABLE_NAMES
-from checkpoint_files import GOLDEN, entry_record, write_forged_checkpoint
+from checkpoint_files import GOLDEN_CHECKPOINTS, entry_record, write_forged_checkpoint
 
 from indygru_cpu import IndyGRUCell
 from indygru_cpu.tensorflow import latest_checkpoint, list_variables, load_checkpoint, load_variable, save_checkpoint
@@ -251,7 +251,7 @@ def test_decode_signed_decodes_ordered_code(code, value):
 
 def test_latest_checkpoint_written_by_tensorflow_is_returned():
     assert latest_checkpoint(SAVERS_FOLDER) == str(prefix_of("parts"))
-    assert latest_checkpoint(str(GOLDEN / "train")) == str(GOLDEN / "train" / "model.ckpt-25")
+    assert latest_checkpoint(str(GOLDEN_CHECKPOINTS / "train")) == str(GOLDEN_CHECKPOINTS / "train" / "model.ckpt-25")
 
 
 def test_latest_checkpoint_returns_the_last_saved(tmp_path):

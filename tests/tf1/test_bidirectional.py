@@ -19,7 +19,7 @@ from indygru_cpu import (
 rng = cells.rng  # resets the default scope too
 
 BIDIRECTIONAL_FOLDER = helpers.GOLDEN / "bidirectional"
-CASE_NAMES = sorted(path.stem for path in BIDIRECTIONAL_FOLDER.glob("*.npz"))
+BIDIRECTIONAL_CASES = sorted(path.stem for path in BIDIRECTIONAL_FOLDER.glob("*.npz"))
 X = np.arange(24.0).reshape(2, 3, 4)
 
 
@@ -90,7 +90,7 @@ def load_bidirectional_case(name):
         return {key: file[key] for key in file.files}
 
 
-@pytest.mark.parametrize("name", CASE_NAMES)
+@pytest.mark.parametrize("name", BIDIRECTIONAL_CASES)
 def test_bidirectional_golden_case_equals_tensorflow(name):
     case = load_bidirectional_case(name)
     pair = IndyGRUCell(4), IndyGRUCell(2)
@@ -123,7 +123,7 @@ def test_bidirectional_golden_case_equals_tensorflow(name):
 
 
 def test_bidirectional_golden_data_is_complete():
-    assert CASE_NAMES == ["full_f64", "lengths_f64", "time_major_f64"]
+    assert BIDIRECTIONAL_CASES == ["full_f64", "lengths_f64", "time_major_f64"]
 
 
 def test_bidirectional_backward_none_gradients_are_zeros(rng):

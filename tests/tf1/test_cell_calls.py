@@ -13,7 +13,7 @@ from indygru_cpu import IndyGRUCell
 rng = cells.rng
 
 
-def random_arrays(rng, *shapes, dtype="float64"):
+def random_step_arrays(rng, *shapes, dtype="float64"):
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
 
@@ -65,7 +65,7 @@ def test_build_uses_the_dtype_of_the_cell():
 
 @pytest.mark.parametrize(("batch", "depth", "units"), [(3, 0, 7), (0, 5, 7), (3, 5, 0), (0, 0, 0)])
 def test_step_sizes_of_zero_give_empty_results(batch, depth, units, rng):
-    x, h, G = random_arrays(rng, (batch, depth), (batch, units), (batch, units))
+    x, h, G = random_step_arrays(rng, (batch, depth), (batch, units), (batch, units))
     cell = IndyGRUCell(units)
     assert cell(x, h)[0].shape == (batch, units)
     output, _, tape = cell.forward(x, h)
@@ -79,14 +79,14 @@ def test_step_sizes_of_zero_give_empty_results(batch, depth, units, rng):
 
 
 def test_step_returns_a_tuple_of_the_same_array_twice(rng):
-    result = IndyGRUCell(7)(*random_arrays(rng, (3, 5), (3, 7)))
+    result = IndyGRUCell(7)(*random_step_arrays(rng, (3, 5), (3, 7)))
     assert type(result) is tuple
     assert result[0] is result[1]
     assert result[0].shape == (3, 7)
 
 
 def test_step_accepts_inputs_state_and_scope_by_keyword_only(rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7))
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     cell = IndyGRUCell(7)
     by_name = cell(inputs=x, state=h, scope="s")[0]
     np.testing.assert_array_equal(by_name, cell(x, h)[0])
@@ -97,7 +97,7 @@ def test_step_accepts_inputs_state_and_scope_by_keyword_only(rng):
 
 
 def test_step_does_not_change_its_arguments(rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7))
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     x.flags.writeable = h.flags.writeable = False
     copies = x.copy(), h.copy()
     output, _ = IndyGRUCell(7)(x, h)
@@ -108,7 +108,7 @@ def test_step_does_not_change_its_arguments(rng):
 
 @pytest.mark.parametrize("change", ["reversed", "columns", "big-endian", "misaligned"])
 def test_step_result_is_independent_of_memory_layout(change, rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7))
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     relayout = {
         "reversed": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
         "columns": np.asfortranarray,
@@ -144,7 +144,7 @@ def test_step_state_of_another_shape_raises_value_error(shape, rng):
 
 
 def test_step_batch_of_1_is_broadcast(rng):
-    x, h = random_arrays(rng, (9, 5), (9, 7))
+    x, h = random_step_arrays(rng, (9, 5), (9, 7))
     cell = IndyGRUCell(7)
     for short_x, short_h in ((x[:1], h), (x, h[:1])):
         full_x, full_h = np.repeat(short_x, 9 // len(short_x), 0), np.repeat(short_h, 9 // len(short_h), 0)
@@ -153,7 +153,7 @@ def test_step_batch_of_1_is_broadcast(rng):
 
 
 def test_step_without_state_raises(rng):
-    (x,), cell = random_arrays(rng, (3, 5)), IndyGRUCell(7)
+    (x,), cell = random_step_arrays(rng, (3, 5)), IndyGRUCell(7)
     with pytest.raises(ValueError, match="state: expected an array, got None"):
         cell(x, None)
     for wrapped in ([x[:, :1] * np.full((1, 7), 0.5)], (x[:, :1] * np.full((1, 7), 0.5),)):
@@ -164,7 +164,7 @@ def test_step_without_state_raises(rng):
 
 
 def test_step_inputs_of_another_depth_raise_value_error(rng):
-    x, h, wide = random_arrays(rng, (3, 5), (3, 7), (3, 8))
+    x, h, wide = random_step_arrays(rng, (3, 5), (3, 7), (3, 8))
     cell = IndyGRUCell(7)
     cell(x, h)
     with pytest.raises(ValueError, match=r"inputs: expected 5 features .* got 8"):
@@ -176,7 +176,7 @@ def test_step_inputs_of_another_depth_raise_value_error(rng):
 
 @pytest.mark.parametrize(("inputs", "state"), [("float32", "float64"), ("float64", "float32"), ("float64", "int64")])
 def test_step_inputs_and_state_of_different_dtypes_raise_type_error(inputs, state, rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7))
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     message = f"Input 'state' has type {state} that does not match type {inputs} of argument 'inputs'"
     with pytest.raises(TypeError, match=message):
         IndyGRUCell(7)(x.astype(inputs), h.astype(state))
@@ -184,7 +184,7 @@ def test_step_inputs_and_state_of_different_dtypes_raise_type_error(inputs, stat
 
 @pytest.mark.parametrize("by", ["argument", "build", "call"])
 def test_step_inputs_and_cell_of_different_dtypes_raise_type_error(by, rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7), dtype="float32")
+    x, h = random_step_arrays(rng, (3, 5), (3, 7), dtype="float32")
     cell = IndyGRUCell(7, dtype="float64" if by != "call" else None)
     if by == "build":
         cell.build((None, 5))
@@ -215,7 +215,7 @@ def test_step_inputs_of_unsupported_dtypes_raise(dtype, error, rng):
 
 
 def test_step_nested_lists_are_accepted_as_state_only(rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7), dtype="float32")
+    x, h = random_step_arrays(rng, (3, 5), (3, 7), dtype="float32")
     cell = IndyGRUCell(7)
     for nested in (h.tolist(), tuple(map(tuple, h.tolist())), list(h)):
         np.testing.assert_array_equal(cell(x, nested)[0], cell(x, h)[0])
@@ -226,7 +226,7 @@ def test_step_nested_lists_are_accepted_as_state_only(rng):
 
 
 def test_step_masked_arrays_raise_type_error(rng):
-    x, h = random_arrays(rng, (3, 5), (3, 7))
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     with pytest.raises(TypeError, match="inputs: masked"):
         IndyGRUCell(7)(np.ma.masked_less(x, 0), h)
     with pytest.raises(TypeError, match="state: masked"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cells
+import helpers
 import numpy as np
 import pytest
 from cells import VARIABLE_NAMES, B, D, N, T
@@ -32,9 +33,9 @@ def cell_with_random_weights(rng, activation=None, dtype="float64"):
     return cell
 
 
-def assert_close_relative_to_max(actual, expected, bound=1e-10):
+def assert_scaled_error_below(actual, expected, bound=1e-10):
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
-    assert np.abs(actual - expected).max() <= bound * max(1, np.abs(expected).max())
+    assert helpers.scaled_error(actual, expected) <= bound
 
 
 def central_difference(function, array, index, step=1e-6):
@@ -80,8 +81,8 @@ def test_backward_adds_output_and_state_gradients(rng):
         cell.backward(tape, None, G + Gh),
     )
     for name, gradient in both.items():
-        assert_close_relative_to_max(gradient, summed[name], 1e-12)
-        assert_close_relative_to_max(swapped[name], summed[name], 1e-12)
+        assert_scaled_error_below(gradient, summed[name], 1e-12)
+        assert_scaled_error_below(swapped[name], summed[name], 1e-12)
     assert not any(gradient.any() for gradient in cell.backward(tape).values())
 
 
@@ -110,11 +111,11 @@ def test_backward_sequence_gradients_equal_those_of_single_steps(dtype, rng):
     for t, step_tape in reversed(list(enumerate(tapes))):
         grads = cell.backward(step_tape, G[:, t], d_state)
         d_state = grads["initial_state"]
-        assert_close_relative_to_max(whole["inputs"][:, t], grads["inputs"], 1e-5 if dtype == "float32" else 1e-10)
+        assert_scaled_error_below(whole["inputs"][:, t], grads["inputs"], 1e-5 if dtype == "float32" else 1e-10)
         for name, total in sums.items():
             total += grads[name]
     for name, total in {**sums, "initial_state": d_state}.items():
-        assert_close_relative_to_max(whole[name], total, 1e-5 if dtype == "float32" else 1e-10)
+        assert_scaled_error_below(whole[name], total, 1e-5 if dtype == "float32" else 1e-10)
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -196,10 +197,10 @@ def test_activation_function_equals_the_kernels(name, lengths, dtype, rng):
     forward, backward = (5e-6, 1e-5) if dtype == "float32" else (1e-12, 1e-10)
     fast, slow_results = (dynamic_rnn(c, x, lengths, h, tape=True) for c in (cell, slow))
     for expected, actual in zip(fast[:2], slow_results[:2], strict=True):
-        assert_close_relative_to_max(actual, expected, forward)
+        assert_scaled_error_below(actual, expected, forward)
     expected, actual = (results[2].backward(G, Gh) for results in (fast, slow_results))
     for key, gradient in expected.items():
-        assert_close_relative_to_max(actual[key], gradient, backward)
+        assert_scaled_error_below(actual[key], gradient, backward)
     for a, b in zip(dynamic_rnn(slow, x, lengths, h), slow_results[:2], strict=True):
         np.testing.assert_array_equal(a, b)
 

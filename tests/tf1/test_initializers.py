@@ -24,7 +24,7 @@ RANDOM_NAMES = [
     "uniform_unit_scaling",
 ]
 FIXED_NAMES = ["zeros", "ones", "constant", "identity"]
-SHAPE = (60, 330)
+MATRIX_SHAPE = (60, 330)
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +101,9 @@ def test_initializer_unsupported_dtype_raises_type_error(dtype):
 
 
 def test_zeros_ones_constant_have_fixed_values():
-    assert not initializers.Zeros()(SHAPE).any()
-    assert (initializers.Ones()(SHAPE) == 1).all()
-    assert (initializers.Constant(-2.5)(SHAPE) == -2.5).all()
+    assert not initializers.Zeros()(MATRIX_SHAPE).any()
+    assert (initializers.Ones()(MATRIX_SHAPE) == 1).all()
+    assert (initializers.Constant(-2.5)(MATRIX_SHAPE) == -2.5).all()
     pretrained = np.random.default_rng(3).normal(size=(5, 7)).astype("f4")
     np.testing.assert_array_equal(initializers.Constant(pretrained)((5, 7)), pretrained)
 
@@ -172,7 +172,7 @@ def test_orthogonal_has_no_preferred_sign():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_random_uniform_has_the_distribution(dtype):
-    values = initializers.RandomUniform(-0.5, 2, seed=3)(SHAPE, dtype)
+    values = initializers.RandomUniform(-0.5, 2, seed=3)(MATRIX_SHAPE, dtype)
     assert (values >= -0.5).all()
     assert (values < 2).all()
     # Kolmogorov-Smirnov test against the uniform distribution, at a significance level of 1e-4.
@@ -190,7 +190,7 @@ def normal_distribution(x):
 @pytest.mark.parametrize("cut", [False, True])
 def test_random_and_truncated_normal_have_the_distribution(cut, dtype):
     cls = initializers.TruncatedNormal if cut else initializers.RandomNormal
-    values = (cls(3, 0.5, seed=3)(SHAPE, dtype).astype(float).ravel() - 3) / 0.5
+    values = (cls(3, 0.5, seed=3)(MATRIX_SHAPE, dtype).astype(float).ravel() - 3) / 0.5
     expected = normal_distribution(np.sort(values))
     if cut:
         assert np.abs(values).max() <= 2 + 1e-6
@@ -207,7 +207,7 @@ def test_random_and_truncated_normal_have_the_distribution(cut, dtype):
 ])  # fmt: skip
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
 def test_named_scaling_has_variance_and_limits(name, scale, fan, distribution):
-    values = make_initializer(f"{name}_{distribution}", seed=3)(SHAPE, "float64")
+    values = make_initializer(f"{name}_{distribution}", seed=3)(MATRIX_SHAPE, "float64")
     variance = scale / fan
     assert abs(values.mean()) < 5 * math.sqrt(variance / values.size)
     assert abs(values.var() / variance - 1) < 5 * math.sqrt(2 / values.size)
@@ -221,7 +221,7 @@ def test_named_scaling_has_variance_and_limits(name, scale, fan, distribution):
     ("untruncated_normal", None), ("UNIFORM", math.sqrt(3)),
 ])  # fmt: skip
 def test_variance_scaling_mode_and_distribution_have_variance_and_limits(mode, fan, distribution, max_deviation):
-    values = initializers.variance_scaling(3.0, mode, distribution, 3, "float64")(SHAPE) / math.sqrt(3 / fan)
+    values = initializers.variance_scaling(3.0, mode, distribution, 3, "float64")(MATRIX_SHAPE) / math.sqrt(3 / fan)
     assert abs(values.mean()) < 5 / math.sqrt(values.size)
     assert abs(values.var() - 1) < 5 * math.sqrt(2 / values.size)
     if max_deviation is None:
@@ -265,10 +265,10 @@ def test_variance_scaling_fans_of_other_ranks_are_those_of_tensorflow(shape, fan
 
 
 def test_get_name_has_the_defaults_of_keras():
-    assert np.abs(initializers.get("random_uniform")(SHAPE)).max() <= 0.05
+    assert np.abs(initializers.get("random_uniform")(MATRIX_SHAPE)).max() <= 0.05
     for name, stddev in (("random_normal", 0.05), ("truncated_normal", 0.05 * 0.8796)):
-        assert initializers.get(name)(SHAPE).std() == pytest.approx(stddev, rel=0.03)
-    assert initializers.get(initializers.RandomUniform)(SHAPE).max() > 0.9
+        assert initializers.get(name)(MATRIX_SHAPE).std() == pytest.approx(stddev, rel=0.03)
+    assert initializers.get(initializers.RandomUniform)(MATRIX_SHAPE).max() > 0.9
 
 
 # --- arguments -----------------------------------------------------------------------------------------------
