@@ -1,7 +1,7 @@
 """The layer in NumPy, one line per equation: the specification that the fast code is tested against.
 
 Time-major arrays of one dtype. `kernel` is (D, 3N), `recurrent_kernel` and `bias` are (3N,); the gate order is
-r, z, candidate. It also runs the activations that no kernel has (`_custom_activation`); otherwise only tests,
+r, z, candidate. It also runs the activations that no kernel has (`_tf1.run`); otherwise only tests,
 benchmarks and the demo's comparison import it.
 
 The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14), which calls z "u".
