@@ -15,6 +15,7 @@ from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu._tf1 import checks as tf_checks
 from indygru_cpu._tf1.cell import IndyGRUCell
 from indygru_cpu._tf1.variables import CellVariables
+from indygru_cpu._typing import Array
 from indygru_cpu.tensorflow._cells import checkpoint_names, find_cell, read_into
 from indygru_cpu.tensorflow._checkpoint import (
     STATE_FILE,
@@ -113,7 +114,7 @@ def list_variables(prefix: AnyPath) -> list[tuple[str, list[int]]]:
     return [(name, list(shape)) for name, shape in list_tensors(resolve_prefix(prefix))]
 
 
-def load_variable(prefix: AnyPath, name: str) -> np.ndarray:
+def load_variable(prefix: AnyPath, name: str) -> Array:
     """Read one tensor of a checkpoint, as `tf.train.load_variable`.
 
     Parameters
@@ -283,7 +284,7 @@ def save_checkpoint(prefix: AnyPath, cells: IndyGRUCell | Iterable[IndyGRUCell])
     cells = [cells] if isinstance(cells, IndyGRUCell) else list(cells)
     if not cells:
         raise ValueError("cells: expected at least one, got none")
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Array] = {}
     for cell in cells:
         if not isinstance(cell, IndyGRUCell):
             raise TypeError(f"cells: expected IndyGRUCell, got {type(cell).__name__}")

@@ -19,6 +19,7 @@ import numpy as np
 
 from indygru_cpu._engine.messages import listed, shortened, shown, shown_path
 from indygru_cpu._tf1.variables import VARIABLE_NAMES, full_name
+from indygru_cpu._typing import Array
 from indygru_cpu.tensorflow._checkpoint import CheckpointReader, TensorEntry
 from indygru_cpu.tensorflow._protobuf import CheckpointError, error_context
 
@@ -241,7 +242,7 @@ def _join_parts(name: str, parts: dict[str, TensorEntry], n_columns: int) -> Sto
     return StoredVariable(parts, joined, axis)
 
 
-def read_into(reader: CheckpointReader, cell: StoredCell, arrays: list[np.ndarray]) -> None:
+def read_into(reader: CheckpointReader, cell: StoredCell, arrays: list[Array]) -> None:
     """Write the values of the six variables into arrays of their shapes, in the dtype of the cell."""
     targets = {}
     for variable, array in zip(cell.variables, arrays, strict=True):

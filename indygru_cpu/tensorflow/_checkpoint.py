@@ -22,6 +22,7 @@ import numpy as np
 from indygru_cpu._engine.messages import listed, quoted_path, shortened, shown, shown_path
 from indygru_cpu._files.atomic import finish, replacing, sync_directory, temporary, writable_mode
 from indygru_cpu._files.regular import NotRegularFileError, open_regular
+from indygru_cpu._typing import Array
 from indygru_cpu.tensorflow._bundle import DTYPE_NUMBERS, SLICE_KEY_PREFIX, BundleIndex, TensorEntry, encode_index
 from indygru_cpu.tensorflow._protobuf import CheckpointError, error_context, masked_crc32c
 from indygru_cpu.tensorflow._sstable import MAX_KEY, is_table
@@ -237,7 +238,7 @@ class CheckpointReader:
                     raise CheckpointError(f"tensor {shown(name)}: {problem}")
                 yield name, entry
 
-    def read(self, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, np.ndarray]]:
+    def read(self, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, Array]]:
         """Yield name and values of each tensor, in new arrays.
 
         Before the first tensor is read, all are checked not to overlap in the data files. This bounds their total
@@ -282,8 +283,8 @@ class CheckpointReader:
             raise CheckpointError(f"expected entries of {whole.n_slices} slices, got {len(slices)}")
         for extents, entry in slices:
             shape = tuple(len(range(size)[axis]) for size, axis in zip(whole.shape, extents, strict=False))
-            is_inside = len(extents) == len(whole.shape)
-            if not is_inside or (entry.shape, entry.dtype, entry.n_slices) != (shape, whole.dtype, 0):
+            has_all_axes = len(extents) == len(whole.shape)
+            if not has_all_axes or (entry.shape, entry.dtype, entry.n_slices) != (shape, whole.dtype, 0):
                 raise CheckpointError(
                     f"a slice of {entry.description} does not fit into {whole.description} at {shown(extents)}"
                 )
@@ -294,7 +295,7 @@ class CheckpointReader:
             raise CheckpointError(f"expected slices that cover {whole.description}, got {n_elements} elements")
         return slices
 
-    def _read_slices(self, name: str, whole: TensorEntry) -> np.ndarray:
+    def _read_slices(self, name: str, whole: TensorEntry) -> Array:
         array, is_filled = np.empty(whole.shape, whole.dtype), np.zeros(whole.shape, bool)
         for extents, entry in self._checked_slices(name, whole):
             array[extents] = self._read_entry(entry)
@@ -303,7 +304,7 @@ class CheckpointReader:
             raise CheckpointError("its slices overlap")
         return array
 
-    def _read_entry(self, entry: TensorEntry) -> np.ndarray:
+    def _read_entry(self, entry: TensorEntry) -> Array:
         assert entry.dtype is not None
         array = np.empty(entry.size // entry.dtype.itemsize, entry.dtype.newbyteorder("<"))
         stored = array.view(np.uint8).data
@@ -373,7 +374,7 @@ def list_tensors(prefix: str | os.PathLike[str]) -> list[tuple[str, tuple[int, .
     return read_with_retry(os.fsdecode(prefix), read)
 
 
-def read_tensor(prefix: str | os.PathLike[str], name: str) -> np.ndarray:
+def read_tensor(prefix: str | os.PathLike[str], name: str) -> Array:
     """Return one tensor. Parameters and errors are those of `load_variable`, except that `prefix` is not a folder.
 
     Examples
@@ -387,7 +388,7 @@ def read_tensor(prefix: str | os.PathLike[str], name: str) -> np.ndarray:
     """
     alternative = name.removesuffix(":0") if name.endswith(":0") else f"{name}:0"
 
-    def read(reader: CheckpointReader) -> np.ndarray:
+    def read(reader: CheckpointReader) -> Array:
         entries = {key: entry for key, entry in reader.entries() if key in (name, alternative)}
         if not entries:
             raise _missing_tensor_error(reader, name)
@@ -415,7 +416,7 @@ def _missing_tensor_error(reader: CheckpointReader, name: str) -> CheckpointErro
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
+def write_checkpoint(prefix: str | os.PathLike[str], tensors: Mapping[str, Array]) -> None:
     """Write a checkpoint with one data file. The files equal those that TensorFlow's `Saver` writes.
 
     The rename of the index replaces an existing checkpoint atomically: the new data file has a name that the old index
@@ -486,7 +487,7 @@ def _existing_num_shards(prefix: str) -> int | None:
         return None
 
 
-def _checked_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _checked_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Return the arrays, sorted by name."""
     if not tensors:
         raise ValueError("tensors: expected at least one, got none")
@@ -509,7 +510,7 @@ def _checked_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return {name: np.asarray(tensors[name]) for name in sorted(tensors)}
 
 
-def _write_data(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> dict[str, TensorEntry]:
+def _write_data(file: BinaryIO, arrays: Mapping[str, Array]) -> dict[str, TensorEntry]:
     """Write the arrays consecutively and return their entries."""
     entries = {}
     offset = 0
