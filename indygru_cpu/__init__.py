@@ -24,9 +24,8 @@ from indygru_cpu.layer import IndyGRU
 if TYPE_CHECKING:
     from indygru_cpu import initializers
     from indygru_cpu._files.arrays import WeightsError
-    from indygru_cpu._tf1.bidirectional import bidirectional_dynamic_rnn, reverse_sequence
     from indygru_cpu._tf1.cell import IndyGRUCell
-    from indygru_cpu._tf1.dynamic_rnn import dynamic_rnn
+    from indygru_cpu._tf1.dynamic_rnn import bidirectional_dynamic_rnn, dynamic_rnn, reverse_sequence
     from indygru_cpu._tf1.scopes import AUTO_REUSE, get_variable_scope, reset_default_scope, variable_scope
     from indygru_cpu.c_api import get_include
 
@@ -56,13 +55,13 @@ _LAZY = {
     "AUTO_REUSE": "_tf1.scopes",
     "IndyGRUCell": "_tf1.cell",
     "WeightsError": "_files.arrays",
-    "bidirectional_dynamic_rnn": "_tf1.bidirectional",
+    "bidirectional_dynamic_rnn": "_tf1.dynamic_rnn",
     "dynamic_rnn": "_tf1.dynamic_rnn",
     "get_include": "c_api",
     "get_variable_scope": "_tf1.scopes",
     "initializers": "initializers",
     "reset_default_scope": "_tf1.scopes",
-    "reverse_sequence": "_tf1.bidirectional",
+    "reverse_sequence": "_tf1.dynamic_rnn",
     "variable_scope": "_tf1.scopes",
 }
 

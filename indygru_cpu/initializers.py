@@ -1,10 +1,7 @@
-"""Initial values of variables: classes with the names, arguments and order of arguments they have in TensorFlow 1.
+"""Initialisers with the class names, arguments and argument order of TensorFlow 1, and the names of `tf.initializers`.
 
-Where a cell takes an initialiser, it may be an instance (``GlorotUniform(seed=3)``), a class, a name
-("glorot_uniform" or "GlorotUniform"), a configuration (``{"class_name": "Constant", "config": {"value": 0.5}}``) or any
-callable ``f(shape, dtype)``. The lower-case names of ``tf.initializers`` work here, too.
-
-Numbers come from ``numpy.random.default_rng(seed)``: reproducible, but not TensorFlow's.
+`get` lists what a cell accepts as an initialiser. Random values come from ``numpy.random.default_rng(seed)``: they are
+reproducible, but differ from those of TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,27 +16,27 @@ import numpy as np
 
 from indygru_cpu._engine import checks
 from indygru_cpu._engine.messages import shortened, shown
-from indygru_cpu._tf1 import checks as check
+from indygru_cpu._tf1 import checks as tf_checks
 from indygru_cpu._tf1.scopes import random_generator
 from indygru_cpu._typing import Array
 
 Shape = tuple[int, ...]
-K = TypeVar("K", bound="Initializer")
+InitializerType = TypeVar("InitializerType", bound="Initializer")
 
-# Standard deviation of the standard normal distribution within +-2: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)).
-_CUT_OFF_STDDEV = 0.87962566103423978
+# Standard deviation of the standard normal distribution truncated at +-2: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)).
+_TRUNCATED_STDDEV = 0.87962566103423978
 
 
 class Initializer:
-    """Base of all of them.
+    """Base class of all initialisers.
 
     Attributes
     ----------
     seed : int, numpy.random.SeedSequence or numpy.random.Generator, optional
-        An integer gives the same values at every call. None goes by the seed of `reset_default_scope`. By keyword
-        only where values are not random.
+        With an integer every call returns the same values. With None the values depend on the seed of
+        `reset_default_scope`. Initialisers without random values accept it by keyword only.
     dtype : float32 or float64
-        Of the values, where the call does not say.
+        Dtype of the values if the call does not set it.
 
     Examples
     --------
@@ -54,16 +51,16 @@ class Initializer:
     dtype: Any
 
     def __post_init__(self) -> None:
-        check.dtype("dtype", self.dtype)
+        tf_checks.dtype("dtype", self.dtype)
 
     def __call__(self, shape: Shape, dtype: object = None) -> Array:
-        """Return a new array."""
+        """Return a new array of initial values."""
         generator = random_generator() if self.seed is None else checks.generator(self.seed)
-        found = check.dtype("dtype", self.dtype if dtype is None else dtype)
-        return self._values(generator, tuple(shape), found).astype(found, copy=False)
+        values_dtype = tf_checks.dtype("dtype", self.dtype if dtype is None else dtype)
+        return self._values(generator, tuple(shape), values_dtype).astype(values_dtype, copy=False)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as the original does.
+        """Return the constructor's arguments, as in TensorFlow.
 
         Examples
         --------
@@ -72,11 +69,11 @@ class Initializer:
         {'gain': 0.5, 'seed': None, 'dtype': 'float32'}
         """
         arguments = {item.name: getattr(self, item.name) for item in fields(self) if not item.kw_only}  # type: ignore[arg-type]
-        return {**arguments, "dtype": check.dtype("dtype", self.dtype).name}
+        return {**arguments, "dtype": tf_checks.dtype("dtype", self.dtype).name}
 
     @classmethod
-    def from_config(cls: type[K], config: Mapping[str, Any]) -> K:
-        """Make one from the constructor's arguments."""
+    def from_config(cls: type[InitializerType], config: Mapping[str, Any]) -> InitializerType:
+        """Make an initialiser from the constructor's arguments."""
         try:
             return cls(**config)
         except TypeError as error:
@@ -88,15 +85,17 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Constant(Initializer):
-    """`value`, a number, or the numbers of a list or array row by row, the last of them repeated.
+    """A constant `value`: a number, or a list or array whose numbers fill the result in row-major order.
+
+    If the list has fewer numbers than the result, the last number is repeated.
 
     Raises
     ------
     TypeError
-        A value that is no number and no list or array of numbers; with `verify_shape`, at the call, one of another
+        `value` is not a number, or a list or array of numbers. In the call with `verify_shape`: `value` has another
         shape.
     ValueError
-        At the call: more numbers than the shape has room for.
+        Nested lists of unequal lengths. In the call: `value` has more numbers than the result.
 
     Examples
     --------
@@ -113,32 +112,32 @@ class Constant(Initializer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _numbers(self.value)
+        _as_real_array(self.value)
 
     def get_config(self) -> dict[str, Any]:
-        """Return value and dtype, which is all that the original tells."""
+        """Return value and dtype: the keys that TensorFlow returns."""
         config = super().get_config()
         del config["verify_shape"]
         return config
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        given = _numbers(self.value)
-        if self.verify_shape and given.shape != shape:
-            raise TypeError(f"value: expected an array of shape {shape}, got {given.shape}")
-        values = np.zeros(shape, dtype)
-        if given.size > values.size > 0:
+        value = _as_real_array(self.value)
+        if self.verify_shape and value.shape != shape:
+            raise TypeError(f"value: expected an array of shape {shape}, got {value.shape}")
+        result = np.zeros(shape, dtype)
+        if value.size > result.size > 0:
             raise ValueError(
-                f"value: Too many elements provided. Needed at most {values.size} for shape {shape}, "
-                f"but received {given.size}"
+                f"value: Too many elements provided. Needed at most {result.size} for shape {shape}, "
+                f"but received {value.size}"
             )
-        if given.size and values.size:
-            values.fill(given.flat[-1])
-            values.flat[: given.size] = given.flat[:]
-        return values
+        if value.size and result.size:
+            result.fill(value.flat[-1])
+            result.flat[: value.size] = value.flat[:]
+        return result
 
 
-def _numbers(value: object) -> Array:
-    """Return the real numbers that a constant consists of."""
+def _as_real_array(value: object) -> Array:
+    """Return the value of a constant as an array of real numbers."""
     if not isinstance(value, numbers.Real | np.generic | list | tuple | np.ndarray):
         raise TypeError(f"value: expected a number, or a list or array of numbers, got {shown(value)}")
     try:
@@ -154,7 +153,7 @@ def _numbers(value: object) -> Array:
 
 @dataclass(frozen=True)
 class Zeros(Initializer):
-    """0 everywhere."""
+    """All values 0."""
 
     dtype: Any = "float32"
     seed: Any = field(default=None, kw_only=True)
@@ -165,7 +164,7 @@ class Zeros(Initializer):
 
 @dataclass(frozen=True)
 class Ones(Initializer):
-    """1 everywhere."""
+    """All values 1."""
 
     dtype: Any = "float32"
     seed: Any = field(default=None, kw_only=True)
@@ -176,7 +175,7 @@ class Ones(Initializer):
 
 @dataclass(frozen=True)
 class Identity(Initializer):
-    """`gain` on the diagonal of a matrix, 0 elsewhere."""
+    """A matrix with `gain` on the diagonal and 0 elsewhere."""
 
     gain: float = 1.0
     dtype: Any = "float32"
@@ -192,7 +191,7 @@ class Identity(Initializer):
 
 @dataclass(frozen=True)
 class RandomUniform(Initializer):
-    """Uniform on [`minval`, `maxval`); a `maxval` of None is 1."""
+    """Uniform distribution on [`minval`, `maxval`). A `maxval` of None is 1."""
 
     minval: float = 0.0
     maxval: float | None = None
@@ -206,7 +205,7 @@ class RandomUniform(Initializer):
 
 @dataclass(frozen=True)
 class RandomNormal(Initializer):
-    """Normal."""
+    """Normal distribution."""
 
     mean: float = 0.0
     stddev: float = 1.0
@@ -219,7 +218,7 @@ class RandomNormal(Initializer):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Initializer):
-    """Normal, with values further than two standard deviations from the mean drawn again."""
+    """Normal distribution truncated at two standard deviations: values further from the mean are drawn again."""
 
     mean: float = 0.0
     stddev: float = 1.0
@@ -227,12 +226,15 @@ class TruncatedNormal(Initializer):
     dtype: Any = "float32"
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        return _cut_off_normal(generator, shape, dtype) * self.stddev + self.mean
+        return _truncated_normal(generator, shape, dtype) * self.stddev + self.mean
 
 
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
-    """`gain` times a matrix of orthonormal rows or columns, whichever are fewer; the last axis is columns."""
+    """`gain` times a matrix with orthonormal rows or, if it has fewer columns than rows, orthonormal columns.
+
+    The last axis is the columns; the other axes together are the rows.
+    """
 
     gain: float = 1.0
     seed: Any = None
@@ -251,7 +253,7 @@ class Orthogonal(Initializer):
 
 @dataclass(frozen=True)
 class UniformUnitScaling(Initializer):
-    """Uniform with limits -+`factor` sqrt(3 / inputs), where all axes but the last are inputs."""
+    """Uniform distribution with limits +-`factor` * sqrt(3 / inputs). All axes except the last are inputs."""
 
     factor: float = 1.0
     seed: Any = None
@@ -268,23 +270,23 @@ _DISTRIBUTIONS = ("normal", "uniform", "truncated_normal", "untruncated_normal")
 
 @dataclass(frozen=True)
 class VarianceScaling(Initializer):
-    """Variance `scale` / fan: that of Glorot & Bengio (2010), He et al. (2015), LeCun et al. (1998).
+    """Distribution of variance `scale` / fan, as in Glorot & Bengio (2010), He et al. (2015), LeCun et al. (1998).
 
     Parameters
     ----------
     scale : float
         Positive.
     mode : {"fan_in", "fan_out", "fan_avg"}
-        Whether fan is the number of inputs, of outputs, or the mean of both.
+        Fan is the number of inputs, the number of outputs, or the mean of both.
     distribution : {"truncated_normal", "untruncated_normal", "uniform"}
-        "normal" is "truncated_normal".
+        "normal" is an alias of "truncated_normal".
     seed, dtype
-        As of every `Initializer`.
+        See `Initializer`.
 
     Raises
     ------
     ValueError
-        Another scale, mode or distribution.
+        An invalid scale, mode or distribution.
 
     Examples
     --------
@@ -314,7 +316,7 @@ class VarianceScaling(Initializer):
         object.__setattr__(self, "distribution", self.distribution.lower())
 
     def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        # The last two axes are inputs and outputs, those before multiply both. A vector counts as both.
+        # The last two axes are inputs and outputs; both are multiplied by the axes before. A vector is both.
         fan_in, fan_out = (math.prod(shape[:-2]) * size for size in (shape * 2)[-2:]) if shape else (1, 1)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         variance = self.scale / max(1.0, fan)
@@ -323,16 +325,16 @@ class VarianceScaling(Initializer):
             return generator.random(shape, dtype) * (2 * limit) - limit
         if self.distribution == "untruncated_normal":
             return generator.standard_normal(shape, dtype) * math.sqrt(variance)
-        return _cut_off_normal(generator, shape, dtype) * (math.sqrt(variance) / _CUT_OFF_STDDEV)
+        return _truncated_normal(generator, shape, dtype) * (math.sqrt(variance) / _TRUNCATED_STDDEV)
 
 
 class _NamedScaling(VarianceScaling):
-    """A VarianceScaling that leaves only seed and dtype to choose."""
+    """VarianceScaling with fixed scale, mode and distribution."""
 
-    _fixed: tuple[float, str, str]
+    _scale_mode_distribution: tuple[float, str, str]
 
     def __init__(self, seed: Any = None, dtype: Any = "float32") -> None:
-        super().__init__(*self._fixed, seed, dtype)
+        super().__init__(*self._scale_mode_distribution, seed, dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(seed={self.seed!r}, dtype={self.dtype!r})"
@@ -344,42 +346,42 @@ class _NamedScaling(VarianceScaling):
 
 
 class GlorotUniform(_NamedScaling):
-    """Uniform with limits -+sqrt(6 / (inputs + outputs)): what cells take for kernels by themselves."""
+    """Uniform distribution with limits +-sqrt(6 / (inputs + outputs)): the default for kernels of cells."""
 
-    _fixed = 1.0, "fan_avg", "uniform"
+    _scale_mode_distribution = 1.0, "fan_avg", "uniform"
 
 
 class GlorotNormal(_NamedScaling):
-    """Truncated normal of variance 2 / (inputs + outputs)."""
+    """Truncated normal distribution of variance 2 / (inputs + outputs)."""
 
-    _fixed = 1.0, "fan_avg", "truncated_normal"
+    _scale_mode_distribution = 1.0, "fan_avg", "truncated_normal"
 
 
 class HeUniform(_NamedScaling):
-    """Uniform with limits -+sqrt(6 / inputs)."""
+    """Uniform distribution with limits +-sqrt(6 / inputs)."""
 
-    _fixed = 2.0, "fan_in", "uniform"
+    _scale_mode_distribution = 2.0, "fan_in", "uniform"
 
 
 class HeNormal(_NamedScaling):
-    """Truncated normal of variance 2 / inputs."""
+    """Truncated normal distribution of variance 2 / inputs."""
 
-    _fixed = 2.0, "fan_in", "truncated_normal"
+    _scale_mode_distribution = 2.0, "fan_in", "truncated_normal"
 
 
 class LecunUniform(_NamedScaling):
-    """Uniform with limits -+sqrt(3 / inputs)."""
+    """Uniform distribution with limits +-sqrt(3 / inputs)."""
 
-    _fixed = 1.0, "fan_in", "uniform"
+    _scale_mode_distribution = 1.0, "fan_in", "uniform"
 
 
 class LecunNormal(_NamedScaling):
-    """Truncated normal of variance 1 / inputs."""
+    """Truncated normal distribution of variance 1 / inputs."""
 
-    _fixed = 1.0, "fan_in", "truncated_normal"
+    _scale_mode_distribution = 1.0, "fan_in", "truncated_normal"
 
 
-def _cut_off_normal(generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _truncated_normal(generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
     values = np.asarray(generator.standard_normal(shape, dtype))
     while len(outside := np.flatnonzero(np.abs(values) > 2)):
         values.flat[outside] = generator.standard_normal(len(outside), dtype)
@@ -400,10 +402,10 @@ _BY_NAME: dict[str, type[Initializer]] = {
     if isinstance(value, type) and issubclass(value, Initializer)
     if value not in (Initializer, _NamedScaling)
 }
-# Further names that the original takes, but does not have in tf.initializers.
+# Names that TensorFlow accepts as identifiers but does not export from tf.initializers.
 _BY_NAME |= {"zero": Zeros, "one": Ones, "uniform": RandomUniform, "normal": RandomNormal}
-# By name, the original takes those of Keras, where the three below are narrower by default.
-_NARROW = {
+# TensorFlow resolves names to the initialisers of Keras, in which these three have other defaults.
+_KERAS_DEFAULTS = {
     RandomUniform: {"minval": -0.05, "maxval": 0.05},
     RandomNormal: {"stddev": 0.05},
     TruncatedNormal: {"stddev": 0.05},
@@ -411,14 +413,25 @@ _NARROW = {
 
 
 def get(identifier: object) -> Callable[[Shape, Any], Any]:
-    """Return an initialiser for an instance, a class, a name, a configuration or a callable.
+    """Return the initialiser for an identifier, as accepted by `IndyGRUCell` and `variable_scope`.
+
+    Parameters
+    ----------
+    identifier : Initializer, type, str, dict or callable
+        An instance (``GlorotUniform(seed=3)``), a class, a name ("glorot_uniform" or "GlorotUniform"), a configuration
+        (``{"class_name": "Constant", "config": {"value": 0.5}}``), or any callable ``f(shape, dtype)``.
+
+    Returns
+    -------
+    callable
+        ``f(shape, dtype)``, which returns an array.
 
     Raises
     ------
     ValueError
-        It is none of them.
+        An unknown name, an incomplete configuration, or another object.
     TypeError
-        A configuration whose arguments are not the constructor's.
+        A configuration with arguments that the constructor does not accept.
 
     Examples
     --------
@@ -429,13 +442,13 @@ def get(identifier: object) -> Callable[[Shape, Any], Any]:
     Ones(dtype='float64', seed=None)
     """
     if isinstance(identifier, str):
-        return _named(identifier, {})
+        return _from_name(identifier, {})
     if isinstance(identifier, dict):
         if not {"class_name", "config"} <= identifier.keys():
             raise ValueError(
                 f"Improper config format: expected the keys 'class_name' and 'config', got {shown(identifier)}"
             )
-        return _named(identifier["class_name"], identifier["config"])
+        return _from_name(identifier["class_name"], identifier["config"])
     if isinstance(identifier, type):
         identifier = identifier()
     if not callable(identifier):
@@ -443,15 +456,16 @@ def get(identifier: object) -> Callable[[Shape, Any], Any]:
     return identifier
 
 
-def _named(name: object, config: object) -> Initializer:
+def _from_name(name: object, config: object) -> Initializer:
     if not isinstance(name, str) or name not in _BY_NAME:
         raise ValueError(f"Unknown initializer: {shortened(name)} (expected one of {', '.join(sorted(_BY_NAME))})")
     if not isinstance(config, Mapping):
         raise TypeError(f"config: expected a dict of arguments of {name}, got {shown(config)}")
-    found = _BY_NAME[name]
-    return found.from_config({**_NARROW.get(found, {}), **config})
+    cls = _BY_NAME[name]
+    return cls.from_config({**_KERAS_DEFAULTS.get(cls, {}), **config})
 
 
 def initialize(variable: Array, name: str, initializer: Callable[[Shape, Any], Any]) -> None:
-    """Write initial values; they must have the variable's shape and dtype."""
-    variable[...] = check.weight(f"initializer of {name}", initializer(variable.shape, variable.dtype), variable)
+    """Write the initial values of a variable. They must have its shape and dtype."""
+    values = initializer(variable.shape, variable.dtype)
+    variable[...] = tf_checks.variable_value(f"initializer of {name}", values, variable)

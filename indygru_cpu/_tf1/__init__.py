@@ -1,0 +1,1 @@
+"""The TensorFlow 1.14 interface: IndyGRUCell, dynamic_rnn and variable scopes on NumPy arrays."""

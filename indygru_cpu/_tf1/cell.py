@@ -1,6 +1,6 @@
-"""The cell of TensorFlow 1, ``tf.contrib.rnn.IndyGRUCell``, on NumPy arrays.
+"""``tf.contrib.rnn.IndyGRUCell`` of TensorFlow 1.14 on NumPy arrays.
 
-Names and errors are the original's (those of graph mode); the arithmetic is that of `functional`.
+Names and errors are those of TensorFlow in graph mode. The arithmetic is that of `functional`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import initializers
-from indygru_cpu._tf1 import checks as check
-from indygru_cpu._tf1.registry import Reuse
-from indygru_cpu._tf1.rnn_cell import RNNCell
-from indygru_cpu._tf1.run import ONE_STEP, CellTape, Layout, engine_for, run
-from indygru_cpu._tf1.scopes import VariableScope
+from indygru_cpu._engine.messages import shortened
+from indygru_cpu._tf1 import checks as tf_checks
+from indygru_cpu._tf1.layer import Layer
+from indygru_cpu._tf1.run import ONE_STEP, CellTape, DataFormat, run, select_backend
+from indygru_cpu._tf1.scopes import Reuse, VariableScope
 from indygru_cpu._tf1.variables import CellVariables
 from indygru_cpu._typing import Array
 
 
-class IndyGRUCell(RNNCell):
-    """A GRU cell whose units see only their own past: the recurrent weights are vectors.
+class IndyGRUCell(Layer):
+    """A GRU cell with independent units: each unit depends on its own past state only.
 
-    With ``[a, b]`` for columns side by side, one step is::
+    The recurrent weights are vectors. With ``[a, b]`` for the concatenation of columns, one step is::
 
         [r, u] = sigmoid(inputs @ gates/kernel_w + [h, h] * gates/kernel_u + gates/bias)
         c      = activation(inputs @ candidate/kernel + (r * h) * candidate/kernel_u + candidate/bias)
@@ -32,28 +32,29 @@ class IndyGRUCell(RNNCell):
     Parameters
     ----------
     num_units : int
-        N, width of state and output. Checked when the cell is built.
+        N, the width of state and output. It is checked when the cell is built.
     activation : str or function or pair of functions, optional
-        Of the candidate. None is tanh. A name (tanh, relu, sigmoid, identity, elu, softsign) or `numpy.tanh`
-        runs the fast kernels. Any other function from an array to one of the same shape and dtype runs in
-        NumPy, slowly; there are gradients if it has an attribute `derivative` or comes in a pair (function,
-        derivative), where `derivative` is a function of the activation's output.
+        Activation of the candidate. None is tanh. A name (tanh, relu, sigmoid, identity, elu, softsign) or `numpy.tanh`
+        runs in the kernels. Any other function maps an array to an array of the same shape and dtype and runs in NumPy,
+        which is slow. Gradients require its derivative, a function of the activation's output: as the function's
+        attribute `derivative`, or as the second element of a pair (function, derivative).
     reuse : bool or AUTO_REUSE, optional
         Whether to share the variables of the scope, see `variable_scope`.
     kernel_initializer : initialiser, optional
-        Of gates/kernel_w and candidate/kernel, see `indygru_cpu.initializers`. None is that of the enclosing
-        scope, else Glorot uniform. gates/kernel_u and candidate/kernel_u are always uniform on [-1, 1).
+        Initialiser of gates/kernel_w and candidate/kernel, see `indygru_cpu.initializers.get`. None is the initialiser
+        of the enclosing scope, else Glorot uniform. gates/kernel_u and candidate/kernel_u are always uniform on
+        [-1, 1).
     bias_initializer : initialiser, optional
-        Of both biases. None is 1 for the gates and 0 for the candidate.
+        Initialiser of both biases. None is 1 for the gates and 0 for the candidate.
     name : str, optional
-        The scope of the variables.
+        Name of the scope of the variables.
     dtype : float32 or float64, optional
-        Of the variables. None is that of the first inputs.
+        Dtype of the variables. None is the dtype of the first inputs.
 
     Raises
     ------
     TypeError, ValueError
-        A name, dtype, initialiser or `reuse` that cannot be one.
+        An invalid name, dtype, initialiser or `reuse`.
 
     References
     ----------
@@ -81,16 +82,17 @@ class IndyGRUCell(RNNCell):
         name: str | None = None,
         dtype: object = None,
     ) -> None:
-        super().__init__(num_units, name, dtype, reuse)
+        super().__init__(name, dtype, reuse)
+        self._num_units = num_units
         self._activation = activation
-        given = (kernel_initializer, bias_initializer)
         self._kernel_initializer, self._bias_initializer = (
-            None if identifier is None else initializers.get(identifier) for identifier in given
+            None if identifier is None else initializers.get(identifier)
+            for identifier in (kernel_initializer, bias_initializer)
         )
 
     @classmethod
-    def _of_variables(cls, variables: CellVariables, activation: object) -> IndyGRUCell:
-        """Make a cell that has its variables already, outside of all sharing by scopes."""
+    def _from_variables(cls, variables: CellVariables, activation: object) -> IndyGRUCell:
+        """Make a cell with existing variables that other cells of the same scope do not share."""
         cell = cls(variables.num_units, activation, name=variables.scope, dtype=variables.dtype)
         cell._variables = variables
         return cell
@@ -99,33 +101,106 @@ class IndyGRUCell(RNNCell):
         arguments = f"num_units={self._num_units!r}, name={self.name!r}, dtype={self.dtype!r}"
         return f"{type(self).__name__}({arguments})"
 
+    @property
+    def state_size(self) -> Any:
+        """`num_units`, unchanged."""
+        return self._num_units
+
+    @property
+    def output_size(self) -> Any:
+        """`num_units`, unchanged."""
+        return self._num_units
+
+    def zero_state(self, batch_size: Any, dtype: object) -> Array:
+        """Initial state of zeros.
+
+        Parameters
+        ----------
+        batch_size : int, or list, tuple or array of int
+            The leading axes of the shape: 3 and [3] give (3, N), [2, 3] gives (2, 3, N).
+        dtype : float32 or float64
+
+        Returns
+        -------
+        array, (batch_size, N) or (*batch_size, N)
+
+        Raises
+        ------
+        ValueError, TypeError
+            An invalid batch size or dtype.
+
+        Examples
+        --------
+        >>> from indygru_cpu import IndyGRUCell
+        >>> IndyGRUCell(4).zero_state(3, "float32").shape
+        (3, 4)
+        """
+        shape = (*tf_checks.batch_shape(batch_size), tf_checks.num_units(self._num_units))
+        return np.zeros(shape, tf_checks.dtype("dtype", dtype))
+
+    def get_initial_state(self, inputs: object = None, batch_size: Any = None, dtype: object = None) -> Array:
+        """Initial state of zeros for inputs, or for a batch size and a dtype.
+
+        Parameters
+        ----------
+        inputs : array or nested lists, (B, ...), optional
+            Nested lists of Python floats are float32.
+        batch_size : int, optional
+            Required without `inputs`; otherwise it must equal B.
+        dtype : float32 or float64, optional
+            Required without `inputs`; otherwise it must be their dtype.
+
+        Returns
+        -------
+        array, (B, N)
+
+        Raises
+        ------
+        ValueError
+            `batch_size` or `dtype` differs from that of `inputs`; without `inputs` one of both is missing; the errors
+            of `zero_state`.
+        TypeError
+            Inputs of another dtype, such as nested lists of integers.
+        """
+        if inputs is not None:
+            array = tf_checks.inputs(tf_checks.from_nested_lists("inputs", inputs), min_rank=1)
+            tf_checks.matching_batch_size(len(array), batch_size)
+            tf_checks.matching_dtype(array.dtype, dtype)
+            batch_size, dtype = len(array), array.dtype
+        if batch_size is None or dtype is None:
+            raise ValueError(
+                "batch_size and dtype cannot be None while constructing initial state: "
+                f"batch_size={shortened(batch_size)}, dtype={shortened(dtype)}"
+            )
+        return self.zero_state(batch_size, dtype)
+
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Make the variables, in float32 unless the cell has a dtype.
+        """Create the variables, in float32 unless the cell has a dtype.
 
         Parameters
         ----------
         input_shape : sequence of int
-            Element 1 is D, the number of input features; the others do not matter.
+            Element 1 is D, the number of input features. The other elements are ignored.
 
         Raises
         ------
         ValueError, TypeError, IndexError
-            An unknown, impossible or missing D; a `num_units` that is no size; variables that are there
-            already, are missing or do not fit, as `reuse` has it.
+            An unknown, invalid or missing D; an invalid `num_units`; variables that exist, are missing or have another
+            size, depending on `reuse`.
         """
-        self._build(check.depth(input_shape), np.dtype(np.float32) if self._dtype is None else self._dtype)
+        self._build(tf_checks.depth(input_shape), np.dtype(np.float32) if self._dtype is None else self._dtype)
 
     def _build(self, depth: int, dtype: np.dtype[Any], scope: str | VariableScope | None = None) -> CellVariables:
-        return self._ensure_built((depth, check.num_units(self._num_units), dtype), scope)
+        return self._ensure_built((depth, tf_checks.num_units(self._num_units), dtype), scope)
 
     def _initialize(self, variables: CellVariables, scope_initializer: object) -> None:
-        kernel = _first_given(self._kernel_initializer, scope_initializer, initializers.GlorotUniform)
-        state = initializers.RandomUniform(-1.0, 1.0)
-        gate_bias = _first_given(self._bias_initializer, initializers.Ones)
-        candidate_bias = _first_given(self._bias_initializer, initializers.Zeros)
-        makers = (kernel, state, gate_bias, kernel, state, candidate_bias)
-        for (name, variable), maker in zip(variables.named.items(), makers, strict=True):
-            initializers.initialize(variable, name, initializers.get(maker))
+        kernel = _first_not_none(self._kernel_initializer, scope_initializer, initializers.GlorotUniform)
+        recurrent_kernel = initializers.RandomUniform(-1.0, 1.0)
+        gates_bias = _first_not_none(self._bias_initializer, initializers.Ones)
+        candidate_bias = _first_not_none(self._bias_initializer, initializers.Zeros)
+        by_variable = (kernel, recurrent_kernel, gates_bias, kernel, recurrent_kernel, candidate_bias)
+        for (name, variable), initializer in zip(variables.named.items(), by_variable, strict=True):
+            initializers.initialize(variable, name, initializers.get(initializer))
 
     def __call__(self, inputs: object, state: object, scope: str | VariableScope | None = None) -> tuple[Array, Array]:
         """Run one step.
@@ -134,21 +209,21 @@ class IndyGRUCell(RNNCell):
         ----------
         inputs : array, (B, D)
         state : array or nested lists, (B, N)
-            A batch of 1, of `inputs` or of `state`, counts for all rows of the other.
+            If one of `inputs` and `state` has a single row, the row is broadcast to the batch of the other.
         scope : str or VariableScope, optional
-            Where to put the variables, if this is the first use.
+            Scope of the variables, if this is the first use of the cell.
 
         Returns
         -------
         output, new_state : array, (B, N)
-            One and the same array, twice.
+            The same array twice.
 
         Raises
         ------
         ValueError
-            A shape that does not fit; boolean or complex inputs; what `build` raises.
+            A wrong shape; boolean or complex inputs; the errors of `build`.
         TypeError
-            Another dtype; a mixture; an activation that is no function.
+            Another dtype; `inputs`, `state` and cell of different dtypes; an activation that is not callable.
         """
         h_n, _ = self._step(inputs, state, scope, tape=False)
         return h_n, h_n
@@ -156,7 +231,7 @@ class IndyGRUCell(RNNCell):
     def forward(
         self, inputs: object, state: object, scope: str | VariableScope | None = None
     ) -> tuple[Array, Array, CellTape]:
-        """Run one step and keep what `backward` needs.
+        """Run one step and return a tape for `backward` too.
 
         Returns
         -------
@@ -190,31 +265,31 @@ class IndyGRUCell(RNNCell):
         Returns
         -------
         dict of str to numpy.ndarray
-            As of `CellTape.backward`.
+            See `CellTape.backward`.
         """
         if not isinstance(tape, CellTape):
-            raise TypeError(f"tape: expected what cell.forward returned, got {type(tape).__name__}")
+            raise TypeError(f"tape: expected a tape from cell.forward, got {type(tape).__name__}")
         return tape.backward(d_output, d_state)
 
     def _step(self, inputs: object, state: object, scope: str | VariableScope | None, tape: bool) -> tuple[Array, Any]:
         x = self._checked_inputs(inputs, ONE_STEP)
-        h = check.state("state", state, ("B", check.num_units(self._num_units)), x.dtype)
-        check.same_batch(len(x), len(h))
-        _, h_n, kept = self._run(ONE_STEP, x, h, scope=scope, tape=tape)
-        return h_n, kept
+        h = tf_checks.state("state", state, ("B", tf_checks.num_units(self._num_units)), x.dtype)
+        tf_checks.broadcastable_batch(len(x), len(h))
+        _, h_n, cell_tape = self._run(ONE_STEP, x, h, scope=scope, tape=tape)
+        return h_n, cell_tape
 
-    def _checked_inputs(self, value: object, layout: Layout) -> Array:
-        x = check.inputs(value, layout.least_rank)
-        check.rank(self.name, layout.to_steps(x).shape[1:])
+    def _checked_inputs(self, value: object, data_format: DataFormat) -> Array:
+        x = tf_checks.inputs(value, data_format.min_rank)
+        tf_checks.step_rank(self.name, data_format.to_time_major(x).shape[1:])
         if self._dtype is not None:
-            check.same_dtype("inputs", x.dtype, "cell", self._dtype)
+            tf_checks.same_dtype("inputs", x.dtype, "cell", self._dtype)
         if self._variables is not None:
-            check.same_depth(x.shape[-1], self._variables.depth)
+            tf_checks.same_depth(x.shape[-1], self._variables.depth)
         return x
 
     def _run(
         self,
-        layout: Layout,
+        data_format: DataFormat,
         inputs: Array,
         state: Array,
         *,
@@ -222,10 +297,10 @@ class IndyGRUCell(RNNCell):
         lengths: Array | None = None,
         tape: bool = False,
     ) -> tuple[Array, Array, Any]:
-        engine = engine_for(self._activation)  # checked first: nothing is built for a call that must fail
+        backend = select_backend(self._activation)  # before building: an invalid activation leaves the cell unbuilt
         variables = self._build(inputs.shape[-1], inputs.dtype, scope)
-        return run(engine, layout, variables, inputs, state, lengths, tape)
+        return run(backend, data_format, variables, inputs, state, lengths, tape)
 
 
-def _first_given(*options: object) -> object:
-    return next(option for option in options if option is not None)
+def _first_not_none(*values: object) -> object:
+    return next(value for value in values if value is not None)

@@ -1,4 +1,4 @@
-"""What the cell inherits in TensorFlow from `tf.layers.Layer`: name, variables, weights, configuration."""
+"""The part of a cell that TensorFlow implements in `tf.layers.Layer`: name, variables, weights, configuration."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from indygru_cpu._engine.messages import shortened, shown
-from indygru_cpu._tf1 import checks as check
-from indygru_cpu._tf1.registry import Reuse, Size, checked_reuse
-from indygru_cpu._tf1.scopes import VariableScope, cell_called_again, cell_variables, layer_name
+from indygru_cpu._tf1 import checks as tf_checks
+from indygru_cpu._tf1.scopes import (
+    CellSize,
+    Reuse,
+    VariableScope,
+    checked_reuse,
+    get_or_create_variables,
+    layer_name,
+    register_call,
+)
 from indygru_cpu._tf1.variables import CellVariables, Variable
 from indygru_cpu._typing import Array
 
 L = TypeVar("L", bound="Layer")
 
-# What to do instead of setting an attribute, where the answer is not a new cell.
-_FIXES = {
+# The end of the error text for setting a read-only attribute; by default "make a new cell".
+_READ_ONLY_FIXES = {
     **dict.fromkeys(
         ("variables", "weights", "named_variables"), "set_weights(arrays), or write into the arrays, value[...] = array"
     ),
@@ -32,29 +39,29 @@ _FIXES = {
         ),
         "set `trainable`, or use set_weights(arrays)",
     ),
-    "scope_name": "it follows from the scope around the first call; make a new cell in another scope",
-    "built": "build(input_shape) makes the variables; to have others, make a new cell",
+    "scope_name": "it is derived from the scope of the first call; make a new cell in another scope",
+    "built": "build(input_shape) creates the variables; for other variables make a new cell",
     "graph": "there are no graphs",
 }
 
-# Threads that use a cell for the first time at once must not both build it.
-_building = threading.RLock()
+# Prevents two threads that use a cell for the first time from both building it.
+_build_lock = threading.RLock()
 
 
 def _snake_case(name: str) -> str:
-    """Turn "IndyGRUCell" into "indy_gru_cell", and "_Cell", which would be no name of a scope, into "private__cell"."""
-    found = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
-    return f"private{found}" if found.startswith("_") else found
+    """Convert "IndyGRUCell" to "indy_gru_cell", and "_Cell" to "private__cell" because scopes cannot begin with "_"."""
+    snake_case = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    return f"private{snake_case}" if snake_case.startswith("_") else snake_case
 
 
 class Layer:
-    """Something with a name and variables, which are made when it is used for the first time.
+    """An object with a name and with variables that are created at its first use.
 
     Attributes
     ----------
     trainable : bool
-        Whether the variables are listed as trainable or as non-trainable; nothing else depends on it. All other
-        attributes are read-only.
+        Whether the variables are listed as trainable or as non-trainable. It has no other effect. All other attributes
+        are read-only.
     """
 
     def __init__(self, name: str | None, dtype: object, reuse: bool | Reuse | None) -> None:
@@ -62,50 +69,50 @@ class Layer:
             raise TypeError(f"name: expected a string, got {shown(name)}")
         self._base_name = name or _snake_case(type(self).__name__)
         self._name = name or layer_name(self._base_name)
-        self._dtype = None if dtype is None else check.dtype("dtype", dtype)
+        self._dtype = None if dtype is None else tf_checks.dtype("dtype", dtype)
         self._reuse = checked_reuse(reuse)
         self._variables: CellVariables | None = None
         self.trainable = True
 
     def __setattr__(self, name: str, value: object) -> None:
-        known = getattr(type(self), name, None)
-        if isinstance(known, property) and known.fset is None:
-            fix = _FIXES.get(name, "make a new cell")
+        attribute = getattr(type(self), name, None)
+        if isinstance(attribute, property) and attribute.fset is None:
+            fix = _READ_ONLY_FIXES.get(name, "make a new cell")
             raise AttributeError(f"{type(self).__name__}.{name} is read-only: {fix}", name=name, obj=self)
         super().__setattr__(name, value)
 
     def _initialize(self, variables: CellVariables, scope_initializer: object) -> None:
         raise NotImplementedError
 
-    def _ensure_built(self, size: Size, scope: str | VariableScope | None = None) -> CellVariables:
-        """Return the variables, which are made or found now unless this has happened before."""
-        with _building:
+    def _ensure_built(self, size: CellSize, scope: str | VariableScope | None = None) -> CellVariables:
+        """Return the variables. The first call creates them or takes those of the scope."""
+        with _build_lock:
             if self._variables is None:
-                self._variables = cell_variables(self._base_name, scope, self._reuse, size, self._initialize)
+                self._variables = get_or_create_variables(self._base_name, scope, self._reuse, size, self._initialize)
                 self._dtype = self._variables.dtype
             else:
-                cell_called_again(self._variables)
-        self._variables.check_shared(*size)
+                register_call(self._variables)
+        self._variables.check_compatible(*size)
         return self._variables
 
     @property
     def name(self) -> str:
-        """As given, or numbered: indy_gru_cell_1, ... Variables are named after the scope instead."""
+        """Name from the constructor, or indy_gru_cell_1, ... Variables are named after `scope_name` instead."""
         return self._name
 
     @property
     def dtype(self) -> str | None:
-        """Name of the variables' dtype; None if it is still open."""
+        """Name of the variables' dtype; None before building unless the constructor received a dtype."""
         return None if self._dtype is None else self._dtype.name
 
     @property
     def built(self) -> bool:
-        """Whether the variables are there."""
+        """Whether the variables exist."""
         return self._variables is not None
 
     @property
     def scope_name(self) -> str:
-        """Name of the scope of the variables, with those around it. It is settled by the first use."""
+        """Full name of the scope of the variables. It is determined by the first use."""
         if self._variables is None:
             raise ValueError(
                 f'No name available for layer scope because the layer "{shortened(self.name)}" has not been used yet. '
@@ -116,27 +123,27 @@ class Layer:
 
     @property
     def graph(self) -> None:
-        """None: there are no graphs."""
+        """Always None, because there are no graphs. Deprecated."""
         warnings.warn("graph is deprecated: there are no graphs here", DeprecationWarning, stacklevel=2)
 
     @property
     def named_variables(self) -> Mapping[str, Array]:
-        """The weights themselves under their short names, such as "gates/kernel_w"; empty before building."""
+        """The weights, not copies, under short names such as "gates/kernel_w". Empty before building."""
         return MappingProxyType({} if self._variables is None else self._variables.named)
 
     @property
     def variables(self) -> list[Variable]:
-        """All variables, trainable or not; empty before building."""
+        """All variables, trainable or not. Empty before building."""
         return [] if self._variables is None else list(self._variables.variables)
 
     @property
     def trainable_variables(self) -> list[Variable]:
-        """All variables, or none if `trainable` is False."""
+        """All variables if `trainable` is True, else none."""
         return self.variables if self.trainable else []
 
     @property
     def non_trainable_variables(self) -> list[Variable]:
-        """None of the variables, or all if `trainable` is False."""
+        """All variables if `trainable` is False, else none."""
         return [] if self.trainable else self.variables
 
     weights = variables
@@ -153,12 +160,12 @@ class Layer:
         Parameters
         ----------
         weights : sequence of array
-            As from `get_weights`. Nested lists take the variables' dtype.
+            In the order of `get_weights`. Nested lists are converted to the variables' dtype.
 
         Raises
         ------
         ValueError, TypeError
-            A wrong number, shape or dtype; no variable has been changed then.
+            A wrong number of weights, shape or dtype. In this case no variable is changed.
         """
         if len(weights) != len(self.variables):
             raise ValueError(
@@ -178,12 +185,12 @@ class Layer:
         return sum(variable.value.size for variable in self.variables)
 
     def get_config(self) -> dict[str, Any]:
-        """Return name, trainable and dtype, which is all that the original tells."""
+        """Return name, trainable and dtype: the keys that TensorFlow returns."""
         return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
 
     @classmethod
     def from_config(cls: type[L], config: Mapping[str, Any]) -> L:
-        """Make a new one from the constructor's arguments and, unlike the original, `trainable`.
+        """Make a cell from the constructor's arguments and, unlike TensorFlow, `trainable`.
 
         Examples
         --------

@@ -1,4 +1,8 @@
-"""One call of a cell, of a step or of a sequence: which engine runs it, how its arrays lie, and its tape."""
+"""Execution of one step or of whole sequences, and the tape for the gradients.
+
+Activations with a kernel run in `functional`. An activation that is a Python function runs in NumPy by `reference`,
+which computes only the valid rows of each step: values in the padding reach neither the function nor a result.
+"""
 
 from __future__ import annotations
 
@@ -8,58 +12,127 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu import functional
+from indygru_cpu import functional, reference
 from indygru_cpu._engine import checks, memory
-from indygru_cpu._engine.messages import shown
-from indygru_cpu._tf1 import custom_activation
+from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu._tf1.variables import CellVariables, named_views
 from indygru_cpu._typing import Array, Gradients
 
+ArrayFunction = Callable[[Array], Any]
 
-class Engine(NamedTuple):
-    """Forward and backward on time-major arrays, and the activation as they take it."""
+
+class Backend(NamedTuple):
+    """Forward and backward pass on time-major arrays, and the activation in the form that they accept."""
 
     forward: Callable[..., tuple[Any, ...]]
     backward: Callable[..., Gradients]
     activation: object
 
 
-def engine_for(activation: object) -> Engine:
-    """Return the fast engine for a name and for numpy.tanh, the slow one for other functions."""
+def select_backend(activation: object) -> Backend:
+    """Return the kernels for an activation's name and for numpy.tanh, and NumPy for any other function."""
     if not activation or activation is np.tanh:
         activation = "tanh"
     if isinstance(activation, str) and activation in checks.ACTIVATIONS:
-        return Engine(functional.forward, functional.backward, activation)
-    custom = custom_activation.Activation.of(activation)
+        return Backend(functional.forward, functional.backward, activation)
+    custom = CustomActivation.from_argument(activation)
     if custom is None:
         raise TypeError(
             f"{shown(type(activation).__name__)} object is not callable (activation: expected one of "
             f"{', '.join(checks.ACTIVATIONS)}, a function, or a pair of functions, got {shown(activation)})"
         )
-    return Engine(custom_activation.forward, custom_activation.backward, custom)
+    return Backend(_custom_forward, _custom_backward, custom)
 
 
-class Layout(NamedTuple):
-    """How a call's arrays lie, seen from the engines' time-major ones, and what its results are called."""
+class CustomActivation(NamedTuple):
+    """An activation function and, if known, its derivative as a function of the activation's output."""
 
-    to_steps: Callable[[Array], Array]
-    from_steps: Callable[[Array], Array]
-    least_rank: int
-    output: str
-    state: str
+    function: ArrayFunction
+    derivative: ArrayFunction | None
+
+    @classmethod
+    def from_argument(cls, activation: object) -> CustomActivation | None:
+        """Accept a function, with or without an attribute `derivative`, or a pair. Return None for anything else."""
+        if isinstance(activation, tuple) and len(activation) == 2 and all(map(callable, activation)):
+            return cls(*activation)
+        return cls(activation, getattr(activation, "derivative", None)) if callable(activation) else None
 
 
-ONE_STEP = Layout(lambda a: a[np.newaxis], lambda a: a[0], 0, "output", "state")
-TIME_MAJOR = Layout(lambda a: a, lambda a: a, 3, "outputs", "final_state")
-BATCH_MAJOR = Layout(lambda a: a.swapaxes(0, 1), lambda a: a.swapaxes(0, 1), 3, "outputs", "final_state")
+def _with_result_check(name: str, function: ArrayFunction) -> Callable[[Array], Array]:
+    """Wrap a function in a check that its result has the shape and dtype of its argument."""
+
+    def checked_function(x: Array) -> Array:
+        y = np.asarray(function(x))
+        if y.shape != x.shape:
+            raise ValueError(f"{name}: expected a result of shape {x.shape}, got {y.shape}")
+        if y.dtype != x.dtype:
+            raise TypeError(f"{name}: expected a result of {x.dtype}, got {shortened(y.dtype)}")
+        return y
+
+    return checked_function
+
+
+def _missing_derivative(_: Array) -> Array:
+    raise ValueError(
+        "activation: expected a derivative for backward, got a function without one: give it an attribute "
+        "`derivative`, or pass a pair (function, derivative), where derivative is a function of the activation's output"
+    )
+
+
+def _custom_forward(
+    x: Array,
+    h0: Array,
+    kernel: Array,
+    recurrent_kernel: Array,
+    bias: Array,
+    *,
+    activation: CustomActivation,
+    lengths: Array | None,
+    out: Array,
+    tape: bool,
+) -> tuple[Any, ...]:
+    """Write all states to `out` and return (out, h_n) or (out, h_n, tape), as `functional.forward` does."""
+    derivative = activation.derivative
+    pair = (
+        _with_result_check("activation", activation.function),
+        _missing_derivative if derivative is None else _with_result_check("derivative of activation", derivative),
+    )
+    if tape:
+        h0 = h0.copy()  # the caller may overwrite its states before backward
+    out[...], h_n, reference_tape = reference.forward(x, h0, kernel, recurrent_kernel, bias, pair, lengths)
+    return (out, h_n, reference_tape) if tape else (out, h_n)
+
+
+def _custom_backward(tape: reference.ReferenceTape, dy: Array | None = None, dh_n: Array | None = None) -> Gradients:
+    """Return the gradients, as `functional.backward` does."""
+    dy = np.zeros_like(tape.y) if dy is None else dy
+    return reference.backward(tape, dy, np.zeros_like(tape.h0) if dh_n is None else dh_n)
+
+
+class DataFormat(NamedTuple):
+    """The order of axes in the arrays of a call, conversions to and from time-major order, and names of the results."""
+
+    to_time_major: Callable[[Array], Array]
+    from_time_major: Callable[[Array], Array]
+    min_rank: int
+    output_name: str
+    state_name: str
+
+
+ONE_STEP = DataFormat(lambda a: a[np.newaxis], lambda a: a[0], 0, "output", "state")
+TIME_MAJOR = DataFormat(lambda a: a, lambda a: a, 3, "outputs", "final_state")
+BATCH_MAJOR = DataFormat(lambda a: a.swapaxes(0, 1), lambda a: a.swapaxes(0, 1), 3, "outputs", "final_state")
 
 
 @dataclass(frozen=True, eq=False)
 class CellTape:
-    """What backward needs of a call. It refers to the call's inputs and weights: leave them until then."""
+    """The saved values of a call that its backward pass needs.
 
-    engine: Engine
-    layout: Layout
+    The tape refers to the call's inputs and weights, which must not be changed before `backward`.
+    """
+
+    backend: Backend
+    data_format: DataFormat
     tape: Any
     outputs: Array
     inputs_shape: tuple[int, ...]
@@ -70,7 +143,7 @@ class CellTape:
 
         Parameters
         ----------
-        d_outputs : array, shaped like the call's outputs, optional
+        d_outputs : array, shape of the call's outputs, optional
             None is zeros.
         d_final_state : array, (B, N), optional
             None is zeros.
@@ -78,12 +151,13 @@ class CellTape:
         Returns
         -------
         dict of str to numpy.ndarray
-            Under the six short names of the variables, "inputs" and "initial_state": each shaped like these.
+            Keys are the six short names of the variables, "inputs" and "initial_state". Each gradient has the shape of
+            its array.
 
         Raises
         ------
         ValueError, TypeError
-            A gradient of another shape or dtype; an activation whose derivative is not known.
+            A gradient of another shape or dtype; an activation without a known derivative.
 
         Examples
         --------
@@ -96,56 +170,59 @@ class CellTape:
         >>> grads["inputs"].shape, grads["initial_state"].shape, grads["gates/kernel_w"].shape
         ((3, 7, 5), (3, 4), (5, 8))
         """
-        dy = self._upstream(f"d_{self.layout.output}", d_outputs, self.outputs.shape)
-        dh = self._upstream(f"d_{self.layout.state}", d_final_state, self.layout.to_steps(self.outputs).shape[1:])
-        grads = self.engine.backward(self.tape, None if dy is None else self.layout.to_steps(dy), dh)
+        to_time_major = self.data_format.to_time_major
+        dy = self._checked_gradient(f"d_{self.data_format.output_name}", d_outputs, self.outputs.shape)
+        dh_n = self._checked_gradient(
+            f"d_{self.data_format.state_name}", d_final_state, to_time_major(self.outputs).shape[1:]
+        )
+        grads = self.backend.backward(self.tape, None if dy is None else to_time_major(dy), dh_n)
         return {
             **named_views(grads.kernel, grads.recurrent_kernel, grads.bias),
-            "inputs": _summed(self.layout.from_steps(grads.x), self.inputs_shape),
-            "initial_state": _summed(grads.h0, self.state_shape),
+            "inputs": _sum_over_broadcast_batch(self.data_format.from_time_major(grads.x), self.inputs_shape),
+            "initial_state": _sum_over_broadcast_batch(grads.h0, self.state_shape),
         }
 
-    def _upstream(self, name: str, value: object, shape: tuple[int, ...]) -> Array | None:
+    def _checked_gradient(self, name: str, value: object, shape: tuple[int, ...]) -> Array | None:
         if value is None:
             return None
-        return checks.array(name, value, shape, self.layout.output, self.outputs.dtype)
+        return checks.array(name, value, shape, self.data_format.output_name, self.outputs.dtype)
 
 
-def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
-    """Return the gradient of what was repeated along the batch."""
+def _sum_over_broadcast_batch(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Return the gradient of an array of this shape, which was broadcast along the batch if the shapes differ."""
     return gradient if gradient.shape == shape else gradient.sum(axis=0, keepdims=True)
 
 
 def run(
-    engine: Engine,
-    layout: Layout,
+    backend: Backend,
+    data_format: DataFormat,
     variables: CellVariables,
     inputs: Array,
     state: Array,
     lengths: Array | None = None,
     tape: bool = False,
 ) -> tuple[Array, Array, CellTape | None]:
-    """Return outputs, final state and tape, of checked arguments."""
+    """Return outputs, final state and, if requested, the tape of a call whose arguments have been checked."""
     shapes = inputs.shape, state.shape
-    if layout is ONE_STEP and len(inputs) != len(state):
-        inputs, state = _of_one_batch(inputs, state)
+    if data_format is ONE_STEP and len(inputs) != len(state):
+        inputs, state = _broadcast_batch(inputs, state)
     outputs = memory.new((*inputs.shape[:-1], variables.num_units), variables.dtype)
-    _, h_n, *tapes = engine.forward(
-        layout.to_steps(inputs),
+    _, h_n, *tapes = backend.forward(
+        data_format.to_time_major(inputs),
         state,
         *variables.fused,
-        activation=engine.activation,
+        activation=backend.activation,
         lengths=lengths,
-        out=layout.to_steps(outputs),
+        out=data_format.to_time_major(outputs),
         tape=tape,
     )
     if not tapes:
         return outputs, h_n, None
-    outputs.flags.writeable = False  # they are on the tape
-    return outputs, h_n, CellTape(engine, layout, tapes[0], outputs, *shapes)
+    outputs.flags.writeable = False  # the tape refers to them
+    return outputs, h_n, CellTape(backend, data_format, tapes[0], outputs, *shapes)
 
 
-def _of_one_batch(inputs: Array, state: Array) -> list[Array]:
-    """Return both, with a batch of 1 repeated."""
+def _broadcast_batch(inputs: Array, state: Array) -> list[Array]:
+    """Return inputs and state of one step with the same number of rows: a single row is repeated."""
     (n_batch,) = np.broadcast_shapes(inputs.shape[:1], state.shape[:1])
     return [np.ascontiguousarray(np.broadcast_to(a, (n_batch, a.shape[1]))) for a in (inputs, state)]

@@ -1,4 +1,4 @@
-"""The six variables of a cell: under TensorFlow's names, views of the three fused arrays of the kernels."""
+"""The six variables of a cell: views, under TensorFlow's names, of the three fused weight arrays of the kernels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import shortened
-from indygru_cpu._tf1 import checks as check
+from indygru_cpu._tf1 import checks as tf_checks
 from indygru_cpu._typing import Array
 
-#: Everywhere in this order. "candidate/kernel" has no "_w".
+#: In the order of `IndyGRUCell.variables`. As in TensorFlow, "candidate/kernel" has no suffix "_w".
 VARIABLE_NAMES = (
     "gates/kernel_w",
     "gates/kernel_u",
@@ -23,7 +23,7 @@ VARIABLE_NAMES = (
 
 
 def named_views(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
-    """Return views of fused weights or gradients, by TensorFlow names: the first 2N columns are the gates."""
+    """Return views of fused weights or gradients under TensorFlow's names. The first 2N columns are the gates."""
     n_gates = len(bias) // 3 * 2
     row = recurrent_kernel[np.newaxis]
     columns = (slice(None, n_gates), slice(n_gates, None))
@@ -32,19 +32,19 @@ def named_views(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str
 
 
 def full_name(scope: str, name: str) -> str:
-    """Join the names of a scope and of something in it; the outermost scope is the empty one."""
+    """Return `name` inside `scope`. The default scope has the empty name."""
     return f"{scope}/{name}" if scope else name
 
 
 class Variable:
-    """A named array that lives in a cell.
+    """A named view of a cell's weights.
 
     Attributes
     ----------
     name : str
-        The full name as TensorFlow writes it, such as "indy_gru_cell/gates/kernel_w:0".
+        The full name in TensorFlow's spelling, such as "indy_gru_cell/gates/kernel_w:0".
     value : numpy.ndarray
-        The weights themselves, not a copy: ``variable.value[...] = array`` changes the cell.
+        The weights, not a copy: ``variable.value[...] = array`` changes the cell.
     shape : tuple of int
     dtype : numpy.dtype
 
@@ -69,23 +69,27 @@ class Variable:
 
     @property
     def name(self) -> str:
+        """Full name, with the suffix ":0"."""
         return self._name
 
     @property
     def value(self) -> Array:
+        """The weights, not a copy."""
         return self._value
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
         return self._value.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Dtype of the weights."""
         return self._value.dtype
 
     def assign(self, value: object) -> None:
-        """Overwrite the values with an array of the same shape and dtype, or with nested lists."""
-        self._value[...] = check.weight(self._name, value, self._value)
+        """Overwrite the values. An array must have the same shape and dtype; nested lists must have the same shape."""
+        self._value[...] = tf_checks.variable_value(self._name, value, self._value)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self._value, dtype=dtype) if copy else np.asarray(self._value, dtype=dtype)
@@ -95,15 +99,15 @@ class Variable:
 
 
 class CellVariables:
-    """The weights of one scope, owned by one object that all cells of that scope share.
+    """The weights of one scope. All cells that share the scope hold the same object.
 
     Attributes
     ----------
     scope : str
     kernel, recurrent_kernel, bias : numpy.ndarray
-        (D, 3N), (3N,), (3N,): the fused arrays.
+        The fused arrays, of shapes (D, 3N), (3N,) and (3N,).
     named : dict of str to numpy.ndarray
-        Views of them under TensorFlow's short names.
+        Views of the fused arrays under TensorFlow's short names.
     variables : tuple of Variable
         The same views under full names.
     """
@@ -116,42 +120,46 @@ class CellVariables:
 
     @classmethod
     def empty(cls, scope: str, depth: int, num_units: int, dtype: np.dtype[Any]) -> CellVariables:
-        """Make arrays whose values are still to be written."""
+        """Allocate variables without initialising their values."""
         columns = 3 * num_units
         return cls(scope, np.empty((depth, columns), dtype), np.empty(columns, dtype), np.empty(columns, dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copied one by one, the views would no longer be views of the copied arrays.
+        # Copies of the individual attributes would not be views of the copied fused arrays.
         return CellVariables, (self.scope, self.kernel, self.recurrent_kernel, self.bias)
 
     @property
     def fused(self) -> tuple[Array, Array, Array]:
+        """The fused arrays, in the order of the arguments of `functional.forward`."""
         return self.kernel, self.recurrent_kernel, self.bias
 
     @property
     def depth(self) -> int:
+        """D, the number of input features."""
         return self.kernel.shape[0]
 
     @property
     def num_units(self) -> int:
+        """N, the number of units."""
         return self.kernel.shape[1] // 3
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Dtype of the weights."""
         return self.kernel.dtype
 
-    def check_shared(self, depth: int, num_units: int, dtype: np.dtype[Any]) -> None:
-        """Check that a cell of this size may use them."""
+    def check_compatible(self, depth: int, num_units: int, dtype: np.dtype[Any]) -> None:
+        """Check that a cell of this size can share these variables."""
         first = self.variables[0]
-        sharing = f"Trying to share variable {shortened(first.name.removesuffix(':0'))}, but specified"
+        prefix = f"Trying to share variable {shortened(first.name.removesuffix(':0'))}, but specified"
         if first.shape != (depth, 2 * num_units):
-            raise ValueError(f"{sharing} shape {(depth, 2 * num_units)} and found shape {first.shape}.")
+            raise ValueError(f"{prefix} shape {(depth, 2 * num_units)} and found shape {first.shape}.")
         if self.dtype != dtype:
-            raise ValueError(f"{sharing} dtype {dtype} and found dtype {self.dtype}_ref.")
+            raise ValueError(f"{prefix} dtype {dtype} and found dtype {self.dtype}_ref.")
 
     def assign(self, values: Sequence[object]) -> None:
-        """Overwrite all six, or none if one does not fit."""
+        """Overwrite all six variables, or none if a value has a wrong shape or dtype."""
         pairs = list(zip(self.variables, values, strict=True))
-        arrays = [check.weight(variable.name, value, variable.value) for variable, value in pairs]
+        arrays = [tf_checks.variable_value(variable.name, value, variable.value) for variable, value in pairs]
         for (variable, _), array in zip(pairs, arrays, strict=True):
             variable.value[...] = array

@@ -1,6 +1,6 @@
-"""Cells from and to checkpoints of TensorFlow 1, without TensorFlow.
+"""Loading and saving of cells in checkpoints of TensorFlow 1. TensorFlow is not required.
 
-Reading and writing need a package for CRC-32C: ``pip install "indygru_cpu[tensorflow]"``.
+Checkpoints require a package for CRC-32C: ``pip install "indygru_cpu[tensorflow]"``.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import shortened, shown
-from indygru_cpu._tf1 import checks as check
+from indygru_cpu._tf1 import checks as tf_checks
 from indygru_cpu._tf1.cell import IndyGRUCell
 from indygru_cpu._tf1.variables import CellVariables
-from indygru_cpu.tensorflow._cells import find_cell, read_into, stored_names
+from indygru_cpu._typing import Array
+from indygru_cpu.tensorflow._cells import checkpoint_names, find_cell, read_into
 from indygru_cpu.tensorflow._checkpoint import (
+    STATE_FILE,
     CheckpointError,
     CheckpointReader,
+    latest_prefix,
     list_tensors,
-    read_variable,
-    reading,
+    read_tensor,
+    read_with_retry,
+    resolve_prefix,
     write_checkpoint,
 )
-from indygru_cpu.tensorflow._files import STATE_FILE, index_path, latest_prefix, missing_index
 
 __all__ = [
     "CheckpointError",
@@ -44,19 +47,19 @@ def latest_checkpoint(checkpoint_dir: AnyPath, latest_filename: str | None = Non
     Parameters
     ----------
     checkpoint_dir : str or path
-        A folder with a text file `checkpoint`, which every saver writes beside its checkpoints.
+        A folder with a text file `checkpoint`, which savers write beside their checkpoints.
     latest_filename : str, optional
-        Another name of this text file.
+        The name of the text file, if it is not `checkpoint`.
 
     Returns
     -------
     str or None
-        None if there is no such text file, or if the checkpoint that it names is not there.
+        None if the text file or the checkpoint that it names does not exist.
 
     Raises
     ------
     CheckpointError
-        The text file names no checkpoint.
+        The text file does not name a checkpoint, or is not a regular file.
 
     Examples
     --------
@@ -79,21 +82,22 @@ def list_variables(prefix: AnyPath) -> list[tuple[str, list[int]]]:
     Parameters
     ----------
     prefix : str or path
-        The checkpoint's path without `.index`, or a folder, whose latest checkpoint is taken.
+        The checkpoint's path without `.index`, or a folder with a latest checkpoint.
 
     Returns
     -------
     list of (str, list of int)
-        Sorted by name. A partitioned variable is in it once, with its whole shape.
+        Sorted by name. A partitioned variable is listed once, with its whole shape.
 
     Raises
     ------
     FileNotFoundError
-        There is no such checkpoint.
+        The checkpoint does not exist. The message suggests an existing prefix.
     CheckpointError
-        The checkpoint is damaged; or its list would take more than three times the size of its files and a MiB.
+        The checkpoint is damaged, incomplete or of the V1 format; or the list would take more than three times the size
+        of its files plus 1 MiB, which only a manipulated index causes.
     ImportError
-        The package google-crc32c, from the extra `tensorflow`, is missing.
+        The package google-crc32c, from the extra `tensorflow`, is not installed.
 
     Examples
     --------
@@ -107,34 +111,35 @@ def list_variables(prefix: AnyPath) -> list[tuple[str, list[int]]]:
     ...     list_variables(folder)[:2]
     [('decoder/candidate/bias', [4]), ('decoder/candidate/kernel', [5, 4])]
     """
-    return [(name, list(shape)) for name, shape in list_tensors(_resolved(prefix))]
+    return [(name, list(shape)) for name, shape in list_tensors(resolve_prefix(prefix))]
 
 
-def load_variable(prefix: AnyPath, name: str) -> np.ndarray:
+def load_variable(prefix: AnyPath, name: str) -> Array:
     """Read one tensor of a checkpoint, as `tf.train.load_variable`.
 
     Parameters
     ----------
     prefix : str or path
-        The checkpoint's path without `.index`, or a folder, whose latest checkpoint is taken.
+        The checkpoint's path without `.index`, or a folder with a latest checkpoint.
     name : str
-        A name from `list_variables`. The ":0" of a variable's name may be there or not.
+        A name from `list_variables`, with or without the suffix ":0".
 
     Returns
     -------
     numpy.ndarray
-        A new array of the stored dtype and shape. The pieces of a partitioned variable are put together.
+        A new array of the stored dtype and shape. The slices of a partitioned variable are joined.
 
     Raises
     ------
     FileNotFoundError
-        There is no such checkpoint.
+        The checkpoint does not exist. The message suggests an existing prefix.
     CheckpointError
-        There is no such tensor, or it is of a type that NumPy does not have; the checkpoint is damaged.
+        The checkpoint does not contain the tensor, NumPy has no equivalent of its type, or its bytes do not have the
+        stored CRC-32C; the index is damaged, or the checkpoint is of the V1 format.
     TypeError
-        `name` is no string.
+        `name` is not a string.
     ImportError
-        The package google-crc32c, from the extra `tensorflow`, is missing.
+        The package google-crc32c, from the extra `tensorflow`, is not installed.
 
     Examples
     --------
@@ -150,7 +155,7 @@ def load_variable(prefix: AnyPath, name: str) -> np.ndarray:
     """
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {shown(name)}")
-    return read_variable(_resolved(prefix), name)
+    return read_tensor(resolve_prefix(prefix), name)
 
 
 def load_checkpoint(
@@ -162,34 +167,31 @@ def load_checkpoint(
     moving_averages: bool = False,
     dtype: object = None,
 ) -> IndyGRUCell:
-    """Make a cell with the variables of a checkpoint.
+    """Make a cell from the variables of a checkpoint.
 
-    Variables are found under the names that TensorFlow's savers give them: with or without ":0", whole or
-    partitioned, in the checkpoints of `tf.train.Saver` and in the object-based ones of `tf.train.Checkpoint`.
+    Variables are recognised under the names that TensorFlow's savers use: with or without ":0", whole or partitioned,
+    in checkpoints of `tf.train.Saver` and in object-based checkpoints of `tf.train.Checkpoint`.
 
-    The cell is ready to use. It takes no part in sharing by scopes; to bring its values into another cell use
+    The cell is built. Its variables are not shared through scopes; to copy its values to another cell use
     ``other.set_weights(cell.get_weights())``.
 
     Parameters
     ----------
     prefix : str or path
-        The checkpoint's path without `.index`, as given to TensorFlow's `Saver`; or a folder, whose latest
-        checkpoint is taken.
+        The checkpoint's path without `.index`, as passed to TensorFlow's `Saver`; or a folder with a latest checkpoint.
     scope : str, optional
-        Scope of the cell's variables, such as "rnn/indy_gru_cell". May be left out if there is only one cell. In an
-        object-based checkpoint it is the path of attributes to the cell, such as "model/encoder/cell".
+        Scope of the cell's variables, such as "rnn/indy_gru_cell". Optional if the checkpoint contains only one cell.
+        In an object-based checkpoint it is the path of attributes to the cell, such as "model/encoder/cell".
     activation : str or function or pair of functions, optional
-        As for `IndyGRUCell`. A checkpoint does not tell which it was.
+        See `IndyGRUCell`. Checkpoints do not contain it.
     names : mapping or function, optional
-        For variables that were renamed: from the names in a cell ("gates/kernel_w", "gates/kernel_u", "gates/bias",
-        "candidate/kernel", "candidate/kernel_u", "candidate/bias") to those in the checkpoint, which are looked for
-        below `scope` first and then as they are. A mapping may leave out names that did not change.
+        For renamed variables: maps the names in a cell ("gates/kernel_w", "gates/kernel_u", "gates/bias",
+        "candidate/kernel", "candidate/kernel_u", "candidate/bias") to names in the checkpoint, which are relative to
+        `scope` or else full names. A mapping may omit names that are unchanged.
     moving_averages : bool, optional
-        True loads the averages that `tf.train.ExponentialMovingAverage` keeps beside the variables, under
-        ".../ExponentialMovingAverage".
-    dtype : optional
-        float32 or float64: values are converted to it. Otherwise they keep the stored dtype, which must be one of
-        these two.
+        True loads the averages of `tf.train.ExponentialMovingAverage`, stored under ".../ExponentialMovingAverage".
+    dtype : float32 or float64, optional
+        Dtype to which the values are converted. None keeps the stored dtype, which must be float32 or float64.
 
     Returns
     -------
@@ -199,18 +201,19 @@ def load_checkpoint(
     Raises
     ------
     ValueError
-        There are several cells and no `scope`, or none of this `scope`; the message lists those there are. `names`
-        with other keys.
+        The checkpoint contains several cells and `scope` is None, or no cell in `scope`; the message lists the cells.
+        `names` has unknown keys.
     TypeError
-        `scope` is no string, `names` neither mapping nor function, `moving_averages` no bool, `dtype` another one.
+        `scope` is not a string, `names` is neither a mapping nor a function, `moving_averages` is not a bool; an
+        invalid `dtype`.
     CheckpointError
-        There is no cell at all, or its variables are incomplete or contradict each other; they are float16, and
-        there is no `dtype`; values are too large for `dtype`; the checkpoint is damaged, or of the V1 format. (It
-        is a ValueError.)
+        The checkpoint contains no cell, or the cell's variables are incomplete or inconsistent; they are float16 and
+        `dtype` is None; values are too large for `dtype`; the checkpoint is damaged or of the V1 format.
+        (CheckpointError is a ValueError.)
     FileNotFoundError
-        There is no such checkpoint.
+        The checkpoint does not exist. The message suggests an existing prefix.
     ImportError
-        The package google-crc32c, from the extra `tensorflow`, is missing.
+        The package google-crc32c, from the extra `tensorflow`, is not installed.
 
     Examples
     --------
@@ -227,44 +230,44 @@ def load_checkpoint(
     """
     if scope is not None and not isinstance(scope, str):
         raise TypeError(f"scope: expected a string, got {shown(scope)}")
-    averages = check.flag("moving_averages", moving_averages)
-    stored = stored_names(names)
-    target: np.dtype[Any] | None = None if dtype is None else check.dtype("dtype", dtype)
+    averages = tf_checks.boolean("moving_averages", moving_averages)
+    stored_names = checkpoint_names(names)
+    values_dtype: np.dtype[Any] | None = None if dtype is None else tf_checks.dtype("dtype", dtype)
 
-    def work(reader: CheckpointReader) -> CellVariables:
-        cell = find_cell(reader, scope, stored, averages, target)
+    def read(reader: CheckpointReader) -> CellVariables:
+        cell = find_cell(reader, scope, stored_names, averages, values_dtype)
         variables = CellVariables.empty(cell.scope, cell.depth, cell.num_units, cell.dtype)
         read_into(reader, cell, [variable.value for variable in variables.variables])
         return variables
 
-    return IndyGRUCell._of_variables(reading(_resolved(prefix), work), activation)
+    return IndyGRUCell._from_variables(read_with_retry(resolve_prefix(prefix), read), activation)
 
 
 def save_checkpoint(prefix: AnyPath, cells: IndyGRUCell | Iterable[IndyGRUCell]) -> None:
-    """Write the variables of cells as a checkpoint that TensorFlow's `Saver` can restore.
+    """Write the variables of cells to a checkpoint that TensorFlow's `Saver` can restore.
 
-    A checkpoint of this name that is there already is replaced at once, by one rename: whatever happens meanwhile,
-    the old one or the new one is whole. For that, the new data file has another name than the old one:
-    `.data-00000-of-00002` takes turns with `.data-00000-of-00001`.
+    An existing checkpoint of this name is replaced atomically: after an error or a crash either the old or the new
+    checkpoint is complete. To allow this, overwriting alternates between the data file names `.data-00000-of-00001` and
+    `.data-00000-of-00002`. The text file `checkpoint` in the folder then names this checkpoint as the latest.
 
     Parameters
     ----------
     prefix : str or path
-        The checkpoint's path without `.index`, in a directory that exists.
+        The checkpoint's path without `.index`, in an existing directory.
     cells : IndyGRUCell or iterable of IndyGRUCell
-        Cells that have been used or built. Their variables are stored under their names without ":0", those
-        that several cells share once.
+        Built cells. Their variables are stored under their names without ":0". Variables that several cells share are
+        stored once.
 
     Raises
     ------
     ValueError
-        No cell, a cell without variables, or different variables of one name; a prefix that cannot be one.
+        No cell; a cell that is not built; different variables of one name; an invalid prefix.
     TypeError
-        Something else than cells.
+        An element of `cells` is not an IndyGRUCell.
     OSError
-        From the file system.
+        An error of the file system; PermissionError if a file that would be replaced or removed is read-only.
     ImportError
-        The package google-crc32c, from the extra `tensorflow`, is missing.
+        The package google-crc32c, from the extra `tensorflow`, is not installed.
 
     Examples
     --------
@@ -281,25 +284,14 @@ def save_checkpoint(prefix: AnyPath, cells: IndyGRUCell | Iterable[IndyGRUCell])
     cells = [cells] if isinstance(cells, IndyGRUCell) else list(cells)
     if not cells:
         raise ValueError("cells: expected at least one, got none")
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Array] = {}
     for cell in cells:
         if not isinstance(cell, IndyGRUCell):
             raise TypeError(f"cells: expected IndyGRUCell, got {type(cell).__name__}")
         if not cell.built:
-            raise ValueError(f"cells: {shortened(cell)} has no variables yet; use it or call build first")
+            raise ValueError(f"cells: expected built cells, got {shortened(cell)}: use it or call its build first")
         for variable in cell.variables:
             name = variable.name.removesuffix(":0")
             if tensors.setdefault(name, variable.value) is not variable.value:
-                raise ValueError(f"cells: two of them have different variables named {shown(name)}")
+                raise ValueError(f"cells: expected different names of variables, got {shown(name)} in two cells")
     write_checkpoint(prefix, tensors)
-
-
-def _resolved(prefix: str | os.PathLike[str]) -> str:
-    """Return a prefix, or the latest one of a folder."""
-    found = os.fsdecode(prefix)
-    if not os.path.isdir(found) or os.path.isfile(index_path(found)):
-        return found
-    latest = latest_prefix(found)
-    if latest is None:
-        raise missing_index(found)
-    return latest

@@ -1,7 +1,7 @@
-"""What a checkpoint's `.index` says: a header and, for every tensor, where its bytes lie.
+"""The tensor bundle index, a checkpoint's file `.index`: a header, and one entry per tensor.
 
-The index is a sorted string table. The value of its empty key is a `BundleHeaderProto`, that of every
-other key, a tensor's name, a `BundleEntryProto`.
+The index is a sorted string table. The value of the empty key is a `BundleHeaderProto`. Every other key is a tensor's
+name or the key of a slice; its value is a `BundleEntryProto`, which locates the tensor's bytes in a data file.
 
 Source: TensorFlow `core/protobuf/tensor_bundle.proto`, `core/util/tensor_bundle/tensor_bundle.cc`.
 """
@@ -20,48 +20,48 @@ from indygru_cpu.tensorflow._protobuf import (
     FIXED32,
     VARINT,
     CheckpointError,
+    error_context,
     fields,
     fixed32_field,
-    located,
     message_field,
     varint_field,
 )
 from indygru_cpu.tensorflow._sstable import read_table, write_table
 
-# Numbers of types that NumPy has, too. Source: TensorFlow core/framework/types.proto.
+# Type numbers with a NumPy equivalent. Source: TensorFlow core/framework/types.proto.
 _CODES = {1: "f4", 2: "f8", 3: "i4", 4: "u1", 5: "i2", 6: "i1", 8: "c8", 9: "i8", 10: "?"}
 _CODES |= {17: "u2", 18: "c16", 19: "f2", 22: "u4", 23: "u8"}
 _DTYPES = {number: np.dtype(code) for number, code in _CODES.items()}
 DTYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
-# The others that a variable may have, by the same source.
-_OTHER_DTYPES = {7: "string", 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16", 16: "quint16"}
-_OTHER_DTYPES |= {20: "resource", 21: "variant"}
+# Other types of variables, from the same source.
+_UNSUPPORTED_DTYPES = {7: "string", 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16"}
+_UNSUPPORTED_DTYPES |= {16: "quint16", 20: "resource", 21: "variant"}
 
-# The pieces of a partitioned variable have binary keys that begin with this; no variable's name does.
-PIECE_MARK = "\0"
+# Prefix of the binary keys of the slices of a partitioned variable. No variable's name begins with it.
+SLICE_KEY_PREFIX = "\0"
 _VERSION = 1
 _LITTLE_ENDIAN = 0
-_MAX_DIMENSIONS = 254  # of a TensorFlow shape
+_MAX_DIMENSIONS = 254  # of a shape in TensorFlow
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """What an index says about one tensor.
+    """The index entry of one tensor.
 
     Attributes
     ----------
     dtype : numpy.dtype or None
-        None if NumPy has no such type; such a tensor cannot be read.
+        None if NumPy has no equivalent type. Such a tensor cannot be read.
     dtype_number : int
         TensorFlow's number of the type.
     shape : tuple of int
     shard, offset, size : int
-        The tensor is `size` bytes from byte `offset` on in data file number `shard`.
+        The tensor's bytes: `size` bytes at byte `offset` of data file number `shard`.
     crc : int
-        Masked CRC-32C of those bytes.
-    n_pieces : int
-        Not 0 for a partitioned variable, which lies in that many pieces elsewhere. Then `shard`, `offset`, `size`
-        and `crc` mean nothing.
+        Masked CRC-32C of the bytes.
+    n_slices : int
+        Number of slices of a partitioned variable, each of which has an entry of its own; else 0. If it is not 0,
+        `shard`, `offset`, `size` and `crc` are meaningless.
     """
 
     dtype: np.dtype | None
@@ -71,18 +71,25 @@ class TensorEntry:
     offset: int
     size: int
     crc: int
-    n_pieces: int = 0
+    n_slices: int = 0
 
     @property
     def dtype_name(self) -> str:
-        """The type's name, also if NumPy has none."""
-        return str(self.dtype or _OTHER_DTYPES.get(self.dtype_number, f"TensorFlow's dtype number {self.dtype_number}"))
+        """Name of the type, also for types without a NumPy equivalent."""
+        return str(
+            self.dtype or _UNSUPPORTED_DTYPES.get(self.dtype_number, f"TensorFlow's dtype number {self.dtype_number}")
+        )
+
+    @property
+    def description(self) -> str:
+        """Type and shape, for error texts."""
+        return f"{self.dtype_name} of shape {shown(self.shape)}"
 
 
-class Index:
-    """The entries of an index, decoded one by one each time they are asked for.
+class BundleIndex:
+    """The entries of an index, decoded at each iteration.
 
-    Only the bytes of the file are kept, so that the memory does not depend on what they claim.
+    The object stores only the bytes of the file, so its memory does not depend on the sizes that they claim.
 
     Parameters
     ----------
@@ -97,71 +104,74 @@ class Index:
     Raises
     ------
     CheckpointError
-        If `data` contradicts the format or itself. `entries` raises it too: all of the file is checked once all
-        entries are taken.
+        `data` violates the format or is inconsistent. `entries` raises it too: the whole file has been checked when
+        the iteration is complete.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         key, record = next(read_table(data), (None, b""))
         if key != b"":
-            raise CheckpointError("no header: the first key is not the empty one")
+            raise CheckpointError("expected a header under an empty first key, got none")
         self.num_shards = _decode_header(record)
 
     def entries(self) -> Iterator[tuple[str, TensorEntry]]:
-        """Yield the name and the entry of each tensor, sorted by name."""
+        """Yield name and entry of each tensor, sorted by name."""
         for key, record in read_table(self._data):
-            if key and not key.startswith(PIECE_MARK.encode()):
-                with located(f"tensor {shown(key.decode(errors='backslashreplace'))}"):
+            if key and not key.startswith(SLICE_KEY_PREFIX.encode()):
+                with error_context(f"tensor {shown(key.decode(errors='backslashreplace'))}"):
                     name, entry = _decode_name(key), _decode_entry(record, self.num_shards)
                 yield name, entry
 
-    def pieces(self, name: str) -> Iterator[tuple[tuple[slice, ...], TensorEntry]]:
-        """Yield the place and the entry of each piece of a partitioned variable."""
-        start = _piece_key_start(name)
+    def slices(self, name: str) -> Iterator[tuple[tuple[slice, ...], TensorEntry]]:
+        """Yield extents and entry of each slice of a partitioned variable."""
+        prefix = _slice_key_prefix(name)
         for key, record in read_table(self._data):
-            if key.startswith(start):
-                yield _decode_extents(key[len(start) :]), _decode_entry(record, self.num_shards)
+            if key.startswith(prefix):
+                yield _decode_extents(key[len(prefix) :]), _decode_entry(record, self.num_shards)
 
 
 def _decode_header(record: bytes) -> int:
     """Check the header and return the number of data files."""
     num_shards = endianness = oldest_reader = 0
-    with located("header"):
+    with error_context("header"):
         for number, wire_type, value in fields(record):
             if (number, wire_type) == (1, VARINT):
                 num_shards = value
             elif (number, wire_type) == (2, VARINT):
                 endianness = value
             elif (number, wire_type) == (3, BYTES):
-                oldest_reader = _integer(value, 2, oldest_reader)
+                oldest_reader = _integer_field(value, 2, oldest_reader)
         if endianness != _LITTLE_ENDIAN:
-            raise CheckpointError("big-endian data files; only little-endian ones can be read")
+            raise CheckpointError("expected little-endian data files, got big-endian ones")
         if oldest_reader > _VERSION:
-            raise CheckpointError(f"made for readers of version {oldest_reader}, this one is {_VERSION}")
+            raise CheckpointError(
+                f"expected an index for readers of version {_VERSION}, got one for version {oldest_reader}"
+            )
         if num_shards < 1:
-            raise CheckpointError(f"number of data files {num_shards}, must be positive")
+            raise CheckpointError(f"expected at least 1 data file, got {num_shards}")
     return num_shards
 
 
-def _integer(message: bytes, number: int, default: int = 0) -> int:
-    """Return an integer field of a message."""
-    for found, wire_type, value in fields(message):
-        if (found, wire_type) == (number, VARINT):
-            default = value
-    return default
+def _integer_field(message: bytes, number: int, default: int = 0) -> int:
+    """Return the integer field `number` of a message."""
+    result = default
+    for field_number, wire_type, value in fields(message):
+        if (field_number, wire_type) == (number, VARINT):
+            result = value
+    return result
 
 
 def _decode_name(key: bytes) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"invalid UTF-8 at byte {error.start} of the name") from None
+        raise CheckpointError(f"expected a name in UTF-8, got an invalid byte at {error.start}") from None
 
 
 def _decode_entry(record: bytes, num_shards: int) -> TensorEntry:
     integers = {1: 0, 3: 0, 4: 0, 5: 0}
-    crc = n_pieces = 0
+    crc = n_slices = 0
     shape: list[int] = []
     for number, wire_type, value in fields(record):
         if wire_type == VARINT and number in integers:
@@ -171,10 +181,10 @@ def _decode_entry(record: bytes, num_shards: int) -> TensorEntry:
         elif (number, wire_type) == (6, FIXED32):
             crc = value
         elif (number, wire_type) == (7, BYTES):
-            n_pieces += 1
+            n_slices += 1
     number, shard, offset, size = integers.values()
-    entry = TensorEntry(_DTYPES.get(number), number, tuple(shape), shard, offset, size, crc, n_pieces)
-    if not n_pieces:
+    entry = TensorEntry(_DTYPES.get(number), number, tuple(shape), shard, offset, size, crc, n_slices)
+    if not n_slices:
         _check_entry(entry, num_shards)
     return entry
 
@@ -182,73 +192,74 @@ def _decode_entry(record: bytes, num_shards: int) -> TensorEntry:
 def _add_dimensions(shape: list[int], message: bytes) -> None:
     for number, wire_type, value in fields(message):
         if (number, wire_type) == (3, VARINT) and value:
-            raise CheckpointError("shape of unknown rank")
+            raise CheckpointError("expected a shape of known rank, got one of unknown rank")
         if (number, wire_type) == (2, BYTES):
-            shape.append(_integer(value, 1))
+            shape.append(_integer_field(value, 1))
             if len(shape) > _MAX_DIMENSIONS:
-                raise CheckpointError(f"{len(shape)} dimensions or more, TensorFlow has at most {_MAX_DIMENSIONS}")
+                raise CheckpointError(f"expected at most {_MAX_DIMENSIONS} dimensions, got {len(shape)} or more")
             if shape[-1] < 0:
-                raise CheckpointError(f"negative dimension in shape {shown(tuple(shape))}")
+                raise CheckpointError(f"expected dimensions of at least 0, got shape {shown(tuple(shape))}")
 
 
 def _check_entry(entry: TensorEntry, num_shards: int) -> None:
     if not 0 <= entry.shard < num_shards:
-        raise CheckpointError(f"in data file number {entry.shard}, but the header has {num_shards} of them")
+        raise CheckpointError(f"expected a data file number from 0 to {num_shards - 1}, got {entry.shard}")
     if entry.offset < 0 or entry.size < 0:
-        raise CheckpointError(f"negative offset or size: {entry.offset}, {entry.size}")
+        raise CheckpointError(f"expected offset and size of at least 0, got {entry.offset} and {entry.size}")
     if entry.dtype is not None:
         expected = math.prod(entry.shape) * entry.dtype.itemsize
         if entry.size != expected:
             raise CheckpointError(
-                f"size {entry.size} disagrees with shape {shown(entry.shape)} of {entry.dtype}: {shown(expected)} bytes"
+                f"expected {shown(expected)} bytes for {entry.dtype} of shape {shown(entry.shape)}, got {entry.size}"
             )
 
 
-def _piece_key_start(name: str) -> bytes:
-    """Return what the keys of a variable's pieces begin with.
+def _slice_key_prefix(name: str) -> bytes:
+    """Return the common prefix of the keys of a variable's slices.
 
     Source: TensorFlow `core/util/saved_tensor_slice_util.cc`, EncodeTensorNameSlice, over the OrderedCode of
     `core/lib/strings/ordered_code.cc`: a number 0, the name, the rank, and for each axis start and length.
     """
-    escaped = name.encode(errors="replace").replace(b"\0", b"\0\xff")  # 0xff would be escaped too, but UTF-8 has none
-    return PIECE_MARK.encode() + escaped + b"\0\1"
+    # OrderedCode escapes 0xff too, which no UTF-8 text contains.
+    escaped = name.encode(errors="replace").replace(b"\0", b"\0\xff")
+    return SLICE_KEY_PREFIX.encode() + escaped + b"\0\1"
 
 
 def _decode_extents(code: bytes) -> tuple[slice, ...]:
-    """Return the place of a piece, from the end of its key; length -1 stands for a whole axis."""
+    """Return the extents of a slice, decoded from the end of its key. Length -1 stands for a whole axis."""
     rank, position = int.from_bytes(code[1 : 1 + code[0]], "big") if code else 0, 1 + (code[0] if code else 0)
     extents = []
     while position < len(code):
         start, position = _decode_signed(code, position)
         length, position = _decode_signed(code, position)
-        whole = (start, length) == (0, -1)
-        if not whole and (start < 0 or length < 0):
-            raise CheckpointError(f"a piece from {start} on, of length {length}")
-        extents.append(slice(None) if whole else slice(start, start + length))
+        is_whole_axis = (start, length) == (0, -1)
+        if not is_whole_axis and (start < 0 or length < 0):
+            raise CheckpointError(f"expected a slice with start and length of at least 0, got {start} and {length}")
+        extents.append(slice(None) if is_whole_axis else slice(start, start + length))
     if len(extents) != rank:
-        raise CheckpointError(f"a piece of rank {rank} with {len(extents)} axes")
+        raise CheckpointError(f"expected extents of {rank} axes in the key of a slice, got {len(extents)}")
     return tuple(extents)
 
 
 def _decode_signed(code: bytes, position: int) -> tuple[int, int]:
-    """Return an integer of OrderedCode, and the position behind it.
+    """Return a signed integer of OrderedCode, and the position after it.
 
-    The first bit is 1 unless the number is negative. Each 1 behind it stands for a further byte, up to the first 0.
+    The first bit is 1 unless the number is negative. Each further 1 before the first 0 stands for one more byte.
     """
     if position >= len(code):
-        raise CheckpointError("the key of a piece is cut off")
-    if code[position] < 0x80:  # of the negative numbers only -1 means something here
+        raise CheckpointError("the key of a slice is truncated")
+    if code[position] < 0x80:  # -1 is the only negative number with a meaning here
         return (-1 if code[position] == 0x7F else -2), position + 1
     bits = int.from_bytes(code[position : position + 2].ljust(2, b"\0"), "big")
     n_bytes = 16 - (bits ^ 0xFFFF).bit_length()
     end = position + n_bytes
     if end > len(code):
-        raise CheckpointError("the key of a piece is cut off")
+        raise CheckpointError("the key of a slice is truncated")
     return int.from_bytes(code[position:end], "big") & ((1 << (7 * n_bytes - 1)) - 1), end
 
 
 def encode_index(entries: Mapping[str, TensorEntry], num_shards: int) -> bytes:
-    """Return the `.index` file for `entries`, byte for byte as TensorFlow writes it."""
+    """Return the bytes of the `.index` file for `entries`, equal to those that TensorFlow writes."""
     header = varint_field(1, num_shards) + message_field(3, varint_field(1, _VERSION))
     records = {name.encode(): _encode_entry(entry) for name, entry in entries.items()}
     return write_table([(b"", header), *sorted(records.items())])

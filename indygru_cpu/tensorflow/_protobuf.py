@@ -1,4 +1,4 @@
-"""The bytes that a TensorFlow checkpoint is made of: varints, protobuf fields, masked CRC-32C."""
+"""The encodings used by a TensorFlow checkpoint: varints, protobuf fields, masked CRC-32C."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _CRC_CHUNK = 1 << 20
 
 
 class CheckpointError(ValueError):
-    """A TensorFlow checkpoint is damaged, or holds something that this package does not read.
+    """A TensorFlow checkpoint is damaged, or contains something that this package cannot read.
 
-    The message says what is wrong and where: the file, the tensor, the byte.
+    The message states the problem and its location: the file, the tensor, the byte.
     """
 
 
 @contextmanager
-def located(where: str) -> Iterator[None]:
-    """Put `where` in front of the message of a CheckpointError raised inside."""
+def error_context(where: str) -> Iterator[None]:
+    """Prefix the message of a CheckpointError raised inside with `where`."""
     try:
         yield
     except CheckpointError as error:
@@ -28,11 +28,11 @@ def located(where: str) -> Iterator[None]:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the unsigned 64-bit varint at `position` and the position behind it."""
+    """Return the unsigned 64-bit varint at `position`, and the position after it."""
     value = 0
-    for index in range(10):  # 10 times 7 bits hold 64
+    for index in range(10):  # ten groups of 7 bits cover 64 bits
         if position + index >= len(data):
-            raise CheckpointError(f"the varint at byte {position} is cut off")
+            raise CheckpointError(f"the varint at byte {position} is truncated")
         byte = data[position + index]
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80 and value < 1 << 64:
@@ -41,7 +41,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def varint(value: int) -> bytes:
-    """Encode an unsigned integer, seven bits to a byte, low ones first."""
+    """Encode an unsigned integer in groups of seven bits, least significant group first."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -51,26 +51,26 @@ def varint(value: int) -> bytes:
 
 
 def varint_field(number: int, value: int) -> bytes:
-    """Encode an integer field; protobuf leaves out those that are 0."""
+    """Encode an integer field. Protobuf omits fields of value 0."""
     return varint(number << 3 | VARINT) + varint(value) if value else b""
 
 
 def fixed32_field(number: int, value: int) -> bytes:
-    """Encode a fixed 32-bit field; protobuf leaves out those that are 0."""
+    """Encode a fixed 32-bit field. Protobuf omits fields of value 0."""
     return varint(number << 3 | FIXED32) + value.to_bytes(4, "little") if value else b""
 
 
 def message_field(number: int, message: bytes) -> bytes:
-    """Encode a field that is a message itself; unlike a number it is kept when empty."""
+    """Encode a field that is a message. Unlike a number, an empty message is written."""
     return varint(number << 3 | BYTES) + varint(len(message)) + message
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Yield the fields of a protobuf message one by one: number, wire type, and value.
+    """Yield number, wire type and value of each field of a protobuf message.
 
-    The value is an int for a varint, read as a signed 64-bit integer, and for a fixed size; else bytes. Readers do
-    as protobuf does: an absent field is 0 or empty, an unknown number or another wire type is ignored, of a repeated
-    integer the last one counts, and repeated parts of a message add up.
+    The value is an int for a varint, interpreted as a signed 64-bit integer, and for a field of fixed size; else bytes.
+    Callers follow protobuf's rules: a missing field is 0 or empty, unknown numbers and unexpected wire types are
+    ignored, the last value of a repeated integer is used, and repeated messages are merged.
     """
     position = 0
     while position < len(data):
@@ -85,11 +85,11 @@ def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
         elif wire_type in _FIXED_SIZES:
             size = _FIXED_SIZES[wire_type]
         else:
-            raise CheckpointError(f"the field before byte {position} has the unknown wire type {wire_type}")
+            raise CheckpointError(f"the field before byte {position}: expected a known wire type, got {wire_type}")
         if size > len(data) - position:
             raise CheckpointError(f"{size} bytes at byte {position} reach beyond the message's {len(data)}")
-        part = data[position : position + size]
-        yield number, wire_type, part if wire_type == BYTES else int.from_bytes(part, "little")
+        content = data[position : position + size]
+        yield number, wire_type, content if wire_type == BYTES else int.from_bytes(content, "little")
         position += size
 
 
@@ -100,9 +100,9 @@ def masked_crc32c(data: bytes | memoryview) -> int:
     except ImportError as error:
         raise ImportError(
             "TensorFlow checkpoints need the package google-crc32c, "
-            'which comes with the extra "tensorflow": pip install "indygru_cpu[tensorflow]"'
+            'part of the extra "tensorflow": pip install "indygru_cpu[tensorflow]"'
         ) from error
     crc = 0
-    for start in range(0, len(data), _CRC_CHUNK):  # the package takes bytes only: no copy of the whole
+    for start in range(0, len(data), _CRC_CHUNK):  # in chunks: the package accepts only bytes, a copy of `data`
         crc = google_crc32c.extend(crc, bytes(data[start : start + _CRC_CHUNK]))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,13 +1,13 @@
-r"""The sorted string table: the file format under a checkpoint's `.index`.
+r"""The sorted string table: the file format of a checkpoint's `.index`.
 
-A table is a run of blocks, each followed by its compression type (one byte) and the masked CRC-32C of
-both. Blocks of entries come first, then the metaindex (empty here), then the index, which has for each
-block a key that no key of the block exceeds and the block's handle (offset, size). A footer of 48 bytes
-has the handles of metaindex and index and a magic number.
+A table is a sequence of blocks, each followed by its compression type (one byte) and the masked CRC-32C of both. The
+data blocks are followed by the metaindex block (empty here) and the index block. The index has an entry for each data
+block: a separator key, which is at least the last key of the block, and the block's handle (offset, size). A footer of
+48 bytes contains the handles of metaindex and index and a magic number.
 
-An entry is `shared, unshared, value size` (varints), the key without the `shared` first bytes, which it
-has in common with the key before, and the value. A block ends with the offsets of its restart points,
-the entries that share nothing, and their number (32 bits each).
+An entry consists of three varints (number of key bytes shared with the previous entry, number of other key bytes, size
+of the value), the other key bytes, and the value. A block ends with the offsets of its restart points, which are
+entries that share no key bytes, and their number (32 bits each).
 
 Source: leveldb `doc/table_format.md`; TensorFlow `core/lib/io/{format,block_builder,table_builder}.cc`.
 """
@@ -18,21 +18,21 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from indygru_cpu._engine.messages import shown
-from indygru_cpu.tensorflow._protobuf import CheckpointError, located, masked_crc32c, read_varint, varint
+from indygru_cpu.tensorflow._protobuf import CheckpointError, error_context, masked_crc32c, read_varint, varint
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_SIZE = 48
 _TRAILER_SIZE = 5
 _SNAPPY = 1
 _RESTART_INTERVAL = 16
-_BLOCK_SIZE = 262144  # TensorFlow's default; a table this small has one block
+_BLOCK_SIZE = 262144  # TensorFlow's default
 
-#: Longer keys are no names of variables. The bound keeps what a reader holds at a time small.
+#: The longest key that is read or written. It bounds the memory of a reader.
 MAX_KEY = 4096
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a table one by one, in order; nothing is kept.
+    """Yield the keys and values of a table, in order, without storing them.
 
     Parameters
     ----------
@@ -42,62 +42,63 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     Raises
     ------
     CheckpointError
-        If any byte that matters is not as the format has it. The whole table is checked once all are taken.
+        A byte that is not padding violates the format. The whole table has been checked when the iteration is
+        complete.
     """
     metaindex, index = _read_footer(data)
-    for _ in _read_block(data, *metaindex):  # says nothing we need, but can show that the file is damaged
+    for _ in _read_block(data, *metaindex):  # checks the block; its entries are not needed
         pass
-    previous, free = None, 0
+    previous_separator, min_offset = None, 0
     for separator, handle in _read_block(data, *index):
-        with located(f"handle of the block up to key {shown(separator)}"):
+        with error_context(f"handle of the block up to key {shown(separator)}"):
             offset, size, _ = _read_handle(handle, 0)
-        # Without this an index of many entries could have one block read over and over.
-        if offset < free or offset + size > index[0]:
+        # Bounds the time: otherwise many index entries could refer to the same block.
+        if offset < min_offset or offset + size > index[0]:
             raise CheckpointError(f"the block at byte {offset} overlaps the one before it or the index")
-        free = offset + size + _TRAILER_SIZE
-        last, in_order = None, True
+        min_offset = offset + size + _TRAILER_SIZE
+        last_key, in_order = None, True
         for key, value in _read_block(data, offset, size):
-            if last is None and previous is not None and key <= previous:
+            if last_key is None and previous_separator is not None and key <= previous_separator:
                 in_order = False
                 break
             yield key, value
-            last = key
-        if not in_order or last is None or last > separator:
+            last_key = key
+        if not in_order or last_key is None or last_key > separator:
             raise CheckpointError(
-                f"block at byte {offset}: keys out of order, not between {shown(previous or b'')} and "
-                f"{shown(separator)}"
+                f"block at byte {offset}: expected ordered keys between {shown(previous_separator or b'')} and "
+                f"{shown(separator)}, got others"
             )
-        previous = separator
+        previous_separator = separator
 
 
 def _read_footer(data: bytes) -> tuple[list[int], list[int]]:
     """Return offset and size of the metaindex and of the index."""
     if len(data) < _FOOTER_SIZE:
-        raise CheckpointError(f"only {len(data)} bytes, which is less than the footer's {_FOOTER_SIZE}")
+        raise CheckpointError(f"expected at least the {_FOOTER_SIZE} bytes of a footer, got {len(data)}")
     footer = data[-_FOOTER_SIZE:]
     if not is_table(footer):
-        raise CheckpointError("not a V2 checkpoint index, or cut off: the magic number at its end is wrong")
-    with located(f"footer at byte {len(data) - _FOOTER_SIZE}"):
+        raise CheckpointError("expected the magic number of a V2 checkpoint index at the end, got other bytes")
+    with error_context(f"footer at byte {len(data) - _FOOTER_SIZE}"):
         *metaindex, position = _read_handle(footer, 0)
         *index, _ = _read_handle(footer, position)
     return metaindex, index
 
 
 def is_table(end: bytes) -> bool:
-    """Return whether a file that ends like this says that it is a table."""
+    """Return whether the last bytes of a file are the magic number of a table."""
     return end.endswith(_MAGIC)
 
 
 def _read_handle(data: bytes, position: int) -> tuple[int, int, int]:
-    """Return offset and size of a block, and the position behind the handle."""
+    """Return offset and size of a block, and the position after the handle."""
     offset, position = read_varint(data, position)
     size, position = read_varint(data, position)
     return offset, size, position
 
 
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the entries of a block, after a check of its checksum."""
-    with located(f"block at byte {offset}"):
+    """Check the checksum of a block, then yield its entries."""
+    with error_context(f"block at byte {offset}"):
         end = offset + size
         if end + _TRAILER_SIZE > len(data) - _FOOTER_SIZE:
             raise CheckpointError(f"its {size} bytes reach beyond the file's {len(data)}")
@@ -106,52 +107,53 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         if stored != computed:
             raise CheckpointError(f"wrong CRC-32C: stored {stored:#010x}, computed {computed:#010x}")
         if data[end] == _SNAPPY:
-            raise CheckpointError("compressed with snappy, which TensorFlow does not use for checkpoints")
+            raise CheckpointError("expected no compression, as TensorFlow writes checkpoints, got snappy")
         if data[end]:
-            raise CheckpointError(f"unknown compression type {data[end]}")
+            raise CheckpointError(f"expected no compression, got type {data[end]}")
         yield from _read_entries(data[offset:end])
 
 
 def _read_entries(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a block's bytes.
+    """Yield the keys and values of a block.
 
-    Keys are bounded, and so is their sum: an entry of four bytes can repeat a key of any length.
+    The size of each key and the total size of all keys are bounded, because an entry of four bytes can repeat a key of
+    any length.
     """
     restarts = _restart_points(body)
     limit = next(restarts)
-    restart: int | None = next(restarts)  # a block without entries has one as well
+    restart: int | None = next(restarts)  # a block without entries has one restart point too
     key, key_bytes = None, 0
-    for start, shared, rest, value in _split_entries(body, limit):
-        previous, key_size = key or b"", shared + len(rest)
+    for start, shared, unshared, value in _split_entries(body, limit):
+        previous, key_size = key or b"", shared + len(unshared)
         if shared > len(previous):
-            raise CheckpointError(
-                f"entry at byte {start}: shares {shared} bytes of the previous key, which has {len(previous)}"
-            )
+            raise CheckpointError(f"entry at byte {start}: expected at most {len(previous)} shared bytes, got {shared}")
         if key_size > MAX_KEY:
-            raise CheckpointError(f"entry at byte {start}: a key of {key_size} bytes; at most {MAX_KEY} are read")
-        found = previous[:shared] + rest
-        if key is not None and found <= previous:
-            raise CheckpointError(f"entry at byte {start}: key {shown(found)} is out of order or duplicated")
-        key, key_bytes = found, key_bytes + key_size
-        # Each byte of an honest key is in at most 16. Without this, a small block could take long to read.
+            raise CheckpointError(f"entry at byte {start}: expected a key of at most {MAX_KEY} bytes, got {key_size}")
+        next_key = previous[:shared] + unshared
+        if key is not None and next_key <= previous:
+            raise CheckpointError(
+                f"entry at byte {start}: expected a key after {shown(previous)}, got {shown(next_key)}"
+            )
+        key, key_bytes = next_key, key_bytes + key_size
+        # TensorFlow writes each key byte for at most 16 keys. The bound limits the time for a small block.
         if key_bytes > _RESTART_INTERVAL * len(body):
             raise CheckpointError(f"entry at byte {start}: keys grow beyond {_RESTART_INTERVAL} times the block")
         if start == restart and not shared:
             restart = next(restarts, None)
         yield key, value
     if restart is not None and not (key is None and restart == 0 and next(restarts, None) is None):
-        raise CheckpointError(f"restart point {restart} is not at an entry with a whole key, or out of order")
+        raise CheckpointError(f"expected ordered restart points at entries with a whole key, got {restart}")
 
 
 def _split_entries(body: bytes, limit: int) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Yield each entry's first byte, its number of shared bytes, the rest of its key, and its value."""
+    """Yield for each entry its offset, the number of shared key bytes, the unshared key bytes, and the value."""
     position = 0
     while position < limit:
         start = position
         shared, position = read_varint(body, position)
-        rest_size, position = read_varint(body, position)
+        unshared_size, position = read_varint(body, position)
         value_size, position = read_varint(body, position)
-        middle, end = position + rest_size, position + rest_size + value_size
+        middle, end = position + unshared_size, position + unshared_size + value_size
         if end > limit:
             raise CheckpointError(f"entry at byte {start} reaches beyond the block's entries")
         yield start, shared, body[position:middle], body[middle:end]
@@ -159,18 +161,18 @@ def _split_entries(body: bytes, limit: int) -> Iterator[tuple[int, int, bytes, b
 
 
 def _restart_points(body: bytes) -> Iterator[int]:
-    """Yield where a block's entries end, then the offset of each restart point."""
+    """Yield the end of the block's entries, then the offset of each restart point."""
     count = int.from_bytes(body[-4:], "little")
     limit = len(body) - 4 * (count + 1)
     if limit < 0 or not count:
-        raise CheckpointError(f"{count} restart points in {len(body)} bytes")
+        raise CheckpointError(f"expected restart points that fit into {len(body)} bytes, got {count}")
     yield limit
     for (restart,) in struct.iter_unpack("<I", memoryview(body)[limit:-4]):
         yield restart
 
 
-class _Block:
-    """A block being filled."""
+class _BlockBuilder:
+    """Encodes the entries of a block."""
 
     def __init__(self, restart_interval: int = _RESTART_INTERVAL) -> None:
         self.first_key = self.last_key = b""
@@ -198,37 +200,37 @@ class _Block:
 
 
 def write_table(entries: Iterable[tuple[bytes, bytes]], block_size: int = _BLOCK_SIZE) -> bytes:
-    """Return the file for `entries`, byte for byte as TensorFlow writes it.
+    """Return the bytes of the table for `entries`, equal to those that TensorFlow writes.
 
     Parameters
     ----------
     entries : iterable of (key, value)
-        Sorted by key, no key twice.
+        Sorted by key, without duplicates.
     block_size : int
-        A block ends with the entry that brings it to this many bytes.
+        A block is closed after the entry with which it reaches this many bytes.
     """
     out = bytearray()
-    index = _Block(restart_interval=1)
-    blocks = list(_fill_blocks(entries, block_size))
-    following = [block.first_key for block in blocks[1:]]
-    for block, next_key in zip(blocks, [*following, None], strict=True):
+    index = _BlockBuilder(restart_interval=1)
+    blocks = list(_build_blocks(entries, block_size))
+    next_keys = [block.first_key for block in blocks[1:]]
+    for block, next_key in zip(blocks, [*next_keys, None], strict=True):
         index.add(_separator(block.last_key, next_key), _append_block(out, block))
-    handles = _append_block(out, _Block()) + _append_block(out, index)
+    handles = _append_block(out, _BlockBuilder()) + _append_block(out, index)
     return bytes(out + handles.ljust(_FOOTER_SIZE - len(_MAGIC), b"\0") + _MAGIC)
 
 
-def _fill_blocks(entries: Iterable[tuple[bytes, bytes]], block_size: int) -> Iterator[_Block]:
-    block = _Block()
+def _build_blocks(entries: Iterable[tuple[bytes, bytes]], block_size: int) -> Iterator[_BlockBuilder]:
+    block = _BlockBuilder()
     for key, value in entries:
         block.add(key, value)
         if len(block) >= block_size:
             yield block
-            block = _Block()
+            block = _BlockBuilder()
     if block.count:
         yield block
 
 
-def _append_block(out: bytearray, block: _Block) -> bytes:
+def _append_block(out: bytearray, block: _BlockBuilder) -> bytes:
     """Append a block with its trailer to `out` and return its handle."""
     handle = varint(len(out)) + varint(len(block))
     stored = bytes(block) + b"\0"  # no compression
@@ -236,18 +238,18 @@ def _append_block(out: bytearray, block: _Block) -> bytes:
     return handle
 
 
-def _separator(last: bytes, following: bytes | None) -> bytes:
-    """Return a short key that is at least `last` and less than `following`.
+def _separator(last_key: bytes, next_key: bytes | None) -> bytes:
+    """Return a short key that is at least `last_key` and less than `next_key`.
 
     Source: leveldb `util/comparator.cc`, FindShortestSeparator and FindShortSuccessor.
     """
-    if following is None:
-        shared = len(last) - len(last.lstrip(b"\xff"))
-        room = shared < len(last)
+    if next_key is None:
+        shared = len(last_key) - len(last_key.lstrip(b"\xff"))
+        can_increment = shared < len(last_key)
     else:
-        shared = _count_shared(last, following)
-        room = shared < min(len(last), len(following)) and last[shared] + 1 < following[shared]
-    return last[:shared] + bytes([last[shared] + 1]) if room else last
+        shared = _count_shared(last_key, next_key)
+        can_increment = shared < min(len(last_key), len(next_key)) and last_key[shared] + 1 < next_key[shared]
+    return last_key[:shared] + bytes([last_key[shared] + 1]) if can_increment else last_key
 
 
 def _count_shared(a: bytes, b: bytes) -> int:

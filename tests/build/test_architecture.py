@@ -94,12 +94,12 @@ FOLDERS = {
     ],
     "datasets": ["datasets"],
     "_tf1": [
-        "_tf1", "_tf1.bidirectional", "_tf1.cell", "_tf1.checks", "_tf1.custom_activation", "_tf1.dynamic_rnn",
-        "_tf1.layer", "_tf1.registry", "_tf1.rnn_cell", "_tf1.run", "_tf1.scopes", "_tf1.variables", "initializers",
+        "_tf1", "_tf1.cell", "_tf1.checks", "_tf1.dynamic_rnn", "_tf1.layer", "_tf1.run", "_tf1.scopes",
+        "_tf1.variables", "initializers",
     ],
     "tensorflow": [
-        "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._files",
-        "tensorflow._protobuf", "tensorflow._sstable",
+        "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._protobuf",
+        "tensorflow._sstable",
     ],
     "_cli": ["_cli", "_cli.demo", "_cli.demo_model", "_cli.demo_plot", "_cli.info", "__main__"],
     "top": ["__init__", "_version"],
@@ -163,12 +163,12 @@ USERS = {
     "_engine.threads": {
         "_engine", "_engine.arguments", "_cli.info", "__init__", "jax", "stream", "torch._ops",
     },
-    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.custom_activation"},
+    "reference": {"_cli.demo", "_cli.demo_model", "_tf1.run"},
     "_files": {"layer"},
     "_files.npz": {"_files"},
     "_files.safetensors": {"_files"},
-    "_files.atomic": {"_files", "tensorflow._checkpoint", "tensorflow._files"},
-    "_files.regular": {"_files", "tensorflow._files"},
+    "_files.atomic": {"_files", "tensorflow._checkpoint"},
+    "_files.regular": {"_files", "tensorflow._checkpoint"},
 }  # fmt: skip
 
 

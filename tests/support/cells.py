@@ -1,6 +1,6 @@
-"""What the tests of the cell share: a fresh default scope and random numbers, names of the variables, sequences.
+"""Fixtures and helpers of the cell's tests: a reset default scope, random numbers, variable names, built cells.
 
-A test file takes a fixture of these by its name: `rng = cells.rng`.
+A test file imports a fixture by assignment: `rng = cells.rng`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import pytest
 
 from indygru_cpu import IndyGRUCell, reset_default_scope
 
-#: Of sequences and of the cell that they are for.
+#: Sizes of the sequences and of the cell in `sequence_case`.
 B, T, D, N = 8, 9, 5, 7
-NAMES = [
+VARIABLE_NAMES = [
     "gates/kernel_w",
     "gates/kernel_u",
     "gates/bias",
@@ -24,13 +24,13 @@ NAMES = [
 
 @pytest.fixture(autouse=True)
 def rng():
-    """Random numbers; the default scope is as in a new process, and seeded."""
+    """Reset the default scope with a seed, and return a random generator."""
     reset_default_scope(seed=11)
     return np.random.default_rng(5)
 
 
 @pytest.fixture
-def case(rng):
+def sequence_case(rng):
     """Return a cell, inputs, lengths and an initial state."""
     cell = IndyGRUCell(N, "relu", dtype="float64")
     cell.build((None, D))
@@ -39,7 +39,8 @@ def case(rng):
     return cell, rng.normal(size=(B, T, D)), lengths, rng.normal(size=(B, N))
 
 
-def built(*args, depth=5, **kwargs):
+def built_cell(*args, depth=5, **kwargs):
+    """Construct and build a cell."""
     cell = IndyGRUCell(*args, **kwargs)
     cell.build((None, depth))
     return cell

@@ -1,4 +1,4 @@
-"""The section "Calls and building" of the observed contract."""
+"""IndyGRUCell: building, and calls of one step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from indygru_cpu import IndyGRUCell
 rng = cells.rng
 
 
-def arrays(rng, *shapes, dtype="float64"):
+def random_step_arrays(rng, *shapes, dtype="float64"):
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
 
@@ -21,7 +21,7 @@ def arrays(rng, *shapes, dtype="float64"):
 
 
 @pytest.mark.parametrize("shape", [(None, 5), [None, 5], (2, 5, 9), (2, np.int64(5)), (-1, 5.0)])
-def test_depth_is_element_1_of_the_shape(shape):
+def test_build_uses_element_1_of_the_shape(shape):
     cell = IndyGRUCell(7)
     cell.build(shape)
     assert cell.built
@@ -39,14 +39,14 @@ def test_depth_is_element_1_of_the_shape(shape):
         (5, TypeError, "subscriptable"),
     ],
 )
-def test_shapes_that_cannot_be_built(shape, error, message):
+def test_build_invalid_shape_raises_and_leaves_the_cell_unbuilt(shape, error, message):
     cell = IndyGRUCell(7)
     with pytest.raises(error, match=message):
         cell.build(shape)
     assert not cell.built
 
 
-def test_building_twice():
+def test_build_twice_keeps_variables_and_checks_depth():
     cell = IndyGRUCell(7)
     cell.build((None, 5))
     before = cell.variables
@@ -57,15 +57,15 @@ def test_building_twice():
     assert cell.variables == before
 
 
-def test_explicit_build_takes_the_cells_dtype():
+def test_build_uses_the_dtype_of_the_cell():
     cell = IndyGRUCell(7, dtype="float64")
     cell.build((None, 5))
     assert cell.variables[3].dtype == "float64"
 
 
 @pytest.mark.parametrize(("batch", "depth", "units"), [(3, 0, 7), (0, 5, 7), (3, 5, 0), (0, 0, 0)])
-def test_sizes_of_zero(batch, depth, units, rng):
-    x, h, G = arrays(rng, (batch, depth), (batch, units), (batch, units))
+def test_step_sizes_of_zero_give_empty_results(batch, depth, units, rng):
+    x, h, G = random_step_arrays(rng, (batch, depth), (batch, units), (batch, units))
     cell = IndyGRUCell(units)
     assert cell(x, h)[0].shape == (batch, units)
     output, _, tape = cell.forward(x, h)
@@ -78,15 +78,15 @@ def test_sizes_of_zero(batch, depth, units, rng):
 # --- results -----------------------------------------------------------------------------------------------
 
 
-def test_output_is_the_new_state_twice_in_a_plain_tuple(rng):
-    result = IndyGRUCell(7)(*arrays(rng, (3, 5), (3, 7)))
+def test_step_returns_a_tuple_of_the_same_array_twice(rng):
+    result = IndyGRUCell(7)(*random_step_arrays(rng, (3, 5), (3, 7)))
     assert type(result) is tuple
     assert result[0] is result[1]
     assert result[0].shape == (3, 7)
 
 
-def test_keywords(rng):
-    x, h = arrays(rng, (3, 5), (3, 7))
+def test_step_accepts_inputs_state_and_scope_by_keyword_only(rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     cell = IndyGRUCell(7)
     by_name = cell(inputs=x, state=h, scope="s")[0]
     np.testing.assert_array_equal(by_name, cell(x, h)[0])
@@ -96,8 +96,8 @@ def test_keywords(rng):
             cell(x, h, **wrong)
 
 
-def test_arguments_are_not_changed(rng):
-    x, h = arrays(rng, (3, 5), (3, 7))
+def test_step_does_not_change_its_arguments(rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     x.flags.writeable = h.flags.writeable = False
     copies = x.copy(), h.copy()
     output, _ = IndyGRUCell(7)(x, h)
@@ -107,9 +107,9 @@ def test_arguments_are_not_changed(rng):
 
 
 @pytest.mark.parametrize("change", ["reversed", "columns", "big-endian", "misaligned"])
-def test_arrays_however_they_lie(change, rng):
-    x, h = arrays(rng, (3, 5), (3, 7))
-    odd = {
+def test_step_result_is_independent_of_memory_layout(change, rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
+    relayout = {
         "reversed": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
         "columns": np.asfortranarray,
         "big-endian": lambda a: a.astype(">f8"),
@@ -117,14 +117,14 @@ def test_arrays_however_they_lie(change, rng):
     }[change]
     cell = IndyGRUCell(7)
     expected = cell(x, h)[0]
-    np.testing.assert_array_equal(cell(odd(x), odd(h))[0], expected)
+    np.testing.assert_array_equal(cell(relayout(x), relayout(h))[0], expected)
 
 
 # --- shapes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 9, 5), (3, 9, 8, 5)])
-def test_wrong_rank_of_inputs(shape, rng):
+def test_step_inputs_of_another_rank_raise_value_error(shape, rng):
     cell = IndyGRUCell(7, name="enc")
     message = (
         f"Input 0 of layer enc is incompatible with the layer: expected ndim=2, found ndim={len(shape)}. "
@@ -136,15 +136,15 @@ def test_wrong_rank_of_inputs(shape, rng):
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (3, 1), (7,), (3,), (1, 3, 7), (9, 7), (2, 7), ()])
-def test_states_that_do_not_fit(shape, rng):
+def test_step_state_of_another_shape_raises_value_error(shape, rng):
     cell = IndyGRUCell(7)
     with pytest.raises(ValueError, match="state: expected"):
         cell(rng.normal(size=(3, 5)), rng.normal(size=shape))
     assert not cell.built
 
 
-def test_a_batch_of_1_counts_for_all_rows(rng):
-    x, h = arrays(rng, (9, 5), (9, 7))
+def test_step_batch_of_1_is_broadcast(rng):
+    x, h = random_step_arrays(rng, (9, 5), (9, 7))
     cell = IndyGRUCell(7)
     for short_x, short_h in ((x[:1], h), (x, h[:1])):
         full_x, full_h = np.repeat(short_x, 9 // len(short_x), 0), np.repeat(short_h, 9 // len(short_h), 0)
@@ -152,8 +152,8 @@ def test_a_batch_of_1_counts_for_all_rows(rng):
     assert cell(x[:1], h[:0])[0].shape == (0, 7)
 
 
-def test_missing_states(rng):
-    (x,), cell = arrays(rng, (3, 5)), IndyGRUCell(7)
+def test_step_without_state_raises(rng):
+    (x,), cell = random_step_arrays(rng, (3, 5)), IndyGRUCell(7)
     with pytest.raises(ValueError, match="state: expected an array, got None"):
         cell(x, None)
     for wrapped in ([x[:, :1] * np.full((1, 7), 0.5)], (x[:, :1] * np.full((1, 7), 0.5),)):
@@ -163,8 +163,8 @@ def test_missing_states(rng):
         cell(x)
 
 
-def test_another_depth_later(rng):
-    x, h, wide = arrays(rng, (3, 5), (3, 7), (3, 8))
+def test_step_inputs_of_another_depth_raise_value_error(rng):
+    x, h, wide = random_step_arrays(rng, (3, 5), (3, 7), (3, 8))
     cell = IndyGRUCell(7)
     cell(x, h)
     with pytest.raises(ValueError, match=r"inputs: expected 5 features .* got 8"):
@@ -175,16 +175,16 @@ def test_another_depth_later(rng):
 
 
 @pytest.mark.parametrize(("inputs", "state"), [("float32", "float64"), ("float64", "float32"), ("float64", "int64")])
-def test_inputs_and_state_of_different_dtypes(inputs, state, rng):
-    x, h = arrays(rng, (3, 5), (3, 7))
+def test_step_inputs_and_state_of_different_dtypes_raise_type_error(inputs, state, rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     message = f"Input 'state' has type {state} that does not match type {inputs} of argument 'inputs'"
     with pytest.raises(TypeError, match=message):
         IndyGRUCell(7)(x.astype(inputs), h.astype(state))
 
 
 @pytest.mark.parametrize("by", ["argument", "build", "call"])
-def test_inputs_and_cell_of_different_dtypes(by, rng):
-    x, h = arrays(rng, (3, 5), (3, 7), dtype="float32")
+def test_step_inputs_and_cell_of_different_dtypes_raise_type_error(by, rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7), dtype="float32")
     cell = IndyGRUCell(7, dtype="float64" if by != "call" else None)
     if by == "build":
         cell.build((None, 5))
@@ -207,15 +207,15 @@ def test_inputs_and_cell_of_different_dtypes(by, rng):
         ("str", TypeError),
     ],
 )
-def test_other_dtypes_of_inputs(dtype, error, rng):
+def test_step_inputs_of_unsupported_dtypes_raise(dtype, error, rng):
     cell = IndyGRUCell(7)
     with pytest.raises(error, match="inputs: expected float32 or float64, got"):
         cell(rng.normal(size=(3, 5)).astype(dtype), rng.normal(size=(3, 7)))
     assert not cell.built
 
 
-def test_nested_lists_are_states_but_no_inputs(rng):
-    x, h = arrays(rng, (3, 5), (3, 7), dtype="float32")
+def test_step_nested_lists_are_accepted_as_state_only(rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7), dtype="float32")
     cell = IndyGRUCell(7)
     for nested in (h.tolist(), tuple(map(tuple, h.tolist())), list(h)):
         np.testing.assert_array_equal(cell(x, nested)[0], cell(x, h)[0])
@@ -225,8 +225,8 @@ def test_nested_lists_are_states_but_no_inputs(rng):
         cell(x, [[0.5, 0.25], [0.5]])
 
 
-def test_masked_arrays_are_refused(rng):
-    x, h = arrays(rng, (3, 5), (3, 7))
+def test_step_masked_arrays_raise_type_error(rng):
+    x, h = random_step_arrays(rng, (3, 5), (3, 7))
     with pytest.raises(TypeError, match="inputs: masked"):
         IndyGRUCell(7)(np.ma.masked_less(x, 0), h)
     with pytest.raises(TypeError, match="state: masked"):

@@ -1,4 +1,4 @@
-"""The section "Construction" of the observed contract: arguments, sizes, dtypes, initial values."""
+"""IndyGRUCell: constructor arguments, sizes, dtypes, initial values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import cells
 import numpy as np
 import pytest
-from cells import NAMES, built
+from cells import VARIABLE_NAMES, built_cell
 from helpers import GOLDEN
 
 from indygru_cpu import AUTO_REUSE, IndyGRUCell, dynamic_rnn, initializers, reset_default_scope, variable_scope
@@ -18,7 +18,7 @@ rng = cells.rng
 # --- arguments ---------------------------------------------------------------------------------------------
 
 
-def test_order_of_arguments(rng):
+def test_constructor_accepts_positional_arguments_in_tensorflow_order(rng):
     def kernel(shape, dtype):
         return np.full(shape, 0.25, dtype)
 
@@ -34,7 +34,7 @@ def test_order_of_arguments(rng):
 
 
 @pytest.mark.parametrize("keyword", ["trainable", "input_size", "recurrent_kernel_initializer"])
-def test_any_other_keyword_is_a_type_error(keyword):
+def test_constructor_unknown_keyword_raises_type_error(keyword):
     with pytest.raises(TypeError, match=keyword):
         IndyGRUCell(7, **{keyword: True})
 
@@ -43,15 +43,15 @@ def test_any_other_keyword_is_a_type_error(keyword):
 
 
 @pytest.mark.parametrize("activation", [None, "", 0, (), False, np.tanh, "tanh"])
-def test_falsy_activations_and_numpy_tanh_are_tanh(activation, rng):
+def test_activation_falsy_or_numpy_tanh_is_tanh(activation, rng):
     x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
-    tanh, cell = built(7, dtype="float64"), built(7, activation, dtype="float64")
+    tanh, cell = built_cell(7, dtype="float64"), built_cell(7, activation, dtype="float64")
     cell.set_weights(tanh.get_weights())
     np.testing.assert_array_equal(cell(x, h)[0], tanh(x, h)[0])
 
 
 @pytest.mark.parametrize(("activation", "name"), [("swish", "str"), (3, "int"), ((np.tanh,), "tuple")])
-def test_what_cannot_be_called_fails_at_the_first_call(activation, name, rng):
+def test_activation_not_callable_raises_at_the_first_call(activation, name, rng):
     cell = IndyGRUCell(7, activation)
     with pytest.raises(TypeError, match=f"'{name}' object is not callable.*activation"):
         cell(rng.normal(size=(3, 5)), rng.normal(size=(3, 7)))
@@ -69,13 +69,13 @@ def test_what_cannot_be_called_fails_at_the_first_call(activation, name, rng):
         (2.5, ValueError, r"Ambiguous dimension: 2\.5"),
         (float("nan"), ValueError, "Ambiguous dimension: nan"),
         (float("inf"), ValueError, "Ambiguous dimension: inf"),
-        ("4", ValueError, "text '4'"),
+        ("4", ValueError, "expected an integer, got '4'"),
         (None, TypeError, "got None"),
         ([3], TypeError, r"got \[3\]"),
         ((3,), TypeError, r"got \(3,\)"),
     ],
 )
-def test_num_units_is_checked_when_building(num_units, error, message, rng):
+def test_num_units_invalid_raises_at_build(num_units, error, message, rng):
     cell = IndyGRUCell(num_units)
     with pytest.raises(error, match=f"num_units: .*{message}"):
         cell.build((None, 5))
@@ -85,7 +85,7 @@ def test_num_units_is_checked_when_building(num_units, error, message, rng):
 
 
 @pytest.mark.parametrize(("num_units", "n"), [(3.0, 3), (True, 1), (np.int8(100), 100), (np.float32(9), 9), (0, 0)])
-def test_numbers_equal_to_an_integer_are_taken(num_units, n, rng):
+def test_num_units_equal_to_an_integer_is_accepted(num_units, n, rng):
     cell = IndyGRUCell(num_units)
     output, _ = cell(rng.normal(size=(7, 5)), rng.normal(size=(7, n)))
     assert output.shape == (7, n)
@@ -106,7 +106,7 @@ def test_numbers_equal_to_an_integer_are_taken(num_units, n, rng):
     ("non_trainable_weights", "`trainable`"),
     ("graph", "no graphs"),
 ])  # fmt: skip
-def test_attributes_are_read_only_and_say_what_to_do_instead(name, fix, rng):
+def test_attribute_assignment_raises_and_states_the_fix(name, fix, rng):
     cell = IndyGRUCell(7)
     x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
     expected, _ = cell(x, h)
@@ -116,7 +116,7 @@ def test_attributes_are_read_only_and_say_what_to_do_instead(name, fix, rng):
     assert (cell.state_size, cell.output_size, cell.dtype) == (7, 7, "float64")
 
 
-def test_trainable_and_attributes_of_a_subclass_can_be_set():
+def test_attribute_trainable_and_new_attributes_can_be_set():
     class Noisy(IndyGRUCell):
         pass
 
@@ -128,7 +128,7 @@ def test_trainable_and_attributes_of_a_subclass_can_be_set():
 
 @pytest.mark.parametrize("activation", ["tanh", np.tanh, lambda a: np.maximum(a, 0)])
 @pytest.mark.parametrize("num_units", [1, 8, 5000])
-def test_another_private_size_after_building_is_refused_by_every_call(num_units, activation, rng):
+def test_num_units_changed_after_build_raises_at_every_call(num_units, activation, rng):
     cell = IndyGRUCell(7, activation)
     x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
     cell(x, h)
@@ -143,8 +143,8 @@ def test_another_private_size_after_building_is_refused_by_every_call(num_units,
 # --- dtype -------------------------------------------------------------------------------------------------
 
 
-class FrameworkType:
-    """What tf.float64 looks like from outside."""
+class TensorFlowDtype:
+    """A stand-in for tf.float64."""
 
     as_numpy_dtype = np.float64
 
@@ -158,22 +158,22 @@ class FrameworkType:
         (np.float64, "float64"),
         (np.dtype("float32"), "float32"),
         (np.dtype("float64"), "float64"),
-        (FrameworkType(), "float64"),
+        (TensorFlowDtype(), "float64"),
         ("float", "float32"),  # as in TensorFlow, unlike NumPy
         (float, "float32"),
     ],
 )
-def test_dtype_is_a_name(dtype, name):
+def test_dtype_attribute_is_a_name(dtype, name):
     assert IndyGRUCell(7, dtype=dtype).dtype == name
 
 
 @pytest.mark.parametrize("dtype", ["foo", "int32", np.float16, "complex64", 3, bool])
-def test_other_dtypes_are_a_type_error_at_construction(dtype):
+def test_dtype_unsupported_raises_type_error_at_construction(dtype):
     with pytest.raises(TypeError, match="dtype: expected float32 or float64, got"):
         IndyGRUCell(7, dtype=dtype)
 
 
-def test_dtype_of_none_is_settled_by_building(rng):
+def test_dtype_none_is_set_by_building(rng):
     called, explicit = IndyGRUCell(7), IndyGRUCell(7)
     assert called.dtype is explicit.dtype is None
     called(rng.normal(size=(3, 5)), rng.normal(size=(3, 7)))
@@ -186,12 +186,12 @@ def test_dtype_of_none_is_settled_by_building(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_default_initial_values(dtype):
+def test_build_default_initial_values_are_those_of_tensorflow(dtype):
     with np.load(GOLDEN / f"default_init_{dtype[0]}{dtype[-2:]}.npz", allow_pickle=False) as file:
         meta = json.loads(str(file["meta"]))
-        original = {name: file[name] for name in NAMES}
-    cell = built(meta["N"], depth=meta["D"], dtype=dtype)
-    assert list(cell.named_variables) == NAMES
+        original = {name: file[name] for name in VARIABLE_NAMES}
+    cell = built_cell(meta["N"], depth=meta["D"], dtype=dtype)
+    assert list(cell.named_variables) == VARIABLE_NAMES
     for name, value in cell.named_variables.items():
         assert (value.shape, value.dtype) == (original[name].shape, original[name].dtype)
         if name in meta["constant"]:
@@ -200,15 +200,15 @@ def test_default_initial_values(dtype):
             limit = meta["uniform_limit"][name]
             assert 0.8 * limit < value.max() <= limit
             assert 0.8 * limit < -value.min() <= limit
-            # The mean square of n numbers uniform on [-limit, limit) scatters by sqrt(4 / 45 / n) limit^2.
-            scatter = np.sqrt(4 / 45 / value.size) * limit**2
-            assert abs(np.mean(value.astype(float) ** 2) - limit**2 / 3) < 5 * scatter
+            # Standard deviation of the mean square of n numbers uniform on [-limit, limit): sqrt(4 / 45 / n) limit^2.
+            stddev = np.sqrt(4 / 45 / value.size) * limit**2
+            assert abs(np.mean(value.astype(float) ** 2) - limit**2 / 3) < 5 * stddev
 
 
-def test_kernel_initializer_comes_before_the_scopes(rng):
+def test_kernel_initializer_takes_precedence_over_the_scope(rng):
     with variable_scope("a", initializer=initializers.Constant(0.5)):
-        scoped, own = built(7), built(7, kernel_initializer=initializers.Constant(-2))
-    for cell, value in ((scoped, 0.5), (own, -2)):
+        scoped, with_initializer = built_cell(7), built_cell(7, kernel_initializer=initializers.Constant(-2))
+    for cell, value in ((scoped, 0.5), (with_initializer, -2)):
         for name in ("gates/kernel_w", "candidate/kernel"):
             assert (cell.named_variables[name] == value).all()
         for name in ("gates/kernel_u", "candidate/kernel_u"):
@@ -219,8 +219,8 @@ def test_kernel_initializer_comes_before_the_scopes(rng):
         assert (cell.named_variables["candidate/bias"] == 0).all()
 
 
-def test_bias_initializer_serves_both_biases():
-    cell = built(7, bias_initializer=initializers.RandomUniform(3, 4, seed=1))
+def test_bias_initializer_applies_to_both_biases():
+    cell = built_cell(7, bias_initializer=initializers.RandomUniform(3, 4, seed=1))
     for name in ("gates/bias", "candidate/bias"):
         value = cell.named_variables[name]
         assert ((value >= 3) & (value < 4)).all()
@@ -228,19 +228,19 @@ def test_bias_initializer_serves_both_biases():
 
 
 @pytest.mark.parametrize("initializer", ["ones", "Ones", initializers.Ones, initializers.Ones(), initializers.ones])
-def test_initializers_by_name_class_and_instance(initializer):
-    cell = built(7, kernel_initializer=initializer, bias_initializer=initializer)
-    assert all((cell.named_variables[name] == 1).all() for name in NAMES if not name.endswith("_u"))
+def test_initializer_name_class_or_instance_is_accepted(initializer):
+    cell = built_cell(7, kernel_initializer=initializer, bias_initializer=initializer)
+    assert all((cell.named_variables[name] == 1).all() for name in VARIABLE_NAMES if not name.endswith("_u"))
 
 
-def test_callables_get_shape_and_dtype():
+def test_initializer_callable_receives_shape_and_dtype():
     calls = []
 
     def initializer(shape, dtype):
         calls.append((shape, dtype))
         return np.full(shape, 0.5, dtype)
 
-    built(7, kernel_initializer=initializer, dtype="float64")
+    built_cell(7, kernel_initializer=initializer, dtype="float64")
     assert calls == [((5, 14), "float64"), ((5, 7), "float64")]
 
 
@@ -253,7 +253,7 @@ def test_callables_get_shape_and_dtype():
         ("foo", "Unknown initializer: foo"),
     ],
 )
-def test_what_is_no_initializer(argument, identifier, message):
+def test_initializer_invalid_raises_value_error(argument, identifier, message):
     with pytest.raises(ValueError, match=message):
         IndyGRUCell(7, **{argument: identifier}).build((None, 5))
 
@@ -265,19 +265,19 @@ def test_what_is_no_initializer(argument, identifier, message):
         (np.full((5, 14), 0.5), TypeError, "float64"),
     ],
 )
-def test_initial_values_that_do_not_fit_leave_nothing_behind(result, error, message):
+def test_initializer_result_of_another_shape_or_dtype_raises_and_registers_nothing(result, error, message):
     cell = IndyGRUCell(7, kernel_initializer=lambda shape, dtype: result)
     with pytest.raises(error, match=f"gates/kernel_w.*{message}"):
         cell.build((None, 5))
     assert not cell.built
-    assert built(7).scope_name == "indy_gru_cell"
+    assert built_cell(7).scope_name == "indy_gru_cell"
 
 
-def test_seed_of_the_default_scope_repeats_all_initial_values():
-    first = built(7).get_weights()
+def test_reset_default_scope_with_a_seed_repeats_initial_values():
+    first = built_cell(7).get_weights()
     reset_default_scope(seed=11)
-    second = built(7).get_weights()
-    other = built(7).get_weights()
+    second = built_cell(7).get_weights()
+    other = built_cell(7).get_weights()
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])

@@ -1,4 +1,4 @@
-"""Lengths in the section "Sequences" of the observed contract: which are taken, and gradients past the end of a row."""
+"""dynamic_rnn: accepted values of sequence_length, and results and gradients after the last valid step."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cells import B, N, T
 from indygru_cpu import dynamic_rnn
 
 rng = cells.rng
-case = cells.case
+sequence_case = cells.sequence_case
 
 
-def gradients(cell, x, lengths, h, G, Gh):
+def sequence_gradients(cell, x, lengths, h, G, Gh):
     *_, tape = dynamic_rnn(cell, x, lengths, h, tape=True)
     return tape.backward(G, Gh)
 
 
-def test_past_a_rows_length(case):
-    cell, x, lengths, h = case
+def test_sequence_length_outputs_after_it_are_positive_zeros(sequence_case):
+    cell, x, lengths, h = sequence_case
     outputs, final_state = dynamic_rnn(cell, x, lengths, h)
     full, _ = dynamic_rnn(cell, x, initial_state=h)
     for row, length in enumerate(lengths):
@@ -31,15 +31,15 @@ def test_past_a_rows_length(case):
         np.testing.assert_array_equal(final_state[row], full[row, length - 1] if length else h[row])
 
 
-def test_all_lengths_0(case):
-    cell, x, _, h = case
+def test_sequence_length_all_0_returns_zeros_and_the_initial_state(sequence_case):
+    cell, x, _, h = sequence_case
     outputs, final_state = dynamic_rnn(cell, x, [0] * B, h)
     assert not outputs.any()
     np.testing.assert_array_equal(final_state, h)
 
 
-def test_longest_length_below_the_steps(case):
-    cell, x, lengths, h = case
+def test_sequence_length_maximum_below_n_steps_equals_shorter_inputs(sequence_case):
+    cell, x, lengths, h = sequence_case
     short, last = dynamic_rnn(cell, x[:, :6], np.minimum(lengths, 6), h)
     long, same = dynamic_rnn(cell, x, np.minimum(lengths, 6), h)
     np.testing.assert_array_equal(long[:, :6], short)
@@ -48,7 +48,7 @@ def test_longest_length_below_the_steps(case):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sequence_length",
     [
         [9, 0, 1, 5, 3, 8, 9, 2],
         (9, 0, 1, 5, 3, 8, 9, 2),
@@ -61,14 +61,14 @@ def test_longest_length_below_the_steps(case):
         np.array([9, 0, 1, 5, 3, 8, 9, 2], np.float16),
     ],
 )
-def test_lengths_of_any_number_type_are_limited(given, case):
-    cell, x, lengths, h = case
-    for a, b in zip(dynamic_rnn(cell, x, given, h), dynamic_rnn(cell, x, lengths, h), strict=True):
+def test_sequence_length_any_number_type_is_truncated_and_clipped(sequence_length, sequence_case):
+    cell, x, lengths, h = sequence_case
+    for a, b in zip(dynamic_rnn(cell, x, sequence_length, h), dynamic_rnn(cell, x, lengths, h), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_booleans_count_as_0_and_1(case):
-    cell, x, _, h = case
+def test_sequence_length_booleans_are_0_and_1(sequence_case):
+    cell, x, _, h = sequence_case
     flags = np.array([True, False] * 4)
     for a, b in zip(dynamic_rnn(cell, x, flags, h), dynamic_rnn(cell, x, flags.astype(int), h), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -86,39 +86,39 @@ def test_booleans_count_as_0_and_1(case):
         ([3.0] * 7 + [np.nan], ValueError, "sequence_length: expected integers, got NaN"),
     ],
 )
-def test_lengths_that_are_none(lengths, error, message, case):
-    cell, x, _, h = case
+def test_sequence_length_invalid_raises(lengths, error, message, sequence_case):
+    cell, x, _, h = sequence_case
     with pytest.raises(error, match=re.escape(message)):
         dynamic_rnn(cell, x, lengths, h)
 
 
 @pytest.mark.parametrize("activation", ["relu", (np.arctan, lambda c: np.cos(c) ** 2)])
-@pytest.mark.parametrize("rubbish", [-3e5, np.nan, np.inf])
-def test_padding_changes_no_output_and_no_gradient(rubbish, activation, case, rng):
-    cell, x, lengths, h = case
+@pytest.mark.parametrize("padding_value", [-3e5, np.nan, np.inf])
+def test_sequence_length_padding_affects_no_output_and_no_gradient(padding_value, activation, sequence_case, rng):
+    cell, x, lengths, h = sequence_case
     cell._activation = activation
     G, Gh = rng.normal(size=(B, T, N)), rng.normal(size=(B, N))
-    expected = gradients(cell, x, lengths, h, G, Gh)
+    expected = sequence_gradients(cell, x, lengths, h, G, Gh)
     outputs, final_state = dynamic_rnn(cell, x, lengths, h)
     padding = np.arange(T) >= lengths[:, None]
-    x[padding] = rubbish
-    G[padding] = rubbish
+    x[padding] = padding_value
+    G[padding] = padding_value
     for a, b in zip(dynamic_rnn(cell, x, lengths, h), (outputs, final_state), strict=True):
         np.testing.assert_array_equal(a, b)
-    found = gradients(cell, x, lengths, h, G, Gh)
-    assert not found["inputs"][padding].any()
+    grads = sequence_gradients(cell, x, lengths, h, G, Gh)
+    assert not grads["inputs"][padding].any()
     for name, gradient in expected.items():
-        np.testing.assert_array_equal(found[name], gradient, err_msg=name)
+        np.testing.assert_array_equal(grads[name], gradient, err_msg=name)
 
 
-def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
-    cell, x, lengths, h = case
+def test_backward_final_state_gradient_equals_gradient_of_the_last_valid_step(sequence_case, rng):
+    cell, x, lengths, h = sequence_case
     Gh = rng.normal(size=(B, N))
-    direct = gradients(cell, x, lengths, h, None, Gh)
+    direct = sequence_gradients(cell, x, lengths, h, None, Gh)
     G = np.zeros((B, T, N))
     valid = lengths > 0
     G[valid, lengths[valid] - 1] = Gh[valid]
-    moved = gradients(cell, x, lengths, h, G, None)
+    moved = sequence_gradients(cell, x, lengths, h, G, None)
     np.testing.assert_array_equal(direct["initial_state"][~valid], Gh[~valid])
     assert not moved["initial_state"][~valid].any()
     np.testing.assert_allclose(direct["initial_state"][valid], moved["initial_state"][valid], atol=1e-12)
@@ -126,13 +126,13 @@ def test_final_states_gradient_goes_to_the_last_valid_step(case, rng):
         np.testing.assert_allclose(direct[name], moved[name], rtol=0, atol=1e-10, err_msg=name)
 
 
-def test_lengths_are_copied_for_the_tape(case):
-    cell, x, lengths, h = case
+def test_tape_lengths_changed_after_the_call_have_no_effect(sequence_case):
+    cell, x, lengths, h = sequence_case
     expected, _ = dynamic_rnn(cell, x, lengths, h)
-    given = lengths.copy()
-    outputs, _, tape = dynamic_rnn(cell, x, given, h, tape=True)
+    passed_lengths = lengths.copy()
+    outputs, _, tape = dynamic_rnn(cell, x, passed_lengths, h, tape=True)
     before = tape.backward(outputs)
-    given[:] = len(x[0])
+    passed_lengths[:] = len(x[0])
     after = tape.backward(outputs)
     np.testing.assert_array_equal(outputs, expected)
     for name, gradient in before.items():

@@ -1,4 +1,4 @@
-"""The section "Sequences" of the observed contract: dynamic_rnn; for lengths see test_cell_lengths.py."""
+"""dynamic_rnn: layouts, states, dtypes, scopes. test_cell_lengths.py tests sequence_length."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cells import B, D, N, T
 from indygru_cpu import IndyGRUCell, dynamic_rnn, functional, variable_scope
 
 rng = cells.rng
-case = cells.case
+sequence_case = cells.sequence_case
 
 
 # --- layout ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_both_layouts_give_the_same_bits(dtype, rng):
+def test_dynamic_rnn_both_layouts_give_the_same_bits(dtype, rng):
     cell = IndyGRUCell(N)
     x, h = rng.normal(size=(B, T, D)).astype(dtype), rng.normal(size=(B, N)).astype(dtype)
     batch_major, last = dynamic_rnn(cell, x, initial_state=h)
@@ -30,8 +30,8 @@ def test_both_layouts_give_the_same_bits(dtype, rng):
 
 
 @pytest.mark.parametrize("time_major", [False, True])
-def test_the_kernels_get_the_arrays_themselves(time_major, case, monkeypatch):
-    cell, x, lengths, h = case
+def test_dynamic_rnn_passes_arrays_to_the_kernels_without_copies(time_major, sequence_case, monkeypatch):
+    cell, x, lengths, h = sequence_case
     calls = []
 
     def forward(*args, **kwargs):
@@ -48,8 +48,8 @@ def test_the_kernels_get_the_arrays_themselves(time_major, case, monkeypatch):
     assert args[2:5] == cell._variables.fused
 
 
-def test_steps_of_the_cell_give_the_same_numbers(case):
-    cell, x, _, h = case
+def test_dynamic_rnn_equals_single_steps(sequence_case):
+    cell, x, _, h = sequence_case
     outputs, final_state = dynamic_rnn(cell, x, initial_state=h)
     for t in range(T):
         output, h = cell(x[:, t], h)
@@ -60,16 +60,16 @@ def test_steps_of_the_cell_give_the_same_numbers(case):
 # --- initial state and dtype -------------------------------------------------------------------------------
 
 
-def test_no_initial_state_is_zeros(case):
-    cell, x, lengths, _ = case
-    left_out = dynamic_rnn(cell, x, lengths, dtype="float64")
-    given = dynamic_rnn(cell, x, lengths, np.zeros((B, N)))
-    for a, b in zip(left_out, given, strict=True):
+def test_dynamic_rnn_without_initial_state_uses_zeros(sequence_case):
+    cell, x, lengths, _ = sequence_case
+    without_state = dynamic_rnn(cell, x, lengths, dtype="float64")
+    with_zeros = dynamic_rnn(cell, x, lengths, np.zeros((B, N)))
+    for a, b in zip(without_state, with_zeros, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_neither_initial_state_nor_dtype(case):
-    cell, x, *_ = case
+def test_dynamic_rnn_without_initial_state_and_dtype_raises_value_error(sequence_case):
+    cell, x, *_ = sequence_case
     with pytest.raises(ValueError, match=r"If there is no initial_state, you must give a dtype\."):
         dynamic_rnn(cell, x)
 
@@ -88,7 +88,7 @@ def test_neither_initial_state_nor_dtype(case):
     ],
 )
 @pytest.mark.parametrize("sequence_length", [None, [3] * B])
-def test_initial_states_and_dtypes_that_do_not_fit(arguments, error, message, sequence_length, rng):
+def test_dynamic_rnn_invalid_initial_state_or_dtype_raises(arguments, error, message, sequence_length, rng):
     cell = IndyGRUCell(N)
     arguments = dict(arguments)
     if "initial_state" in arguments:
@@ -98,16 +98,16 @@ def test_initial_states_and_dtypes_that_do_not_fit(arguments, error, message, se
     assert not cell.built
 
 
-def test_inputs_and_initial_state_of_different_dtypes(case):
-    cell, x, lengths, h = case
+def test_dynamic_rnn_mixed_dtypes_raise_type_error(sequence_case):
+    cell, x, lengths, h = sequence_case
     with pytest.raises(TypeError, match="'initial_state' has type float32 that does not match type float64"):
         dynamic_rnn(cell, x, lengths, h.astype("float32"))
     with pytest.raises(TypeError, match=r"'inputs' has type float32 that does not match .* 'cell'"):
         dynamic_rnn(cell, x.astype("float32"), lengths, h.astype("float32"))
 
 
-def test_a_dtype_that_agrees_and_a_nested_list(case):
-    cell, x, lengths, h = case
+def test_dynamic_rnn_accepts_matching_dtype_and_nested_list_state(sequence_case):
+    cell, x, lengths, h = sequence_case
     expected = dynamic_rnn(cell, x, lengths, h)
     for state, dtype in ((h, np.float64), (h.tolist(), None)):
         for a, b in zip(dynamic_rnn(cell, x, lengths, state, dtype), expected, strict=True):
@@ -118,8 +118,8 @@ def test_a_dtype_that_agrees_and_a_nested_list(case):
 
 
 @pytest.mark.parametrize("time_major", [False, True])
-def test_no_steps(time_major, case):
-    cell, x, _, h = case
+def test_dynamic_rnn_no_steps_returns_the_initial_state(time_major, sequence_case):
+    cell, x, _, h = sequence_case
     x = x[:, :0].swapaxes(0, 1) if time_major else x[:, :0]
     outputs, final_state, tape = dynamic_rnn(cell, x, initial_state=h, time_major=time_major, tape=True)
     assert outputs.shape == ((0, B, N) if time_major else (B, 0, N))
@@ -129,8 +129,8 @@ def test_no_steps(time_major, case):
     assert not grads["gates/kernel_w"].any()
 
 
-def test_no_rows(case):
-    cell, x, *_ = case
+def test_dynamic_rnn_no_rows_gives_empty_results(sequence_case):
+    cell, x, *_ = sequence_case
     outputs, final_state = dynamic_rnn(cell, x[:0], [], dtype="float64")
     assert (outputs.shape, final_state.shape) == ((0, T, N), (0, N))
 
@@ -139,13 +139,13 @@ def test_no_rows(case):
     ((), "rank at least 3"), ((T,), "rank at least 3"), ((B, T), "rank at least 3"),
     ((B, T, 3, D), r"layer enc .* expected ndim=2, found ndim=3. Full shape received: \[8, 3, 5\]"),
 ])  # fmt: skip
-def test_wrong_rank_of_inputs(shape, message, rng):
+def test_dynamic_rnn_inputs_of_another_rank_raise_value_error(shape, message, rng):
     with pytest.raises(ValueError, match=message):
         dynamic_rnn(IndyGRUCell(N, name="enc"), rng.normal(size=shape), dtype="float64")
 
 
-def test_another_depth_and_another_dtype_of_inputs(case):
-    cell, x, lengths, h = case
+def test_dynamic_rnn_invalid_inputs_raise(sequence_case):
+    cell, x, lengths, h = sequence_case
     with pytest.raises(ValueError, match=r"inputs: expected 5 features .* got 4"):
         dynamic_rnn(cell, x[:, :, :4], lengths, h)
     with pytest.raises(ValueError, match="inputs: expected one array, got a list"):
@@ -158,7 +158,7 @@ def test_another_depth_and_another_dtype_of_inputs(case):
 
 
 class ForeignCell:
-    """Has what the original asks for, but is none that the kernels know."""
+    """An RNNCell by TensorFlow's criteria, but not an IndyGRUCell."""
 
     output_size = state_size = N
 
@@ -169,8 +169,8 @@ class ForeignCell:
         raise NotImplementedError
 
 
-def test_cells_that_are_none(case):
-    _, x, *_ = case
+def test_dynamic_rnn_not_an_indygru_cell_raises_type_error(sequence_case):
+    _, x, *_ = sequence_case
     message = (
         "The argument 'cell' (3) is not an RNNCell: 'output_size' property is missing, "
         "'state_size' property is missing, either 'zero_state' or 'get_initial_state' method is required, "
@@ -179,11 +179,11 @@ def test_cells_that_are_none(case):
     with pytest.raises(TypeError) as caught:
         dynamic_rnn(3, x, dtype="float64")
     assert str(caught.value) == message
-    with pytest.raises(TypeError, match="IndyGRUCell only"):
+    with pytest.raises(TypeError, match=r"cell: expected an IndyGRUCell, got .*ForeignCell"):
         dynamic_rnn(ForeignCell(), x, dtype="float64")
 
 
-def test_default_scope_is_rnn(rng):
+def test_dynamic_rnn_default_scope_is_rnn(rng):
     x = rng.normal(size=(B, T, D))
     cell, other = IndyGRUCell(N), IndyGRUCell(N)
     dynamic_rnn(cell, x, dtype="float64")
@@ -198,7 +198,7 @@ def test_default_scope_is_rnn(rng):
     assert third.scope_name == "encoder/rnn/gru"
 
 
-def test_scope_objects_and_the_same_cell_again(rng):
+def test_dynamic_rnn_accepts_a_scope_object_and_a_built_cell(rng):
     x = rng.normal(size=(B, T, D))
     with variable_scope("bidirectional") as scope:
         pass
@@ -213,32 +213,32 @@ def test_scope_objects_and_the_same_cell_again(rng):
         dynamic_rnn(cell, x, dtype="float64", scope="x y")
 
 
-def test_arguments_that_mean_nothing_here(case):
-    cell, x, lengths, h = case
+def test_dynamic_rnn_ignores_parallel_iterations_and_swap_memory(sequence_case):
+    cell, x, lengths, h = sequence_case
     expected, _ = dynamic_rnn(cell, x, lengths, h)
-    found, _ = dynamic_rnn(cell, x, lengths, h, parallel_iterations=32, swap_memory=True)
-    np.testing.assert_array_equal(found, expected)
+    outputs, _ = dynamic_rnn(cell, x, lengths, h, parallel_iterations=32, swap_memory=True)
+    np.testing.assert_array_equal(outputs, expected)
     with pytest.raises(TypeError, match="unroll"):
         dynamic_rnn(cell, x, lengths, h, unroll=True)
 
 
 @pytest.mark.parametrize("more", [(32,), (None, False), (32, False, True), (None, False, True, "scope"), (True,)])
-def test_arguments_after_dtype_are_keywords_only(more, case):
-    cell, x, lengths, h = case
+def test_dynamic_rnn_arguments_after_dtype_are_keyword_only(more, sequence_case):
+    cell, x, lengths, h = sequence_case
     with pytest.raises(TypeError, match="positional arguments"):
         dynamic_rnn(cell, x, lengths, h, "float64", *more)
 
 
 @pytest.mark.parametrize("name", ["time_major", "tape"])
 @pytest.mark.parametrize("value", ["no", 1, 0, None, [], np.array(True)])
-def test_flags_that_are_no_bool_raise_type_error(name, value):
+def test_dynamic_rnn_flag_not_a_bool_raises_type_error(name, value):
     cell = IndyGRUCell(N)
     with pytest.raises(TypeError, match=f"{name}: expected True or False, got "):
         dynamic_rnn(cell, np.zeros((T, T, D)), dtype="float64", **{name: value})
     assert not cell.built
 
 
-def test_time_major_may_be_a_numpy_bool(case):
-    cell, x, _, h = case
-    found, _ = dynamic_rnn(cell, x.swapaxes(0, 1), None, h, time_major=np.bool_(True))
-    np.testing.assert_array_equal(found.swapaxes(0, 1), dynamic_rnn(cell, x, None, h)[0])
+def test_dynamic_rnn_time_major_accepts_a_numpy_bool(sequence_case):
+    cell, x, _, h = sequence_case
+    outputs, _ = dynamic_rnn(cell, x.swapaxes(0, 1), None, h, time_major=np.bool_(True))
+    np.testing.assert_array_equal(outputs.swapaxes(0, 1), dynamic_rnn(cell, x, None, h)[0])

@@ -1,4 +1,4 @@
-"""The cell's variables and weights: views, copies, setting all or nothing; configuration and duplicates."""
+"""IndyGRUCell: variables, weights, configuration, copies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import cells
 import numpy as np
 import pytest
-from cells import NAMES, built
+from cells import VARIABLE_NAMES, built_cell
 
 from indygru_cpu import IndyGRUCell
 
@@ -16,12 +16,12 @@ rng = cells.rng
 
 
 def test_variables_are_views_of_the_fused_arrays(rng):
-    cell = built(7, name="enc", dtype="float64")
+    cell = built_cell(7, name="enc", dtype="float64")
     shapes = [(5, 14), (1, 14), (14,), (5, 7), (1, 7), (7,)]
-    assert [variable.name for variable in cell.variables] == [f"enc/{name}:0" for name in NAMES]
+    assert [variable.name for variable in cell.variables] == [f"enc/{name}:0" for name in VARIABLE_NAMES]
     assert [variable.shape for variable in cell.variables] == shapes
     fused = cell._variables
-    for name, variable in zip(NAMES, cell.variables, strict=True):
+    for name, variable in zip(VARIABLE_NAMES, cell.variables, strict=True):
         assert variable.value is cell.named_variables[name]
         base = {"kernel": fused.kernel, "_u": fused.recurrent_kernel, "as": fused.bias}
         whole = base["_u"] if name.endswith("_u") else base["as"] if name.endswith("bias") else base["kernel"]
@@ -33,8 +33,8 @@ def test_variables_are_views_of_the_fused_arrays(rng):
     assert not np.array_equal(cell(x, h)[0], before)
 
 
-def test_variable_assign():
-    variable = built(7).variables[2]
+def test_variable_assign_checks_shape_and_dtype():
+    variable = built_cell(7).variables[2]
     new = np.linspace(0.5, 2, 14, dtype=np.float32)
     variable.assign(new)
     np.testing.assert_array_equal(variable.value, new)
@@ -49,7 +49,7 @@ def test_variable_assign():
             setattr(variable, name, new)
 
 
-def test_lists_of_variables_follow_trainable():
+def test_variable_lists_depend_on_trainable():
     cell = IndyGRUCell(7)
     kinds = ("variables", "weights")
     lists = [*kinds, *(f"{prefix}_{kind}" for prefix in ("trainable", "non_trainable") for kind in kinds)]
@@ -61,15 +61,15 @@ def test_lists_of_variables_follow_trainable():
     assert cell.non_trainable_weights == cell.variables
 
 
-def test_named_variables_cannot_be_rebound():
-    cell = built(7)
+def test_named_variables_is_read_only():
+    cell = built_cell(7)
     with pytest.raises(TypeError):
         cell.named_variables["gates/bias"] = np.full(14, 0.5)
     assert dict(IndyGRUCell(7).named_variables) == {}
 
 
-def test_get_weights_copies_and_set_weights_writes():
-    cell = built(7)
+def test_get_weights_returns_copies_and_set_weights_writes_values():
+    cell = built_cell(7)
     weights = cell.get_weights()
     weights[0] += 0.5
     assert not np.array_equal(cell.variables[0].value, weights[0])
@@ -91,8 +91,8 @@ def test_get_weights_copies_and_set_weights_writes():
         (lambda w: [*w[:5], w[5].astype(float)], TypeError, "candidate/bias:0.*float64"),
     ],
 )
-def test_set_weights_changes_all_or_nothing(change, error, message):
-    cell = built(7, name="enc")
+def test_set_weights_invalid_raises_and_changes_nothing(change, error, message):
+    cell = built_cell(7, name="enc")
     before = cell.get_weights()
     with pytest.raises(error, match=message):
         cell.set_weights(change([weight + 1 for weight in before]))
@@ -100,19 +100,19 @@ def test_set_weights_changes_all_or_nothing(change, error, message):
         np.testing.assert_array_equal(variable.value, weight)
 
 
-def test_set_weights_before_building():
+def test_set_weights_before_building_raises_value_error():
     with pytest.raises(ValueError, match="expecting 0 weights"):
         IndyGRUCell(7).set_weights([np.full(3, 0.5)] * 6)
 
 
-def test_count_params():
-    assert built(7).count_params() == 3 * 5 * 7 + 6 * 7
+def test_count_params_counts_weights_and_requires_building():
+    assert built_cell(7).count_params() == 3 * 5 * 7 + 6 * 7
     with pytest.raises(ValueError, match=r"count_params.* on enc, but the layer isn't built.*enc\.build"):
         IndyGRUCell(7, name="enc").count_params()
 
 
-def test_config():
-    cell = built(7, dtype="float64", name="enc")
+def test_from_config_restores_the_arguments():
+    cell = built_cell(7, dtype="float64", name="enc")
     assert cell.get_config() == {"name": "enc", "trainable": True, "dtype": "float64"}
     copied = IndyGRUCell.from_config({"num_units": 7, **cell.get_config(), "trainable": False})
     assert (copied.name, copied.dtype, copied.state_size, copied.trainable) == ("enc", "float64", 7, False)
@@ -120,13 +120,13 @@ def test_config():
         IndyGRUCell.from_config(cell.get_config())
 
 
-def test_repr_tells_size_name_and_dtype():
+def test_repr_contains_size_name_and_dtype():
     assert repr(IndyGRUCell(7, name="enc")) == "IndyGRUCell(num_units=7, name='enc', dtype=None)"
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda cell: pickle.loads(pickle.dumps(cell))])
-def test_copies_have_weights_of_their_own(duplicate, rng):
-    cell = built(7, "relu", name="enc", dtype="float64")
+def test_copy_and_pickle_have_independent_weights(duplicate, rng):
+    cell = built_cell(7, "relu", name="enc", dtype="float64")
     twin = duplicate(cell)
     x, h = rng.normal(size=(3, 5)), rng.normal(size=(3, 7))
     np.testing.assert_array_equal(twin(x, h)[0], cell(x, h)[0])

@@ -9,7 +9,7 @@ import pytest
 
 from indygru_cpu import IndyGRUCell, initializers, reset_default_scope
 
-RANDOM = [
+RANDOM_NAMES = [
     "random_uniform",
     "random_normal",
     "truncated_normal",
@@ -23,8 +23,8 @@ RANDOM = [
     "variance_scaling",
     "uniform_unit_scaling",
 ]
-FIXED = ["zeros", "ones", "constant", "identity"]
-SHAPE = (60, 330)
+FIXED_NAMES = ["zeros", "ones", "constant", "identity"]
+MATRIX_SHAPE = (60, 330)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def _fresh_default_scope():
     reset_default_scope(seed=11)
 
 
-def make(name, **kwargs):
+def make_initializer(name, **kwargs):
     return getattr(initializers, name)(**kwargs)
 
 
@@ -40,55 +40,57 @@ def make(name, **kwargs):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", RANDOM + FIXED)
-def test_shape_and_dtype(name, dtype):
-    for values in (make(name, seed=3)((33, 7), dtype), make(name, seed=3, dtype=dtype)((33, 7))):
+@pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
+def test_initializer_result_has_the_shape_and_dtype(name, dtype):
+    for values in (
+        make_initializer(name, seed=3)((33, 7), dtype),
+        make_initializer(name, seed=3, dtype=dtype)((33, 7)),
+    ):
         assert (values.shape, values.dtype) == ((33, 7), np.dtype(dtype))
         assert values.flags.writeable
-    assert make(name)((33, 7)).dtype == "float32"
+    assert make_initializer(name)((33, 7)).dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", RANDOM)
-def test_seeds(name, dtype):
+@pytest.mark.parametrize("name", RANDOM_NAMES)
+def test_initializer_seed_determines_the_values(name, dtype):
     def draw(seed):
-        return make(name, seed=seed)((33, 7), dtype)
+        return make_initializer(name, seed=seed)((33, 7), dtype)
 
     np.testing.assert_array_equal(draw(3), draw(3))
     assert not np.array_equal(draw(3), draw(4))
     assert not np.array_equal(draw(None), draw(None))
     generator = np.random.default_rng(3)
     np.testing.assert_array_equal(draw(generator), draw(3))
-    assert not np.array_equal(draw(generator), draw(3))  # it has gone on
+    assert not np.array_equal(draw(generator), draw(3))  # the generator has advanced
     unseeded = draw(None)
     reset_default_scope(seed=11)
     draw(None), draw(None)
     np.testing.assert_array_equal(draw(None), unseeded)
 
 
-@pytest.mark.parametrize("name", RANDOM + FIXED)
-def test_names_and_classes(name):
+@pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
+def test_get_name_or_class_returns_the_class(name):
     cls = getattr(initializers, name)
     for identifier in (name, cls.__name__, cls, cls()):
-        found = initializers.get(identifier)
-        assert type(found) is cls
+        assert type(initializers.get(identifier)) is cls
     assert cls.__name__.lower() == name.replace("_", "")
 
 
-@pytest.mark.parametrize("name", RANDOM + FIXED)
-def test_empty_shapes(name):
-    assert make(name, seed=3)((0, 7)).shape == (0, 7)
-    assert make(name, seed=3)((7, 0)).shape == (7, 0)
+@pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
+def test_initializer_empty_shape_is_accepted(name):
+    assert make_initializer(name, seed=3)((0, 7)).shape == (0, 7)
+    assert make_initializer(name, seed=3)((7, 0)).shape == (7, 0)
 
 
-@pytest.mark.parametrize("name", sorted({*RANDOM, *FIXED} - {"orthogonal", "identity"}))
+@pytest.mark.parametrize("name", sorted({*RANDOM_NAMES, *FIXED_NAMES} - {"orthogonal", "identity"}))
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5, 7), [3, 5]])
-def test_shapes_of_any_rank(name, shape):
-    assert make(name, seed=3)(shape).shape == tuple(shape)
+def test_initializer_any_rank_is_accepted(name, shape):
+    assert make_initializer(name, seed=3)(shape).shape == tuple(shape)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "foo", np.float16])
-def test_other_dtypes(dtype):
+def test_initializer_unsupported_dtype_raises_type_error(dtype):
     with pytest.raises(TypeError, match="dtype: expected float32 or float64"):
         initializers.Ones(dtype=dtype)
     with pytest.raises(TypeError, match="dtype: expected float32 or float64"):
@@ -98,10 +100,10 @@ def test_other_dtypes(dtype):
 # --- values ------------------------------------------------------------------------------------------------
 
 
-def test_fixed_values():
-    assert not initializers.Zeros()(SHAPE).any()
-    assert (initializers.Ones()(SHAPE) == 1).all()
-    assert (initializers.Constant(-2.5)(SHAPE) == -2.5).all()
+def test_zeros_ones_constant_have_fixed_values():
+    assert not initializers.Zeros()(MATRIX_SHAPE).any()
+    assert (initializers.Ones()(MATRIX_SHAPE) == 1).all()
+    assert (initializers.Constant(-2.5)(MATRIX_SHAPE) == -2.5).all()
     pretrained = np.random.default_rng(3).normal(size=(5, 7)).astype("f4")
     np.testing.assert_array_equal(initializers.Constant(pretrained)((5, 7)), pretrained)
 
@@ -116,13 +118,13 @@ def test_fixed_values():
     ([], [[0, 0, 0], [0, 0, 0]]),
     (2**70, [[2**70] * 3] * 2),
 ])  # fmt: skip
-def test_constant_of_a_list_fills_row_by_row_and_repeats_the_last_value(value, expected):
+def test_constant_list_fills_in_row_major_order_and_repeats_the_last_value(value, expected):
     values = initializers.constant(value)((2, 3))
     np.testing.assert_array_equal(values, np.array(expected, "f4"))
     assert values.dtype == "float32"
 
 
-def test_constant_of_more_numbers_than_room_raises_value_error():
+def test_constant_too_many_numbers_raise_value_error():
     with pytest.raises(ValueError, match=r"value: .*at most 6 for shape \(2, 3\), but received 7"):
         initializers.constant(list(range(7)))((2, 3))
     with pytest.raises(ValueError, match=r"at most 1 .*received 3"):
@@ -130,7 +132,7 @@ def test_constant_of_more_numbers_than_room_raises_value_error():
     assert initializers.constant([1, 2, 3])((0,)).shape == (0,)
 
 
-def test_constant_with_verify_shape_wants_the_very_shape():
+def test_constant_verify_shape_other_shape_raises_type_error():
     values = [[1, 2, 3], [4, 5, 6]]
     np.testing.assert_array_equal(initializers.constant(values, "float64", True)((2, 3)), values)
     with pytest.raises(TypeError, match=r"value: expected an array of shape \(2, 3\), got \(3,\)"):
@@ -138,24 +140,24 @@ def test_constant_with_verify_shape_wants_the_very_shape():
 
 
 @pytest.mark.parametrize("value", [None, {1}, range(3), "a", b"a", 1j, [None], ["a"], np.array(["a"]), [1j]])
-def test_constant_of_what_is_no_number_raises_type_error(value):
+def test_constant_not_a_number_raises_type_error(value):
     with pytest.raises(TypeError, match="value: expected a number, or a list or array of numbers"):
         initializers.constant(value)
 
 
-def test_constant_of_lists_of_unequal_lengths_raises_value_error():
+def test_constant_lists_of_unequal_lengths_raise_value_error():
     with pytest.raises(ValueError, match="value: expected a number, or a list or array of numbers"):
         initializers.constant([1, [2]])
 
 
-def test_identity():
+def test_identity_has_gain_on_the_diagonal():
     np.testing.assert_array_equal(initializers.Identity(3)((5, 7)), 3 * np.eye(5, 7))
     with pytest.raises(ValueError, match="only be used for 2D matrices"):
         initializers.Identity()((7,))
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7), (3, 4, 9), (9, 4, 3)])
-def test_orthogonal(shape):
+def test_orthogonal_rows_or_columns_are_orthonormal(shape):
     values = initializers.Orthogonal(2.0, seed=3)(shape, "float64").reshape(-1, shape[-1])
     gram = values.T @ values if len(values) >= shape[-1] else values @ values.T
     np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-12)
@@ -169,11 +171,11 @@ def test_orthogonal_has_no_preferred_sign():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_uniform(dtype):
-    values = initializers.RandomUniform(-0.5, 2, seed=3)(SHAPE, dtype)
+def test_random_uniform_has_the_distribution(dtype):
+    values = initializers.RandomUniform(-0.5, 2, seed=3)(MATRIX_SHAPE, dtype)
     assert (values >= -0.5).all()
     assert (values < 2).all()
-    # Against the distribution function of a uniform distribution (Kolmogorov and Smirnov, at 1 in 10^4).
+    # Kolmogorov-Smirnov test against the uniform distribution, at a significance level of 1e-4.
     steps = (np.arange(values.size) + 0.5) / values.size
     assert np.abs(np.sort(values.ravel().astype(float)) - (2.5 * steps - 0.5)).max() < 2.5 * 2.2 / math.sqrt(
         values.size
@@ -186,9 +188,9 @@ def normal_distribution(x):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cut", [False, True])
-def test_normal_and_truncated_normal(cut, dtype):
+def test_random_and_truncated_normal_have_the_distribution(cut, dtype):
     cls = initializers.TruncatedNormal if cut else initializers.RandomNormal
-    values = (cls(3, 0.5, seed=3)(SHAPE, dtype).astype(float).ravel() - 3) / 0.5
+    values = (cls(3, 0.5, seed=3)(MATRIX_SHAPE, dtype).astype(float).ravel() - 3) / 0.5
     expected = normal_distribution(np.sort(values))
     if cut:
         assert np.abs(values).max() <= 2 + 1e-6
@@ -204,8 +206,8 @@ def test_normal_and_truncated_normal(cut, dtype):
     ("glorot", 1, (60 + 330) / 2), ("he", 2, 60), ("lecun", 1, 60),
 ])  # fmt: skip
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
-def test_variance_scaling(name, scale, fan, distribution):
-    values = make(f"{name}_{distribution}", seed=3)(SHAPE, "float64")
+def test_named_scaling_has_variance_and_limits(name, scale, fan, distribution):
+    values = make_initializer(f"{name}_{distribution}", seed=3)(MATRIX_SHAPE, "float64")
     variance = scale / fan
     assert abs(values.mean()) < 5 * math.sqrt(variance / values.size)
     assert abs(values.var() / variance - 1) < 5 * math.sqrt(2 / values.size)
@@ -214,18 +216,18 @@ def test_variance_scaling(name, scale, fan, distribution):
 
 
 @pytest.mark.parametrize(("mode", "fan"), [("fan_in", 60), ("fan_out", 330), ("fan_avg", 195)])
-@pytest.mark.parametrize(("distribution", "furthest"), [
+@pytest.mark.parametrize(("distribution", "max_deviation"), [
     ("uniform", math.sqrt(3)), ("truncated_normal", 2 / 0.8796256610342398), ("normal", 2 / 0.8796256610342398),
     ("untruncated_normal", None), ("UNIFORM", math.sqrt(3)),
 ])  # fmt: skip
-def test_variance_scaling_of_each_mode_and_distribution(mode, fan, distribution, furthest):
-    values = initializers.variance_scaling(3.0, mode, distribution, 3, "float64")(SHAPE) / math.sqrt(3 / fan)
+def test_variance_scaling_mode_and_distribution_have_variance_and_limits(mode, fan, distribution, max_deviation):
+    values = initializers.variance_scaling(3.0, mode, distribution, 3, "float64")(MATRIX_SHAPE) / math.sqrt(3 / fan)
     assert abs(values.mean()) < 5 / math.sqrt(values.size)
     assert abs(values.var() - 1) < 5 * math.sqrt(2 / values.size)
-    if furthest is None:
+    if max_deviation is None:
         assert np.abs(values).max() > 3
     else:
-        assert 0.99 * furthest < np.abs(values).max() <= furthest
+        assert 0.99 * max_deviation < np.abs(values).max() <= max_deviation
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -237,13 +239,13 @@ def test_variance_scaling_of_each_mode_and_distribution(mode, fan, distribution,
     ((1, "fan_in", "foo"), "Invalid `distribution` argument: .*got 'foo'"),
     ((1, "fan_in", 3), "Invalid `distribution` argument: .*got 3"),
 ])  # fmt: skip
-def test_variance_scaling_refuses_other_arguments(arguments, message):
+def test_variance_scaling_invalid_arguments_raise_value_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         initializers.variance_scaling(*arguments)
 
 
 @pytest.mark.parametrize(("shape", "inputs"), [((60, 330), 60), ((3000,), 1), ((3, 4, 500), 12), ((), 1), ((0, 3), 1)])
-def test_uniform_unit_scaling(shape, inputs):
+def test_uniform_unit_scaling_has_the_limits(shape, inputs):
     values = initializers.uniform_unit_scaling(2.0, seed=3)(shape, "float64")
     assert values.shape == shape
     limit = 2 * math.sqrt(3 / inputs)
@@ -253,20 +255,20 @@ def test_uniform_unit_scaling(shape, inputs):
 
 
 @pytest.mark.parametrize(("shape", "fan_in", "fan_out"), [((), 1, 1), ((90,), 90, 90), ((3, 5, 8, 40), 120, 600)])
-def test_fans_of_other_ranks(shape, fan_in, fan_out):
+def test_variance_scaling_fans_of_other_ranks_are_those_of_tensorflow(shape, fan_in, fan_out):
     def limit(name):
-        values = [make(name, seed=seed)(shape, "float64") for seed in range(40)]
+        values = [make_initializer(name, seed=seed)(shape, "float64") for seed in range(40)]
         return np.abs(values).max()
 
     assert limit("glorot_uniform") == pytest.approx(math.sqrt(6 / (fan_in + fan_out)), rel=0.05)
     assert limit("lecun_uniform") == pytest.approx(math.sqrt(3 / fan_in), rel=0.05)
 
 
-def test_by_name_the_plain_ones_are_as_narrow_as_in_keras():
-    assert np.abs(initializers.get("random_uniform")(SHAPE)).max() <= 0.05
+def test_get_name_has_the_defaults_of_keras():
+    assert np.abs(initializers.get("random_uniform")(MATRIX_SHAPE)).max() <= 0.05
     for name, stddev in (("random_normal", 0.05), ("truncated_normal", 0.05 * 0.8796)):
-        assert initializers.get(name)(SHAPE).std() == pytest.approx(stddev, rel=0.03)
-    assert initializers.get(initializers.RandomUniform)(SHAPE).max() > 0.9
+        assert initializers.get(name)(MATRIX_SHAPE).std() == pytest.approx(stddev, rel=0.03)
+    assert initializers.get(initializers.RandomUniform)(MATRIX_SHAPE).max() > 0.9
 
 
 # --- arguments -----------------------------------------------------------------------------------------------
@@ -277,16 +279,16 @@ def test_by_name_the_plain_ones_are_as_narrow_as_in_keras():
     ("orthogonal", (2.0,)), ("variance_scaling", (2.0, "fan_out", "uniform")), ("uniform_unit_scaling", (2.0,)),
     ("glorot_uniform", ()), ("glorot_normal", ()), ("he_uniform", ()), ("lecun_normal", ()),
 ])  # fmt: skip
-def test_seed_and_dtype_come_last_by_position(name, before):
+def test_random_initializer_seed_and_dtype_are_last_positional_arguments(name, before):
     cls = getattr(initializers, name)
-    found = cls(*before, 3, "float64")
-    assert (found.seed, found.dtype) == (3, "float64")
-    assert found((5, 7)).dtype == "float64"
-    np.testing.assert_array_equal(found((5, 7)), cls(*before, seed=3, dtype="float64")((5, 7)))
+    initializer = cls(*before, 3, "float64")
+    assert (initializer.seed, initializer.dtype) == (3, "float64")
+    assert initializer((5, 7)).dtype == "float64"
+    np.testing.assert_array_equal(initializer((5, 7)), cls(*before, seed=3, dtype="float64")((5, 7)))
 
 
 @pytest.mark.parametrize(("name", "before"), [("zeros", ()), ("ones", ()), ("constant", (2,)), ("identity", (2,))])
-def test_dtype_comes_last_by_position_where_nothing_is_random(name, before):
+def test_fixed_initializer_dtype_is_the_last_positional_argument(name, before):
     assert getattr(initializers, name)(*before, "float64")((5, 7)).dtype == "float64"
 
 
@@ -305,7 +307,7 @@ def test_dtype_comes_last_by_position_where_nothing_is_random(name, before):
     }),
     ("glorot_uniform", {"seed": None, "dtype": "float32"}),
 ])  # fmt: skip
-def test_configurations_are_those_of_the_original(name, config):
+def test_get_config_equals_tensorflow(name, config):
     cls = getattr(initializers, name)
     assert cls().get_config() == config
     assert cls.from_config(config) == cls()
@@ -316,7 +318,7 @@ def test_configurations_are_those_of_the_original(name, config):
 # --- identifiers -------------------------------------------------------------------------------------------
 
 
-def test_callables_stay_as_they_are():
+def test_get_callable_returns_it():
     def function(shape, dtype):
         return np.full(shape, 0.5, dtype)
 
@@ -333,7 +335,7 @@ def test_callables_stay_as_they_are():
         ("VarianceScaling", "VarianceScaling", {}),
     ],
 )
-def test_names_that_only_the_constructor_takes(name, cls, config):
+def test_get_alias_returns_the_initializer(name, cls, config):
     assert initializers.get(name) == getattr(initializers, cls)(**config)
     cell = IndyGRUCell(7, kernel_initializer=name, bias_initializer="one")
     cell.build((None, 5))
@@ -349,7 +351,7 @@ def test_names_that_only_the_constructor_takes(name, cls, config):
     ({"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out"}},
      initializers.VarianceScaling(2.0, "fan_out")),
 ])  # fmt: skip
-def test_get_of_a_configuration_makes_the_initializer(identifier, expected):
+def test_get_configuration_makes_the_initializer(identifier, expected):
     assert initializers.get(identifier) == expected
 
 
@@ -362,18 +364,18 @@ def test_get_of_a_configuration_makes_the_initializer(identifier, expected):
     ({"class_name": "Constant", "config": {"foo": 1}}, TypeError, "foo"),
     ({"class_name": "Constant", "config": None}, TypeError, "config: expected a dict of arguments of Constant, got N"),
 ])  # fmt: skip
-def test_get_of_a_wrong_configuration_raises(identifier, error, message):
+def test_get_invalid_configuration_raises(identifier, error, message):
     with pytest.raises(error, match=message):
         initializers.get(identifier)
 
 
 @pytest.mark.parametrize("identifier", [3, 0.5, None, np.full(3, 0.5), (), dict])
-def test_what_is_no_initializer(identifier):
+def test_get_invalid_object_raises_value_error(identifier):
     with pytest.raises(ValueError, match="Could not interpret initializer identifier: "):
         initializers.get(identifier)
 
 
 @pytest.mark.parametrize("name", ["foo", "", "Initializer", "_NamedScaling", "get", "np"])
-def test_unknown_names(name):
+def test_get_unknown_name_raises_value_error(name):
     with pytest.raises(ValueError, match=f"Unknown initializer: {name}"):
         initializers.get(name)

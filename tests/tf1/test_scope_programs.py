@@ -1,4 +1,4 @@
-"""Random programs of scopes and cells: the names, the sharing and the errors of TensorFlow 1.14."""
+"""Random programs of scopes and cells: names, sharing and errors equal those of TensorFlow 1.14."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from types import SimpleNamespace
 
 import helpers
 import numpy as np
-from scope_programs import Run
+from scope_programs import ProgramRunner
 
 import indygru_cpu
 
-DATA = helpers.DATA / "scope_programs.jsonl"
-CASES = [json.loads(line) for line in DATA.read_text(encoding="ascii").splitlines()]
+PROGRAMS_FILE = helpers.DATA / "scope_programs.jsonl"
+PROGRAMS = [json.loads(line) for line in PROGRAMS_FILE.read_text(encoding="ascii").splitlines()]
 
 
-def face():
-    """Our functions, and what a run needs besides."""
+def native_interface():
+    """The functions under test and the arrays that a program uses."""
     names = [
         "IndyGRUCell",
         "AUTO_REUSE",
@@ -35,22 +35,24 @@ def face():
     )
 
 
-def outcome(program):
+def run_program(program):
     indygru_cpu.reset_default_scope(seed=1)
-    found = Run(face())(program)
+    outcome = ProgramRunner(native_interface())(program)
     assert indygru_cpu.get_variable_scope().name == ""
-    return found
+    return outcome
 
 
-def test_all_programs_have_the_outcome_of_the_original():
-    wrong = [(program, expected, found) for program, expected in CASES if (found := outcome(program)) != expected]
-    assert not wrong, f"{len(wrong)} of {len(CASES)} programs differ, the first: {wrong[0]}"
+def test_scope_programs_have_the_outcomes_of_tensorflow():
+    wrong = [
+        (program, expected, outcome) for program, expected in PROGRAMS if (outcome := run_program(program)) != expected
+    ]
+    assert not wrong, f"{len(wrong)} of {len(PROGRAMS)} programs differ, the first: {wrong[0]}"
 
 
-def test_programs_are_many_and_not_trivial():
-    assert len(CASES) == 600
-    ended_early = [events[-1] for _, events in CASES if events and events[-1].startswith("!")]
-    assert len(ended_early) < len(CASES) / 2
+def test_scope_programs_cover_sharing_and_errors():
+    assert len(PROGRAMS) == 600
+    ended_early = [events[-1] for _, events in PROGRAMS if events and events[-1].startswith("!")]
+    assert len(ended_early) < len(PROGRAMS) / 2
     assert {"!ValueError exists", "!ValueError missing", "!ValueError name", "!ValueError reuse"} <= {*ended_early}
-    shared = [event for _, events in CASES for event in events if "#" in event]
+    shared = [event for _, events in PROGRAMS for event in events if "#" in event]
     assert len(shared) > 1000

@@ -1,4 +1,4 @@
-"""Scopes in threads and in tasks of asyncio: names of their own, variables that are built once."""
+"""Scopes in threads and asyncio tasks: current scope, names, building."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cells
 import numpy as np
-from scopes import H, X, shares, used
+from scopes import H, X, share_variables, used_cell
 
 from indygru_cpu import AUTO_REUSE, IndyGRUCell, get_variable_scope, variable_scope
 
-rng = cells.rng  # and with it a fresh default scope
+rng = cells.rng  # resets the default scope too
 
 
 def run_in_threads(function, n=16):
@@ -26,20 +26,20 @@ def run_in_threads(function, n=16):
         return list(pool.map(start, range(n)))
 
 
-def test_threads_get_names_of_their_own():
-    cells = run_in_threads(lambda number: [used() for _ in range(20)])
+def test_threads_unnamed_cells_get_distinct_names():
+    cells = run_in_threads(lambda number: [used_cell() for _ in range(20)])
     scopes = [cell.scope_name for row in cells for cell in row]
     assert len(set(scopes)) == 320
     assert {"indy_gru_cell", "indy_gru_cell_319"} <= set(scopes)
     assert len({cell.name for row in cells for cell in row}) == 320
 
 
-def test_threads_that_auto_reuse_share():
-    cells = run_in_threads(lambda number: used("enc", AUTO_REUSE))
-    assert all(shares(cell, cells[0]) for cell in cells)
+def test_threads_auto_reuse_shares_variables():
+    cells = run_in_threads(lambda number: used_cell("enc", AUTO_REUSE))
+    assert all(share_variables(cell, cells[0]) for cell in cells)
 
 
-def test_threads_that_use_a_cell_for_the_first_time_build_it_once():
+def test_threads_first_use_of_a_cell_builds_it_once():
     cell = IndyGRUCell(7)
     outputs = run_in_threads(lambda number: cell(X, H)[0])
     assert cell.scope_name == "indy_gru_cell"
@@ -47,23 +47,23 @@ def test_threads_that_use_a_cell_for_the_first_time_build_it_once():
         np.testing.assert_array_equal(output, outputs[0])
 
 
-def test_each_thread_has_its_own_current_scope():
+def test_threads_have_separate_current_scopes():
     def work(number):
         with variable_scope(f"thread_{number}"):
-            first, second = used(), used()
+            first, second = used_cell(), used_cell()
         return first.scope_name, second.scope_name
 
     with variable_scope("main"):
-        found = run_in_threads(work)
-    names = [(f"thread_{n}/indy_gru_cell", f"thread_{n}/indy_gru_cell_1") for n in range(16)]
-    assert found == names
+        scope_names = run_in_threads(work)
+    expected = [(f"thread_{n}/indy_gru_cell", f"thread_{n}/indy_gru_cell_1") for n in range(16)]
+    assert scope_names == expected
 
 
-def test_each_asyncio_task_has_its_own_current_scope():
+def test_asyncio_tasks_have_separate_current_scopes():
     async def work(number):
         with variable_scope(f"task_{number}"):
             await asyncio.sleep(0)
-            return used().scope_name
+            return used_cell().scope_name
 
     async def main():
         return await asyncio.gather(*map(work, range(5)))
@@ -71,18 +71,18 @@ def test_each_asyncio_task_has_its_own_current_scope():
     assert asyncio.run(main()) == [f"task_{number}/indy_gru_cell" for number in range(5)]
 
 
-def test_leaving_a_scope_forgets_no_names_of_other_threads():
+def test_threads_leaving_a_scope_keeps_names_of_other_threads():
     with variable_scope(get_variable_scope()):
-        run_in_threads(lambda number: used(), 4)
-    assert used().scope_name == "indy_gru_cell_4"
+        run_in_threads(lambda number: used_cell(), 4)
+    assert used_cell().scope_name == "indy_gru_cell_4"
     with variable_scope("a"), variable_scope("b"):
-        run_in_threads(lambda number: used(), 4)
-    assert used().scope_name == "indy_gru_cell_9"
+        run_in_threads(lambda number: used_cell(), 4)
+    assert used_cell().scope_name == "indy_gru_cell_9"
 
 
-def test_threads_in_scopes_of_one_name_count_on_their_own():
+def test_threads_in_scopes_of_one_name_number_cells_separately():
     def work(number):
         with variable_scope("s", reuse=AUTO_REUSE):
-            return [used().scope_name for _ in range(3)]
+            return [used_cell().scope_name for _ in range(3)]
 
     assert run_in_threads(work, 4) == [["s/indy_gru_cell", "s/indy_gru_cell_1", "s/indy_gru_cell_2"]] * 4

@@ -1,4 +1,4 @@
-"""Make the checkpoints of this folder with the original, TensorFlow 1.14 on Python 3.7.
+"""Make the checkpoints of this folder with TensorFlow 1.14 on Python 3.7.
 
     python make.py FOLDER
 
@@ -26,53 +26,55 @@ def make_cell(scope, dtype=tf.float32, partitioner=None):
     return cell
 
 
-def started():
+def start_session():
+    """Return a session in which all variables are initialised."""
     session = tf.Session()
     session.run(tf.global_variables_initializer())
     return session
 
 
-def keep(session, checkpoint, variables):
-    """Note the values of the six variables, or of what is converted to them, by short names."""
+def record_values(session, checkpoint, variables):
+    """Record values for `expected.npz`: of the six variables, or of tensors in their place, by short names."""
     for name, value in variables.items():
         EXPECTED[checkpoint + ":" + name] = session.run(tf.convert_to_tensor(value))
 
 
 def by_short_name(cell):
+    """Return the variables by names such as "gates/kernel_w"."""
     return {"/".join(v.op.name.split("/")[-2:]): v for v in cell.variables}
 
 
 def save_with_colons():
     cell = make_cell("cell")
-    with started() as session:
+    with start_session() as session:
         tf.train.Saver({v.name: v for v in cell.variables}).save(session, "colon.ckpt", write_meta_graph=False)
-        keep(session, "colon", by_short_name(cell))
+        record_values(session, "colon", by_short_name(cell))
 
 
 def save_renamed():
     cell = make_cell("cell")
     names = {v: "old/" + v.op.name.split("/", 2)[2].replace("/", "_") for v in cell.variables}
-    with started() as session:
+    with start_session() as session:
         tf.train.Saver({names[v]: v for v in cell.variables}).save(session, "renamed.ckpt", write_meta_graph=False)
-        keep(session, "renamed", by_short_name(cell))
+        record_values(session, "renamed", by_short_name(cell))
 
 
 def save_half():
     cell = make_cell("cell", tf.float16)
-    with started() as session:
+    with start_session() as session:
         tf.train.Saver().save(session, "half.ckpt", write_meta_graph=False)
-        keep(session, "half", by_short_name(cell))
+        record_values(session, "half", by_short_name(cell))
 
 
 def save_averages():
     cell = make_cell("cell")
     average = tf.train.ExponentialMovingAverage(0.5)
     step = average.apply(cell.variables)
-    with started() as session:
+    with start_session() as session:
         session.run([tf.assign_add(v, tf.ones_like(v)) for v in cell.variables])
         session.run(step)
         tf.train.Saver().save(session, "averages.ckpt", write_meta_graph=False)
-        keep(session, "averages", {name: average.average(v) for name, v in by_short_name(cell).items()})
+        record_values(session, "averages", {name: average.average(v) for name, v in by_short_name(cell).items()})
 
 
 def save_object_based():
@@ -80,10 +82,10 @@ def save_object_based():
     optimizer = tf.train.AdamOptimizer()
     train = optimizer.minimize(tf.add_n([tf.reduce_sum(v**2) for v in cell.variables]))
     checkpoint = tf.train.Checkpoint(cell=cell, optimizer=optimizer)
-    with started() as session:
+    with start_session() as session:
         session.run(train)
         checkpoint.write("object.ckpt", session)
-        keep(session, "object", by_short_name(cell))
+        record_values(session, "object", by_short_name(cell))
 
 
 def partition(shape, dtype):
@@ -100,18 +102,18 @@ def save_partitioned():
         wide = tf.get_variable("wide", (300,), tf.float16)
     for v in variables:
         parts.setdefault("/".join(v.op.name.split("/")[2:4]), []).append(v)
-    whole = {name: tf.concat(pieces, 1 if name.endswith("_u") else 0) for name, pieces in parts.items()}
-    with started() as session:
+    whole = {name: tf.concat(values, 1 if name.endswith("_u") else 0) for name, values in parts.items()}
+    with start_session() as session:
         tf.train.Saver().save(session, "partitioned.ckpt", write_meta_graph=False)
-        keep(session, "partitioned", dict(whole, wide=wide))
+        record_values(session, "partitioned", dict(whole, wide=wide))
         names = {v.op.name: v for v in variables}
         tf.train.Saver(names).save(session, "parts.ckpt", write_meta_graph=False)
-        keep(session, "parts", whole)
+        record_values(session, "parts", whole)
 
 
 def save_v1():
     make_cell("cell")
-    with started() as session:
+    with start_session() as session:
         saver = tf.train.Saver(write_version=saver_pb2.SaverDef.V1)
         saver.save(session, "v1.ckpt", write_meta_graph=False)
 
