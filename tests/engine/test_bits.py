@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import helpers
@@ -15,45 +16,21 @@ from indygru_cpu import functional
 SHAPES = [(3, 7, 9, 33), (33, 17, 9, 65), *helpers.THROUGH_BLAS[:3]]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
-HASH = f"""
-    import hashlib, os, sys
-    sys.path.insert(0, {str(helpers.ROOT / "tests" / "support")!r})
-    import helpers
-    import numpy as np
-    from indygru_cpu import IndyGRU
 
-    def digest(found):
-        return hashlib.sha256(b"".join(np.ascontiguousarray(a) for a in found)).hexdigest()[:12]
-
-    def stack(dtype):
-        rng = np.random.default_rng(3)
-        x = rng.standard_normal((60, 17, 9)).astype(dtype)
-        layer = IndyGRU(9, 65, num_layers=2, bidirectional=True, dropout=0.25, seed=4, dtype=dtype)
-        lengths = rng.integers(0, 61, 17)
-        y, h_n, tape = layer.forward(x, lengths=lengths, recompute=True)
-        grads = layer.backward(tape, dy=y)
-        ragged = layer.ragged(x[:, 0], [1, 8, 8, 57])
-        stream = IndyGRU(9, 65, num_layers=2, seed=4, dtype=dtype).stream(17)
-        return [y, h_n, grads.x, grads.h0, *grads.parameters.values(), *ragged, stream.push_many(x), stream.push(x[0])]
-
-    for dtype in helpers.DTYPES:
-        for shape in {SHAPES!r}:
-            print(digest(helpers.random_case(shape, dtype, ragged=shape[1] > 2).run().values()))
-        print(digest(stack(dtype)))
-"""
-
-
-def test_any_process_computes_the_same(run_python):
-    """Other addresses, other hashes of names, other numbers of threads, and other contents of fresh memory."""
+def test_process_with_other_threads_and_memory_contents_computes_same_bits(run_script):
+    """Processes differ in addresses, hashes of names, numbers of threads, and the contents of fresh memory."""
     environments = [
         {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
         {"PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "3", "MALLOC_PERTURB_": "165", "PYTHONMALLOC": "malloc"},
         {"OMP_NUM_THREADS": "8", "MALLOC_PERTURB_": "90", "MALLOC_MMAP_THRESHOLD_": "1000", "SHIFTS_STACK": "x" * 4444},
     ]
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}  # threads that wait may not spin
-    hashes = [run_python(HASH, **quiet, **each).split() for each in environments]
-    assert len(set(hashes[0])) == 2 * (len(SHAPES) + 1)
-    assert hashes[1:] == hashes[:1] * 2
+    common = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}  # waiting threads do not spin
+    digests = [
+        run_script("engine/digest_of_results.py", json.dumps(SHAPES), **common, **environment).split()
+        for environment in environments
+    ]
+    assert len(set(digests[0])) == 2 * (len(SHAPES) + 1)
+    assert digests[1:] == digests[:1] * 2
 
 
 @shapes

@@ -25,7 +25,7 @@ PAGE = (helpers.ROOT / "docs" / "c_api.md").read_text(encoding="utf-8")
 HEADER = (helpers.ROOT / "indygru_cpu" / "_engine" / "include" / "indygru_call.h").read_text(encoding="utf-8")
 STATUSES = re.findall(r"^    INDYGRU_(\w+),?$", HEADER.split("indygru_status")[1], re.M)
 
-FORWARD, BACKWARD, STEP = map(c_calls.function, ("forward", "backward", "step"))
+FORWARD, BACKWARD, STEP = map(c_calls.c_function, ("forward", "backward", "step"))
 
 
 def invoke(function, case, **fields):
@@ -35,7 +35,7 @@ def invoke(function, case, **fields):
 
 def run(case, kept=True, **fields):
     """Everything from the C functions, forward and backward."""
-    room, found = c_calls.forward_room(case, kept), c_calls.backward_room(case)
+    room, found = c_calls.forward_outputs(case, kept), c_calls.backward_outputs(case)
     assert invoke(FORWARD, case, **room, **fields) == "DONE"
     given = {"y": room["y"], "tape": room["tape"], "h0": case.h0, "dy": case.dy}
     assert invoke(BACKWARD, case, **given, **found, **fields) == "DONE"

@@ -57,27 +57,8 @@ def test_a_caller_keeps_his_state_and_it_changes_no_bit(tier, dtype, cases, chan
         assert fp.denormals_live()
 
 
-def test_first_calls_import_nothing(run_python):
-    """An import raises flags, and takes milliseconds."""
-    code = """if True:
-        import sys
-        import numpy as np
-        from indygru_cpu import IndyGRU, functional
-        from indygru_cpu._engine import threads as thread_counts
-        thread_counts.default()
-        layer = IndyGRU(7, 9, seed=5)
-        x = np.random.default_rng(5).standard_normal((8, 17, 7), np.float32)
-        before = set(sys.modules)
-        y, h_n, tape = layer.forward(x, lengths=np.arange(17) % 8)
-        layer.backward(tape, dy=y)
-        h = h_n[0].copy()
-        functional.step(x[0], h, *layer.parameters.values(), out=h)
-        stream = layer.stream(17)
-        stream.push(x[0])
-        stream.push_many(x)
-        print(*sorted(set(sys.modules) - before))
-    """
-    assert run_python(code) == ""
+def test_first_calls_import_no_module(run_script):
+    assert run_script("engine/imports_of_first_calls.py") == ""
 
 
 @needs_fenv
@@ -104,78 +85,24 @@ def test_no_flag_is_raised(tier, dtype, cases):
 
 
 @needs_fenv
-def test_what_the_caller_traps_does_not_trap_in_a_call(run_python):
-    """In a process of its own, which a trap would end."""
-    code = f"""
-        import sys
-        sys.path.insert(0, {str(helpers.ROOT / "tests" / "support")!r})
-        import floating_point as fp, helpers, numpy as np
-        from indygru_cpu._engine import _core
-        for tier in _core.tiers():
-            _core.use_tier(tier)
-            case = helpers.random_case((9, 7, 8, 33), np.float32)
-            case.x[3, 2, 5], case.x[4, 4], case.h0[1, 4] = np.inf, np.finfo(np.float32).max, -np.inf
-            expected = case.run()
-            with fp.Changed(fp.trapping):
-                found = case.run()
-            helpers.assert_same_bits(found, expected)
-        print("alive")
-    """
-    assert run_python(code) == "alive"
+def test_exceptions_that_the_caller_traps_do_not_trap_in_a_call(run_script):
+    assert run_script("engine/floating_point_traps.py") == "alive"
 
 
 @pytest.fixture(scope="module")
 def thread_states(tmp_path_factory):
     """The library of thread_states.c."""
     library = tmp_path_factory.mktemp("library") / "thread_states.so"
-    source = helpers.ROOT / "tests" / "support" / "thread_states.c"
+    source = helpers.SUPPORT / "thread_states.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-fopenmp", "-o", library, source], check=True, timeout=60)
     return library
 
 
 @needs_fenv
 @needs_compiler
-def test_threads_keep_their_states(run_python, thread_states):
-    """Of OpenMP's four threads: after calls, after an error, after Ctrl-C, whatever the caller's own is."""
-    code = f"""
-        import ctypes, os, signal, sys
-        sys.path.insert(0, {str(helpers.ROOT / "tests" / "support")!r})
-        import floating_point as fp, helpers, numpy as np
-        library, n = ctypes.CDLL({str(thread_states)!r}), 4
-
-        def states():
-            room = (ctypes.c_ubyte * (n * fp.SIZE))()
-            library.thread_states(n, room)
-            return [fp.words(bytes(room)[i * fp.SIZE :]) for i in range(n)]
-
-        def stop(_):
-            raise InterruptedError
-
-        def interrupt(_):
-            os.kill(os.getpid(), signal.SIGINT)
-
-        before, threads = states(), len(os.listdir("/proc/self/task"))
-        from indygru_cpu import functional
-        cases = [helpers.random_case(shape, np.float32) for shape in ((300, 17, 9, 65), helpers.THROUGH_BLAS[2])]
-        calls = [lambda case, p=p: case.forward(num_threads=n, progress=p) for p in (None, stop, interrupt)]
-        calls.append(lambda case: case.run(num_threads=n, recompute=True))
-        ended = []
-        for call in calls:
-            for case in cases:
-                try:
-                    call(case)
-                except (InterruptedError, KeyboardInterrupt) as error:
-                    ended.append(type(error).__name__)
-                assert states() == before
-        assert len(os.listdir("/proc/self/task")) == threads >= n
-        fp.libm.fesetround(fp._MODES[fp.platform.machine()][0])
-        before = states()
-        cases[0].run(num_threads=n)
-        assert states() == before
-        print(*ended)
-    """
-    ended = "InterruptedError InterruptedError KeyboardInterrupt KeyboardInterrupt"
-    assert run_python(code, OPENBLAS_NUM_THREADS="1") == ended
+def test_threads_of_openmp_keep_their_floating_point_states(run_script, thread_states):
+    raised = "InterruptedError InterruptedError KeyboardInterrupt KeyboardInterrupt"
+    assert run_script("engine/floating_point_states.py", thread_states, OPENBLAS_NUM_THREADS="1") == raised
 
 
 #: Where a poisoned number may show, by argument: in its row of the batch, in its unit, in where both meet.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import helpers
 import numpy as np
 import pytest
 
@@ -69,25 +68,8 @@ def test_a_tape_stays_as_it_is_while_others_come_and_go():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux does")
-def test_no_more_than_192_megabytes_stay(tmp_path):
-    program = """
-        import resource
-        import numpy as np
-        from indygru_cpu._engine import _core
-
-        def resident():
-            with open("/proc/self/statm") as told:
-                return int(told.read().split()[1]) * resource.getpagesize() >> 20
-
-        before = resident()
-        for sizes in ((80, 80, 80, 80), (180,), (193,), (5, 60, 120, 160), (2,) * 120, (33,)):
-            rooms = [_core.Room(size << 20) for size in sizes]
-            for room in rooms:
-                np.frombuffer(room, np.uint8)[...] = 1
-            del rooms, room
-            assert resident() - before < 196, (sizes, resident() - before)
-        """
-    helpers.run_python(program, folder=tmp_path)
+def test_pool_keeps_at_most_192_megabytes(run_script):
+    run_script("engine/pool_size.py")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -138,31 +120,9 @@ def test_release_memory_gives_back_what_is_idle_and_nothing_else():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-@pytest.mark.parametrize("make", ["_core.Room(170 * MB)", "memory.new((210 * MB,), np.dtype(np.uint8))"])
-def test_idle_memory_is_given_back_before_an_allocation_fails(run_python, make):
-    """Of a block that the library keeps, and of an array that is too large for that.
-
-    The limit leaves 70 MB more than the array needs: malloc may reserve an arena of 64 MB when its first attempt fails.
-    """
-    code = f"""
-        import resource
-        import numpy as np
-        from indygru_cpu._engine import _core, memory
-
-        MB = 1 << 20
-        idle = [_core.Room(60 * MB) for _ in range(3)]
-        del idle
-        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + 100 * MB, resource.RLIM_INFINITY))
-        found = {make}
-        assert np.frombuffer(found, np.uint8).nbytes > 160 * MB
-        del found
-        try:
-            _core.Room(400 * MB)
-        except MemoryError:
-            print("done")
-    """
-    assert run_python(code) == "done"
+@pytest.mark.parametrize("kind", ["buffer", "array"])
+def test_idle_blocks_are_unmapped_before_an_allocation_fails(run_script, kind):
+    assert run_script("engine/pool_under_a_memory_limit.py", kind) == "done"
 
 
 def test_deleted_stream_leaves_no_idle_memory():

@@ -129,32 +129,8 @@ def test_the_callback_may_call_the_layer():
 
 
 @needs_proc
-def test_a_call_that_ends_early_leaks_nothing(run_python):
-    """Neither the scratch of C nor arrays: a quarter of what 150 leaks of 200 KB would be."""
-    code = """
-        import re
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(9, 129, 2, dropout=0.5, seed=7, num_threads=1)
-        x = np.random.default_rng(0).standard_normal((33, 17, 9), dtype=np.float32)
-        def stop(*_):
-            raise InterruptedError
-        def resident():
-            return int(re.search(r"VmRSS:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
-        def many(times):
-            for _ in range(times):
-                for call in (layer, layer.last, layer.forward):
-                    try:
-                        call(x, progress=stop)
-                    except InterruptedError:
-                        continue
-                    raise AssertionError("not stopped")
-        many(20)
-        before = resident()
-        many(150)
-        assert resident() - before < 150 * 200_000 / 4, resident() - before
-    """
-    run_python(code)
+def test_calls_that_progress_stops_leak_nothing(run_script):
+    run_script("engine/stopped_calls.py")
 
 
 @needs_timers

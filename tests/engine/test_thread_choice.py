@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 
 import numpy as np
@@ -146,52 +147,22 @@ def test_number_of_threads_of_the_last_call_belongs_to_a_python_thread():
 
 
 @needs_openmp
-def test_environment_fixes_the_number_of_threads(run_python):
-    code = """
-        import numpy as np
-        import indygru_cpu
-        from indygru_cpu import IndyGRU
-
-        layer, x = IndyGRU(64, 128, seed=0), np.ones((50, 8, 64), np.float32)
-        found = set()
-        for _ in range(20):
-            layer(x)
-            found.add(indygru_cpu.last_num_threads())
-        layer(x, num_threads=2)
-        print(found, indygru_cpu.last_num_threads(), indygru_cpu.thread_statistics())
-    """
-    assert run_python(code, INDYGRU_CPU_NUM_THREADS="3") == "{3} 2 []"
-    assert run_python(code, INDYGRU_CPU_NUM_THREADS="1") == "{1} 2 []"
+def test_environment_fixes_the_number_of_threads(run_script):
+    for n_threads in (3, 1):
+        printed = run_script("engine/threads_from_environment.py", INDYGRU_CPU_NUM_THREADS=str(n_threads))
+        assert printed == f"{{{n_threads}}} 2 []"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " ", "9" * 5000, "\u0664\u00b2"])
-def test_environment_with_no_number_of_threads_is_refused(run_python, value):
-    code = """
-        try:
-            import indygru_cpu
-            indygru_cpu.IndyGRU(64, 128)(__import__("numpy").ones((50, 8, 64), "float32"))
-            print("taken")
-        except ImportError as error:
-            print(error)
-    """
-    assert run_python(code, INDYGRU_CPU_NUM_THREADS="64") == "taken"
-    assert "INDYGRU_CPU_NUM_THREADS: expected auto or a number" in run_python(code, INDYGRU_CPU_NUM_THREADS=value)
+def test_environment_with_no_number_of_threads_is_refused(run_script, value):
+    assert run_script("engine/import_and_call.py", INDYGRU_CPU_NUM_THREADS="64") == "called"
+    printed = run_script("engine/import_and_call.py", INDYGRU_CPU_NUM_THREADS=value)
+    assert re.search("INDYGRU_CPU_NUM_THREADS: expected .*number", printed)
 
 
 @needs_openmp
-def test_callers_that_take_turns_choose_as_one(run_python):
-    """As requests in a pool of workers: no two calls overlap, so none leaves a processor to another."""
-    code = """
-        from concurrent.futures import ThreadPoolExecutor
-        from indygru_cpu._engine import _core
-
-        with ThreadPoolExecutor(4) as pool:
-            found = [
-                pool.submit(_core.choose_threads, 0, 2e6, 50, 2, False, {1: 9e5, 2: 5e5}).result() for _ in range(400)
-            ]
-        print(found.count(2) > 300)
-    """
-    assert run_python(code) == "True"
+def test_choices_of_callers_that_do_not_overlap_are_those_of_one_caller(run_script):
+    assert run_script("engine/choices_in_a_pool.py") == "True"
 
 
 @needs_openmp

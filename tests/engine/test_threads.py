@@ -6,7 +6,6 @@ import functools
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -142,7 +141,7 @@ def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
 
 
 @needs_openmp
-def test_omp_num_threads(run_python):
+def test_omp_num_threads_is_the_default(run_python):
     code = "from indygru_cpu._engine import threads as thread_counts; print(thread_counts.default().count)"
     assert run_python(code, OMP_NUM_THREADS="1") == "1"
     assert run_python(code, OMP_NUM_THREADS="5") == "5"
@@ -156,67 +155,22 @@ def test_where_there_is_no_affinity(monkeypatch):
 
 
 @needs_affinity
-def test_affinity(run_python):
-    code = """
-        import os
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        from indygru_cpu._engine import threads as thread_counts
-        print(thread_counts.affinity(), thread_counts.default().count)
-    """
-    assert run_python(code) == "1 1"
-
-
-RUN = """
-    import os, sys
-    import numpy as np
-
-    def tasks():
-        return len(os.listdir("/proc/self/task"))
-
-    def layer_and_x():
-        from indygru_cpu import IndyGRU
-        return IndyGRU(9, 70, seed=5), np.random.default_rng(5).standard_normal((40, 33, 9), np.float32)
-
-    def everything(**options):
-        layer, x = layer_and_x()
-        y, h_n, tape = layer.forward(x, **options)
-        grads = layer.backward(tape, dy=y)
-        return b"".join(a.tobytes() for a in (y, h_n, grads.x, grads.h0, *grads.parameters.values()))
-"""
-
-
-def with_run(code):
-    """A script that has the functions of RUN."""
-    return textwrap.dedent(RUN) + textwrap.dedent(code)
+def test_default_of_a_process_on_one_processor_is_one_thread(run_script):
+    assert run_script("engine/threads_of_one_processor.py") == "1 1"
 
 
 @needs_proc
-def test_no_thread_before_it_is_needed(run_python):
-    """Neither import, nor a serial call, nor a step of any size starts one; nor does backward's BLAS."""
-    code = """
-        before = tasks()
-        import indygru_cpu
-        print(tasks() - before)
-        everything(num_threads=1)
-        layer, x = layer_and_x()
-        layer(x[:1], num_threads=8)
-        big = np.ones((200, 300), np.float32)
-        indygru_cpu.functional.step(big, big, np.ones((300, 900), np.float32), np.ones(900, np.float32), None)
-        print(tasks() - before)
-    """
-    assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1").split() == ["0", "0"]
+def test_import_and_serial_calls_start_no_thread(run_script):
+    """A call of one step is serial, whatever its size, and so are the products of its backward pass."""
+    assert run_script("engine/threads_of_serial_calls.py", OPENBLAS_NUM_THREADS="1").split() == ["0", "0"]
 
 
 @needs_proc
 @needs_openmp
 @pytest.mark.parametrize("num_threads", [2, 3])
-def test_threads_that_were_asked_for_are_used(run_python, num_threads):
-    code = f"""
-        before = tasks()
-        everything(num_threads={num_threads})
-        print(tasks() - before)
-    """
-    assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1") == str(num_threads - 1)
+def test_num_threads_of_a_call_are_started(run_script, num_threads):
+    printed = run_script("engine/threads_started.py", num_threads, OPENBLAS_NUM_THREADS="1")
+    assert printed == str(num_threads - 1)
 
 
 def test_wrong_numbers_are_refused():

@@ -311,43 +311,8 @@ def test_layer_with_a_foreign_stack_is_refused():
         layer(x)
 
 
-def test_rows_written_by_another_thread_are_used_as_they_were_checked(run_python):
-    """Lengths and offsets change all the time between valid and impossible ones."""
-    code = """
-        import itertools, os, threading, time
-        import numpy as np
-        from indygru_cpu import IndyGRU, functional
-
-        layer, values = IndyGRU(1, 1, seed=0), np.ones((1000, 1), np.float32)
-        offsets, lengths = np.arange(1001), np.ones(1000, np.int64)
-        x = np.ones((1, 1000, 1), np.float32)
-        kernel = np.ones((1, 3), np.float32)
-
-        def write():
-            for offset, length in itertools.cycle([(10**12, 2**40), (500, 1), (-(10**12), -(2**40)), (500, 1)]):
-                offsets[500], lengths[500] = offset, length
-
-        threading.Thread(target=write, daemon=True).start()
-        end, done = time.monotonic() + 3, 0
-        calls = [
-            lambda: layer.ragged(values, offsets),
-            lambda: layer.backward(layer.ragged(values, offsets, tape=True)[2]),
-            lambda: layer(x, lengths=lengths),
-            lambda: functional.forward(x, None, kernel, kernel[0], None, lengths=lengths, reverse=True),
-            lambda: functional.forward(values, None, kernel, kernel[0], None, offsets=offsets),
-        ]
-        for call in itertools.cycle(calls):
-            if time.monotonic() > end and done > 10:
-                break
-            try:
-                call()
-                done += 1
-            except ValueError:
-                pass
-        print("done", flush=True)
-        os._exit(0)
-    """
-    assert run_python(code) == "done"
+def test_lengths_written_by_another_thread_are_used_as_they_were_checked(run_script):
+    assert run_script("layers/lengths_written_by_another_thread.py") == "done"
 
 
 def test_stream_whose_layer_was_exchanged_refuses_its_weights():
@@ -360,24 +325,8 @@ def test_stream_whose_layer_was_exchanged_refuses_its_weights():
     helpers.assert_same_bits(stream.push_many(x), make(reproducible=True)(x)[0])
 
 
-def test_stream_of_a_stack_without_weights_is_refused(run_python):
-    """A stack that a program has put together."""
-    code = """
-        import numpy as np
-        from indygru_cpu import IndyGRU
-
-        empty, flat = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
-        for weights in ([], [[]], [[(empty, flat, flat)]], [[(np.zeros((4, 15), np.float32), flat, flat)]]):
-            layer = IndyGRU(4, 5, seed=0)
-            layer._stack = layer._stack._replace(weights=weights)
-            try:
-                layer.stream()
-                print("no error")
-            except (ValueError, IndexError, TypeError):
-                pass
-        print("done")
-    """
-    assert run_python(code) == "done"
+def test_stream_of_a_stack_without_weights_is_refused(run_script):
+    assert run_script("layers/stream_of_foreign_weights.py") == "done"
 
 
 def test_stream_result_resized_in_place_is_refused():

@@ -125,45 +125,5 @@ def test_functional_in_place():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
-def test_memory_of_inference_does_not_grow_with_time(run_python):
-    """With 16 MB to spare, calls succeed that would need 19 MB for a copy of x or for a y."""
-    code = """
-        import re, resource
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        T, B, D, N = 16384, 9, 33, 34
-        x = np.full((T, B, D), 0.5, np.float32)
-        ragged, offsets = x.reshape(T * B, D), np.arange(B + 1) * T
-        y = np.full((T, B, 2 * N), 0.375, np.float32)
-        options = [{}, {"num_layers": 3}, {"batch_first": True}, {"num_layers": 3, "batch_first": True},
-                   {"bidirectional": True}]
-        layers = [IndyGRU(D, N, num_threads=1, seed=7, **each) for each in options]
-        def calls(x, y, ragged, offsets):
-            one, three, first, three_first, both = layers
-            for layer in (one, three):
-                yield lambda: layer(x, out=y[..., :N])
-                yield lambda: layer.last(x)
-                yield lambda: layer(x, lengths=[len(x) - 1] * B, out=y[..., :N])
-            for layer in (first, three_first):
-                yield lambda: layer(x.swapaxes(0, 1), out=y[..., :N].swapaxes(0, 1))
-                yield lambda: layer.last(x.swapaxes(0, 1))
-            yield lambda: both(x, out=y)
-            yield lambda: both.last(x)
-            yield lambda: one.ragged(ragged, offsets, out=y.reshape(-1, 2 * N)[:, :N])
-        few = slice(None, 33)
-        for call in calls(x[few], y[few], ragged[: 33 * B], np.arange(B + 1) * 33):
-            call()
-        size = int(re.search(r"VmSize:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (size + 16 * 2**20, resource.RLIM_INFINITY))
-        for call in calls(x, y, ragged, offsets):
-            call()
-            assert y[-2].any()
-        for too_much in (lambda: layers[0](x), lambda: layers[4].last(x.copy()), lambda: layers[0].forward(x)):
-            try:
-                too_much()
-            except MemoryError:
-                continue
-            raise AssertionError("the limit limits nothing")
-        layers[0].last(x)
-    """
-    run_python(code, OPENBLAS_NUM_THREADS="1")
+def test_memory_of_inference_does_not_grow_with_the_number_of_steps(run_script):
+    run_script("layers/memory_of_inference.py", OPENBLAS_NUM_THREADS="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import helpers
@@ -67,26 +68,20 @@ def test_same_bits_on_any_number_of_threads(dtype, n_batch, n_inputs, n_units, o
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
 @pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
-@pytest.mark.parametrize("run", ["push(x)", "push_many(np.tile(x, (8, 1, 1)))"])
+@pytest.mark.parametrize("method", ["push", "push_many"])
 @pytest.mark.parametrize("sizes", [(1, 350, 1001), (131, 33, 90)], ids=str)
 @pytest.mark.parametrize(
-    ("options", "own", "started"),
+    ("layer_options", "stream_options", "started"),
     [({"num_threads": 3}, {}, 2), ({}, {"num_threads": 2}, 1), ({"num_threads": 3}, {"num_threads": 1}, 0)],
+    ids=["layer's number", "stream's number", "both"],
 )
-def test_threads_that_were_asked_for_are_used(run_python, run, sizes, options, own, started):
-    """The stream's own number before the layer's; and none for a small stream."""
-    code = f"""
-        import os
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        for n_batch, n_inputs, n_units in [(1, 33, 5), {sizes}]:
-            stream = IndyGRU(n_inputs, n_units, seed=0, **{options}).stream(n_batch, **{own})
-            x = np.full((n_batch, n_inputs), 0.25, np.float32)
-            before = len(os.listdir("/proc/self/task"))
-            stream.{run}
-            print(len(os.listdir("/proc/self/task")) - before)
-    """
-    assert run_python(code, OPENBLAS_NUM_THREADS="1").split() == ["0", str(started)]
+def test_stream_starts_its_own_number_of_threads_before_its_layers(
+    run_script, method, sizes, layer_options, stream_options, started
+):
+    """A small stream starts none."""
+    arguments = json.dumps([method, sizes, layer_options, stream_options])
+    printed = run_script("layers/stream_threads_started.py", arguments, OPENBLAS_NUM_THREADS="1")
+    assert printed.split() == ["0", str(started)]
 
 
 @given(

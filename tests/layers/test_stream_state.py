@@ -209,48 +209,13 @@ def test_stream_without_init_raises_and_does_not_crash(run_script):
     assert run_script("layers/stream_without_init.py") == ""
 
 
-def test_weights_that_cannot_be_taken(run_python):
-    """No new stream; one that there is keeps what it has."""
-    code = """
-        import numpy as np
-        from indygru_cpu import IndyGRU, stream
-
-        def broken(layer, num_threads):
-            found = snapshot(layer, num_threads)
-            found.weights[-1][0] = (*found.weights[-1][0][:2], None)
-            return found
-
-        layer, snapshot = IndyGRU(3, 5, num_layers=2, seed=0, reproducible=True), stream._snapshot
-        x = np.random.default_rng(0).standard_normal((4, 1, 3), np.float32)
-        y, twin, stream._snapshot = layer(x)[0], layer.stream(), broken
-        layer.parameters["kernel_l0"][...] = 0.5
-        for call in (layer.stream, twin.refresh, layer.stream):
-            try:
-                call()
-                print("no error")
-            except TypeError:
-                pass
-        print(all((twin.push(x[t]) == y[t]).all() for t in range(2)), (twin.push_many(x[2:]) == y[2:]).all())
-    """
-    assert run_python(code) == "True True"
+def test_weights_that_the_core_refuses_leave_existing_streams_as_they_were(run_script):
+    assert run_script("layers/stream_weights_refused.py") == "True True"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, and limits memory as Linux does")
-def test_no_memory_for_a_stream(run_python):
-    """An error, each time; smaller streams are made as before."""
-    code = """
-        import resource
-        from pathlib import Path
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(1 << 21, 1, seed=0)  # 24 MiB; packed for the processor, 512 MiB
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))
-        for _ in range(3):
-            try:
-                layer.stream()
-            except MemoryError as error:
-                print(str(error).split(" for ")[0])
-        print(IndyGRU(3, 5, seed=0).stream(7).batch_size)
-    """
-    found = run_python(code, OPENBLAS_NUM_THREADS="1").split("\n")
-    assert found == ["indygru_cpu: no memory"] * 3 + ["7"]
+def test_stream_without_memory_raises_memory_error_and_smaller_ones_work(run_script):
+    *errors, batch_size = run_script("layers/stream_out_of_memory.py", OPENBLAS_NUM_THREADS="1").split("\n")
+    assert len(errors) == 3
+    assert all("no memory" in error for error in errors)
+    assert batch_size == "7"

@@ -129,33 +129,9 @@ def test_a_stream_for_each_thread(dtype):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("first", [0, 2], ids=["before a push", "after a push"])
-def test_fork(run_python, first):
-    """The child has the parent's stream and goes on serially; so do streams that it makes itself, and the parent."""
-    code = f"""
-        import os
-        import warnings
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(350, 1001, num_layers=2, seed=0, num_threads=2, reproducible=True)
-        x = np.random.default_rng(0).standard_normal((6, 1, 350), np.float32)
-        y, h_n = layer(x, num_threads=2)
-        warnings.simplefilter("ignore")  # test_fork.py asks for the warning
-
-        def goes_on(stream, begin):
-            return all((stream.push(x[t]) == y[t]).all() for t in range(begin, 6)) and (stream.state == h_n).all()
-
-        stream = layer.stream()
-        for x_t in x[:{first}]:
-            stream.push(x_t)
-        child = os.fork()
-        if not child:
-            right = goes_on(stream, {first}) and goes_on(layer.stream(), 0)
-            os._exit(0 if right and len(os.listdir("/proc/self/task")) == 1 else 3)
-        assert os.waitpid(child, 0)[1] == 0
-        print(goes_on(stream, {first}))
-    """
-    assert run_python(code, OPENBLAS_NUM_THREADS="1") == "True"
+@pytest.mark.parametrize("n_pushes", [0, 2], ids=["before a push", "after a push"])
+def test_stream_in_a_forked_child_continues_serially(run_script, n_pushes):
+    assert run_script("layers/stream_fork.py", n_pushes, OPENBLAS_NUM_THREADS="1") == "True"
 
 
 class InterruptError(Exception):

@@ -228,30 +228,6 @@ def test_what_takes_a_detour_leaves_nothing_behind(dtype, wrong):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts kilobytes as Linux does")
-def test_a_stream_gives_its_memory_back(run_python):
-    """Plans and packed weights of many layers; also if it was copied, refreshed, told to begin again, or failed."""
-    code = """
-        import contextlib, copy, resource
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(1, 1, num_layers=1000)
-        x = np.full((1, 1), 0.25, np.float32)
-
-        def once():
-            stream = copy.copy(layer.stream())
-            stream.push(x)
-            stream.refresh()
-            with contextlib.suppress(RuntimeError):
-                stream.__init__(layer)
-            with contextlib.suppress(ValueError):
-                stream.push(x[:0])
-            stream.push_many(x)
-
-        for _ in range(3):
-            once()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(20):
-            once()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    """
-    assert int(run_python(code)) < 4 * 1024
+def test_deleted_streams_do_not_grow_the_peak_of_memory(run_script):
+    """Plans and packed weights of 1,000 layers are freed with their stream."""
+    assert int(run_script("layers/stream_memory.py")) < 4 << 20

@@ -14,14 +14,14 @@ SIZES = ("n_steps", "n_batch", "n_inputs", "n_units")
 
 
 def address_of(name):
-    """Of a function of indygru_call.h."""
+    """Of a c_function of indygru_call.h."""
     capsule = c_api.__pyx_capi__[f"indygru_{name}"]
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     return pointer(capsule, b"int (indygru_call const *)")
 
 
-def function(name):
+def c_function(name):
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address_of(name))
 
 
@@ -37,13 +37,13 @@ def record(case, **fields):
     return call
 
 
-def forward_room(case, kept=True):
+def forward_outputs(case, kept=True):
     """What forward writes, as NaN; h the first state."""
     tape = np.full(3 * case.dy.size, np.nan, case.x.dtype) if kept else None
     return {"y": np.full_like(case.dy, np.nan), "h": case.h0.copy(), "tape": tape}
 
 
-def backward_room(case):
+def backward_outputs(case):
     """What backward writes or adds to."""
     return {"dx": np.zeros_like(case.x), "dh": case.dh_n.copy()} | {
         f"d{name}": np.zeros_like(getattr(case, name)) for name in WEIGHTS

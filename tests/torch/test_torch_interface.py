@@ -115,18 +115,9 @@ def test_no_more_threads_than_torch_has(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_torch_is_imported_by_who_uses_it(run_python):
-    code = """
-        import sys
-        import indygru_cpu
-        assert "torch" not in sys.modules
-        sys.modules["torch"] = None
-        try:
-            import indygru_cpu.torch
-        except ImportError as error:
-            print(error)
-    """
-    assert run_python(code) == 'torch is missing: pip install "indygru_cpu[torch]"'
+def test_import_without_torch_names_the_extra(run_script):
+    printed = run_script("torch/missing_torch.py")
+    assert printed == 'torch is missing: pip install "indygru_cpu[torch]"'
     assert indygru_cpu.torch.torch is torch
 
 

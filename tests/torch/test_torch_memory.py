@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import pickle
 import re
 
@@ -20,68 +21,29 @@ from torch_modules import BOTH, LENGTHS, B, D, N, T, call_of, module_of, run  # 
 import indygru_cpu  # noqa: E402
 from indygru_cpu.torch import IndyGRU  # noqa: E402
 
-FUZZ = helpers.ROOT / "tests" / "support" / "torch_fuzz.py"
 SIZES = {"input_size": 4000, "hidden_size": 1, "num_layers": 3, "bias": False, "bidirectional": True, "groups": 2}
 
 
 @pytest.mark.parametrize("operator", ["forward", "backward"])
-def test_operators_with_random_arguments_raise_or_compute(run_python, operator):
-    """In a process of its own, where the C library fills new memory with a pattern."""
-    code = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], None, '__main__')"
-    printed = run_python(code, FUZZ, operator, 0, 700, timeout=150, MALLOC_PERTURB_="165")
+def test_operators_with_random_arguments_raise_or_compute(run_script, operator):
+    """In a process whose C library fills new memory with a pattern."""
+    printed = run_script("torch/operator_fuzz.py", operator, 0, 700, timeout=150, MALLOC_PERTURB_="165")
     raised, computed = map(int, printed.split())
     assert raised > 400
     assert computed > 50
 
 
-def test_operator_with_a_reverse_direction_of_another_size_raises(run_python):
-    code = """
-        import torch, indygru_cpu.torch
-        ones = torch.ones
-        x, hx, weights = ones(50, 20, 3), ones(2, 20, 5), (ones(3, 15), ones(15), ones(15))
-        options = None, False, 1, "tanh", False
-        y, _, gates = torch.ops.indygru_cpu.layer(x, hx, *weights, *weights, *options, True)
-        wrong = [(ones(3, 6000), ones(6000), ones(6000)), (ones(3, 15), ones(6000), ones(15)),
-                 (ones(3, 15), None, ones(15)), (ones(3, 15), ones(15), None), (None, ones(15), None)]
-        for reverse in wrong:
-            call = (x, hx, *weights, *reverse, *options)
-            for run in (lambda: torch.ops.indygru_cpu.layer(*call, True),
-                        lambda: torch.ops.indygru_cpu.layer_backward(y, hx, y, gates, *call)):
-                try:
-                    run()
-                except ValueError as error:
-                    print(str(error).split(":")[0])
-    """
+def test_operator_with_a_reverse_direction_of_another_size_raises(run_script):
     names = ["kernel_reverse", *["recurrent_kernel_reverse"] * 2, "bias_reverse", "recurrent_kernel_reverse"]
-    assert run_python(code).split() == [name for name in names for _ in range(2)]
+    printed = run_script("torch/operator_reverse_sizes.py")
+    assert printed.split() == [name for name in names for _ in ("forward", "backward")]
 
 
-def test_module_with_parameters_of_other_shapes_raises(run_python):
-    """Assigned ones, those of functional_call, and those that to_numpy would hand on."""
-    code = """
-        import torch
-        from indygru_cpu.torch import IndyGRU
-        x = torch.ones(50, 20, 3)
-        for name in dict(IndyGRU(3, 5, bidirectional=True).named_parameters()):
-            shape = (3, 6000) if name.startswith("kernel") else (6000,)
-            for change in ("assign", "data", "call", "to_numpy"):
-                module = IndyGRU(3, 5, bidirectional=True)
-                try:
-                    if change == "call":
-                        torch.func.functional_call(module, {name: torch.ones(shape)}, x)
-                    elif change == "data":
-                        getattr(module, name).data = torch.ones(shape)
-                        module(x)
-                    else:
-                        setattr(module, name, torch.nn.Parameter(torch.ones(shape)))
-                        (module.to_numpy if change == "to_numpy" else lambda: module(x))()
-                except ValueError as error:
-                    print(change, str(error).split(":")[0])
-    """
-    lines = run_python(code).splitlines()
+def test_module_with_parameters_of_other_shapes_raises(run_script):
+    lines = run_script("torch/module_parameter_shapes.py").splitlines()
     assert len(lines) == 6 * 4
     assert [line.split()[1] for line in lines[3::4]] == [
-        kind + end for end in ("_l0", "_l0_reverse") for kind in ("kernel", "recurrent_kernel", "bias")
+        name + suffix for suffix in ("_l0", "_l0_reverse") for name in ("kernel", "recurrent_kernel", "bias")
     ]
 
 
@@ -97,26 +59,8 @@ def test_attribute_that_decides_shapes_is_read_only(name):
     helpers.assert_same_bits(run(module, call_of(module)), before)
 
 
-def test_attributes_set_through_dict_raise_at_the_call(run_python):
-    """Python lets nobody stop a program from writing into `__dict__`; compiled code believes tensors alone."""
-    code = """
-        import torch
-        from indygru_cpu.torch import IndyGRU
-        x, count = torch.ones(40, 20, 3), 0
-        sizes = {"input_size": [4000], "hidden_size": [1, 4000], "num_layers": [0, 3], "bidirectional": [True],
-                 "groups": [0, -1, 2, 2**70]}
-        for name, values in sizes.items():
-            for value in values:
-                module = IndyGRU(3, 64)
-                module.__dict__[name] = value
-                for run in (lambda: module(x), module.to_numpy):
-                    try:
-                        run()
-                    except Exception:
-                        count += 1
-        print(count)
-    """
-    assert run_python(code) == "20"
+def test_attributes_set_through_dict_raise_at_the_call(run_script):
+    assert run_script("torch/attributes_set_through_dict.py") == "20"
 
 
 class Parametrized(torch.nn.Module):
@@ -239,25 +183,8 @@ def test_to_numpy_of_a_shortened_storage_is_refused(n_bytes):
         module.to_numpy()
 
 
-def test_shortened_lengths_and_states_are_refused_before_torch_reads_them(run_python):
-    code = """
-        import torch
-        from torch.nn.utils.rnn import pack_sequence
-        from indygru_cpu.torch import IndyGRU
-
-        module = IndyGRU(3, 5)
-        lengths, hx = torch.tensor([4, 2]), torch.randn(1, 2, 5)
-        packed = pack_sequence([torch.randn(2, 3), torch.randn(4, 3)], enforce_sorted=False)
-        for short in (lengths, hx):
-            short.untyped_storage().resize_(0)
-        for call in (lambda: module(torch.randn(4, 2, 3), lengths=lengths), lambda: module(packed, hx)):
-            try:
-                call()
-                print("no error")
-            except ValueError as error:
-                print(str(error).split(":")[0])
-    """
-    assert run_python(code).split() == ["lengths", "hx"]
+def test_lengths_and_states_of_freed_storages_are_refused_before_torch_reads_them(run_script):
+    assert run_script("torch/freed_storages.py").split() == ["lengths", "hx"]
 
 
 IMPOSSIBLE = [
@@ -272,23 +199,9 @@ IMPOSSIBLE = [
 ]
 
 
-def test_impossible_packed_sequences_raise(run_python):
-    """Each many times: torch's own `pad_packed_sequence` would write past its result."""
-    code = """
-        import sys, torch
-        from torch.nn.utils.rnn import PackedSequence
-        from indygru_cpu.torch import IndyGRU
-        module = IndyGRU(3, 4)
-        for sizes in eval(sys.argv[1]):
-            for _ in range(100):
-                try:
-                    module(PackedSequence(torch.ones(4, 3), torch.tensor(sizes, dtype=torch.int64)))
-                    said = "no error"
-                except (TypeError, ValueError) as error:
-                    said = f"{type(error).__name__}: {error}"
-            print(said)
-    """
-    lines = run_python(code, [sizes for sizes, *_ in IMPOSSIBLE]).splitlines()
+def test_packed_sequences_with_impossible_batch_sizes_raise(run_script):
+    batch_sizes = json.dumps([sizes for sizes, *_ in IMPOSSIBLE])
+    lines = run_script("torch/impossible_packed_sequences.py", batch_sizes).splitlines()
     for line, (_, error, text) in zip(lines, IMPOSSIBLE, strict=True):
         assert line.startswith(f"{error.__name__}: {text}")
 
@@ -356,24 +269,8 @@ def test_lengths_overwritten_before_backward_change_nothing(made):
     )
 
 
-def test_from_numpy_of_an_array_reshaped_in_place_keeps_to_its_memory(run_python):
-    code = """
-        import warnings
-        import numpy as np, torch, indygru_cpu
-        from indygru_cpu.torch import IndyGRU
-        layer = indygru_cpu.IndyGRU(3, 5, seed=0)
-        expected = layer(np.ones((4, 2, 3), np.float32))[0]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                layer.parameters["kernel_l0"].shape = (1, 45)
-            found = IndyGRU.from_numpy(layer)(torch.ones(4, 2, 3))[0]
-        except (ValueError, AttributeError):
-            print("True")
-        else:
-            print((found.detach().numpy() == expected).all())
-    """
-    assert run_python(code) == "True"
+def test_from_numpy_of_an_array_reshaped_in_place_computes_right_or_raises(run_script):
+    assert run_script("torch/from_numpy_of_a_reshaped_array.py") == "True"
 
 
 def test_to_numpy_of_parameters_that_kernels_cannot_read_copies_them():

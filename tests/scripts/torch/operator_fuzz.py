@@ -1,4 +1,7 @@
-"""Calls of the torch operators with wrong arguments: each must raise, or compute. test_torch_memory.py runs this."""
+"""Calls of a torch operator with wrong arguments: each must raise or compute. Arguments: operator, seed, calls.
+
+Prints how many calls raised and how many computed.
+"""
 
 from __future__ import annotations
 
