@@ -96,8 +96,8 @@ def test_any_layout(tier, dtype, shape, layout):
 def test_reproducible_rows(tier, dtype, shape):
     """Whatever the batch, the place in it, the pieces of time, or steps one by one: also where BLAS would multiply."""
     n_steps, n_batch, n_inputs, n_units = shape
-    layer = streams.make(n_inputs, n_units, dtype, reproducible=True)
-    x, one = (streams.random((n_steps, n, n_inputs), dtype, seed=n) for n in (n_batch + 2, 1))
+    layer = streams.sized_layer(n_inputs, n_units, dtype, reproducible=True)
+    x, one = (streams.random_array((n_steps, n, n_inputs), dtype, seed=n) for n in (n_batch + 2, 1))
     expected = layer(one)[0][:, 0]
     for n_rows in sorted({1, 2, n_batch, n_batch + 2}):
         for place in {0, n_rows // 2, n_rows - 1}:

@@ -30,7 +30,7 @@ FORWARD, BACKWARD, STEP = map(c_calls.c_function, ("forward", "backward", "step"
 
 def invoke(function, case, **fields):
     """The status, by name."""
-    return STATUSES[function(c_calls.record(case, **fields).ctypes.data)]
+    return STATUSES[function(c_calls.call_record(case, **fields).ctypes.data)]
 
 
 def run(case, kept=True, **fields):

@@ -43,7 +43,7 @@ FLAGS = [{}, {"recompute": True}, {"reproducible": True, "reverse": True}]
 @cache
 def case_and_expected(shape, groups, dtype, ragged, reverse):
     case = grouped_case(shape, dtype, groups, "elu", ragged)
-    return case, oracles.run_case(case, reverse, groups)
+    return case, oracles.case_by_reference(case, reverse, groups)
 
 
 @pytest.mark.parametrize("options", FLAGS, ids=str)
@@ -115,7 +115,7 @@ def test_other_groups_are_not_seen(tier, dtype, shape, groups, recompute):
 def test_step(tier, dtype, shape, groups):
     case = grouped_case((1, *shape[1:]), dtype, groups)
     found = functional.step(case.x[0], *case.arguments[1:], groups=groups)
-    expected = oracles.run_case(case, groups=groups)
+    expected = oracles.case_by_reference(case, groups=groups)
     helpers.assert_close({"h_n": found}, {"h_n": expected["h_n"]}, dtype)
     helpers.assert_same_bits(case.forward(groups=groups), {"y": found[None], "h_n": found})
     helpers.assert_same_bits(case.run(groups=groups, reproducible=True)["y"], found[None])
@@ -144,7 +144,7 @@ def test_one_group_is_no_group(dtype):
 @pytest.mark.parametrize("empty", [(0, 7, 9, 33), (8, 0, 9, 33), (8, 7, 0, 33), (1, 7, 0, 33)])
 def test_size_zero(dtype, empty):
     case = grouped_case(empty, dtype, 3)
-    helpers.assert_close(case.run(groups=3), oracles.run_case(case, groups=3), dtype)
+    helpers.assert_close(case.run(groups=3), oracles.case_by_reference(case, groups=3), dtype)
 
 
 WRONG = [
@@ -186,15 +186,15 @@ def test_initial_values_of_a_group_are_those_of_a_cell_of_its_size(dtype):
 
 def test_the_layers_options_reach_the_kernels(dtype):
     """A layer of groups is its kernel in blocks, by every way to call it."""
-    layer = oracles.make(dtype, groups=3)
-    dense = oracles.make(dtype)
+    layer = oracles.make_layer(dtype, groups=3)
+    dense = oracles.make_layer(dtype)
     dense.parameters.update(layer.state_dict() | {"kernel_l0": oracles.dense_kernel(layer.parameters["kernel_l0"], 3)})
-    call = oracles.make_call(layer)
-    expected = oracles.run(dense, call)
+    call = oracles.make_layer_call(layer)
+    expected = oracles.run_layer(dense, call)
     expected["kernel_l0"] = oracles.stored_blocks(expected["kernel_l0"], 3)
-    found = oracles.run(layer, call)
+    found = oracles.run_layer(layer, call)
     helpers.assert_close(found, expected, dtype)
-    helpers.assert_same_bits(oracles.infer(layer, call), oracles.forward_part(found))
+    helpers.assert_same_bits(oracles.infer_layer(layer, call), oracles.forward_results(found))
     helpers.assert_same_bits(layer.last(call["x"], call["h0"], lengths=call["lengths"]), found["h_n"])
     x_t, h = call["x"][0], call["h0"][0]
     stepped = functional.step(x_t, h, *layer.parameters.values(), groups=3)

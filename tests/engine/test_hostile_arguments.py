@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import (
+    ACCEPTED,
     EXPORTERS,
-    OTHER,
-    SAME,
+    REFUSED,
     ArrayInterface,
     ArrayMethod,
     ArrayStruct,
@@ -26,7 +26,7 @@ from indygru_cpu._engine import checks
 
 FILLING = 0.375
 #: Outputs that are no memory of an argument, and what may be written.
-ROOMS = {name: SAME[name] for name in SAME if name not in EXPORTERS} | {"masked": OTHER["masked"]}
+ROOMS = {name: ACCEPTED[name] for name in ACCEPTED if name not in EXPORTERS} | {"masked": REFUSED["masked"]}
 WRITABLE = {
     "memory map", "subclass", "reversed in time", "batch-major", "part of wider rows", "dtype with metadata",
 }  # fmt: skip
@@ -81,20 +81,20 @@ def test_the_same_bits_or_an_error_with_a_name(case, data):
     results = {name: array for name, (_, array) in drawn.items() if array is not None}
     kinds = {name: drawn[name][0] for name in results}
     free = [name for name in plain if f"of {name}" not in kinds.values()]
-    kinds |= data.draw(st.dictionaries(st.sampled_from(free), st.sampled_from([*SAME, *OTHER]), max_size=2))
-    handed |= {name: (SAME | OTHER)[kinds[name]](plain[name]) for name in plain.keys() & kinds.keys()}
+    kinds |= data.draw(st.dictionaries(st.sampled_from(free), st.sampled_from([*ACCEPTED, *REFUSED]), max_size=2))
+    handed |= {name: (ACCEPTED | REFUSED)[kinds[name]](plain[name]) for name in plain.keys() & kinds.keys()}
     before = {name: memory(value) for name, value in (handed | results).items()}
     found, error = outcome(**handed, **results, lengths=case.lengths)
     changed = [name for name, value in (handed | results).items() if memory(value) != before[name]]
     if error is None:
-        assert not OTHER.keys() & set(kinds.values())
+        assert not REFUSED.keys() & set(kinds.values())
         assert set(changed) <= set(results)
         for array, want in zip(found, expected, strict=True):
             helpers.assert_same_bits(np.array(array), want)
     else:
         name = error.split(":")[0].split()[0]
         assert re.match(rf"{name}(: expected| shares memory with |: masked)", error)
-        assert kinds.get(name) not in (None, *(WRITABLE if name in results else SAME)), error
+        assert kinds.get(name) not in (None, *(WRITABLE if name in results else ACCEPTED)), error
         assert not changed, error
 
 
@@ -146,12 +146,12 @@ def _faces():
 FACES = _faces()
 
 
-@pytest.mark.parametrize("kind", [*SAME, *OTHER])
+@pytest.mark.parametrize("kind", [*ACCEPTED, *REFUSED])
 @pytest.mark.parametrize("face", FACES)
 def test_every_argument_takes_and_refuses_the_same(face, kind):
     name, plain, call = FACES[face]
-    value = (SAME | OTHER)[kind](plain)
-    if kind in SAME:
+    value = (ACCEPTED | REFUSED)[kind](plain)
+    if kind in ACCEPTED:
         helpers.assert_same_bits(call(value), call(plain))
     else:
         with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
@@ -159,10 +159,10 @@ def test_every_argument_takes_and_refuses_the_same(face, kind):
 
 
 WHOLE = {"lengths": np.array([3, 0, 7]), "offsets": np.array([0, 2, 5, 7])}
-NOT_WHOLE = [kind for kind in OTHER if kind not in ("integers", "one column more")]
+NOT_WHOLE = [kind for kind in REFUSED if kind not in ("integers", "one column more")]
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in SAME if kind != "spread"), *NOT_WHOLE])
+@pytest.mark.parametrize("kind", [*(kind for kind in ACCEPTED if kind != "spread"), *NOT_WHOLE])
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_numbers_of_the_same_kinds(name, kind):
     """`lengths` and `offsets` too; only that room between integers cannot be filled with NaN."""
@@ -172,11 +172,11 @@ def test_whole_numbers_of_the_same_kinds(name, kind):
     def call(value):
         return dict(enumerate(functional.forward(x, None, *case.arguments[2:], **{name: value})))
 
-    if kind in SAME:
-        helpers.assert_same_bits(call(SAME[kind](plain)), call(plain))
+    if kind in ACCEPTED:
+        helpers.assert_same_bits(call(ACCEPTED[kind](plain)), call(plain))
     else:
         with pytest.raises((TypeError, ValueError), match=f"^{name}: (expected|masked)"):
-            call(OTHER[kind](plain))
+            call(REFUSED[kind](plain))
 
 
 @pytest.mark.parametrize("protocol", [ArrayInterface, ArrayMethod, ArrayStruct])

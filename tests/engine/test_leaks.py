@@ -44,8 +44,8 @@ def refused(case):
 
 
 def stream_of(case):
-    layer = streams.make(SHAPE[2], SHAPE[3], dtype=case.x.dtype, num_layers=2)
-    return streams.begun(layer, SHAPE[1])
+    layer = streams.sized_layer(SHAPE[2], SHAPE[3], dtype=case.x.dtype, num_layers=2)
+    return streams.started_stream(layer, SHAPE[1])
 
 
 def pushed(case):

@@ -10,7 +10,7 @@ import helpers
 import numpy as np
 import oracles
 import pytest
-from oracles import B, D, N, T, infer, long_case, make, make_call
+from oracles import B, D, N, T, infer_layer, long_case, make_layer, make_layer_call
 
 from indygru_cpu import functional
 
@@ -22,10 +22,13 @@ needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 def progressing(request):
     """A layer of three layers or four directions, a call of it that takes `progress`, and its steps in all."""
     options = {"num_layers": 3} if request.param in ("call", "forward") else {"num_layers": 2, "bidirectional": True}
-    layer = make(np.float32, **options)
-    call, parts = make_call(layer), options["num_layers"] * (1 + layer.bidirectional)
+    layer = make_layer(np.float32, **options)
+    call, parts = make_layer_call(layer), options["num_layers"] * (1 + layer.bidirectional)
     if "ragged" in request.param:
-        values, offsets = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"])
+        values, offsets = (
+            oracles.concatenate_rows(call["x"], call["lengths"]),
+            oracles.offsets_from_lengths(call["lengths"]),
+        )
         tape = request.param == "ragged tape"
         return layer, lambda **more: layer.ragged(values, offsets, call["h0"], tape=tape, **more), T * parts
     function = {"call": layer, "last": layer.last, "forward": layer.forward}[request.param]
@@ -51,8 +54,8 @@ def test_progress_counts_every_layer_and_direction(progressing):
 def test_progress_of_one_step():
     """Also of a chunk of one step at the end of a stack."""
     for layers, steps in [(1, 1), (3, 1), (2, 33)]:
-        layer, seen = make(np.float32, num_layers=layers), []
-        layer(make_call(layer, (steps, B))["x"], progress=lambda *news, seen=seen: seen.append(news))
+        layer, seen = make_layer(np.float32, num_layers=layers), []
+        layer(make_layer_call(layer, (steps, B))["x"], progress=lambda *news, seen=seen: seen.append(news))
         assert seen[-1] == (layers * steps, layers * steps)
 
 
@@ -68,7 +71,7 @@ def test_progress_of_functional():
 def test_progress_in_the_middle_of_a_long_call():
     """Of a stack: each layer reports what it has done so far."""
     case = long_case((300, 9, 200, 140), ragged=False)
-    layer, seen = make(np.float32, (200, 140), num_layers=2, bidirectional=True), []
+    layer, seen = make_layer(np.float32, (200, 140), num_layers=2, bidirectional=True), []
     layer(case.x, progress=lambda *news: seen.append(news))
     done = [steps for steps, _ in seen]
     assert (np.diff([0, *done]) > 0).all()
@@ -119,10 +122,10 @@ def test_an_exception_of_the_callback_ends_the_call(progressing):
 
 
 def test_the_callback_may_call_the_layer():
-    layer = make(np.float32, num_layers=2)
-    call, inner = make_call(layer), []
-    expected = infer(layer, call)
-    found = infer(layer, call, progress=lambda *_: inner.append(infer(layer, call)))
+    layer = make_layer(np.float32, num_layers=2)
+    call, inner = make_layer_call(layer), []
+    expected = infer_layer(layer, call)
+    found = infer_layer(layer, call, progress=lambda *_: inner.append(infer_layer(layer, call)))
     for one in (found, *inner):
         helpers.assert_same_bits(one, expected)
     assert len(inner) == 2

@@ -26,9 +26,10 @@ def run_ragged(case, before=0, after=0, num_threads=1, **options):
     """What `Case.run` gives, of the same rows without padding; so much NaN before and after them is ignored."""
     gap = [(before, after), (0, 0)]
     x, dy = (
-        np.pad(oracles.end_to_end(array, case.lengths), gap, constant_values=np.nan) for array in (case.x, case.dy)
+        np.pad(oracles.concatenate_rows(array, case.lengths), gap, constant_values=np.nan)
+        for array in (case.x, case.dy)
     )
-    offsets = oracles.offsets_of(case.lengths, before)
+    offsets = oracles.offsets_from_lengths(case.lengths, before)
     y, h_n, tape = functional.forward(
         x, *case.arguments[1:], offsets=offsets, activation=case.activation, tape=True, num_threads=num_threads,
         **options,
@@ -38,7 +39,7 @@ def run_ragged(case, before=0, after=0, num_threads=1, **options):
 
 
 def unpadded(found, lengths):
-    return {name: oracles.end_to_end(array, lengths) if name in "xy" else array for name, array in found.items()}
+    return {name: oracles.concatenate_rows(array, lengths) if name in "xy" else array for name, array in found.items()}
 
 
 @pytest.mark.parametrize("options", FLAGS, ids=str)
@@ -55,7 +56,7 @@ def test_the_reference(tier, dtype, options):
     case = helpers.random_case((17, 8, 9, 33), dtype, "elu", ragged=True)
     for groups in (1, 3):
         case = replace(case, kernel=np.ascontiguousarray(case.kernel[: 9 // groups]))
-        expected = oracles.run_case(case, options.get("reverse", False), groups)
+        expected = oracles.case_by_reference(case, options.get("reverse", False), groups)
         swapped = [np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1) for array in (case.x, case.dy)]
         found = case.run(groups=groups, **options)
         helpers.assert_close(found, expected, dtype)
@@ -68,7 +69,7 @@ def test_the_reference(tier, dtype, options):
 @cache
 def through_blas(shape, dtype, reverse):
     case = helpers.random_case(shape, dtype, ragged=True)
-    return case, unpadded(oracles.run_case(case, reverse), case.lengths)
+    return case, unpadded(oracles.case_by_reference(case, reverse), case.lengths)
 
 
 @pytest.mark.parametrize(("shape", "reverse"), [((520, 1, 34, 33), True), ((90, 33, 38, 9), False)])
@@ -94,9 +95,9 @@ def test_what_belongs_to_no_sequence(dtype, reverse, recompute):
         assert not found[name][[0, 1, 2, -2, -1]].view(f"u{np.dtype(dtype).itemsize}").any(), name
         found[name] = found[name][3:-2]
     helpers.assert_same_bits(found, clean)
-    x = np.pad(oracles.end_to_end(case.x, case.lengths), [(3, 2), (0, 0)], constant_values=np.nan)
+    x = np.pad(oracles.concatenate_rows(case.x, case.lengths), [(3, 2), (0, 0)], constant_values=np.nan)
     out = np.full((len(x), 17), np.nan, dtype)
-    offsets = oracles.offsets_of(case.lengths, 3)
+    offsets = oracles.offsets_from_lengths(case.lengths, 3)
     functional.forward(x, *case.arguments[1:], offsets=offsets, reverse=reverse, out=out)
     helpers.assert_same_bits(out, np.pad(clean["y"], [(3, 2), (0, 0)]))
 
@@ -107,7 +108,7 @@ def test_what_belongs_to_no_sequence(dtype, reverse, recompute):
 )  # fmt: skip
 @settings(max_examples=80)
 def test_each_row_is_as_if_it_were_alone(lengths, first, reverse, tape, n_units, dtype):
-    offsets = oracles.offsets_of(lengths, first)
+    offsets = oracles.offsets_from_lengths(lengths, first)
     case = helpers.random_case((int(offsets[-1]) + 2, max(1, len(lengths)), 7, n_units), dtype)
     values, h0, *weights = case.x[:, 0], case.h0[: len(lengths)], *case.arguments[2:]
     options = {"reverse": reverse, "reproducible": True}
@@ -173,11 +174,11 @@ def test_empty_rows_and_batches(dtype, lengths, recompute):
 
 def test_the_tape_keeps_its_own_offsets():
     case = helpers.random_case((9, 7, 8, 17), np.float32, ragged=True)
-    values, offsets = oracles.end_to_end(case.x, case.lengths), oracles.offsets_of(case.lengths)
+    values, offsets = oracles.concatenate_rows(case.x, case.lengths), oracles.offsets_from_lengths(case.lengths)
     _, _, tape = functional.forward(values, *case.arguments[1:], offsets=offsets, tape=True)
     assert tape.gates.size == 3 * 17 * len(values)
     offsets[...] = 0
-    found = functional.backward(tape, oracles.end_to_end(case.dy, case.lengths), case.dh_n)
+    found = functional.backward(tape, oracles.concatenate_rows(case.dy, case.lengths), case.dh_n)
     expected = run_ragged(case)
     helpers.assert_same_bits(found._asdict(), {name: expected[name] for name in helpers.GRADIENTS})
 

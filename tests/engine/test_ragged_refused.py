@@ -13,7 +13,7 @@ from indygru_cpu import IndyGRU, functional
 @pytest.mark.parametrize("kind", [list, tuple, np.int8, np.uint16, np.uint64, ">i4", "strided", "read-only"])
 def test_offsets_of_any_integer_kind(kind):
     case = helpers.random_case((9, 7, 8, 17), np.float32, ragged=True)
-    values, plain = oracles.end_to_end(case.x, case.lengths), oracles.offsets_of(case.lengths)
+    values, plain = oracles.concatenate_rows(case.x, case.lengths), oracles.offsets_from_lengths(case.lengths)
     offsets = kind(plain.tolist()) if kind in (list, tuple) else plain
     if kind == "strided":
         offsets = np.repeat(plain, 2)[::2]

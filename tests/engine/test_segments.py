@@ -12,7 +12,7 @@ import numpy as np
 import oracles
 import pytest
 from blas_products import PROJECTION
-from oracles import B, N, forward_part, infer, long_case, make, make_call, run
+from oracles import B, N, forward_results, infer_layer, long_case, make_layer, make_layer_call, run_layer
 
 from indygru_cpu import functional
 from indygru_cpu._engine import _core
@@ -133,14 +133,14 @@ def test_weights_that_many_tiles_share(tier, dtype, shape):
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_chunks_of_inner_layers(dtype, monkeypatch, steps, layers):
     """Inference in chunks of so many steps, with rows that end in each of them: the bits of the whole."""
-    layer = make(dtype, num_layers=layers, reproducible=True)
-    call = make_call(layer, (70, 33))
+    layer = make_layer(dtype, num_layers=layers, reproducible=True)
+    call = make_layer_call(layer, (70, 33))
     call["lengths"][2:33] = np.arange(2, 33) * 70 // 33
-    expected = forward_part(run(layer, call))
+    expected = forward_results(run_layer(layer, call))
     monkeypatch.setattr(stack, "INNER_BYTES", steps * 33 * N * np.dtype(dtype).itemsize + 5)
     monkeypatch.setattr(stack, "LEAST_STEPS", 1)
     done = [0]
-    found = infer(layer, call, progress=lambda steps, _: done.append(steps))
+    found = infer_layer(layer, call, progress=lambda steps, _: done.append(steps))
     helpers.assert_same_bits(found, expected)
     assert np.diff(done).tolist() == [min(steps, 70 - first) for first in range(0, 70, steps) for _ in range(layers)]
     helpers.assert_same_bits(layer.last(call["x"], call["h0"], lengths=call["lengths"]), expected["h_n"])
@@ -152,13 +152,17 @@ def test_chunks_of_inner_layers(dtype, monkeypatch, steps, layers):
 @pytest.mark.parametrize("form", ["both directions", "ragged"])
 def test_what_is_not_cut_into_chunks(dtype, monkeypatch, form):
     """Rows that are needed from both ends, or that lie one after the other: however little memory there should be."""
-    layer = make(dtype, num_layers=3, bidirectional=form == "both directions", reproducible=True)
-    call = make_call(layer)
-    arguments = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"]), call["h0"]
-    expected = infer(layer, call), layer.ragged(*arguments)[0]
+    layer = make_layer(dtype, num_layers=3, bidirectional=form == "both directions", reproducible=True)
+    call = make_layer_call(layer)
+    arguments = (
+        oracles.concatenate_rows(call["x"], call["lengths"]),
+        oracles.offsets_from_lengths(call["lengths"]),
+        call["h0"],
+    )
+    expected = infer_layer(layer, call), layer.ragged(*arguments)[0]
     monkeypatch.setattr(stack, "INNER_BYTES", 1)
     monkeypatch.setattr(stack, "LEAST_STEPS", 2)
-    helpers.assert_same_bits(infer(layer, call), expected[0])
+    helpers.assert_same_bits(infer_layer(layer, call), expected[0])
     helpers.assert_same_bits(layer.ragged(*arguments)[0], expected[1])
 
 
@@ -166,21 +170,21 @@ def test_what_is_not_cut_into_chunks(dtype, monkeypatch, form):
 def test_chunks_are_not_too_short(monkeypatch):
     """Each packs the weights anew."""
     monkeypatch.setattr(stack, "INNER_BYTES", 1)
-    layer, done = make(num_layers=2), [0]
-    layer(make_call(layer, (33, B))["x"], progress=lambda steps, _: done.append(steps))
+    layer, done = make_layer(num_layers=2), [0]
+    layer(make_layer_call(layer, (33, B))["x"], progress=lambda steps, _: done.append(steps))
     assert np.diff(done).tolist() == [stack.LEAST_STEPS] * 4 + [33 % stack.LEAST_STEPS] * 2
     assert stack.LEAST_STEPS > 8
 
 
 def test_chunks_of_inner_layers_through_blas(tier, dtype, monkeypatch, products):
     """Short chunks have too few lines for BLAS, so their last bits may differ from those of the whole."""
-    layer = make(dtype, (38, 9), num_layers=3)
-    call = make_call(layer, (300, 2), ragged=False)
-    expected = forward_part(run(layer, call))
+    layer = make_layer(dtype, (38, 9), num_layers=3)
+    call = make_layer_call(layer, (300, 2), ragged=False)
+    expected = forward_results(run_layer(layer, call))
     monkeypatch.setattr(stack, "LEAST_STEPS", 1)
     products()
     for steps in (1, 130, 299):
         monkeypatch.setattr(stack, "INNER_BYTES", steps * 2 * 9 * np.dtype(dtype).itemsize)
-        found = infer(layer, call)
+        found = infer_layer(layer, call)
         helpers.assert_close(found, expected, dtype)
         assert (products()[PROJECTION] > 0) == (tier == "baseline" and steps == 299)

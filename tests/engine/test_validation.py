@@ -9,7 +9,7 @@ import helpers
 import numpy as np
 import pytest
 import small_calls
-from small_calls import ARRAYS, forward
+from small_calls import ARRAYS, run_forward
 
 from indygru_cpu import functional
 
@@ -17,7 +17,7 @@ case = small_calls.case
 
 
 def backward(case, **options):
-    return functional.backward(forward(case, tape=True)[2], case.dy, case.dh_n, **options)
+    return functional.backward(run_forward(case, tape=True)[2], case.dy, case.dh_n, **options)
 
 
 def step(case, **options):
@@ -26,7 +26,7 @@ def step(case, **options):
 
 def run(case, name):
     """The call that takes the argument."""
-    return backward(case) if name in ("dy", "dh_n") else forward(case)
+    return backward(case) if name in ("dy", "dh_n") else run_forward(case)
 
 
 @pytest.mark.parametrize("name", [*ARRAYS, "dy", "dh_n"])
@@ -43,7 +43,7 @@ def test_other_dtypes_are_refused(case, name, wrong):
 @pytest.mark.skipif(np.longdouble == np.float64, reason="the same type here")
 def test_long_double_is_refused(case):
     with pytest.raises(TypeError, match=f"x: .*got {np.dtype(np.longdouble)}"):
-        forward(replace(case, x=case.x.astype(np.longdouble)))
+        run_forward(replace(case, x=case.x.astype(np.longdouble)))
 
 
 @pytest.mark.parametrize("name", [*ARRAYS, "dy", "dh_n"])
@@ -82,7 +82,7 @@ def test_masked_arrays_are_refused(case, name):
 @pytest.mark.parametrize("name", ["x", "kernel", "recurrent_kernel"])
 def test_none_is_refused(case, name):
     with pytest.raises(TypeError, match=f"{name}: expected an array"):
-        forward(replace(case, **{name: None}))
+        run_forward(replace(case, **{name: None}))
 
 
 SHAPES = [
@@ -117,7 +117,7 @@ def test_wrong_shapes(case, name, shape, expected):
 
 def test_kernel_needs_three_gates(case):
     with pytest.raises(ValueError, match=r"kernel: expected 3N columns .*got 26"):
-        forward(replace(case, kernel=case.kernel[:, :26]))
+        run_forward(replace(case, kernel=case.kernel[:, :26]))
 
 
 def test_more_columns_than_blas_can_count():
@@ -135,7 +135,7 @@ def test_weights_of_zero_units_compute_or_name_the_kernel(run_script):
 
 @pytest.mark.parametrize("wrong", ["Tanh", "gelu", "", None, 3, np.tanh, ["tanh"]], ids=str)
 def test_unknown_activation(case, wrong):
-    for call in (forward, step):
+    for call in (run_forward, step):
         with pytest.raises((ValueError, TypeError), match=r"activation: expected .*tanh, relu, .*softsign, got"):
             call(replace(case, activation=wrong))
 
@@ -160,7 +160,7 @@ def test_unknown_activation(case, wrong):
 )
 def test_wrong_lengths(case, wrong, kind, text):
     with pytest.raises(kind, match=f"lengths: .*{text}"):
-        forward(replace(case, lengths=wrong))
+        run_forward(replace(case, lengths=wrong))
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.int8, np.uint64, ">i4", "strided"])
@@ -185,7 +185,7 @@ def test_the_tape_keeps_its_own_lengths(case):
     """
     expected = case.run()
     lengths = case.lengths.copy()
-    _, _, tape = forward(replace(case, lengths=lengths), tape=True)
+    _, _, tape = run_forward(replace(case, lengths=lengths), tape=True)
     lengths[...] = 1
     found = functional.backward(tape, case.dy, case.dh_n)
     helpers.assert_same_bits(found._asdict(), {name: expected[name] for name in helpers.GRADIENTS})
@@ -196,14 +196,14 @@ def test_lists_are_arrays_of_float64():
     lists = replace(case, **{name: array.tolist() for name, array in case.arrays.items()})
     helpers.assert_same_bits(lists.run(), case.run())
     with pytest.raises(TypeError, match="x has dtype float64, but kernel has float32"):
-        forward(replace(case.astype(np.float32), x=case.x.tolist()))
+        run_forward(replace(case.astype(np.float32), x=case.x.tolist()))
 
 
 def test_ragged_lists_are_refused():
     """NumPy's own words do not say which argument it was."""
     case = helpers.random_case((2, 2, 3, 5), np.float64)
     with pytest.raises((TypeError, ValueError), match=r"\bx\b.*expected"):
-        forward(replace(case, x=[[[0.5, 0.25, 0.125]], [[0.5, 0.25]]]))
+        run_forward(replace(case, x=[[[0.5, 0.25, 0.125]], [[0.5, 0.25]]]))
 
 
 @pytest.mark.parametrize("wrong", [None, (), "tape", 3])

@@ -8,7 +8,7 @@ import helpers
 import numpy as np
 import pytest
 import small_calls
-from small_calls import ARRAYS, forward
+from small_calls import ARRAYS, run_forward
 
 case = small_calls.case
 
@@ -20,7 +20,7 @@ def out_for(case, **changes):
 def test_out_is_honoured(case):
     expected = case.forward()
     out = out_for(case)
-    y, _ = forward(case, out=out)
+    y, _ = run_forward(case, out=out)
     assert y is out
     helpers.assert_same_bits(out, expected["y"])
 
@@ -32,7 +32,7 @@ def test_out_may_be_a_view(case, tape):
     room = np.full((3, 9, 20), 0.375, np.float32)
     views = [room[:, 1:8, 2:11].swapaxes(0, 1), room[::-1, 7:0:-1, 11:].swapaxes(0, 1)]
     for view in views:
-        forward(case, out=view, tape=tape)
+        run_forward(case, out=view, tape=tape)
         helpers.assert_same_bits(view.copy(), expected)
         view[...] = 0.375
         assert (room == 0.375).all()
@@ -54,11 +54,11 @@ def test_out_may_not_overlap_itself(shape, strides):
     room = np.full(300, 0.375, np.float32)
     out = np.lib.stride_tricks.as_strided(room, case.dy.shape, np.multiply(strides, 4))
     if (shape, strides) in APART:
-        forward(case, out=out)
+        run_forward(case, out=out)
         helpers.assert_same_bits(out.copy(), case.forward()["y"])
     else:
         with pytest.raises(ValueError, match=r"^out: expected an aligned array with a contiguous last axis"):
-            forward(case, out=out)
+            run_forward(case, out=out)
         assert (room == 0.375).all()
 
 
@@ -94,7 +94,7 @@ WRONG_OUTS = [
 def test_wrong_outs(case, make, kind, text):
     out = make(case)
     with pytest.raises(kind, match=text):
-        forward(case, out=out)
+        run_forward(case, out=out)
     assert (np.asarray(out) == 0.375).all()
 
 
@@ -102,7 +102,7 @@ def test_read_only_out_is_refused(case):
     out = out_for(case)
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out: expected a writable array, got a read-only one"):
-        forward(case, out=out)
+        run_forward(case, out=out)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -114,7 +114,7 @@ def test_out_that_overlaps_is_refused(case, name):
     before = shared.copy()
     overlapping = replace(case, **{name: shared[size - 1 : size - 1 + array.size].reshape(array.shape)})
     with pytest.raises(ValueError, match=f"^out shares memory with {name}: give it memory of its own$"):
-        forward(overlapping, out=shared[:size].reshape(case.dy.shape))
+        run_forward(overlapping, out=shared[:size].reshape(case.dy.shape))
     helpers.assert_same_bits(shared, before)
 
 
@@ -124,7 +124,7 @@ def test_interleaved_memory_does_not_overlap(case):
     case = helpers.random_case((7, 3, 9, 9), np.float32)
     room[:, ::2] = case.x
     laid = replace(case, x=room[:, ::2])
-    forward(laid, out=room[:, 1::2])
+    run_forward(laid, out=room[:, 1::2])
     helpers.assert_same_bits(room[:, 1::2].copy(), case.forward()["y"])
     helpers.assert_same_bits(room[:, ::2].copy(), case.x)
 
@@ -133,17 +133,17 @@ def test_interleaved_memory_does_not_overlap(case):
 def test_nothing_is_written_on_error(case, change):
     out = out_for(case)
     with pytest.raises(ValueError, match="expected"):
-        forward(replace(case, **change), out=out)
+        run_forward(replace(case, **change), out=out)
     assert (out == 0.375).all()
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_y_on_a_tape_is_read_only(case, recompute):
-    y, h_n, tape = forward(case, tape=True, recompute=recompute)
+    y, h_n, tape = run_forward(case, tape=True, recompute=recompute)
     assert not y.flags.writeable
     assert h_n.flags.writeable
-    assert forward(case)[0].flags.writeable
-    assert forward(case, tape=True, recompute=recompute, out=out_for(case))[0].flags.writeable
+    assert run_forward(case)[0].flags.writeable
+    assert run_forward(case, tape=True, recompute=recompute, out=out_for(case))[0].flags.writeable
     assert (tape.gates is None) == recompute
     with pytest.raises(ValueError, match="read-only"):
         y[0] = 0
@@ -151,8 +151,8 @@ def test_y_on_a_tape_is_read_only(case, recompute):
 
 def test_a_tape_holds_no_gates_of_padding(case):
     """3 N numbers for each valid step, as promised; with recompute none."""
-    assert forward(case, tape=True)[2].gates.size == 3 * 9 * case.lengths.sum()
-    assert forward(replace(case, lengths=None), tape=True)[2].gates.size == 3 * 9 * 7 * 3
+    assert run_forward(case, tape=True)[2].gates.size == 3 * 9 * case.lengths.sum()
+    assert run_forward(replace(case, lengths=None), tape=True)[2].gates.size == 3 * 9 * 7 * 3
 
 
 def test_results_share_no_memory_with_arguments(case):

@@ -8,24 +8,24 @@ import pickle
 import helpers
 import numpy as np
 import pytest
-from small_layers import NAMES, B, D, N, T, expected, inputs, make
+from small_layers import NAMES, B, D, N, T, random_inputs, results_by_functional, small_layer
 
 from indygru_cpu import IndyGRU
 
 
 def test_parameters_are_live(dtype):
     """Nothing packed or remembered: each call computes with what is in the arrays at that moment."""
-    layer, x = make(dtype=dtype), inputs(dtype)
+    layer, x = small_layer(dtype=dtype), random_inputs(dtype)
     layer(x)
     rng = np.random.default_rng(1)
     for array in layer.parameters.values():
         array[...] = rng.uniform(-1, 1, array.shape)
-    helpers.assert_same_bits(layer(x)[0], expected(layer, x)[0])
+    helpers.assert_same_bits(layer(x)[0], results_by_functional(layer, x)[0])
 
 
 def test_an_optimiser_may_update_in_place():
     """Both ways to write it; the second also assigns the same array to the same name."""
-    layer = make()
+    layer = small_layer()
     before = layer.state_dict()
     layer.parameters["bias_l0"][...] -= 0.5
     layer.parameters["kernel_l0"] -= 0.5
@@ -34,11 +34,11 @@ def test_an_optimiser_may_update_in_place():
 
 
 def test_parameters_stay_the_same_arrays():
-    layer = make()
+    layer = small_layer()
     before = dict(layer.parameters)
     assert len(layer.parameters) == len(before) == 3
     assert repr(layer.parameters) == f"Parameters({before!r})"
-    layer.load_state_dict(make(seed=1).state_dict())
+    layer.load_state_dict(small_layer(seed=1).state_dict())
     assert all(layer.parameters[name] is array for name, array in before.items())
     assert all(array.flags.writeable and array.dtype == np.float32 for array in before.values())
     with pytest.raises(AttributeError):
@@ -51,7 +51,7 @@ def test_parameters_stay_the_same_arrays():
 
 def test_weights_that_arrive_unaligned(dtype):
     """The kernels want numbers at multiples of their size; a message has its buffers anywhere."""
-    layer, x, buffers = make(dtype=dtype), inputs(dtype), []
+    layer, x, buffers = small_layer(dtype=dtype), random_inputs(dtype), []
     data = pickle.dumps(layer, protocol=5, buffer_callback=buffers.append)
     received = pickle.loads(data, buffers=[memoryview(b"?" + bytes(buffer))[1:] for buffer in buffers])
     assert all(array.flags.aligned for array in received.parameters.values())
@@ -61,12 +61,12 @@ def test_weights_that_arrive_unaligned(dtype):
 
 
 def test_state_dict_copies():
-    layer = make()
+    layer = small_layer()
     state = layer.state_dict()
     helpers.assert_same_bits(state, dict(layer.parameters))
     for name, array in state.items():
         assert not np.shares_memory(array, layer.parameters[name])
-    other = make(seed=1)
+    other = small_layer(seed=1)
     other.load_state_dict(state)
     helpers.assert_same_bits(dict(other.parameters), state)
     state["kernel_l0"][...] = 0.25
@@ -104,8 +104,8 @@ WRONG_STATES = [
 @pytest.mark.parametrize(("spoil", "kind", "text"), WRONG_STATES)
 def test_load_state_dict_is_all_or_nothing(spoil, kind, text):
     """The last of the three is wrong, the others are right: yet nothing has changed."""
-    layer = make()
-    before, state = layer.state_dict(), make(seed=1).state_dict()
+    layer = small_layer()
+    before, state = layer.state_dict(), small_layer(seed=1).state_dict()
     spoil(state)
     with pytest.raises(kind, match=text):
         layer.load_state_dict(state)
@@ -113,7 +113,7 @@ def test_load_state_dict_is_all_or_nothing(spoil, kind, text):
 
 
 def test_some_parameters_may_be_set_but_none_that_is_not_there():
-    layer, bias = make(), make(seed=1).parameters["bias_l0"] + np.float32(0.25)
+    layer, bias = small_layer(), small_layer(seed=1).parameters["bias_l0"] + np.float32(0.25)
     layer.parameters.update({"bias_l0": bias})
     before = layer.state_dict()
     helpers.assert_same_bits(before["bias_l0"], bias)
@@ -136,7 +136,7 @@ def test_load_state_dict_of_its_own_views():
 @pytest.mark.parametrize("wrong", [None, [1], "kernel_l0"])
 def test_a_state_dict_is_a_mapping(wrong):
     with pytest.raises(TypeError, match="state_dict: expected a "):
-        make().load_state_dict(wrong)
+        small_layer().load_state_dict(wrong)
 
 
 def test_initial_values(dtype):
@@ -165,19 +165,21 @@ def test_seeds():
     def same(a, b):
         return helpers.same_bits(a.parameters["kernel_l0"], b.parameters["kernel_l0"])
 
-    assert same(make(seed=5), make(seed=5))
-    assert not same(make(seed=5), make(seed=6))
-    assert not same(make(seed=None), make(seed=None))
-    assert same(make(seed=[1, 2]), make(seed=[1, 2]))
+    assert same(small_layer(seed=5), small_layer(seed=5))
+    assert not same(small_layer(seed=5), small_layer(seed=6))
+    assert not same(small_layer(seed=None), small_layer(seed=None))
+    assert same(small_layer(seed=[1, 2]), small_layer(seed=[1, 2]))
     generator = np.random.default_rng(5)
-    assert same(make(seed=generator), make(seed=5))
-    assert not same(make(seed=generator), make(seed=5))
+    assert same(small_layer(seed=generator), small_layer(seed=5))
+    assert not same(small_layer(seed=generator), small_layer(seed=5))
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_clones(clone):
-    layer = make(activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False)
-    x = inputs(np.float64, (B, T, D))
+    layer = small_layer(
+        activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False
+    )
+    x = random_inputs(np.float64, (B, T, D))
     twin = clone(layer)
     assert repr(twin) == repr(layer)
     assert (twin.num_threads, twin.reproducible, twin.batch_first) == (2, True, True)

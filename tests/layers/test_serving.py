@@ -7,11 +7,11 @@ import sys
 import helpers
 import numpy as np
 import pytest
-from oracles import FORMS, STACKS, B, D, N, Serving, T, make, make_call
+from oracles import CALL_LAYOUTS, STACKS, B, D, LayoutCall, N, T, make_layer, make_layer_call
 
 from indygru_cpu import functional
 
-forms = pytest.mark.parametrize("form", FORMS)
+forms = pytest.mark.parametrize("form", CALL_LAYOUTS)
 stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 
 
@@ -27,7 +27,7 @@ def inside(shape, dtype):
 @forms
 def test_results_go_into_buffers(dtype, form, options):
     """Of any strides; what lies around them is left alone, and so is h0."""
-    call = Serving(form, dtype, **options)
+    call = LayoutCall(form, dtype, **options)
     expected, before = call(), call.h0.copy()
     for name, result in (("out", "y"), ("h_out", "h_n")):
         view, room = inside(expected[result].shape, dtype)
@@ -45,7 +45,7 @@ def test_results_go_into_buffers(dtype, form, options):
 @forms
 def test_states_in_place(dtype, form, options):
     """h_out may be h0 itself, also a view of something larger."""
-    call = Serving(form, dtype, **options)
+    call = LayoutCall(form, dtype, **options)
     expected, (view, room) = call(), inside(call.h0.shape, dtype)
     view[...] = call.h0
     for h in (call.h0.copy(), view):
@@ -69,7 +69,7 @@ def test_states_in_place_with_a_tape(dtype):
 
 def test_states_in_a_file(tmp_path):
     """A memory map is an array as others are."""
-    call = Serving("time first")
+    call = LayoutCall("time first")
     expected = call()["h_n"]
     mapped = np.memmap(tmp_path / "state", np.float32, "w+", shape=call.h0.shape)
     mapped[...] = call.h0
@@ -78,9 +78,9 @@ def test_states_in_a_file(tmp_path):
 
 
 @stacks
-@pytest.mark.parametrize("form", FORMS[:3])
+@pytest.mark.parametrize("form", CALL_LAYOUTS[:3])
 def test_last(dtype, form, options):
-    call = Serving(form, dtype, **options)
+    call = LayoutCall(form, dtype, **options)
     expected, h = call()["h_n"], call.h0.copy()
     helpers.assert_same_bits(call.last(), expected)
     assert call.last(h0=h, h_out=h) is h
@@ -88,8 +88,8 @@ def test_last(dtype, form, options):
 
 
 def test_last_of_no_steps():
-    layer = make(np.float32, num_layers=2)
-    h0 = make_call(layer)["h0"]
+    layer = make_layer(np.float32, num_layers=2)
+    h0 = make_layer_call(layer)["h0"]
     h_n = layer.last(np.empty((0, B, D), np.float32), h0)
     helpers.assert_same_bits(h_n, h0)
     assert not np.shares_memory(h_n, h0)
@@ -109,8 +109,8 @@ def test_a_tape_outlives_its_first_state(dtype, recompute):
 
 def test_functional_in_place():
     """h_out is h0: right where they lie apart from the rest, an error where not."""
-    layer = make(np.float32)
-    call, weights = make_call(layer), layer.parameters.values()
+    layer = make_layer(np.float32)
+    call, weights = make_layer_call(layer), layer.parameters.values()
     x, h = call["x"], call["h0"][0].copy()
     expected = functional.forward(x, h, *weights)
     found = functional.forward(x, h, *weights, h_out=h)

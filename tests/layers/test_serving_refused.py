@@ -5,11 +5,11 @@ from __future__ import annotations
 import helpers
 import numpy as np
 import pytest
-from oracles import FORMS, STACKS, B, D, N, Serving, T, make
+from oracles import CALL_LAYOUTS, STACKS, B, D, LayoutCall, N, T, make_layer
 
 from indygru_cpu import functional
 
-forms = pytest.mark.parametrize("form", FORMS)
+forms = pytest.mark.parametrize("form", CALL_LAYOUTS)
 stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 
 
@@ -17,7 +17,7 @@ stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 @forms
 def test_arguments_and_results_share_no_number(form, options):
     """Each result with each array of the call: an error that names both, and nothing has changed."""
-    call = Serving(form, **options)
+    call = LayoutCall(form, **options)
     like = dict(zip(("out", "h_out"), call().values(), strict=True)) | call.arguments
     pairs = [("out", call.x), ("out", "h0"), ("h_out", call.x), ("h_out", "h0"), ("h_out", "out")]
     for result, other in pairs:
@@ -36,7 +36,7 @@ def test_arguments_and_results_share_no_number(form, options):
 def test_results_share_no_number_with_parameters(name):
     """Any parameter of any layer and direction; the result is its last numbers."""
     options = {"out": {"num_layers": 2, "bidirectional": True}, "h_out": {"num_layers": 3}}[name]
-    layer, shape = make(np.float32, **options), {"out": (1, 1, 2 * N), "h_out": (3, 1, N)}[name]
+    layer, shape = make_layer(np.float32, **options), {"out": (1, 1, 2 * N), "h_out": (3, 1, N)}[name]
     before = layer.state_dict()
     for parameter, array in layer.parameters.items():
         result = array.reshape(-1)[-np.prod(shape) :].reshape(shape)
@@ -62,7 +62,7 @@ WRONG = [
 @forms
 def test_wrong_buffers(form, name, spoil, kind, text):
     """Named, and neither they nor the other buffer are written."""
-    call = Serving(form, num_layers=3)
+    call = LayoutCall(form, num_layers=3)
     buffers = {key: np.full_like(array, 0.375) for key, array in zip(("out", "h_out"), call().values(), strict=True)}
     buffers[name] = spoil(buffers[name])
     with pytest.raises(kind, match=f"^{name}: {text}"):
@@ -80,7 +80,7 @@ WRONG_OTHERS = [{"num_threads": 0}, {"num_threads": 1.5}, {"progress": 3}, {"h0"
 @pytest.mark.parametrize("in_place", [False, True])
 def test_no_buffer_is_written_after_an_error(wrong, in_place):
     (name,) = wrong
-    call = Serving("time first", num_layers=3)
+    call = LayoutCall("time first", num_layers=3)
     out, h_out, before = np.full((T, B, N), 0.375, np.float32), np.full((3, B, N), 0.375, np.float32), call.h0.copy()
     buffers = {"h_out": call.h0 if in_place and name != "h0" else h_out}
     for function, more in ((call, {"out": out}), (call.last, {})):
@@ -102,7 +102,7 @@ FUNCTIONAL = [
 @pytest.mark.parametrize(("wrong", "text"), FUNCTIONAL, ids=str)
 def test_functional_writes_no_buffer_after_an_error(wrong, text):
     """Ragged values with gaps, which are zeroed in `out`."""
-    weights = make(np.float32).parameters.values()
+    weights = make_layer(np.float32).parameters.values()
     buffers = {"out": np.full((T, N), 0.375, np.float32), "h_out": np.full((2, N), 0.375, np.float32)}
     values = np.full((T, D), 0.5, np.float32)
     with pytest.raises(ValueError, match=text):
@@ -125,7 +125,7 @@ def test_functional_h_out_shares_no_number(other):
 
 def test_functional_in_place_is_checked_too():
     """h_out is h0, yet it may share no number with x, and must be writable."""
-    weights = make(np.float32).parameters.values()
+    weights = make_layer(np.float32).parameters.values()
     room = np.full(T * B * D + B * N - 1, 0.375, np.float32)
     x, h = room[: T * B * D].reshape(T, B, D), room[T * B * D - 1 :].reshape(B, N)
     x, h = room[: x.size].reshape(x.shape), room[x.size - 1 :].reshape(h.shape)

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import assert_right, begun, chunked, expected, first_state, make, pushed, random, whole
+from streams import (
+    assert_matches_layer,
+    initial_state,
+    push_chunk,
+    push_steps,
+    random_array,
+    results_by_reference,
+    run_whole_sequence,
+    sized_layer,
+    started_stream,
+)
 
 from indygru_cpu._engine import _core
 from indygru_cpu._engine import threads as thread_counts
@@ -40,30 +50,30 @@ LARGE = [
 
 @pytest.mark.parametrize(("n_batch", "n_inputs", "n_units", "options"), CASES, ids=str)
 def test_equals_the_reference_and_the_layer(tier, dtype, n_batch, n_inputs, n_units, options):
-    layer = make(n_inputs, n_units, dtype=dtype, reproducible=True, **options)
-    x = random((5, n_batch, n_inputs), dtype)
-    for run in (pushed, chunked):
-        assert_right(run(begun(layer, n_batch), x), layer, x)
+    layer = sized_layer(n_inputs, n_units, dtype=dtype, reproducible=True, **options)
+    x = random_array((5, n_batch, n_inputs), dtype)
+    for run in (push_steps, push_chunk):
+        assert_matches_layer(run(started_stream(layer, n_batch), x), layer, x)
 
 
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_activations(tier, dtype, activation, bias):
-    layer = make(9, 33, num_layers=2, bias=bias, activation=activation, dtype=dtype, reproducible=True)
-    x = random((8, 7, 9), dtype)
-    for run in (pushed, chunked):
-        assert_right(run(begun(layer, 7), x), layer, x)
+    layer = sized_layer(9, 33, num_layers=2, bias=bias, activation=activation, dtype=dtype, reproducible=True)
+    x = random_array((8, 7, 9), dtype)
+    for run in (push_steps, push_chunk):
+        assert_matches_layer(run(started_stream(layer, 7), x), layer, x)
 
 
 @pytest.mark.parametrize(("n_batch", "n_inputs", "n_units", "options"), LARGE, ids=str)
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 def test_same_bits_on_any_number_of_threads(dtype, n_batch, n_inputs, n_units, options, num_threads):
-    layer = make(n_inputs, n_units, dtype=dtype, reproducible=True, num_threads=num_threads, **options)
+    layer = sized_layer(n_inputs, n_units, dtype=dtype, reproducible=True, num_threads=num_threads, **options)
     assert n_batch * layer.parameters["kernel_l0"].size > thread_counts.LEAST_WORK
-    x = random((4, n_batch, n_inputs), dtype)
-    assert_right(pushed(begun(layer, n_batch), x), layer, x)
-    assert_right(pushed(begun(layer, n_batch, num_threads=4 - num_threads), x), layer, x)
-    assert_right(chunked(begun(layer, n_batch), x), layer, x)
+    x = random_array((4, n_batch, n_inputs), dtype)
+    assert_matches_layer(push_steps(started_stream(layer, n_batch), x), layer, x)
+    assert_matches_layer(push_steps(started_stream(layer, n_batch, num_threads=4 - num_threads), x), layer, x)
+    assert_matches_layer(push_chunk(started_stream(layer, n_batch), x), layer, x)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
@@ -93,30 +103,30 @@ def test_stream_starts_its_own_number_of_threads_before_its_layers(
 def test_any_split_has_the_bits_of_the_whole(sizes, splits, dtype, options):
     """-1 is a push, any other number a chunk of so many steps."""
     n_batch, n_inputs, n_units, num_layers = sizes
-    layer = make(n_inputs, n_units, num_layers=num_layers, dtype=dtype, reproducible=True, **options)
-    x = random((sum(map(abs, splits)), n_batch, n_inputs), dtype)
-    stream, y, done = begun(layer, n_batch), [np.empty((0, n_batch, n_units), dtype)], 0
+    layer = sized_layer(n_inputs, n_units, num_layers=num_layers, dtype=dtype, reproducible=True, **options)
+    x = random_array((sum(map(abs, splits)), n_batch, n_inputs), dtype)
+    stream, y, done = started_stream(layer, n_batch), [np.empty((0, n_batch, n_units), dtype)], 0
     for split in splits:
         part = x[done : done + abs(split)]
         y.append(stream.push(part[0])[None].copy() if split < 0 else stream.push_many(part))
         done += abs(split)
-    helpers.assert_same_bits({"y": np.concatenate(y), "h_n": stream.state}, whole(layer, x))
+    helpers.assert_same_bits({"y": np.concatenate(y), "h_n": stream.state}, run_whole_sequence(layer, x))
 
 
 def test_bits_of_a_push_do_not_need_reproducible(tier, dtype):
     """Nor do a row's depend on the rows beside it."""
-    layer, x = make(33, 17, num_layers=2, dtype=dtype), random((4, 130, 33), dtype)
-    found = pushed(begun(layer, 130), x)
+    layer, x = sized_layer(33, 17, num_layers=2, dtype=dtype), random_array((4, 130, 33), dtype)
+    found = push_steps(started_stream(layer, 130), x)
     alone = layer.stream()
-    alone.state = first_state(layer, 130)[:, 101:102]
-    helpers.assert_same_bits(pushed(alone, x[:, 101:102])["y"], found["y"][:, 101:102])
-    again = make(33, 17, num_layers=2, dtype=dtype, reproducible=True)
-    helpers.assert_same_bits(found, whole(again, x))
+    alone.state = initial_state(layer, 130)[:, 101:102]
+    helpers.assert_same_bits(push_steps(alone, x[:, 101:102])["y"], found["y"][:, 101:102])
+    again = sized_layer(33, 17, num_layers=2, dtype=dtype, reproducible=True)
+    helpers.assert_same_bits(found, run_whole_sequence(again, x))
 
 
 def test_one_row_without_a_batch(dtype):
-    layer, x = make(9, 17, num_layers=2, dtype=dtype, reproducible=True), random((8, 1, 9), dtype)
-    wanted, stream = whole(layer, x), begun(layer, 1)
+    layer, x = sized_layer(9, 17, num_layers=2, dtype=dtype, reproducible=True), random_array((8, 1, 9), dtype)
+    wanted, stream = run_whole_sequence(layer, x), started_stream(layer, 1)
     row = stream.push(x[0, 0])
     helpers.assert_same_bits(row.copy(), wanted["y"][0, 0])
     batch = stream.push(x[1])
@@ -134,9 +144,9 @@ def test_one_row_without_a_batch(dtype):
 @pytest.mark.parametrize("layout", [np.s_[:], np.s_[::-1], np.s_[:1]], ids=["y", "turned", "first row of y"])
 def test_y_may_be_the_next_x(dtype, n_batch, layout):
     """As when a model continues what it has begun. Nothing is written to y before all of x has been read."""
-    layer = make(17, 17, num_layers=2, dtype=dtype)
-    stream, twin = begun(layer, n_batch), begun(layer, n_batch)
-    y, theirs = (each.push(random((n_batch, 17), dtype)) for each in (stream, twin))
+    layer = sized_layer(17, 17, num_layers=2, dtype=dtype)
+    stream, twin = started_stream(layer, n_batch), started_stream(layer, n_batch)
+    y, theirs = (each.push(random_array((n_batch, 17), dtype)) for each in (stream, twin))
     for _ in range(4):
         y = stream.push(np.broadcast_to(y[layout], y.shape))
         theirs = twin.push(np.broadcast_to(theirs.copy()[layout], y.shape).copy())
@@ -148,12 +158,12 @@ def test_y_may_be_the_next_x(dtype, n_batch, layout):
 @pytest.mark.parametrize("where", ["x", "state"])
 def test_nan_and_infinity(tier, dtype, wrong, where):
     """They go where the reference has them, stay in their row, and end with a reset."""
-    layer, x = make(9, 17, dtype=dtype, reproducible=True, activation="identity"), random((5, 7, 9), dtype)
-    stream, h0 = layer.stream(7), first_state(layer, 7)
+    layer, x = sized_layer(9, 17, dtype=dtype, reproducible=True, activation="identity"), random_array((5, 7, 9), dtype)
+    stream, h0 = layer.stream(7), initial_state(layer, 7)
     (x[2] if where == "x" else h0[0])[3, 5] = wrong
     stream.state = h0
-    found = pushed(stream, x)
-    helpers.assert_close(found, expected(layer, x, h0), dtype)
+    found = push_steps(stream, x)
+    helpers.assert_close(found, results_by_reference(layer, x, h0), dtype)
     assert not np.isfinite(found["h_n"][0, 3]).all()
     assert np.isfinite(np.delete(found["y"], 3, axis=1)).all()
     y, h_n = layer(x, h0)
@@ -164,10 +174,10 @@ def test_nan_and_infinity(tier, dtype, wrong, where):
 
 def test_a_decaying_stream_ends_at_zero(tier, dtype):
     """No denormals, which would make silence slow; and the caller's own numbers are left alone."""
-    layer = make(3, 7, num_layers=2, bias=False, activation="identity", dtype=dtype)
+    layer = sized_layer(3, 7, num_layers=2, bias=False, activation="identity", dtype=dtype)
     for k in range(2):
         layer.parameters[f"recurrent_kernel_l{k}"][...] = np.repeat([0, 0, -0.25], 7)
-    stream, tiny = begun(layer, 9), np.finfo(dtype).tiny
+    stream, tiny = started_stream(layer, 9), np.finfo(dtype).tiny
     for _ in range(1300 if dtype == np.float64 else 250):
         y = stream.push(np.zeros((9, 3), dtype))
         assert ((y == 0) | (np.abs(y) >= tiny)).all()

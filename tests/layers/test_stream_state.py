@@ -9,7 +9,16 @@ import sys
 import helpers
 import numpy as np
 import pytest
-from streams import WEIGHTS, begun, chunked, first_state, make, pushed, random, whole
+from streams import (
+    WEIGHTS,
+    initial_state,
+    push_chunk,
+    push_steps,
+    random_array,
+    run_whole_sequence,
+    sized_layer,
+    started_stream,
+)
 
 from indygru_cpu import IndyGRU
 from indygru_cpu.stream import Stream
@@ -17,12 +26,12 @@ from indygru_cpu.stream import Stream
 
 @pytest.fixture
 def layer(dtype):
-    return make(9, 17, num_layers=2, dtype=dtype, reproducible=True)
+    return sized_layer(9, 17, num_layers=2, dtype=dtype, reproducible=True)
 
 
 def test_state(dtype, layer):
     """Copies out and copies in; a push begins from the state, whatever was written into y."""
-    x, stream, h0 = random((7, 9), dtype), layer.stream(7), first_state(layer, 7)
+    x, stream, h0 = random_array((7, 9), dtype), layer.stream(7), initial_state(layer, 7)
     helpers.assert_same_bits(stream.state, np.zeros_like(h0))
     stream.state = given = h0.swapaxes(0, 1).copy().swapaxes(0, 1)
     given[...] = np.nan
@@ -53,7 +62,7 @@ def test_state(dtype, layer):
     ],
 )
 def test_a_wrong_state_changes_nothing(dtype, layer, change, kind, text):
-    stream, h0 = begun(layer, 7), first_state(layer, 7)
+    stream, h0 = started_stream(layer, 7), initial_state(layer, 7)
     with pytest.raises(kind, match=text):
         stream.state = change(h0 + 1)
     with pytest.raises(AttributeError):
@@ -70,56 +79,61 @@ def test_a_wrong_state_changes_nothing(dtype, layer, change, kind, text):
     ], ids=str,
 )  # fmt: skip
 def test_reset(dtype, layer, rows, cleared):
-    stream, wanted, twin, x = begun(layer, 7), first_state(layer, 7), layer.stream(7), random((3, 7, 9), dtype)
+    stream, wanted, twin, x = (
+        started_stream(layer, 7),
+        initial_state(layer, 7),
+        layer.stream(7),
+        random_array((3, 7, 9), dtype),
+    )
     wanted[:, list(cleared)] = 0
     twin.state = wanted
     stream.reset(**({} if rows is None else {"rows": rows}))
     helpers.assert_same_bits(stream.state, wanted)
-    helpers.assert_same_bits(pushed(stream, x), pushed(twin, x))
+    helpers.assert_same_bits(push_steps(stream, x), push_steps(twin, x))
 
 
 @pytest.mark.parametrize("rows", [7, -8, [0, 7], [True] * 6, 1.0, "3", True, np.False_], ids=repr)
 def test_a_wrong_reset_changes_nothing(dtype, layer, rows):
-    stream = begun(layer, 7)
+    stream = started_stream(layer, 7)
     with pytest.raises(IndexError, match=r"^rows: "):
         stream.reset(rows)
-    helpers.assert_same_bits(stream.state, first_state(layer, 7))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 7))
 
 
 @pytest.mark.parametrize("name", [f"{name}_l{k}" for name in WEIGHTS for k in range(2)])
 def test_weights_are_a_snapshot(dtype, layer, name):
     """Of each parameter, for pushes and for chunks; a refresh takes a new one, and the state stays."""
-    x, streams = random((3, 7, 9), dtype), [begun(layer, 7) for _ in range(4)]
-    before = whole(layer, x)
+    x, streams = random_array((3, 7, 9), dtype), [started_stream(layer, 7) for _ in range(4)]
+    before = run_whole_sequence(layer, x)
     layer.parameters[name][...] *= 0.5
-    after = whole(layer, x)
+    after = run_whole_sequence(layer, x)
     assert (before["y"] != after["y"]).any()
-    for run, stream in zip((pushed, chunked), streams[:2], strict=True):
+    for run, stream in zip((push_steps, push_chunk), streams[:2], strict=True):
         helpers.assert_same_bits(run(stream, x), before)
-    for run, stream in zip((pushed, chunked), streams[2:], strict=True):
+    for run, stream in zip((push_steps, push_chunk), streams[2:], strict=True):
         stream.refresh()
-        helpers.assert_same_bits(stream.state, first_state(layer, 7))
+        helpers.assert_same_bits(stream.state, initial_state(layer, 7))
         helpers.assert_same_bits(run(stream, x), after)
 
 
 def test_stream_whose_layer_changes_computes_as_before(dtype, layer):
     """Pushes, chunks and copies agree."""
-    x, streams = random((3, 7, 9), dtype), [begun(layer, 7) for _ in range(3)]
-    before = whole(layer, x)
+    x, streams = random_array((3, 7, 9), dtype), [started_stream(layer, 7) for _ in range(3)]
+    before = run_whole_sequence(layer, x)
     layer.num_threads = 2
     for array in layer.parameters.values():
         array *= 0.5
-    helpers.assert_same_bits(pushed(streams[0], x), before)
-    helpers.assert_same_bits(chunked(streams[1], x), before)
-    helpers.assert_same_bits(pushed(copy.copy(streams[2]), x), before)
-    helpers.assert_same_bits(pushed(pickle.loads(pickle.dumps(streams[2])), x), before)
+    helpers.assert_same_bits(push_steps(streams[0], x), before)
+    helpers.assert_same_bits(push_chunk(streams[1], x), before)
+    helpers.assert_same_bits(push_steps(copy.copy(streams[2]), x), before)
+    helpers.assert_same_bits(push_steps(pickle.loads(pickle.dumps(streams[2])), x), before)
 
 
 def test_new_parameters_leave_a_stream_alone(dtype, layer):
-    x, stream = random((3, 7, 9), dtype), begun(layer, 7)
-    before = whole(layer, x)
+    x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
+    before = run_whole_sequence(layer, x)
     layer.load_state_dict({name: array[::-1].copy() for name, array in layer.state_dict().items()})
-    helpers.assert_same_bits(pushed(stream, x), before)
+    helpers.assert_same_bits(push_steps(stream, x), before)
 
 
 COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy} | {
@@ -129,33 +143,33 @@ COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy} | {
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("run", [pushed, chunked])
+@pytest.mark.parametrize("run", [push_steps, push_chunk])
 def test_copies_continue(dtype, layer, how, run):
     """With the snapshot's weights though the layer has others, with a state of their own, and as many rows."""
-    x, stream = random((3, 7, 9), dtype), begun(layer, 7)
-    wanted = whole(layer, x)
+    x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
+    wanted = run_whole_sequence(layer, x)
     layer.parameters["kernel_l0"][...] *= 0.5
     layer.parameters["bias_l1"][...] *= 0.5
     twin = COPIES[how](stream)
     assert type(twin) is Stream
     helpers.assert_same_bits(run(twin, x), wanted)
-    helpers.assert_same_bits(stream.state, first_state(layer, 7))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 7))
     assert not np.shares_memory(twin.push(x[0]), stream.push(x[0]))
     twin.reset()
-    helpers.assert_same_bits(run(begun(layer, 7), x), whole(layer, x))
-    stream.state = first_state(layer, 7)
+    helpers.assert_same_bits(run(started_stream(layer, 7), x), run_whole_sequence(layer, x))
+    stream.state = initial_state(layer, 7)
     helpers.assert_same_bits(run(stream, x), wanted)
 
 
 @pytest.mark.parametrize("how", COPIES)
 def test_copies_refresh_from_their_layer(dtype, layer, how):
     """A shallow copy's layer is the same one; the layer of any other is as it was when the copy was made."""
-    x, stream = random((3, 7, 9), dtype), begun(layer, 7)
+    x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
     layer.parameters["kernel_l0"][...] *= 0.5
-    twin, early = COPIES[how](stream), whole(layer, x)
+    twin, early = COPIES[how](stream), run_whole_sequence(layer, x)
     layer.parameters["kernel_l0"][...] *= 0.5
     twin.refresh()
-    helpers.assert_same_bits(pushed(twin, x), whole(layer, x) if how == "copy" else early)
+    helpers.assert_same_bits(push_steps(twin, x), run_whole_sequence(layer, x) if how == "copy" else early)
 
 
 class Own(Stream):
@@ -194,15 +208,15 @@ def test_other_layers_are_refused():
 
 def test_a_stream_is_made_once(dtype, layer):
     """A second __init__ is refused, whatever its arguments, and changes nothing."""
-    x, stream = random((3, 7, 9), dtype), begun(layer, 7)
-    for arguments in [(layer, 7), (make(3, 8, dtype=dtype), 1), (layer, 0)]:
+    x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
+    for arguments in [(layer, 7), (sized_layer(3, 8, dtype=dtype), 1), (layer, 0)]:
         with pytest.raises((RuntimeError, ValueError), match=r"^stream: |^batch_size: "):
             stream.__init__(*arguments)
-        helpers.assert_same_bits(stream.state, first_state(layer, 7))
+        helpers.assert_same_bits(stream.state, initial_state(layer, 7))
     assert stream.batch_size == 7
-    helpers.assert_same_bits(pushed(stream, x), whole(layer, x))
-    stream.state = first_state(layer, 7)
-    helpers.assert_same_bits(chunked(stream, x), whole(layer, x))
+    helpers.assert_same_bits(push_steps(stream, x), run_whole_sequence(layer, x))
+    stream.state = initial_state(layer, 7)
+    helpers.assert_same_bits(push_chunk(stream, x), run_whole_sequence(layer, x))
 
 
 def test_stream_without_init_raises_and_does_not_crash(run_script):

@@ -13,7 +13,7 @@ from functools import partial
 import helpers
 import numpy as np
 import pytest
-from streams import begun, chunked, first_state, make, pushed, random, whole
+from streams import initial_state, push_chunk, push_steps, random_array, run_whole_sequence, sized_layer, started_stream
 
 from indygru_cpu import stream as stream_module
 
@@ -25,8 +25,8 @@ needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no t
 def large():
     """A layer whose steps take about a millisecond, so that a push lets others run, and x, of one row where the build
     is slow, as under a sanitizer."""
-    layer, x = make(D, N, num_layers=2, num_threads=1, reproducible=True), random((B, D), np.float32)
-    stream, start = begun(layer, B), time.thread_time()
+    layer, x = sized_layer(D, N, num_layers=2, num_threads=1, reproducible=True), random_array((B, D), np.float32)
+    stream, start = started_stream(layer, B), time.thread_time()
     stream.push(x)
     return layer, x if time.thread_time() - start < 0.5 else x[:1].copy()
 
@@ -81,12 +81,12 @@ def advancing(stream, x, run):
 def test_two_threads_on_one_stream(large, first, second):
     """An error that says so; what succeeds has been one step after another."""
     layer, x = large
-    stream = begun(layer, len(x))
+    stream = started_stream(layer, len(x))
     references = sys.getrefcount(x)
     *done, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
     assert errors == {"stream: another thread is using it; give each thread a stream of its own"}
     assert sys.getrefcount(x) == references
-    assert stream.state.tobytes() == states_after(begun(layer, len(x)), x, sum(done))[-1]
+    assert stream.state.tobytes() == states_after(started_stream(layer, len(x)), x, sum(done))[-1]
     helpers.assert_same_bits(stream.push(x).copy(), stream.state[-1])
 
 
@@ -95,9 +95,9 @@ def test_two_threads_on_one_stream(large, first, second):
 def test_the_state_during_a_step(large, run, look):
     """Nobody sees or copies half a step."""
     layer, x = large
-    stream, found = begun(layer, len(x)), []
+    stream, found = started_stream(layer, len(x)), []
     pushes, _, _ = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
-    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, len(x)), x, pushes))
+    assert {state.tobytes() for state in found} <= set(states_after(started_stream(layer, len(x)), x, pushes))
 
 
 @pytest.mark.parametrize("run", ["push", "push_many"])
@@ -105,23 +105,23 @@ def test_the_state_during_a_step(large, run, look):
 def test_changes_during_a_step(large, run, change):
     """They come before it or after it."""
     layer, x = large
-    stream, start = begun(layer, len(x)), begun(layer, len(x))
+    stream, start = started_stream(layer, len(x)), started_stream(layer, len(x))
     if change == "reset":
         start.reset()
     changes = {"refresh": stream.refresh, "state": lambda: setattr(stream, "state", start.state), "reset": stream.reset}
     pushes, _, _ = compete(advancing(stream, x, run), changes[change])
-    states = states_after(begun(layer, len(x)), x, pushes)
+    states = states_after(started_stream(layer, len(x)), x, pushes)
     known = [states[-1]] if change == "refresh" else states + states_after(start, x, pushes)
     assert stream.state.tobytes() in known
 
 
 def test_a_stream_for_each_thread(dtype):
     """Of one layer, at once, with threads of their own."""
-    layer, x = make(60, 200, num_layers=2, dtype=dtype, reproducible=True), random((6, 33, 60), dtype)
-    wanted = whole(layer, x)
+    layer, x = sized_layer(60, 200, num_layers=2, dtype=dtype, reproducible=True), random_array((6, 33, 60), dtype)
+    wanted = run_whole_sequence(layer, x)
 
     def run(i):
-        return (pushed if i % 2 else chunked)(begun(layer, 33, num_threads=1 + i % 3), x)
+        return (push_steps if i % 2 else push_chunk)(started_stream(layer, 33, num_threads=1 + i % 3), x)
 
     with ThreadPoolExecutor(6) as pool:
         for found in pool.map(run, range(24)):
@@ -139,8 +139,8 @@ class InterruptError(Exception):
 
 
 def test_an_error_within_a_chunk_changes_nothing(monkeypatch, dtype):
-    layer, x = make(9, 17, num_layers=3, dtype=dtype, reproducible=True), random((4, 7, 9), dtype)
-    stream, infer, calls = begun(layer, 7), stream_module.infer, []
+    layer, x = sized_layer(9, 17, num_layers=3, dtype=dtype, reproducible=True), random_array((4, 7, 9), dtype)
+    stream, infer, calls = started_stream(layer, 7), stream_module.infer, []
 
     def failing(*arguments):
         calls.append(infer(*arguments))
@@ -151,8 +151,8 @@ def test_an_error_within_a_chunk_changes_nothing(monkeypatch, dtype):
         stream.push_many(x)
     assert len(calls) == 1
     monkeypatch.undo()
-    helpers.assert_same_bits(stream.state, first_state(layer, 7))
-    helpers.assert_same_bits(pushed(stream, x), whole(layer, x))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 7))
+    helpers.assert_same_bits(push_steps(stream, x), run_whole_sequence(layer, x))
 
 
 def alarm(handler, call):
@@ -169,8 +169,8 @@ def alarm(handler, call):
 @needs_timers
 def test_signals_within_a_chunk():
     """Ctrl-C ends it, the state is as before; a handler cannot push into the middle of it."""
-    layer = make(800, 40, num_layers=2, num_threads=1)
-    stream, x = begun(layer, 32), random((32, 800), np.float32)
+    layer = sized_layer(800, 40, num_layers=2, num_threads=1)
+    stream, x = started_stream(layer, 32), random_array((32, 800), np.float32)
     chunk = np.broadcast_to(x, (60_000, 32, 800))  # some seconds, if nothing ended it
 
     def interrupt(*_):
@@ -178,11 +178,11 @@ def test_signals_within_a_chunk():
 
     with pytest.raises(InterruptError):
         alarm(interrupt, lambda: stream.push_many(chunk))
-    helpers.assert_same_bits(stream.state, first_state(layer, 32))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 32))
     with pytest.raises(RuntimeError, match=r"^stream: "):
         alarm(lambda *_: stream.push(x), lambda: stream.push_many(chunk))
-    helpers.assert_same_bits(stream.state, first_state(layer, 32))
-    helpers.assert_same_bits(stream.push(x).copy(), begun(layer, 32).push(x).copy())
+    helpers.assert_same_bits(stream.state, initial_state(layer, 32))
+    helpers.assert_same_bits(stream.push(x).copy(), started_stream(layer, 32).push(x).copy())
 
 
 def interrupted_at(n, call):
@@ -223,27 +223,27 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_an_interrupt_at_any_instruction(name):
     """It leaves the stream in use by nobody, with the state and the weights from before the call or from after it."""
-    layer, x = make(9, 17, num_layers=2, reproducible=True), random((4, 7, 9), np.float32)
-    before, after = begun(layer, 7), begun(layer, 7)
+    layer, x = sized_layer(9, 17, num_layers=2, reproducible=True), random_array((4, 7, 9), np.float32)
+    before, after = started_stream(layer, 7), started_stream(layer, 7)
     halved = copy.deepcopy(layer)
     halved.parameters["kernel_l0"][...] *= 0.5
     halved.parameters["bias_l1"][...] *= 0.5
     if name == "refresh":
-        after = begun(halved, 7)
+        after = started_stream(halved, 7)
     CALLS[name](after, x)
-    known = [{"h_n": each.state} | pushed(copy.copy(each), x) for each in (before, after)]
+    known = [{"h_n": each.state} | push_steps(copy.copy(each), x) for each in (before, after)]
     n, interrupted = 0, True
     while interrupted:
         own = copy.deepcopy(layer)
-        stream = begun(own, 7)
+        stream = started_stream(own, 7)
         if name == "refresh":
             own.load_state_dict(halved.state_dict())
         interrupted = interrupted_at(n, partial(CALLS[name], stream, x))
         state = stream.state
-        found = pushed(stream, x)
+        found = push_steps(stream, x)
         assert any(helpers.same_bits(found["y"], each["y"]) for each in known), n
         stream.state = state
-        helpers.assert_same_bits(chunked(stream, x), found)
+        helpers.assert_same_bits(push_chunk(stream, x), found)
         n += 1
     assert n > 20
     helpers.assert_same_bits(found, {key: known[1][key] for key in found})

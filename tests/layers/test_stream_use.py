@@ -12,7 +12,7 @@ import tracemalloc
 import helpers
 import numpy as np
 import pytest
-from streams import begun, make, random
+from streams import random_array, sized_layer, started_stream
 
 B, D, N = 7, 9, 17
 
@@ -61,8 +61,13 @@ FORMS = {
 def test_any_form_of_x(dtype, form, shape):
     """With the same bits, in the same array, and x is as it was. The form of a row of x is that of its chunk."""
     n_batch = shape[0] if len(shape) == 2 else 1
-    layer, x = make(D, N, num_layers=2, dtype=dtype), random((4, *shape), dtype)
-    stream, twin, chunks, y = begun(layer, n_batch), begun(layer, n_batch), begun(layer, n_batch), None
+    layer, x = sized_layer(D, N, num_layers=2, dtype=dtype), random_array((4, *shape), dtype)
+    stream, twin, chunks, y = (
+        started_stream(layer, n_batch),
+        started_stream(layer, n_batch),
+        started_stream(layer, n_batch),
+        None,
+    )
     for x_t in x:
         given = FORMS[form](x_t)
         before = y
@@ -70,22 +75,22 @@ def test_any_form_of_x(dtype, form, shape):
         assert before is None or y is before
         helpers.assert_same_bits(y.copy(), twin.push(x_t).copy())
         helpers.assert_same_bits(np.ascontiguousarray(given, dtype), x_t)
-    helpers.assert_same_bits(chunks.push_many(FORMS[form](x)), begun(layer, n_batch).push_many(x))
+    helpers.assert_same_bits(chunks.push_many(FORMS[form](x)), started_stream(layer, n_batch).push_many(x))
 
 
 def test_one_row_or_one_input_in_any_stride(dtype):
     """Strides that no element uses are none of a push's business."""
     for shape in [(1, D), (B, 1), (1, 1)]:
-        layer, x = make(shape[1], N, dtype=dtype), random(shape, dtype)
+        layer, x = sized_layer(shape[1], N, dtype=dtype), random_array(shape, dtype)
         room = np.zeros((5 * shape[0], 3 * shape[1]), dtype)
         room[::5, ::3] = x
         given = room[::5, ::3]
-        helpers.assert_same_bits(begun(layer, shape[0]).push(given), begun(layer, shape[0]).push(x))
+        helpers.assert_same_bits(started_stream(layer, shape[0]).push(given), started_stream(layer, shape[0]).push(x))
 
 
 def assert_refused(stream, name, x, kind, text):
     """Nothing has changed, the stream goes on as before, and it keeps no reference to x."""
-    state, right = stream.state, random((stream.batch_size, D), stream.state.dtype)
+    state, right = stream.state, random_array((stream.batch_size, D), stream.state.dtype)
     y = stream.push(right)
     shown = y.copy()
     stream.state = state
@@ -113,13 +118,13 @@ def test_other_shapes_are_refused(dtype, name, n_batch, shape):
     rows = () if n_batch == 1 == len(shape) else (n_batch,)
     wanted = str(("T",) * len(steps) + rows + (D,)).replace("'", "")
     text = re.escape(f"expected shape {wanted}, got {steps + shape}")
-    stream = begun(make(D, N, num_layers=2, dtype=dtype), n_batch)
-    assert_refused(stream, name, random(steps + shape, dtype), ValueError, text)
+    stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
+    assert_refused(stream, name, random_array(steps + shape, dtype), ValueError, text)
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
 def test_a_number_is_refused(dtype, name):
-    stream = begun(make(D, N, dtype=dtype), 1)
+    stream = started_stream(sized_layer(D, N, dtype=dtype), 1)
     assert_refused(stream, name, np.full((), 0.5, dtype), ValueError, r"expected shape \(.*1, 9\), got \(\)")
     assert_refused(stream, name, dtype(0.5), ValueError, r"expected shape \(.*1, 9\), got \(\)")
 
@@ -140,8 +145,8 @@ OTHER = {
 @pytest.mark.parametrize("other", OTHER)
 @pytest.mark.parametrize("n_batch", [1, B])
 def test_other_dtypes_are_refused(dtype, name, other, n_batch):
-    stream = begun(make(D, N, num_layers=2, dtype=dtype), n_batch)
-    x = OTHER[other](random(((4,) * (name == "chunk")) + (n_batch, D), dtype))
+    stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
+    x = OTHER[other](random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype))
     text = rf".*float32 or float64.*got {re.escape(str(np.asarray(x).dtype))}"
     assert_refused(stream, name, x, TypeError, text)
 
@@ -149,8 +154,8 @@ def test_other_dtypes_are_refused(dtype, name, other, n_batch):
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
 @pytest.mark.parametrize("n_batch", [1, B])
 def test_mixtures_masks_and_what_is_no_array_are_refused(dtype, name, n_batch):
-    stream = begun(make(D, N, num_layers=2, dtype=dtype), n_batch)
-    x = random(((4,) * (name == "chunk")) + (n_batch, D), dtype)
+    stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
+    x = random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype)
     other = np.float32 if dtype == np.float64 else np.float64
     assert_refused(stream, name, x.astype(other), TypeError, "has dtype .* but the stream has .* never mixed")
     assert_refused(stream, name, np.ma.masked_less(x, 0), TypeError, "masked arrays are not supported")
@@ -162,14 +167,14 @@ def test_mixtures_masks_and_what_is_no_array_are_refused(dtype, name, n_batch):
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (B, 1)], ids=str)
 def test_a_mixture_of_one_input_is_refused(dtype, shape):
     """No stride tells its dtype."""
-    stream = begun(make(1, N, dtype=dtype), shape[0])
+    stream = started_stream(sized_layer(1, N, dtype=dtype), shape[0])
     with pytest.raises(TypeError, match=r"^x_t has dtype .* never mixed"):
-        stream.push(random(shape, dtype).astype(f"f{12 - np.dtype(dtype).itemsize}"))
+        stream.push(random_array(shape, dtype).astype(f"f{12 - np.dtype(dtype).itemsize}"))
 
 
 def test_a_user_s_memory_is_let_go(dtype):
     """No buffer of x is held on to, after a push or after an error."""
-    stream, right = begun(make(D, N, dtype=dtype), 1), random((D,), dtype)
+    stream, right = started_stream(sized_layer(D, N, dtype=dtype), 1), random_array((D,), dtype)
     for dtype_given, size in [(dtype, D), (dtype, D - 1), ("i4", D), (np.dtype(dtype).newbyteorder(">"), D)]:
         memory = bytearray(right.tobytes() + bytes(8))
         x = np.frombuffer(memory, dtype_given, size)
@@ -182,8 +187,8 @@ def test_a_user_s_memory_is_let_go(dtype):
 @pytest.mark.parametrize("n_batch", [1, B])
 def test_a_push_allocates_nothing(dtype, n_batch):
     """A thousand of them: no block more than before, and at no time as much as the smallest array of a step."""
-    layer = make(D, 250, num_layers=2, num_threads=1, dtype=dtype)
-    stream, x = begun(layer, n_batch), random((n_batch, D), dtype)
+    layer = sized_layer(D, 250, num_layers=2, num_threads=1, dtype=dtype)
+    stream, x = started_stream(layer, n_batch), random_array((n_batch, D), dtype)
     shapes = [x, x[0]] if n_batch == 1 else [x]
     ys = [stream.push(each) for each in shapes]
 
@@ -212,7 +217,7 @@ def test_a_push_allocates_nothing(dtype, n_batch):
 
 @pytest.mark.parametrize("wrong", [lambda x: x[:5], lambda x: x.astype("M8[s]"), lambda x: x[:, ::-1], list])
 def test_what_takes_a_detour_leaves_nothing_behind(dtype, wrong):
-    stream, x = begun(make(D, N, dtype=dtype), B), wrong(random((B, D), dtype))
+    stream, x = started_stream(sized_layer(D, N, dtype=dtype), B), wrong(random_array((B, D), dtype))
 
     def push():
         for _ in itertools.repeat(None, 300):

@@ -13,7 +13,7 @@ WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 SIZES = ("n_steps", "n_batch", "n_inputs", "n_units")
 
 
-def address_of(name):
+def function_address(name):
     """Of a c_function of indygru_call.h."""
     capsule = c_api.__pyx_capi__[f"indygru_{name}"]
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -22,10 +22,10 @@ def address_of(name):
 
 
 def c_function(name):
-    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address_of(name))
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(function_address(name))
 
 
-def record(case, **fields):
+def call_record(case, **fields):
     """A call with a case's sizes, weights and inputs, and other fields: arrays, which must stay alive, or numbers."""
     call = np.zeros(1, c_api.CALL)
     sizes = dict(zip(SIZES, (*case.x.shape, case.h0.shape[1]), strict=True))

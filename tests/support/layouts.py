@@ -106,7 +106,7 @@ EXPORTERS = {
     "array method": ArrayMethod,
     "DLPack": DLPack,
 }
-SAME = LAYOUTS | EXPORTERS | {
+ACCEPTED = LAYOUTS | EXPORTERS | {
     "memory map": memory_map,
     "field of a record": field,
     "dtype with metadata": lambda array: array.astype(np.dtype(array.dtype, metadata={"unit": "dB"})),
@@ -129,7 +129,7 @@ class MaskedArrayMethod(Exporter):
 
 
 #: What must be refused, as any argument.
-OTHER = {
+REFUSED = {
     "masked": np.ma.masked_array,
     "masked by a method": MaskedArrayMethod,
     "refusing": Refusing,

@@ -23,13 +23,18 @@ def reversed_rows(array, lengths):
     return result
 
 
-def end_to_end(array, lengths):
+def concatenate_rows(array, lengths):
     """The valid steps of (T, B, width), row after row: (sum of lengths, width), as ragged input has it."""
     return array.swapaxes(0, 1)[np.arange(len(array)) < np.asarray(lengths, int)[:, None]]
 
 
-def offsets_of(lengths, first=0):
+def offsets_from_lengths(lengths, first=0):
     return first + np.cumsum([0, *lengths])
+
+
+def ragged_inputs(call):
+    """Values and offsets of a time-major call with lengths."""
+    return concatenate_rows(call["x"], call["lengths"]), offsets_from_lengths(call["lengths"])
 
 
 def _blocks(n_inputs, n_units, groups):
@@ -79,7 +84,7 @@ def _all_steps(x):
     return np.full(x.shape[1], len(x))
 
 
-def run_case(case, reverse=False, groups=1):
+def case_by_reference(case, reverse=False, groups=1):
     """Everything that `helpers.Case.run` gives with the same options."""
     lengths = _all_steps(case.x) if case.lengths is None else case.lengths
     direction = Direction(case.arguments[2:], case.activation, lengths, reverse, groups)
@@ -87,7 +92,7 @@ def run_case(case, reverse=False, groups=1):
     return {"y": y, "h_n": h_n} | direction.backward(case.dy, case.dh_n)
 
 
-def run_stack(layer, call, masks=()):
+def stack_by_reference(layer, call, masks=()):
     """Everything that `IndyGRU.forward` and `backward` give, of a time-major call; masks multiply each inner y.
 
     `call` has x, h0, dy, dh_n and lengths.
@@ -121,7 +126,7 @@ def _direction(layer, part, lengths):
     return Direction([*weights, bias], layer.activation, lengths, part.endswith("reverse"), layer.groups)
 
 
-def make(dtype=np.float64, sizes=(D, N), **options):
+def make_layer(dtype=np.float64, sizes=(D, N), **options):
     """A layer whose biases are no constants either; on one thread unless told otherwise."""
     layer = IndyGRU(*sizes, dtype=dtype, **({"seed": 7, "num_threads": 1} | options))
     rng = np.random.default_rng(9)
@@ -131,7 +136,7 @@ def make(dtype=np.float64, sizes=(D, N), **options):
     return layer
 
 
-def make_call(layer, sizes=(T, B), ragged=True):
+def make_layer_call(layer, sizes=(T, B), ragged=True):
     """Arguments and upstream gradients of a time-major call."""
     rng, directions, n = np.random.default_rng(sizes), 1 + layer.bidirectional, layer.hidden_size
     states = (layer.num_layers * directions, sizes[1], n)
@@ -140,35 +145,35 @@ def make_call(layer, sizes=(T, B), ragged=True):
     return call | {"lengths": helpers.random_lengths(rng, *sizes) if ragged else None}
 
 
-def run(layer, call, **options):
+def run_layer(layer, call, **options):
     """Everything of a forward and a backward pass."""
-    return results(layer, call, *layer.forward(call["x"], call["h0"], lengths=call["lengths"], **options))
+    return results_and_gradients(layer, call, *layer.forward(call["x"], call["h0"], lengths=call["lengths"], **options))
 
 
-def results(layer, call, y, h_n, tape):
+def results_and_gradients(layer, call, y, h_n, tape):
     """What forward gave, and what backward gives, by name."""
     grads = layer.backward(tape, call["dy"], call["dh_n"])
     return {"y": y, "h_n": h_n, "x": grads.x, "h0": grads.h0} | grads.parameters
 
 
-def infer(layer, call, **options):
+def infer_layer(layer, call, **options):
     return dict(zip(helpers.FORWARD, layer(call["x"], call["h0"], lengths=call["lengths"], **options), strict=True))
 
 
-def forward_part(found):
+def forward_results(found):
     return {name: found[name] for name in helpers.FORWARD}
 
 
-FORMS = ["time first", "batch first", "unbatched", "ragged"]
+CALL_LAYOUTS = ["time first", "batch first", "unbatched", "ragged"]
 STACKS = [{}, {"num_layers": 3}, {"num_layers": 2, "bidirectional": True}]
 
 
-class Serving:
+class LayoutCall:
     """A layer and the arguments of a call, in a form."""
 
     def __init__(self, form, dtype=np.float32, **options):
-        self.layer = make(dtype, batch_first=form == "batch first", **options)
-        call = make_call(self.layer, (T, 1) if form == "unbatched" else (T, B))
+        self.layer = make_layer(dtype, batch_first=form == "batch first", **options)
+        call = make_layer_call(self.layer, (T, 1) if form == "unbatched" else (T, B))
         self.x = "values" if form == "ragged" else "x"
         self.arguments = {self.x: call["x"], "h0": call["h0"], "lengths": call["lengths"]}
         if form == "batch first":
@@ -177,8 +182,8 @@ class Serving:
             self.arguments |= {name: call[name][:, 0] for name in ("x", "h0")}
         elif form == "ragged":
             lengths = self.arguments.pop("lengths")
-            self.arguments["offsets"] = offsets_of(lengths)
-            self.arguments["values"] = end_to_end(call["x"], lengths)
+            self.arguments["offsets"] = offsets_from_lengths(lengths)
+            self.arguments["values"] = concatenate_rows(call["x"], lengths)
 
     @property
     def h0(self):

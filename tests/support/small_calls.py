@@ -20,5 +20,5 @@ def case():
     return helpers.random_case(SHAPE, np.float32, ragged=True)
 
 
-def forward(case, **options):
+def run_forward(case, **options):
     return functional.forward(*case.arguments, **case.options, **options)

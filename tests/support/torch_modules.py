@@ -12,7 +12,7 @@ LENGTHS = [9, 0, 3, 7, 1, 9, 2]
 BOTH = {"num_layers": 2, "bidirectional": True}
 
 
-def module_of(seed=0, dtype=torch.float64, size=(D, N), **options):
+def random_module(seed=0, dtype=torch.float64, size=(D, N), **options):
     """A module whose every parameter is drawn."""
     module = IndyGRU(*size, dtype=dtype, **options)
     rng = np.random.default_rng([seed, 80])
@@ -22,7 +22,7 @@ def module_of(seed=0, dtype=torch.float64, size=(D, N), **options):
     return module
 
 
-def call_of(module, seed=0, batch=B, requires_grad=True):
+def random_module_call(module, seed=0, batch=B, requires_grad=True):
     """The input, the first state, and gradients of both results."""
     rng = np.random.default_rng([seed, 81])
     steps = (batch, T) if module.batch_first else (T, batch)
@@ -40,7 +40,7 @@ def gradients(module, results, x, hx, dy, dh_n):
     return {name: value.numpy() for name, value in zip(inputs, found, strict=True)}
 
 
-def run(module, call, through=None, **options):
+def run_module(module, call, through=None, **options):
     """All results, of the module or of something that wraps it."""
     results = (module if through is None else through)(*call[:2], **options)
     found = {"y": results[0].detach().numpy(), "h_n": results[1].detach().numpy()}

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed, and the mod
 
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
-from torch_modules import BOTH, LENGTHS, B, D, T, call_of, module_of, run  # noqa: E402
+from torch_modules import BOTH, LENGTHS, B, D, T, random_module, random_module_call, run_module  # noqa: E402
 
 from indygru_cpu.torch import _ops  # noqa: E402
 
@@ -21,8 +21,8 @@ from indygru_cpu.torch import _ops  # noqa: E402
 )
 def test_opcheck(lengths, options):
     """With an input that lies transposed, so that its gradient would too."""
-    module = module_of(**options)
-    x, hx, dy, _ = call_of(module)
+    module = random_module(**options)
+    x, hx, dy, _ = random_module_call(module)
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     lengths = None if lengths is None else torch.tensor(lengths)
     weights = [None if name is None else getattr(module, name) for name in module._names[0]]
@@ -38,25 +38,27 @@ def test_opcheck(lengths, options):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compile():
     """As one graph, forward and backward; inductor writes no C++ for a graph of our operator alone."""
-    module = module_of(bidirectional=True)
+    module = random_module(bidirectional=True)
     compiled = torch.compile(module, fullgraph=True)
-    call = call_of(module)
-    helpers.assert_same_bits(run(module, call, compiled), run(module, call))
+    call = random_module_call(module)
+    helpers.assert_same_bits(run_module(module, call, compiled), run_module(module, call))
 
 
 def test_compile_for_any_sizes():
-    module = module_of(**BOTH, batch_first=True)
+    module = random_module(**BOTH, batch_first=True)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for batch in (B, 3, 1):
-        call, lengths = call_of(module, batch=batch), torch.arange(batch) % (T + 1)
-        helpers.assert_same_bits(run(module, call, compiled, lengths=lengths), run(module, call, lengths=lengths))
+        call, lengths = random_module_call(module, batch=batch), torch.arange(batch) % (T + 1)
+        helpers.assert_same_bits(
+            run_module(module, call, compiled, lengths=lengths), run_module(module, call, lengths=lengths)
+        )
 
 
 def test_export():
-    module = module_of(**BOTH, batch_first=True)
+    module = random_module(**BOTH, batch_first=True)
     steps, rows = torch.export.Dim("steps", max=4096), torch.export.Dim("rows", max=4096)
     with torch.no_grad():
-        program = torch.export.export(module, (call_of(module)[0],), dynamic_shapes=({0: rows, 1: steps},))
+        program = torch.export.export(module, (random_module_call(module)[0],), dynamic_shapes=({0: rows, 1: steps},))
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
@@ -68,7 +70,7 @@ def test_export():
 
 
 def test_tracers_see_the_operator():
-    module, call = module_of(), call_of(module_of(), requires_grad=False)
+    module, call = random_module(), random_module_call(random_module(), requires_grad=False)
     graph = make_fx(module)(*call[:2]).graph
     assert [str(node.target) for node in graph.nodes if "indygru_cpu" in str(node.target)] == [
         "indygru_cpu.layer.default"
@@ -76,8 +78,8 @@ def test_tracers_see_the_operator():
 
 
 def test_functional_transforms():
-    module = module_of()
-    x, *_ = call_of(module)
+    module = random_module()
+    x, *_ = random_module_call(module)
     parameters = dict(module.named_parameters())
 
     def loss(parameters):
@@ -94,10 +96,10 @@ def test_functional_transforms():
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpoint(use_reentrant):
-    module = module_of(**BOTH, dropout=0.4)
-    call = call_of(module)
+    module = random_module(**BOTH, dropout=0.4)
+    call = random_module_call(module)
     torch.manual_seed(3)
-    expected = run(module, call)
+    expected = run_module(module, call)
     torch.manual_seed(3)
     results = checkpoint(module, *call[:2], use_reentrant=use_reentrant)
     inputs = {"x": call[0], "h0": call[1]} | dict(module.named_parameters())

@@ -16,7 +16,7 @@ from indygru_cpu._engine.arguments import Call
 
 torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
 
-from torch_modules import BOTH, B, D, N, T, call_of, module_of, run  # noqa: E402
+from torch_modules import BOTH, B, D, N, T, random_module, random_module_call, run_module  # noqa: E402
 
 import indygru_cpu.torch  # noqa: E402
 from indygru_cpu.torch import IndyGRU  # noqa: E402
@@ -40,7 +40,7 @@ def test_every_parameter_is_documented(thing):
 
 
 def test_state_dict_is_that_of_the_numpy_layer():
-    module, other = module_of(**BOTH), module_of(1, **BOTH)
+    module, other = random_module(**BOTH), random_module(1, **BOTH)
     state = module.state_dict()
     layer = indygru_cpu.IndyGRU(D, N, **BOTH, dtype=np.float64)
     layer.load_state_dict({name: value.numpy() for name, value in state.items()})
@@ -51,9 +51,9 @@ def test_state_dict_is_that_of_the_numpy_layer():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_copies(copied):
-    module = module_of(**BOTH, groups=2, activation="relu", recompute=True)
+    module = random_module(**BOTH, groups=2, activation="relu", recompute=True)
     other = copied(module)
-    x, *_ = call_of(module)
+    x, *_ = random_module_call(module)
     assert torch.equal(other(x)[0], module(x)[0])
     assert other.recompute
     with torch.no_grad():
@@ -104,12 +104,12 @@ def test_no_more_threads_than_torch_has(monkeypatch):
     monkeypatch.setattr(thread_counts, "count", lambda num_threads, _: 8)
     monkeypatch.setattr(Call, "threads", watched)
     before = torch.get_num_threads()
-    module = module_of(**BOTH)
+    module = random_module(**BOTH)
     try:
         for wanted in (1, 2, 5):
             torch.set_num_threads(wanted)
             seen.clear()
-            run(module, call_of(module))
+            run_module(module, random_module_call(module))
             assert seen == [(min(wanted, 3), True)] * 8  # two layers, two directions, forward and backward
     finally:
         torch.set_num_threads(before)

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed, and the mod
 
 from torch.nn.utils import parametrize  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
-from torch_modules import BOTH, LENGTHS, B, D, N, T, call_of, module_of, run  # noqa: E402
+from torch_modules import BOTH, LENGTHS, B, D, N, T, random_module, random_module_call, run_module  # noqa: E402
 
 import indygru_cpu  # noqa: E402
 from indygru_cpu.torch import IndyGRU  # noqa: E402
@@ -49,14 +49,14 @@ def test_module_with_parameters_of_other_shapes_raises(run_script):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_attribute_that_decides_shapes_is_read_only(name):
-    module = module_of(dtype=torch.float32)
-    before = run(module, call_of(module))
+    module = random_module(dtype=torch.float32)
+    before = run_module(module, random_module_call(module))
     with pytest.raises(AttributeError, match=rf"^{name}: expected no new value, got {SIZES[name]}: make a new module"):
         setattr(module, name, SIZES[name])
     with pytest.raises(AttributeError, match=rf"^{name}: expected no deletion"):
         delattr(module, name)
     setattr(module, name, getattr(module, name))  # as subclasses do
-    helpers.assert_same_bits(run(module, call_of(module)), before)
+    helpers.assert_same_bits(run_module(module, random_module_call(module)), before)
 
 
 def test_attributes_set_through_dict_raise_at_the_call(run_script):
@@ -86,11 +86,11 @@ def saved(module):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved])
-@pytest.mark.parametrize("made", [lambda: module_of(**BOTH), lambda: Named(D, N)])
+@pytest.mark.parametrize("made", [lambda: random_module(**BOTH), lambda: Named(D, N)])
 def test_copies_have_the_attributes(copied, made):
     module = made()
     other = copied(module)
-    x, *_ = call_of(module)
+    x, *_ = random_module_call(module)
     assert (other.hidden_size, repr(other)) == (N, repr(module))
     assert torch.equal(other(x)[0], module(x)[0])
     with pytest.raises(AttributeError, match="make a new module"):
@@ -98,11 +98,11 @@ def test_copies_have_the_attributes(copied, made):
 
 
 def test_parametrizations_and_set_options_work():
-    module, plain = module_of(), module_of()
+    module, plain = random_module(), random_module()
     with torch.no_grad():
         plain.kernel_l0 *= 2
     parametrize.register_parametrization(module, "kernel_l0", Parametrized())
-    x, *_ = call_of(plain)
+    x, *_ = random_module_call(plain)
     assert torch.equal(module(x)[0], plain(x)[0])
     with pytest.raises(AttributeError, match="make a new module"):
         module.input_size = 1
@@ -114,7 +114,7 @@ def test_parametrizations_and_set_options_work():
 
 
 def run_relu(x, module):
-    other = module_of(activation="relu")
+    other = random_module(activation="relu")
     other.load_state_dict(module.state_dict())
     return other(x)[0]
 
@@ -132,14 +132,14 @@ N_STEPS = torch.tensor(LENGTHS)
 )  # fmt: skip
 def test_real_and_meta_tensors_in_one_call_raise(grad, arguments, options, name):
     with torch.set_grad_enabled(grad), pytest.raises(ValueError, match=rf"^{name}: expected a tensor on \w+, where "):
-        module_of(**BOTH)(*arguments, **options)
+        random_module(**BOTH)(*arguments, **options)
 
 
-@pytest.mark.parametrize("name", list(dict(module_of(**BOTH).named_parameters())))
+@pytest.mark.parametrize("name", list(dict(random_module(**BOTH).named_parameters())))
 def test_a_parameter_that_stayed_on_meta_is_named(name):
     with torch.device("meta"):
         module = IndyGRU(D, N, **BOTH, dtype=torch.float64)
-    state = module_of(**BOTH).state_dict()
+    state = random_module(**BOTH).state_dict()
     del state[name]
     module.load_state_dict(state, strict=False, assign=True)
     with pytest.raises(ValueError, match=rf"^{name}: expected a tensor on cpu, where input is, got one on meta: load"):
@@ -150,8 +150,8 @@ def test_a_parameter_that_stayed_on_meta_is_named(name):
 
 def test_operators_with_one_meta_tensor_name_it():
     """The fake kernels refuse it: with tensors without memory alone they tell shapes."""
-    module = module_of(bidirectional=True)
-    x, hx, dy, dh_n = (tensor.detach() for tensor in call_of(module))
+    module = random_module(bidirectional=True)
+    x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
     call = [x, hx, *[value.detach() for value in module.parameters()], N_STEPS, False, 1, "tanh", False]
     operators = torch.ops.indygru_cpu
     y, _, gates = operators.layer(*call, True)
@@ -169,7 +169,7 @@ def test_operators_with_one_meta_tensor_name_it():
 
 
 def test_a_storage_that_was_freed_is_refused():
-    module = module_of()
+    module = random_module()
     module.bias_l0.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match=r"^bias: expected a storage that the tensor's shape fits, got one of 0 bytes"):
         module(X)
@@ -177,7 +177,7 @@ def test_a_storage_that_was_freed_is_refused():
 
 @pytest.mark.parametrize("n_bytes", [0, 4])
 def test_to_numpy_of_a_shortened_storage_is_refused(n_bytes):
-    module = module_of()
+    module = random_module()
     module.kernel_l0.untyped_storage().resize_(n_bytes)
     with pytest.raises(ValueError, match=r"^kernel_l0: expected a storage that the tensor's shape fits"):
         module.to_numpy()
@@ -226,15 +226,15 @@ def test_packed_sequences_with_wrong_indices_raise(change, error, text):
     }  # fmt: skip
     packed = tuple.__new__(PackedSequence, list((right | change).values()))
     with pytest.raises(error, match=f"^{re.escape(text)}"):
-        module_of()(packed)
-    module_of()(tuple.__new__(PackedSequence, list(right.values())))
+        random_module()(packed)
+    random_module()(tuple.__new__(PackedSequence, list(right.values())))
 
 
 @pytest.mark.parametrize("options", [{}, BOTH])
 @pytest.mark.parametrize("which", ["input", "hx"])
 def test_input_or_hx_overwritten_before_backward_raises(options, which):
-    module = module_of(**options)
-    x, hx, *_ = call_of(module, requires_grad=False)
+    module = random_module(**options)
+    x, hx, *_ = random_module_call(module, requires_grad=False)
     y, _ = module(x, hx)
     {"input": x, "hx": hx}[which].zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -243,8 +243,8 @@ def test_input_or_hx_overwritten_before_backward_raises(options, which):
 
 def test_states_of_truncated_backpropagation_reset_in_place_raise():
     """Finished episodes are often reset so, between a call and its backward pass."""
-    module = module_of()
-    x, hx, *_ = call_of(module, requires_grad=False)
+    module = random_module()
+    x, hx, *_ = random_module_call(module, requires_grad=False)
     _, state = module(x, hx)
     state = state.detach()
     y, _ = module(x, state)
@@ -255,9 +255,9 @@ def test_states_of_truncated_backpropagation_reset_in_place_raise():
 
 @pytest.mark.parametrize("made", [np.array, torch.tensor, lambda values: torch.from_numpy(np.array(values))])
 def test_lengths_overwritten_before_backward_change_nothing(made):
-    module = module_of(**BOTH)
-    call = call_of(module)
-    expected = run(module, call, lengths=LENGTHS)
+    module = random_module(**BOTH)
+    call = random_module_call(module)
+    expected = run_module(module, call, lengths=LENGTHS)
     lengths = made(LENGTHS)
     results = module(*call[:2], lengths=lengths)
     lengths[:] = 10**6
@@ -274,7 +274,7 @@ def test_from_numpy_of_an_array_reshaped_in_place_computes_right_or_raises(run_s
 
 
 def test_to_numpy_of_parameters_that_kernels_cannot_read_copies_them():
-    module = module_of(dtype=torch.float32)
+    module = random_module(dtype=torch.float32)
     values = module.kernel_l0.detach().clone()
     memory = bytearray(values.nbytes + 1)
     moved = torch.frombuffer(memory, dtype=values.dtype, offset=1, count=values.numel()).reshape(values.shape)
@@ -290,4 +290,4 @@ def test_to_numpy_of_parameters_that_kernels_cannot_read_copies_them():
 def test_packed_sequences_as_torch_makes_them_pass():
     for lengths in ([9] * 7, [9, 8, 3, 3, 1, 1, 1]):
         packed = pack_padded_sequence(X, lengths)
-        assert module_of()(packed)[0].batch_sizes is packed.batch_sizes
+        assert random_module()(packed)[0].batch_sizes is packed.batch_sizes

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
 
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
-from torch_modules import BOTH, B, D, N, T, call_of, module_of  # noqa: E402
+from torch_modules import BOTH, B, D, N, T, random_module, random_module_call  # noqa: E402
 
 from indygru_cpu.torch import IndyGRU, _ops  # noqa: E402
 
@@ -50,7 +50,7 @@ WRONG_CALLS = [
 )
 def test_wrong_calls(arguments, options, error, text):
     with pytest.raises(error, match=f"^{re.escape(text)}"):
-        module_of(dtype=torch.float32, **BOTH)(*arguments, **options)
+        random_module(dtype=torch.float32, **BOTH)(*arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_modules_that_were_converted_too_far():
 
 def test_the_operators_check_what_they_are_given():
     """An exported graph, or somebody else's program, calls them without the module: no other memory is read."""
-    module = module_of()
-    x, hx, dy, dh_n = (tensor.detach() for tensor in call_of(module))
+    module = random_module()
+    x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
     arguments = (x, hx, *module.parameters(), None, None, None, None, False, 1, "tanh", False)
     y, _, gates = _ops.layer(*arguments, True)
     right = {"dy": dy, "dh_n": dh_n, "y": y, "gates": gates}

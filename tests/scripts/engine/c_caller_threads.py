@@ -15,7 +15,7 @@ _address = ctypes.cast(ctypes.CDLL(sys.argv[1]).run_callers, ctypes.c_void_p).va
 run_without_gil, run_with_gil = (
     prototype(ctypes.c_int, *_TYPES)(_address) for prototype in (ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE)
 )
-FORWARD, BACKWARD = map(c_calls.address_of, ("forward", "backward"))
+FORWARD, BACKWARD = map(c_calls.function_address, ("forward", "backward"))
 
 
 class ForwardCalls:
@@ -24,7 +24,7 @@ class ForwardCalls:
     def __init__(self, case, n, n_threads):
         self.outputs, self.n = [c_calls.forward_outputs(case) for _ in range(n)], n
         self.data = np.concatenate(
-            [c_calls.record(case, **outputs, h0=case.h0, n_threads=n_threads) for outputs in self.outputs]
+            [c_calls.call_record(case, **outputs, h0=case.h0, n_threads=n_threads) for outputs in self.outputs]
         )
 
     def run(self, times, runner=run_without_gil):

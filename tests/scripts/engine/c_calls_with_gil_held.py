@@ -20,7 +20,7 @@ expected = case.run(1)
 calls, gradients = ForwardCalls(case, 2, 2), [c_calls.backward_outputs(case) for _ in range(2)]
 print(calls.run(5, run_with_gil), calls.have(expected))
 records = [
-    c_calls.record(case, y=outputs["y"], tape=outputs["tape"], h0=case.h0, dy=case.dy, **each)
+    c_calls.call_record(case, y=outputs["y"], tape=outputs["tape"], h0=case.h0, dy=case.dy, **each)
     for outputs, each in zip(calls.outputs, gradients, strict=True)
 ]
 data = np.concatenate(records)

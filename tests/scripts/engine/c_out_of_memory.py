@@ -18,7 +18,7 @@ function = c_calls.c_function(name)
 outputs = {"forward": c_calls.forward_outputs, "backward": c_calls.backward_outputs}[name](case)
 before = {key: array.copy() for key, array in outputs.items()}
 fields = {"y": case.dy, "h0": case.h0, "dy": case.dy} | outputs
-failing, succeeding = c_calls.record(case, **fields | {"n_inputs": n_inputs}), c_calls.record(case, **fields)
+failing, succeeding = c_calls.call_record(case, **fields | {"n_inputs": n_inputs}), c_calls.call_record(case, **fields)
 limit_address_space(spare * MEGABYTE)
 print(function(failing.ctypes.data))
 unlimit_address_space()
