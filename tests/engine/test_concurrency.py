@@ -1,4 +1,4 @@
-"""Many Python threads at once, and other libraries with threads of their own in the process."""
+"""Many Python threads at once, and other libraries with threads in the same process."""
 
 from __future__ import annotations
 

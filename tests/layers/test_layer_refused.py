@@ -22,7 +22,7 @@ WRONG_OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "kind", "text"), WRONG_OPTIONS)
-def test_wrong_options(options, kind, text):
+def test_wrong_options_are_refused(options, kind, text):
     with pytest.raises(kind, match=text):
         IndyGRU(**({"input_size": D, "hidden_size": N} | options))
 
@@ -43,7 +43,7 @@ WRONG_CALLS = [
 
 
 @pytest.mark.parametrize(("arguments", "kind", "text"), WRONG_CALLS)
-def test_wrong_calls(arguments, kind, text):
+def test_wrong_calls_are_refused(arguments, kind, text):
     layer = small_layer()
     for call in (layer, layer.forward):
         with pytest.raises(kind, match=text):
@@ -51,12 +51,12 @@ def test_wrong_calls(arguments, kind, text):
 
 
 @pytest.mark.parametrize("wrong", [[1, 2], [10], [-1], [[5, 5]]])
-def test_wrong_lengths_unbatched(wrong):
+def test_wrong_lengths_of_an_unbatched_call_are_refused(wrong):
     with pytest.raises(ValueError, match="lengths: expected"):
         small_layer()(random_inputs(shape=(T, D)), lengths=wrong)
 
 
-def test_wrong_gradients():
+def test_wrong_upstream_gradients_are_refused():
     layer = small_layer(batch_first=True)
     y, h_n, tape = layer.forward(random_inputs(shape=(B, T, D)))
     with pytest.raises(ValueError, match=r"dy: expected shape \(4, 9, 7\), got \(9, 4, 7\)"):
@@ -67,7 +67,7 @@ def test_wrong_gradients():
         layer.backward(tape, y.astype(np.float64))
 
 
-def test_a_tape_belongs_to_its_layer():
+def test_tape_of_another_layer_is_refused():
     layer, twin = small_layer(), small_layer()
     _, _, tape = layer.forward(random_inputs())
     for wrong in (twin.forward(random_inputs())[2], tape.inner, None):

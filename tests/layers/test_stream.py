@@ -1,4 +1,4 @@
-"""Streams: what they compute. Step by step, in chunks or as a whole, for any sizes, weights and threads."""
+"""Results of streams: step by step, in chunks or as a whole, for any sizes, weights and numbers of threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streams import (
 from indygru_cpu._engine import _core
 from indygru_cpu._engine import threads as thread_counts
 
-#: (B, D, N) and options of the layer: odd sizes, several tiles of rows and of units, blocks, blocks of several tiles.
+#: (B, D, N) and options of the layer: odd sizes, several tiles of rows and of units, groups, groups of several tiles.
 CASES = [
     (1, 1, 1, {}),
     (1, 7, 33, {"num_layers": 3}),
@@ -49,7 +49,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("n_batch", "n_inputs", "n_units", "options"), CASES, ids=str)
-def test_equals_the_reference_and_the_layer(tier, dtype, n_batch, n_inputs, n_units, options):
+def test_stream_equals_the_reference_and_the_layer(tier, dtype, n_batch, n_inputs, n_units, options):
     layer = sized_layer(n_inputs, n_units, dtype=dtype, reproducible=True, **options)
     x = random_array((5, n_batch, n_inputs), dtype)
     for run in (push_steps, push_chunk):
@@ -58,7 +58,7 @@ def test_equals_the_reference_and_the_layer(tier, dtype, n_batch, n_inputs, n_un
 
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_activations(tier, dtype, activation, bias):
+def test_stream_of_any_activation_equals_the_reference_and_the_layer(tier, dtype, activation, bias):
     layer = sized_layer(9, 33, num_layers=2, bias=bias, activation=activation, dtype=dtype, reproducible=True)
     x = random_array((8, 7, 9), dtype)
     for run in (push_steps, push_chunk):
@@ -67,7 +67,7 @@ def test_activations(tier, dtype, activation, bias):
 
 @pytest.mark.parametrize(("n_batch", "n_inputs", "n_units", "options"), LARGE, ids=str)
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
-def test_same_bits_on_any_number_of_threads(dtype, n_batch, n_inputs, n_units, options, num_threads):
+def test_stream_on_any_number_of_threads_computes_same_bits(dtype, n_batch, n_inputs, n_units, options, num_threads):
     layer = sized_layer(n_inputs, n_units, dtype=dtype, reproducible=True, num_threads=num_threads, **options)
     assert n_batch * layer.parameters["kernel_l0"].size > thread_counts.LEAST_WORK
     x = random_array((4, n_batch, n_inputs), dtype)
@@ -100,7 +100,7 @@ def test_stream_starts_its_own_number_of_threads_before_its_layers(
     dtype=st.sampled_from(helpers.DTYPES),
     options=st.fixed_dictionaries({"bias": st.booleans(), "activation": st.sampled_from(helpers.ACTIVATIONS)}),
 )
-def test_any_split_has_the_bits_of_the_whole(sizes, splits, dtype, options):
+def test_sequence_in_pushes_and_chunks_has_the_bits_of_the_whole(sizes, splits, dtype, options):
     """-1 is a push, any other number a chunk of so many steps."""
     n_batch, n_inputs, n_units, num_layers = sizes
     layer = sized_layer(n_inputs, n_units, num_layers=num_layers, dtype=dtype, reproducible=True, **options)
@@ -113,67 +113,67 @@ def test_any_split_has_the_bits_of_the_whole(sizes, splits, dtype, options):
     helpers.assert_same_bits({"y": np.concatenate(y), "h_n": stream.state}, run_whole_sequence(layer, x))
 
 
-def test_bits_of_a_push_do_not_need_reproducible(tier, dtype):
-    """Nor do a row's depend on the rows beside it."""
+def test_push_without_reproducible_has_the_bits_of_a_reproducible_layer(tier, dtype):
+    """A row has the same bits in any batch."""
     layer, x = sized_layer(33, 17, num_layers=2, dtype=dtype), random_array((4, 130, 33), dtype)
-    found = push_steps(started_stream(layer, 130), x)
+    results = push_steps(started_stream(layer, 130), x)
     alone = layer.stream()
     alone.state = initial_state(layer, 130)[:, 101:102]
-    helpers.assert_same_bits(push_steps(alone, x[:, 101:102])["y"], found["y"][:, 101:102])
-    again = sized_layer(33, 17, num_layers=2, dtype=dtype, reproducible=True)
-    helpers.assert_same_bits(found, run_whole_sequence(again, x))
+    helpers.assert_same_bits(push_steps(alone, x[:, 101:102])["y"], results["y"][:, 101:102])
+    reproducible = sized_layer(33, 17, num_layers=2, dtype=dtype, reproducible=True)
+    helpers.assert_same_bits(results, run_whole_sequence(reproducible, x))
 
 
-def test_one_row_without_a_batch(dtype):
+def test_row_without_a_batch_axis_has_same_bits_and_memory(dtype):
     layer, x = sized_layer(9, 17, num_layers=2, dtype=dtype, reproducible=True), random_array((8, 1, 9), dtype)
-    wanted, stream = run_whole_sequence(layer, x), started_stream(layer, 1)
+    expected, stream = run_whole_sequence(layer, x), started_stream(layer, 1)
     row = stream.push(x[0, 0])
-    helpers.assert_same_bits(row.copy(), wanted["y"][0, 0])
+    helpers.assert_same_bits(row.copy(), expected["y"][0, 0])
     batch = stream.push(x[1])
-    helpers.assert_same_bits(batch.copy(), wanted["y"][1])
+    helpers.assert_same_bits(batch.copy(), expected["y"][1])
     assert np.shares_memory(batch, row)
     assert stream.push(x[2, 0]) is row
     assert stream.push(x[3]) is batch
-    helpers.assert_same_bits(row.copy(), wanted["y"][3, 0])
-    helpers.assert_same_bits(stream.push_many(x[4:6, 0]), wanted["y"][4:6, 0])
-    helpers.assert_same_bits(stream.push_many(x[6:]), wanted["y"][6:])
-    helpers.assert_same_bits(stream.state, wanted["h_n"])
+    helpers.assert_same_bits(row.copy(), expected["y"][3, 0])
+    helpers.assert_same_bits(stream.push_many(x[4:6, 0]), expected["y"][4:6, 0])
+    helpers.assert_same_bits(stream.push_many(x[6:]), expected["y"][6:])
+    helpers.assert_same_bits(stream.state, expected["h_n"])
 
 
 @pytest.mark.parametrize("n_batch", [1, 7, 131])
-@pytest.mark.parametrize("layout", [np.s_[:], np.s_[::-1], np.s_[:1]], ids=["y", "turned", "first row of y"])
-def test_y_may_be_the_next_x(dtype, n_batch, layout):
-    """As when a model continues what it has begun. Nothing is written to y before all of x has been read."""
+@pytest.mark.parametrize("layout", [np.s_[:], np.s_[::-1], np.s_[:1]], ids=["y", "reversed y", "first row of y"])
+def test_y_passed_as_the_next_x_has_same_bits(dtype, n_batch, layout):
+    """As in generation. y is written after all of x has been read."""
     layer = sized_layer(17, 17, num_layers=2, dtype=dtype)
     stream, twin = started_stream(layer, n_batch), started_stream(layer, n_batch)
-    y, theirs = (each.push(random_array((n_batch, 17), dtype)) for each in (stream, twin))
+    y, twin_y = (each.push(random_array((n_batch, 17), dtype)) for each in (stream, twin))
     for _ in range(4):
         y = stream.push(np.broadcast_to(y[layout], y.shape))
-        theirs = twin.push(np.broadcast_to(theirs.copy()[layout], y.shape).copy())
-        helpers.assert_same_bits(y.copy(), theirs.copy())
+        twin_y = twin.push(np.broadcast_to(twin_y.copy()[layout], y.shape).copy())
+        helpers.assert_same_bits(y.copy(), twin_y.copy())
     helpers.assert_same_bits(stream.state, twin.state)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["x", "state"])
-def test_nan_and_infinity(tier, dtype, wrong, where):
-    """They go where the reference has them, stay in their row, and end with a reset."""
+def test_nan_and_infinity_stay_in_their_row_until_a_reset(tier, dtype, wrong, where):
+    """They are where the reference has them."""
     layer, x = sized_layer(9, 17, dtype=dtype, reproducible=True, activation="identity"), random_array((5, 7, 9), dtype)
     stream, h0 = layer.stream(7), initial_state(layer, 7)
     (x[2] if where == "x" else h0[0])[3, 5] = wrong
     stream.state = h0
-    found = push_steps(stream, x)
-    helpers.assert_close(found, results_by_reference(layer, x, h0), dtype)
-    assert not np.isfinite(found["h_n"][0, 3]).all()
-    assert np.isfinite(np.delete(found["y"], 3, axis=1)).all()
+    results = push_steps(stream, x)
+    helpers.assert_close(results, results_by_reference(layer, x, h0), dtype)
+    assert not np.isfinite(results["h_n"][0, 3]).all()
+    assert np.isfinite(np.delete(results["y"], 3, axis=1)).all()
     y, h_n = layer(x, h0)
-    helpers.assert_same_bits(found, {"y": y, "h_n": h_n})
+    helpers.assert_same_bits(results, {"y": y, "h_n": h_n})
     stream.reset(3)
     assert np.isfinite(stream.push(x[0])).all()
 
 
-def test_a_decaying_stream_ends_at_zero(tier, dtype):
-    """No denormals, which would make silence slow; and the caller's own numbers are left alone."""
+def test_decaying_state_of_a_stream_becomes_zero_without_denormals(tier, dtype):
+    """The caller's floating-point state does not flush denormals."""
     layer = sized_layer(3, 7, num_layers=2, bias=False, activation="identity", dtype=dtype)
     for k in range(2):
         layer.parameters[f"recurrent_kernel_l{k}"][...] = np.repeat([0, 0, -0.25], 7)

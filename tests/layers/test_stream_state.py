@@ -1,4 +1,4 @@
-"""Streams: what they hold. States, a snapshot of weights, copies of both, and how a stream is made."""
+"""What a stream holds: a state and a snapshot of weights, copies of both, and its construction."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def layer(dtype):
     return sized_layer(9, 17, num_layers=2, dtype=dtype, reproducible=True)
 
 
-def test_state(dtype, layer):
-    """Copies out and copies in; a push begins from the state, whatever was written into y."""
+def test_state_is_copied_out_and_in(dtype, layer):
+    """A push uses the state, whatever was written into y."""
     x, stream, h0 = random_array((7, 9), dtype), layer.stream(7), initial_state(layer, 7)
     helpers.assert_same_bits(stream.state, np.zeros_like(h0))
-    stream.state = given = h0.swapaxes(0, 1).copy().swapaxes(0, 1)
-    given[...] = np.nan
+    stream.state = assigned = h0.swapaxes(0, 1).copy().swapaxes(0, 1)
+    assigned[...] = np.nan
     stream.state[...] = np.nan
     helpers.assert_same_bits(stream.state, h0)
     y, twin = stream.push(x), layer.stream(7)
@@ -61,7 +61,7 @@ def test_state(dtype, layer):
         (lambda h: None, TypeError, r"state: .*got object"),
     ],
 )
-def test_a_wrong_state_changes_nothing(dtype, layer, change, kind, text):
+def test_wrong_state_is_refused_and_changes_nothing(dtype, layer, change, kind, text):
     stream, h0 = started_stream(layer, 7), initial_state(layer, 7)
     with pytest.raises(kind, match=text):
         stream.state = change(h0 + 1)
@@ -78,22 +78,22 @@ def test_a_wrong_state_changes_nothing(dtype, layer, change, kind, text):
         ([True, *[False] * 6], [0]), ([False] * 7, []),
     ], ids=str,
 )  # fmt: skip
-def test_reset(dtype, layer, rows, cleared):
-    stream, wanted, twin, x = (
+def test_reset_clears_the_rows(dtype, layer, rows, cleared):
+    stream, expected, twin, x = (
         started_stream(layer, 7),
         initial_state(layer, 7),
         layer.stream(7),
         random_array((3, 7, 9), dtype),
     )
-    wanted[:, list(cleared)] = 0
-    twin.state = wanted
+    expected[:, list(cleared)] = 0
+    twin.state = expected
     stream.reset(**({} if rows is None else {"rows": rows}))
-    helpers.assert_same_bits(stream.state, wanted)
+    helpers.assert_same_bits(stream.state, expected)
     helpers.assert_same_bits(push_steps(stream, x), push_steps(twin, x))
 
 
 @pytest.mark.parametrize("rows", [7, -8, [0, 7], [True] * 6, 1.0, "3", True, np.False_], ids=repr)
-def test_a_wrong_reset_changes_nothing(dtype, layer, rows):
+def test_wrong_rows_of_reset_are_refused_and_change_nothing(dtype, layer, rows):
     stream = started_stream(layer, 7)
     with pytest.raises(IndexError, match=r"^rows: "):
         stream.reset(rows)
@@ -101,8 +101,8 @@ def test_a_wrong_reset_changes_nothing(dtype, layer, rows):
 
 
 @pytest.mark.parametrize("name", [f"{name}_l{k}" for name in WEIGHTS for k in range(2)])
-def test_weights_are_a_snapshot(dtype, layer, name):
-    """Of each parameter, for pushes and for chunks; a refresh takes a new one, and the state stays."""
+def test_weights_are_a_snapshot_until_a_refresh(dtype, layer, name):
+    """Each parameter, for pushes and for chunks. A refresh keeps the state."""
     x, streams = random_array((3, 7, 9), dtype), [started_stream(layer, 7) for _ in range(4)]
     before = run_whole_sequence(layer, x)
     layer.parameters[name][...] *= 0.5
@@ -117,7 +117,7 @@ def test_weights_are_a_snapshot(dtype, layer, name):
 
 
 def test_stream_whose_layer_changes_computes_as_before(dtype, layer):
-    """Pushes, chunks and copies agree."""
+    """Pushes, chunks and copies."""
     x, streams = random_array((3, 7, 9), dtype), [started_stream(layer, 7) for _ in range(3)]
     before = run_whole_sequence(layer, x)
     layer.num_threads = 2
@@ -129,7 +129,7 @@ def test_stream_whose_layer_changes_computes_as_before(dtype, layer):
     helpers.assert_same_bits(push_steps(pickle.loads(pickle.dumps(streams[2])), x), before)
 
 
-def test_new_parameters_leave_a_stream_alone(dtype, layer):
+def test_load_state_dict_of_the_layer_leaves_a_stream_as_it_was(dtype, layer):
     x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
     before = run_whole_sequence(layer, x)
     layer.load_state_dict({name: array[::-1].copy() for name, array in layer.state_dict().items()})
@@ -144,26 +144,26 @@ COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy} | {
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("run", [push_steps, push_chunk])
-def test_copies_continue(dtype, layer, how, run):
-    """With the snapshot's weights though the layer has others, with a state of their own, and as many rows."""
+def test_copy_continues_with_the_snapshot_and_a_state_of_its_own(dtype, layer, how, run):
+    """The layer has other weights meanwhile; the copy has as many rows."""
     x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
-    wanted = run_whole_sequence(layer, x)
+    expected = run_whole_sequence(layer, x)
     layer.parameters["kernel_l0"][...] *= 0.5
     layer.parameters["bias_l1"][...] *= 0.5
     twin = COPIES[how](stream)
     assert type(twin) is Stream
-    helpers.assert_same_bits(run(twin, x), wanted)
+    helpers.assert_same_bits(run(twin, x), expected)
     helpers.assert_same_bits(stream.state, initial_state(layer, 7))
     assert not np.shares_memory(twin.push(x[0]), stream.push(x[0]))
     twin.reset()
     helpers.assert_same_bits(run(started_stream(layer, 7), x), run_whole_sequence(layer, x))
     stream.state = initial_state(layer, 7)
-    helpers.assert_same_bits(run(stream, x), wanted)
+    helpers.assert_same_bits(run(stream, x), expected)
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_copies_refresh_from_their_layer(dtype, layer, how):
-    """A shallow copy's layer is the same one; the layer of any other is as it was when the copy was made."""
+def test_copy_refreshes_from_its_layer(dtype, layer, how):
+    """A shallow copy has the same layer, any other a copy of the layer as it was."""
     x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
     layer.parameters["kernel_l0"][...] *= 0.5
     twin, early = COPIES[how](stream), run_whole_sequence(layer, x)
@@ -172,13 +172,13 @@ def test_copies_refresh_from_their_layer(dtype, layer, how):
     helpers.assert_same_bits(push_steps(twin, x), run_whole_sequence(layer, x) if how == "copy" else early)
 
 
-class Own(Stream):
-    """Of a user."""
+class Subclass(Stream):
+    """A subclass of Stream."""
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_copies_of_a_subclass(layer, how):
-    assert type(COPIES[how](Own(layer, 7))) is Own
+def test_copy_of_a_subclass_is_of_the_subclass(layer, how):
+    assert type(COPIES[how](Subclass(layer, 7))) is Subclass
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_copies_of_a_subclass(layer, how):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["batch_size", "num_threads"])
-def test_wrong_numbers_are_refused(layer, name, batch_size, kind, text):
+def test_wrong_batch_size_or_num_threads_is_refused(layer, name, batch_size, kind, text):
     if name == "num_threads" and batch_size is None:
         assert layer.stream(num_threads=None).batch_size == 1
         return
@@ -198,7 +198,7 @@ def test_wrong_numbers_are_refused(layer, name, batch_size, kind, text):
         layer.stream(**{name: batch_size})
 
 
-def test_other_layers_are_refused():
+def test_stream_of_another_object_or_a_bidirectional_layer_is_refused():
     with pytest.raises(ValueError, match=r"^stream: .*expected bidirectional=False"):
         IndyGRU(3, 5, bidirectional=True).stream()
     for wrong in (None, np.ones(3), Stream):
@@ -206,8 +206,8 @@ def test_other_layers_are_refused():
             Stream(wrong)
 
 
-def test_a_stream_is_made_once(dtype, layer):
-    """A second __init__ is refused, whatever its arguments, and changes nothing."""
+def test_second_init_is_refused_and_changes_nothing(dtype, layer):
+    """With any arguments."""
     x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
     for arguments in [(layer, 7), (sized_layer(3, 8, dtype=dtype), 1), (layer, 0)]:
         with pytest.raises((RuntimeError, ValueError), match=r"^stream: |^batch_size: "):

@@ -1,6 +1,6 @@
-"""The reference in NumPy made into what it is not: reversed, with groups, stacked; and calls of stacks to try it on.
+"""Stacks, directions, groups and reverse calls composed of the reference, and layers and calls to compare with them.
 
-The reference computes in float64, whatever comes in.
+The reference computes in float64 for any dtype of its arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def reversed_rows(array, lengths):
 
 
 def concatenate_rows(array, lengths):
-    """The valid steps of (T, B, width), row after row: (sum of lengths, width), as ragged input has it."""
+    """The valid steps of (T, B, width), row after row: (sum of lengths, width), the layout of ragged input."""
     return array.swapaxes(0, 1)[np.arange(len(array)) < np.asarray(lengths, int)[:, None]]
 
 
@@ -37,47 +37,47 @@ def ragged_inputs(call):
     return concatenate_rows(call["x"], call["lengths"]), offsets_from_lengths(call["lengths"])
 
 
-def _blocks(n_inputs, n_units, groups):
-    """(D, 3N), true where units see inputs."""
+def _block_mask(n_inputs, n_units, groups):
+    """(D, 3N), true where units have inputs."""
     inputs, units = (np.arange(n) // max(1, n // groups) for n in (n_inputs, n_units))
     return inputs[:, None] == np.tile(units, 3)
 
 
 def dense_kernel(kernel, groups):
     """(D / groups, 3N) -> (D, 3N), block-diagonal in each of the three planes."""
-    return np.tile(kernel, (groups, 1)) * _blocks(groups * len(kernel), kernel.shape[1] // 3, groups)
+    return np.tile(kernel, (groups, 1)) * _block_mask(groups * len(kernel), kernel.shape[1] // 3, groups)
 
 
 def stored_blocks(kernel, groups):
-    """The other way round; what lies outside the blocks is dropped."""
-    own = kernel * _blocks(len(kernel), kernel.shape[1] // 3, groups)
-    return own.reshape(groups, len(kernel) // groups, kernel.shape[1]).sum(axis=0)
+    """The inverse of `dense_kernel`; values outside the blocks are dropped."""
+    blocks = kernel * _block_mask(len(kernel), kernel.shape[1] // 3, groups)
+    return blocks.reshape(groups, len(kernel) // groups, kernel.shape[1]).sum(axis=0)
 
 
 class Direction:
-    """One direction of one layer."""
+    """One direction of one layer, computed by the reference."""
 
     def __init__(self, weights, activation, lengths, reverse=False, groups=1):
         self.weights = [weight.astype(np.float64) for weight in weights]
         self.weights[0] = dense_kernel(self.weights[0], groups)
         self.activation, self.lengths, self.reverse, self.groups = activation, lengths, reverse, groups
 
-    def turned(self, array):
+    def reverse_rows(self, array):
         return reversed_rows(array, self.lengths) if self.reverse else array
 
     def forward(self, x, h0):
         """y and h_n."""
-        x = self.turned(x).astype(np.float64)
+        x = self.reverse_rows(x).astype(np.float64)
         y, h_n, self.tape = reference.forward(
             x, h0.astype(np.float64), *self.weights, self.activation, np.asarray(self.lengths)
         )
-        return self.turned(y), h_n
+        return self.reverse_rows(y), h_n
 
     def backward(self, dy, dh_n):
         """The gradients, by name."""
-        found = reference.backward(self.tape, self.turned(dy).astype(np.float64), dh_n.astype(np.float64))
-        own = {"x": self.turned(found.x), "kernel": stored_blocks(found.kernel, self.groups)}
-        return found._asdict() | own
+        results = reference.backward(self.tape, self.reverse_rows(dy).astype(np.float64), dh_n.astype(np.float64))
+        changed = {"x": self.reverse_rows(results.x), "kernel": stored_blocks(results.kernel, self.groups)}
+        return results._asdict() | changed
 
 
 def _all_steps(x):
@@ -85,7 +85,7 @@ def _all_steps(x):
 
 
 def case_by_reference(case, reverse=False, groups=1):
-    """Everything that `helpers.Case.run` gives with the same options."""
+    """The results of `helpers.Case.run` with the same options."""
     lengths = _all_steps(case.x) if case.lengths is None else case.lengths
     direction = Direction(case.arguments[2:], case.activation, lengths, reverse, groups)
     y, h_n = direction.forward(case.x, case.h0)
@@ -93,9 +93,10 @@ def case_by_reference(case, reverse=False, groups=1):
 
 
 def stack_by_reference(layer, call, masks=()):
-    """Everything that `IndyGRU.forward` and `backward` give, of a time-major call; masks multiply each inner y.
+    """The results of `IndyGRU.forward` and `backward` for a time-major call; masks multiply each inner y.
 
     `call` has x, h0, dy, dh_n and lengths.
+
     """
     suffixes, n = ("", "_reverse")[: 1 + layer.bidirectional], layer.hidden_size
     x, h0, dy, dh_n, lengths = (call[name] for name in ("x", "h0", "dy", "dh_n", "lengths"))
@@ -103,19 +104,19 @@ def stack_by_reference(layer, call, masks=()):
     stack, states = [], []
     for k in range(layer.num_layers):
         stack.append([_direction(layer, f"_l{k}{suffix}", lengths) for suffix in suffixes])
-        found = [one.forward(x, h0[len(states) + i]) for i, one in enumerate(stack[k])]
-        y = np.concatenate([each for each, _ in found], axis=-1)
-        states += [h_n for _, h_n in found]
+        results = [direction.forward(x, h0[len(states) + i]) for i, direction in enumerate(stack[k])]
+        y = np.concatenate([each for each, _ in results], axis=-1)
+        states += [h_n for _, h_n in results]
         x = y * masks[k] if masks and k + 1 < layer.num_layers else y
     result, dh0 = {"y": y, "h_n": np.stack(states)}, {}
     for k in reversed(range(layer.num_layers)):
         dx = 0
         for i, suffix in enumerate(suffixes):
             index = k * len(suffixes) + i
-            found = stack[k][i].backward(dy[..., i * n : (i + 1) * n], dh_n[index])
-            dx, dh0[index] = dx + found["x"], found["h0"]
+            results = stack[k][i].backward(dy[..., i * n : (i + 1) * n], dh_n[index])
+            dx, dh0[index] = dx + results["x"], results["h0"]
             names = ("kernel", "recurrent_kernel", "bias")[: 2 + layer.bias]
-            result |= {f"{name}_l{k}{suffix}": found[name] for name in names}
+            result |= {f"{name}_l{k}{suffix}": results[name] for name in names}
         dy = dx * masks[k - 1] if masks and k else dx
     return result | {"x": dx, "h0": np.stack([dh0[i] for i in range(len(dh0))])}
 
@@ -127,7 +128,7 @@ def _direction(layer, part, lengths):
 
 
 def make_layer(dtype=np.float64, sizes=(D, N), **options):
-    """A layer whose biases are no constants either; on one thread unless told otherwise."""
+    """A layer with random biases, by default on one thread."""
     layer = IndyGRU(*sizes, dtype=dtype, **({"seed": 7, "num_threads": 1} | options))
     rng = np.random.default_rng(9)
     for name, array in layer.parameters.items():
@@ -146,12 +147,12 @@ def make_layer_call(layer, sizes=(T, B), ragged=True):
 
 
 def run_layer(layer, call, **options):
-    """Everything of a forward and a backward pass."""
+    """Results and gradients of a forward and a backward pass."""
     return results_and_gradients(layer, call, *layer.forward(call["x"], call["h0"], lengths=call["lengths"], **options))
 
 
 def results_and_gradients(layer, call, y, h_n, tape):
-    """What forward gave, and what backward gives, by name."""
+    """Results of a forward pass and gradients of its backward pass, by name."""
     grads = layer.backward(tape, call["dy"], call["dh_n"])
     return {"y": y, "h_n": h_n, "x": grads.x, "h0": grads.h0} | grads.parameters
 
@@ -160,8 +161,8 @@ def infer_layer(layer, call, **options):
     return dict(zip(helpers.FORWARD, layer(call["x"], call["h0"], lengths=call["lengths"], **options), strict=True))
 
 
-def forward_results(found):
-    return {name: found[name] for name in helpers.FORWARD}
+def forward_results(results):
+    return {name: results[name] for name in helpers.FORWARD}
 
 
 CALL_LAYOUTS = ["time first", "batch first", "unbatched", "ragged"]
@@ -169,18 +170,18 @@ STACKS = [{}, {"num_layers": 3}, {"num_layers": 2, "bidirectional": True}]
 
 
 class LayoutCall:
-    """A layer and the arguments of a call, in a form."""
+    """A layer, and the arguments of a call in one of `CALL_LAYOUTS`."""
 
-    def __init__(self, form, dtype=np.float32, **options):
-        self.layer = make_layer(dtype, batch_first=form == "batch first", **options)
-        call = make_layer_call(self.layer, (T, 1) if form == "unbatched" else (T, B))
-        self.x = "values" if form == "ragged" else "x"
-        self.arguments = {self.x: call["x"], "h0": call["h0"], "lengths": call["lengths"]}
-        if form == "batch first":
+    def __init__(self, layout, dtype=np.float32, **options):
+        self.layer = make_layer(dtype, batch_first=layout == "batch first", **options)
+        call = make_layer_call(self.layer, (T, 1) if layout == "unbatched" else (T, B))
+        self.x_name = "values" if layout == "ragged" else "x"
+        self.arguments = {self.x_name: call["x"], "h0": call["h0"], "lengths": call["lengths"]}
+        if layout == "batch first":
             self.arguments["x"] = np.ascontiguousarray(call["x"].swapaxes(0, 1))
-        elif form == "unbatched":
+        elif layout == "unbatched":
             self.arguments |= {name: call[name][:, 0] for name in ("x", "h0")}
-        elif form == "ragged":
+        elif layout == "ragged":
             lengths = self.arguments.pop("lengths")
             self.arguments["offsets"] = offsets_from_lengths(lengths)
             self.arguments["values"] = concatenate_rows(call["x"], lengths)
@@ -191,7 +192,7 @@ class LayoutCall:
 
     def __call__(self, **changes):
         """y and h_n, by name."""
-        function = self.layer.ragged if self.x == "values" else self.layer
+        function = self.layer.ragged if self.x_name == "values" else self.layer
         return dict(zip(helpers.FORWARD, function(**self.arguments | changes), strict=True))
 
     def last(self, **changes):
@@ -199,12 +200,12 @@ class LayoutCall:
 
 
 def long_case(shape, dtype=np.float32, ragged=True):
-    """Inputs are windows into one signal: many steps in little memory. Rows end in every part of the time."""
+    """A case of many steps in little memory, whose inputs are windows into one signal. Rows end at all times."""
     case = helpers.random_case((2, *shape[1:]), dtype)
     n_steps, n_batch, n_inputs, _ = shape
     rng = np.random.default_rng(shape)
-    line = rng.standard_normal(n_steps + n_batch + n_inputs).astype(dtype)
-    x = np.lib.stride_tricks.as_strided(line, shape[:3], line.strides * 3, writeable=False)
+    signal = rng.standard_normal(n_steps + n_batch + n_inputs).astype(dtype)
+    x = np.lib.stride_tricks.as_strided(signal, shape[:3], signal.strides * 3, writeable=False)
     lengths = np.append(n_steps, rng.permutation(n_steps * np.arange(n_batch - 1) // max(1, n_batch - 1)))
     dy = rng.standard_normal((n_steps, *case.h0.shape)).astype(dtype)
     return replace(case, x=x, dy=dy, lengths=lengths if ragged else None)

@@ -1,6 +1,7 @@
-"""What the tests of arguments share: a small call of `functional.forward`, float32 and ragged.
+"""What tests of arguments share: a small call of `functional.forward`, float32 and ragged.
 
-A test file takes the fixture by its name: `case = small_calls.case`.
+A test module takes the fixture by name: `case = small_calls.case`.
+
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the tests of a single layer share: a small one, what goes into it, and what `functional` computes with it."""
+"""What tests of a single layer share: a small layer, its inputs, and the results of `functional` with its weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def upstream_gradients(y, h_n):
 
 
 def results_by_functional(layer, x, h0=None, lengths=None):
-    """y, h_n and gradients for time-major, batched arguments, by `functional`."""
+    """y, h_n and gradients of `functional` for time-major, batched arguments."""
     weights = (*layer.parameters.values(), None)[:3]
     y, h_n, tape = functional.forward(x, h0, *weights, activation=layer.activation, lengths=lengths, tape=True)
     return y, h_n, functional.backward(tape, *upstream_gradients(y, h_n))

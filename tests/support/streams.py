@@ -1,4 +1,4 @@
-"""What the tests of streams share: inputs, streams in the middle of a sequence, and what they must compute."""
+"""What tests of streams share: inputs, streams in the middle of a sequence, and the results to expect."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ def initial_state(layer, n_batch):
 
 
 def started_stream(layer, n_batch, **options):
-    """A stream with another state than zeros."""
+    """A stream whose state is not zeros."""
     stream = layer.stream(n_batch, **options)
     stream.state = initial_state(layer, n_batch)
     return stream
 
 
 def push_steps(stream, x):
-    """The stream's y and state after the steps of x, pushed one by one."""
+    """y and the state of a stream after pushes of the steps of x."""
     return {"y": np.stack([stream.push(x_t).copy() for x_t in x]), "h_n": stream.state}
 
 
 def push_chunk(stream, x):
-    """The same in one chunk."""
+    """y and the state of a stream after one chunk x."""
     return {"y": stream.push_many(x), "h_n": stream.state}
 
 
 def run_whole_sequence(layer, x, **options):
-    """What the layer itself computes of x (T, B, D), whatever its `batch_first`."""
+    """The layer's results for x (T, B, D), for any `batch_first`."""
 
-    def turned(array):
+    def time_major(array):
         return array.swapaxes(0, 1) if layer.batch_first else array
 
-    y, h_n = layer(turned(x), initial_state(layer, x.shape[1]), **options)
-    return {"y": turned(y), "h_n": h_n}
+    y, h_n = layer(time_major(x), initial_state(layer, x.shape[1]), **options)
+    return {"y": time_major(y), "h_n": h_n}
 
 
 def results_by_reference(layer, x, h0=None):
-    """The same from the reference, in float64."""
+    """The reference's results for x, in float64."""
     y, last, lengths = x, [], np.full(x.shape[1], len(x))
     for k, h in enumerate(initial_state(layer, x.shape[1]) if h0 is None else h0):
         zeros = np.zeros(3 * layer.hidden_size)
@@ -59,8 +59,8 @@ def results_by_reference(layer, x, h0=None):
     return {"y": y, "h_n": np.stack(last)}
 
 
-def assert_matches_layer(found, layer, x):
-    """Close to the reference, and with the bits of the layer, which is reproducible."""
+def assert_matches_layer(results, layer, x):
+    """The results are close to the reference, and have the bits of the layer, which must be reproducible."""
     assert layer.reproducible
-    helpers.assert_close(found, results_by_reference(layer, x), layer.dtype)
-    helpers.assert_same_bits(found, run_whole_sequence(layer, x, num_threads=1))
+    helpers.assert_close(results, results_by_reference(layer, x), layer.dtype)
+    helpers.assert_same_bits(results, run_whole_sequence(layer, x, num_threads=1))

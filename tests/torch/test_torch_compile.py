@@ -1,4 +1,4 @@
-"""What torch makes of the module's operators: opcheck, compile, export, tracers, transforms, checkpointing."""
+"""The module's operators in torch: opcheck, compile, export, tracers, transforms, checkpointing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import helpers
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
@@ -19,8 +19,8 @@ from indygru_cpu.torch import _ops  # noqa: E402
 @pytest.mark.parametrize(
     ("lengths", "options"), [(None, {}), (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True})]
 )
-def test_opcheck(lengths, options):
-    """With an input that lies transposed, so that its gradient would too."""
+def test_operators_pass_opcheck(lengths, options):
+    """With a transposed input, whose gradient is transposed, too."""
     module = random_module(**options)
     x, hx, dy, _ = random_module_call(module)
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
@@ -30,21 +30,21 @@ def test_opcheck(lengths, options):
     torch.library.opcheck(_ops.layer, (*arguments, True))
     with torch.no_grad():
         y, _, gates = _ops.layer(*arguments, True)
-        given = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
-        torch.library.opcheck(_ops.layer_backward, (dy, None, y, gates, *given))
+        detached = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+        torch.library.opcheck(_ops.layer_backward, (dy, None, y, gates, *detached))
 
 
-# What inductor imports of torch warns of itself.
+# A module of torch that inductor imports emits this warning.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_compile():
-    """As one graph, forward and backward; inductor writes no C++ for a graph of our operator alone."""
+def test_compiled_module_has_same_bits():
+    """As one graph, forward and backward. Inductor generates no C++ for a graph of this operator only."""
     module = random_module(bidirectional=True)
     compiled = torch.compile(module, fullgraph=True)
     call = random_module_call(module)
     helpers.assert_same_bits(run_module(module, call, compiled), run_module(module, call))
 
 
-def test_compile_for_any_sizes():
+def test_module_compiled_for_any_sizes_has_same_bits():
     module = random_module(**BOTH, batch_first=True)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for batch in (B, 3, 1):
@@ -54,7 +54,7 @@ def test_compile_for_any_sizes():
         )
 
 
-def test_export():
+def test_exported_module_loads_and_has_same_bits():
     module = random_module(**BOTH, batch_first=True)
     steps, rows = torch.export.Dim("steps", max=4096), torch.export.Dim("rows", max=4096)
     with torch.no_grad():
@@ -63,13 +63,13 @@ def test_export():
     torch.export.save(program, file)
     file.seek(0)
     x = torch.randn(3, 33, D, dtype=torch.float64)
-    found, expected = torch.export.load(file).module()(x), module(x)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    results, expected = torch.export.load(file).module()(x), module(x)
+    assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
     operators = [node for node in program.graph.nodes if "indygru_cpu" in str(node.target)]
-    assert [node.args[-1] for node in operators] == [False, False]  # they keep no gates
+    assert [node.args[-1] for node in operators] == [False, False]  # without gates
 
 
-def test_tracers_see_the_operator():
+def test_traced_module_contains_the_operator():
     module, call = random_module(), random_module_call(random_module(), requires_grad=False)
     graph = make_fx(module)(*call[:2]).graph
     assert [str(node.target) for node in graph.nodes if "indygru_cpu" in str(node.target)] == [
@@ -77,7 +77,7 @@ def test_tracers_see_the_operator():
     ]
 
 
-def test_functional_transforms():
+def test_functional_transforms_compute_gradients_and_refuse_vmap():
     module = random_module()
     x, *_ = random_module_call(module)
     parameters = dict(module.named_parameters())
@@ -85,17 +85,17 @@ def test_functional_transforms():
     def loss(parameters):
         return torch.func.functional_call(module, parameters, (x.detach(),))[0].square().sum()
 
-    found, expected = (
+    results, expected = (
         torch.func.grad(loss)(parameters),
         torch.autograd.grad(loss(parameters), list(parameters.values())),
     )
-    assert all(torch.equal(a, b) for a, b in zip(found.values(), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(results.values(), expected, strict=True))
     with pytest.raises(RuntimeError, match="vmap"):
         torch.func.vmap(module)(x.detach()[None].repeat(2, 1, 1, 1))
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_checkpoint(use_reentrant):
+def test_checkpointed_module_has_same_gradients(use_reentrant):
     module = random_module(**BOTH, dropout=0.4)
     call = random_module_call(module)
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""DistributedDataParallel: two processes, each with half of the batch, take the steps that one takes with all of it."""
+"""DistributedDataParallel: two processes with half of the batch each take the steps of one with all of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import helpers
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and DistributedDataParallel is its own")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
 if not torch.distributed.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
@@ -36,8 +36,8 @@ def test_two_processes_take_the_steps_of_one_with_the_whole_batch(run_script, tm
         y, h_n = module(x_of_a_step)
         (y.square().mean() + h_n.mean()).backward()
         optimizer.step()
-    found = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
-    helpers.assert_same_bits(found[0], found[1])
+    results = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
+    helpers.assert_same_bits(results[0], results[1])
     for name, value in module.named_parameters():
-        assert helpers.scaled_error(found[0][name], value.detach().numpy()) < 1e-6
+        assert helpers.scaled_error(results[0][name], value.detach().numpy()) < 1e-6
         assert (value - before[name]).abs().max() > 0.01, name

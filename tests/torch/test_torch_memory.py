@@ -1,4 +1,4 @@
-"""The torch module and its operators read and write the memory of tensors that were checked, and no other."""
+"""The torch module and its operators access only the memory of tensors that they have checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import helpers
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
 from torch.nn.utils import parametrize  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
@@ -63,31 +63,33 @@ def test_attributes_set_through_dict_raise_at_the_call(run_script):
     assert run_script("torch/attributes_set_through_dict.py") == "20"
 
 
-class Parametrized(torch.nn.Module):
+class Doubled(torch.nn.Module):
     """Twice the tensor."""
 
     def forward(self, value):
         return 2 * value
 
 
-class Named(IndyGRU):
-    """A subclass that keeps its own arguments, as many do."""
+class NamedModule(IndyGRU):
+    """A subclass that assigns its own arguments, as many subclasses do."""
 
     def __init__(self, input_size, hidden_size):
         super().__init__(input_size, hidden_size, dtype=torch.float64)
         self.hidden_size, self.name = hidden_size, "named"
 
 
-def saved(module):
+def saved_and_loaded(module):
     file = io.BytesIO()
     torch.save(module, file)
     file.seek(0)
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved])
-@pytest.mark.parametrize("made", [lambda: random_module(**BOTH), lambda: Named(D, N)])
-def test_copies_have_the_attributes(copied, made):
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved_and_loaded]
+)
+@pytest.mark.parametrize("made", [lambda: random_module(**BOTH), lambda: NamedModule(D, N)])
+def test_copy_has_the_attributes_and_they_are_read_only(copied, made):
     module = made()
     other = copied(module)
     x, *_ = random_module_call(module)
@@ -97,23 +99,23 @@ def test_copies_have_the_attributes(copied, made):
         other.hidden_size = 1
 
 
-def test_parametrizations_and_set_options_work():
+def test_parametrization_and_assigned_options_take_effect():
     module, plain = random_module(), random_module()
     with torch.no_grad():
         plain.kernel_l0 *= 2
-    parametrize.register_parametrization(module, "kernel_l0", Parametrized())
+    parametrize.register_parametrization(module, "kernel_l0", Doubled())
     x, *_ = random_module_call(plain)
     assert torch.equal(module(x)[0], plain(x)[0])
     with pytest.raises(AttributeError, match="make a new module"):
         module.input_size = 1
     plain.batch_first, plain.activation = True, "relu"
-    assert torch.equal(plain(x.transpose(0, 1))[0], run_relu(x, plain).transpose(0, 1))
+    assert torch.equal(plain(x.transpose(0, 1))[0], module_with_relu_results(x, plain).transpose(0, 1))
     plain.activation = "gelu"
     with pytest.raises(ValueError, match=r"^activation: expected one of tanh"):
         plain(x.transpose(0, 1))
 
 
-def run_relu(x, module):
+def module_with_relu_results(x, module):
     other = random_module(activation="relu")
     other.load_state_dict(module.state_dict())
     return other(x)[0]
@@ -136,7 +138,7 @@ def test_real_and_meta_tensors_in_one_call_raise(grad, arguments, options, name)
 
 
 @pytest.mark.parametrize("name", list(dict(random_module(**BOTH).named_parameters())))
-def test_a_parameter_that_stayed_on_meta_is_named(name):
+def test_parameter_on_meta_is_named(name):
     with torch.device("meta"):
         module = IndyGRU(D, N, **BOTH, dtype=torch.float64)
     state = random_module(**BOTH).state_dict()
@@ -149,7 +151,7 @@ def test_a_parameter_that_stayed_on_meta_is_named(name):
 
 
 def test_operators_with_one_meta_tensor_name_it():
-    """The fake kernels refuse it: with tensors without memory alone they tell shapes."""
+    """The fake kernels refuse it; they compute shapes if all tensors are meta tensors."""
     module = random_module(bidirectional=True)
     x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
     call = [x, hx, *[value.detach() for value in module.parameters()], N_STEPS, False, 1, "tanh", False]
@@ -164,11 +166,11 @@ def test_operators_with_one_meta_tensor_name_it():
             with pytest.raises(ValueError, match="where kernel is, got one on"):
                 operator(*changed)
         fakes = [value.to("meta") if i in tensors else value for i, value in enumerate(arguments)]
-        assert all(found.is_meta for found in operator(*fakes))
-        assert [found.shape for found in operator(*fakes)] == [found.shape for found in operator(*arguments)]
+        assert all(results.is_meta for results in operator(*fakes))
+        assert [results.shape for results in operator(*fakes)] == [results.shape for results in operator(*arguments)]
 
 
-def test_a_storage_that_was_freed_is_refused():
+def test_parameter_with_a_freed_storage_is_refused():
     module = random_module()
     module.bias_l0.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match=r"^bias: expected a storage that the tensor's shape fits, got one of 0 bytes"):
@@ -176,7 +178,7 @@ def test_a_storage_that_was_freed_is_refused():
 
 
 @pytest.mark.parametrize("n_bytes", [0, 4])
-def test_to_numpy_of_a_shortened_storage_is_refused(n_bytes):
+def test_to_numpy_of_a_parameter_with_a_shortened_storage_is_refused(n_bytes):
     module = random_module()
     module.kernel_l0.untyped_storage().resize_(n_bytes)
     with pytest.raises(ValueError, match=r"^kernel_l0: expected a storage that the tensor's shape fits"):
@@ -219,15 +221,15 @@ def test_packed_sequences_with_impossible_batch_sizes_raise(run_script):
     ],
 )  # fmt: skip
 def test_packed_sequences_with_wrong_indices_raise(change, error, text):
-    """Made as torch makes them, whose constructor of a PackedSequence works out what is not given."""
-    right = {
+    """Made with tuple.__new__: the constructor of PackedSequence would compute missing indices."""
+    valid = {
         "data": torch.ones(4, D, dtype=torch.float64), "batch_sizes": torch.tensor([2, 2]),
         "sorted_indices": torch.tensor([0, 1]), "unsorted_indices": torch.tensor([0, 1]),
     }  # fmt: skip
-    packed = tuple.__new__(PackedSequence, list((right | change).values()))
+    packed = tuple.__new__(PackedSequence, list((valid | change).values()))
     with pytest.raises(error, match=f"^{re.escape(text)}"):
         random_module()(packed)
-    random_module()(tuple.__new__(PackedSequence, list(right.values())))
+    random_module()(tuple.__new__(PackedSequence, list(valid.values())))
 
 
 @pytest.mark.parametrize("options", [{}, BOTH])
@@ -242,7 +244,7 @@ def test_input_or_hx_overwritten_before_backward_raises(options, which):
 
 
 def test_states_of_truncated_backpropagation_reset_in_place_raise():
-    """Finished episodes are often reset so, between a call and its backward pass."""
+    """Programs often reset the states of finished episodes so, between a call and its backward pass."""
     module = random_module()
     x, hx, *_ = random_module_call(module, requires_grad=False)
     _, state = module(x, hx)
@@ -262,9 +264,9 @@ def test_lengths_overwritten_before_backward_change_nothing(made):
     results = module(*call[:2], lengths=lengths)
     lengths[:] = 10**6
     inputs = {"x": call[0], "h0": call[1]} | dict(module.named_parameters())
-    found = torch.autograd.grad(results, list(inputs.values()), call[2:])
+    actual = torch.autograd.grad(results, list(inputs.values()), call[2:])
     helpers.assert_same_bits(
-        {name: value.numpy() for name, value in zip(inputs, found, strict=True)},
+        {name: value.numpy() for name, value in zip(inputs, actual, strict=True)},
         {name: expected[name] for name in inputs},
     )
 
@@ -287,7 +289,7 @@ def test_to_numpy_of_parameters_that_kernels_cannot_read_copies_them():
     assert isinstance(layer, indygru_cpu.IndyGRU)
 
 
-def test_packed_sequences_as_torch_makes_them_pass():
+def test_packed_sequences_of_torch_are_accepted():
     for lengths in ([9] * 7, [9, 8, 3, 3, 1, 1, 1]):
         packed = pack_padded_sequence(X, lengths)
         assert random_module()(packed)[0].batch_sizes is packed.batch_sizes

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 from torch_modules import BOTH, B, D, N, T, random_module, random_module_call  # noqa: E402
@@ -14,8 +14,8 @@ from torch_modules import BOTH, B, D, N, T, random_module, random_module_call  #
 from indygru_cpu.torch import IndyGRU, _ops  # noqa: E402
 
 
-def a_cuda_tensor(*shape):
-    """One that knows its shape only, so that no GPU is needed."""
+def fake_cuda_tensor(*shape):
+    """A tensor with a shape and without memory, so that no GPU is needed."""
     with torch._subclasses.FakeTensorMode():
         return torch.empty(shape, device="cuda")
 
@@ -23,7 +23,7 @@ def a_cuda_tensor(*shape):
 X = torch.full((T, B, D), 0.5)
 WRONG_CALLS = [
     ((X.numpy(),), {}, TypeError, "input: expected a torch.Tensor, got ndarray"),
-    ((a_cuda_tensor(T, B, D),), {}, TypeError,
+    ((fake_cuda_tensor(T, B, D),), {}, TypeError,
      "input: expected a dense tensor on the CPU, got torch.strided on cuda:0"),
     ((X.to_sparse(),), {}, TypeError, "input: expected a dense tensor on the CPU, got torch.sparse_coo on cpu"),
     ((X.double(),), {}, TypeError,
@@ -48,7 +48,7 @@ WRONG_CALLS = [
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "text"), WRONG_CALLS, ids=[row[3][:60] for row in WRONG_CALLS]
 )
-def test_wrong_calls(arguments, options, error, text):
+def test_wrong_calls_are_refused(arguments, options, error, text):
     with pytest.raises(error, match=f"^{re.escape(text)}"):
         random_module(dtype=torch.float32, **BOTH)(*arguments, **options)
 
@@ -64,16 +64,16 @@ def test_wrong_calls(arguments, options, error, text):
         ({"activation": "gelu"}, ValueError, "activation: expected one of tanh, relu, "),
     ],
 )
-def test_wrong_constructions(options, error, text):
+def test_wrong_constructions_are_refused(options, error, text):
     with pytest.raises(error, match=f"^{re.escape(text)}"):
         IndyGRU(**({"input_size": D, "hidden_size": N} | options))
 
 
-def test_modules_that_were_converted_too_far():
+def test_modules_of_unsupported_or_mixed_dtypes_are_refused():
     module = IndyGRU(D, N).half()
-    for work in (lambda: module(X.half()), module.to_numpy):
+    for call in (lambda: module(X.half()), module.to_numpy):
         with pytest.raises(TypeError, match=r"^kernel_l0: expected torch.float32 or torch.float64, got torch.float16"):
-            work()
+            call()
     module = IndyGRU(D, N)
     module.bias_l0.data = module.bias_l0.data.double()
     with pytest.raises(TypeError, match=r"^bias: expected torch.float32, as kernel has, got torch.float64"):
@@ -82,15 +82,15 @@ def test_modules_that_were_converted_too_far():
         IndyGRU.from_numpy(module)
 
 
-def test_the_operators_check_what_they_are_given():
-    """An exported graph, or somebody else's program, calls them without the module: no other memory is read."""
+def test_operators_check_their_arguments():
+    """Exported graphs and other programs call them without the module."""
     module = random_module()
     x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
     arguments = (x, hx, *module.parameters(), None, None, None, None, False, 1, "tanh", False)
     y, _, gates = _ops.layer(*arguments, True)
-    right = {"dy": dy, "dh_n": dh_n, "y": y, "gates": gates}
-    for name, value in right.items():
+    valid = {"dy": dy, "dh_n": dh_n, "y": y, "gates": gates}
+    for name, value in valid.items():
         with pytest.raises(ValueError, match=f"^{name}: expected shape"):
-            _ops.layer_backward(*(right | {name: value[:, 1:]}).values(), *arguments)
+            _ops.layer_backward(*(valid | {name: value[:, 1:]}).values(), *arguments)
     with pytest.raises(ValueError, match=r"^hx: expected shape \(1, 7, 10\), got \(2, 7, 10\)"):
         _ops.layer(x, torch.cat([hx, hx]), *arguments[2:], True)

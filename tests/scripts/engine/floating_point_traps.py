@@ -13,7 +13,7 @@ for tier in _core.tiers():
     case = helpers.random_case((9, 7, 8, 33), np.float32)
     case.x[3, 2, 5], case.x[4, 4], case.h0[1, 4] = np.inf, np.finfo(np.float32).max, -np.inf
     expected = case.run()
-    with fp.Changed(fp.trapping):
+    with fp.Changed(fp.enable_traps):
         results = case.run()
     helpers.assert_same_bits(results, expected)
 print("alive")

@@ -1,4 +1,4 @@
-"""Large blocks of scratch, tapes and results stay with the process, for its next call; how many, and for whom."""
+"""The pool of large blocks that calls reuse for scratch, tapes and results: its sizes, its bound, its release."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from indygru_cpu._engine import _core, memory
 MB = 1 << 20
 
 
-def address_of(room):
-    return np.frombuffer(room, np.uint8).ctypes.data
+def buffer_address(buffer):
+    return np.frombuffer(buffer, np.uint8).ctypes.data
 
 
 @pytest.fixture
-def nothing_kept():
-    """Blocks of other sizes take the places of those that were kept; these are no use to the sizes below."""
-    rooms = [_core.Room(24 * MB) for _ in range(8)]
-    del rooms
+def useless_pool():
+    """Fills the pool with blocks of 24 MB, which the sizes of these tests cannot use."""
+    buffers = [_core.Room(24 * MB) for _ in range(8)]
+    del buffers
 
 
-@pytest.mark.usefixtures("nothing_kept")
-@pytest.mark.parametrize(("wanted", "is_same"), [(7 * MB, True), (4 * MB, True), (3 * MB, False), (8 * MB, False)])
-def test_the_next_gets_a_block_that_is_not_twice_as_large(wanted, is_same):
-    room = _core.Room(7 * MB)
-    address = address_of(room)
+@pytest.mark.usefixtures("useless_pool")
+@pytest.mark.parametrize(("size", "is_same"), [(7 * MB, True), (4 * MB, True), (3 * MB, False), (8 * MB, False)])
+def test_released_block_is_reused_for_at_least_half_of_its_size(expected, is_same):
+    buffer = _core.Room(7 * MB)
+    address = buffer_address(buffer)
     others = [_core.Room(7 * MB) for _ in range(3)]  # live all the while, so that malloc cannot give their places
-    del room
-    found = _core.Room(wanted)
-    assert (address_of(found) == address) == is_same
+    del buffer
+    results = _core.Room(expected)
+    assert (buffer_address(results) == address) == is_same
     del others
 
 
-def test_a_room_is_aligned_and_lives_as_long_as_its_arrays():
+def test_buffer_is_aligned_and_lives_as_long_as_its_arrays():
     for size in (1, 1000, 9 * MB):
         array = np.frombuffer(_core.Room(size), np.uint8)
         assert array.ctypes.data % 64 == 0
@@ -48,13 +48,13 @@ def test_a_room_is_aligned_and_lives_as_long_as_its_arrays():
         assert (other == 2).all()
 
 
-def test_no_memory_is_a_memory_error():
+def test_buffer_beyond_all_memory_raises_memory_error():
     with pytest.raises(MemoryError, match=f"no memory for {sys.maxsize} bytes"):
         _core.Room(sys.maxsize)
 
 
-def test_a_tape_stays_as_it_is_while_others_come_and_go():
-    """Steps of training in turns, with tapes of more than a megabyte: none takes the memory of one that is in use."""
+def test_tapes_in_use_keep_their_memory():
+    """Training steps of several layers in turn, with tapes of more than a megabyte."""
     layer = IndyGRU(17, 129, seed=0)
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal((100, n_batch, 17), dtype=np.float32) for n_batch in (9, 8, 7)]
@@ -63,8 +63,8 @@ def test_a_tape_stays_as_it_is_while_others_come_and_go():
     assert all(tape.inner.layers[0][0].gates.nbytes > MB for _, tape in tapes)
     for _ in range(3):
         layer.forward(inputs[0])
-    for (y, tape), wanted in zip(tapes, expected, strict=True):
-        assert layer.backward(tape, y).x.tobytes() == wanted.x.tobytes()
+    for (y, tape), requested in zip(tapes, expected, strict=True):
+        assert layer.backward(tape, y).x.tobytes() == requested.x.tobytes()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux does")
@@ -73,8 +73,8 @@ def test_pool_keeps_at_most_192_megabytes(run_script):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_large_results_lie_where_earlier_ones_have_been(dtype):
-    """As NumPy makes them otherwise: C-contiguous, writable, aligned; and zeros are zeros in used memory."""
+def test_large_results_reuse_memory_of_earlier_ones(dtype):
+    """C-contiguous, writable, aligned; zeroed memory has zeros although it was used."""
     dtype, shape = np.dtype(dtype), (3, 5, MB // 8)
     for zeroed in (False, True):
         used = memory.new(shape, dtype, zeroed)
@@ -88,7 +88,7 @@ def test_large_results_lie_where_earlier_ones_have_been(dtype):
         assert not zeroed or not again.any()
 
 
-def test_results_of_a_call_stay_as_they_are():
+def test_results_of_a_call_keep_their_memory():
     """Whatever later calls return, and whichever of a call's results is still referred to."""
     layer = IndyGRU(17, 129, seed=0, num_layers=2, bidirectional=True)
     rng = np.random.default_rng(0)
@@ -106,8 +106,8 @@ def test_results_of_a_call_stay_as_they_are():
         assert arrays[0].tobytes() == arrays[2].tobytes()
 
 
-@pytest.mark.usefixtures("nothing_kept")
-def test_release_memory_gives_back_what_is_idle_and_nothing_else():
+@pytest.mark.usefixtures("useless_pool")
+def test_release_memory_unmaps_idle_blocks_only():
     indygru_cpu.release_memory()
     used, idle = _core.Room(7 * MB), [_core.Room(5 * MB), _core.Room(3 * MB)]
     array = np.frombuffer(used, np.uint8)
@@ -125,7 +125,7 @@ def test_idle_blocks_are_unmapped_before_an_allocation_fails(run_script, kind):
     assert run_script("engine/pool_under_a_memory_limit.py", kind) == "done"
 
 
-def test_deleted_stream_leaves_no_idle_memory():
+def test_deleted_stream_leaves_no_idle_block():
     indygru_cpu.release_memory()
     stream = IndyGRU(3, 4001, seed=0).stream(101)  # states of more than a megabyte
     stream.push(np.random.default_rng(0).standard_normal((101, 3), dtype=np.float32))
