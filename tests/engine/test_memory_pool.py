@@ -27,14 +27,13 @@ def useless_pool():
 
 @pytest.mark.usefixtures("useless_pool")
 @pytest.mark.parametrize(("size", "is_same"), [(7 * MB, True), (4 * MB, True), (3 * MB, False), (8 * MB, False)])
-def test_released_block_is_reused_for_at_least_half_of_its_size(expected, is_same):
+def test_released_block_is_reused_for_at_least_half_of_its_size(size, is_same):
     buffer = _core.Room(7 * MB)
     address = buffer_address(buffer)
-    others = [_core.Room(7 * MB) for _ in range(3)]  # live all the while, so that malloc cannot give their places
+    blockers = [_core.Room(7 * MB) for _ in range(3)]  # alive until the end, so that malloc cannot reuse their memory
     del buffer
-    results = _core.Room(expected)
-    assert (buffer_address(results) == address) == is_same
-    del others
+    assert (buffer_address(_core.Room(size)) == address) == is_same
+    del blockers
 
 
 def test_buffer_is_aligned_and_lives_as_long_as_its_arrays():
