@@ -52,7 +52,7 @@ def copy_at_offset(offset, array):
 
 @shapes
 def test_arguments_and_results_at_any_address_have_same_bits(tier, dtype, shape):
-    """4 to 64 bytes into a cache line, which splits a float64 in half of the cases."""
+    """Arrays start 4 to 64 bytes into a cache line, which misaligns float64 in half of the cases."""
     case = helpers.random_case(shape, dtype)
     expected = case.run(num_threads=1)
     for offset in range(4, 65, 4):
@@ -85,7 +85,7 @@ LAYOUTS = {
 @shapes
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_arguments_in_any_layout_have_same_bits(tier, dtype, shape, layout):
-    """x, dy and the states, both where BLAS reads them in place and where they must be copied."""
+    """The arrays are x, dy and the states. BLAS reads some layouts in place and needs copies of others."""
     case = helpers.random_case(shape, dtype)
     names = ("x", "dy", "h0", "dh_n")
     arranged = replace(case, **{name: LAYOUTS[layout](case.arrays[name]) for name in names})
@@ -94,7 +94,7 @@ def test_arguments_in_any_layout_have_same_bits(tier, dtype, shape, layout):
 
 @shapes
 def test_reproducible_row_has_same_bits_in_any_batch_position_and_split(tier, dtype, shape):
-    """Batches, positions in them, splits of time, and streams, also at sizes for BLAS."""
+    """The row is computed in several batches, positions, splits of time and streams, also at sizes for BLAS."""
     n_steps, n_batch, n_inputs, n_units = shape
     layer = streams.sized_layer(n_inputs, n_units, dtype, reproducible=True)
     x, one = (streams.random_array((n_steps, n, n_inputs), dtype, seed=n) for n in (n_batch + 2, 1))

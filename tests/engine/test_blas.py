@@ -44,7 +44,7 @@ def test_projection_goes_through_blas_from_a_number_of_inputs_on(tier, dtype, pr
 
 @pytest.mark.parametrize("shape", [(3, 2, 66000, 5), (2, 1, 769, 257), (1500, 3, 257, 7)])
 def test_products_of_partial_blocks_equal_the_reference(dtype, shape):
-    """One number more than a block holds, and more blocks than numbers in one."""
+    """Sizes are one more than a block holds, or need more blocks than a block has numbers."""
     case = helpers.random_case(shape, dtype)
     helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
 
@@ -187,7 +187,7 @@ def test_import_without_the_package_of_blas_names_package_and_variable(run_pytho
 
 
 def test_import_with_an_incomplete_package_of_blas_names_its_folder(run_python, tmp_path):
-    """As after an interrupted installation."""
+    """An interrupted installation leaves such a package."""
     package = tmp_path / "scipy_openblas32"
     (package / "lib").mkdir(parents=True)
     (package / "__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""The functions for C, Cython and Numba: same bits as `functional`, every status, and the programs of docs/c_api.md."""
+"""The functions for C, Cython and Numba: bits of `functional`, every status, and the programs of docs/c_api.md."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_many_python_threads_compute_same_bits_within_the_bound_of_threads(run_s
 @needs_proc
 @needs_openmp
 def test_helpers_of_a_python_thread_end_with_it(run_script):
-    """OpenMP keeps helpers for each Python thread; when it ends, they count no longer against the bound."""
+    """OpenMP keeps helpers for each Python thread. When the thread ends, they no longer count against the bound."""
     assert run_script("engine/short_lived_callers.py", OPENBLAS_NUM_THREADS="1") == "{16}"
 
 

@@ -26,12 +26,12 @@ needs_limits = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="
         ({"cpu.max": "1 2 3"}, None),
         ({}, None),
         # a group below the root, and its parents
-        ({"own": "0::/a/b\n", "a/b/cpu.max": "250000 100000\n"}, 2.5),
-        ({"own": "0::/a/b\n", "a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 1.5),
-        ({"own": "0::/a/b\n", "a/b/cpu.max": "300000 100000\n", "cpu.max": "700000 100000\n"}, 3.0),
-        ({"own": "0::/a/b\n", "a/c/cpu.max": "300000 100000\n"}, None),
+        ({"groups": "0::/a/b\n", "a/b/cpu.max": "250000 100000\n"}, 2.5),
+        ({"groups": "0::/a/b\n", "a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 1.5),
+        ({"groups": "0::/a/b\n", "a/b/cpu.max": "300000 100000\n", "cpu.max": "700000 100000\n"}, 3.0),
+        ({"groups": "0::/a/b\n", "a/c/cpu.max": "300000 100000\n"}, None),
         # an unreadable entry sets no limit and hides no other entry
-        ({"own": "\n0\n0:\n:::::\nodd line\n0::/a\n", "a/cpu.max": "250000 100000\n"}, 2.5),
+        ({"groups": "\n0\n0:\n:::::\nodd line\n0::/a\n", "a/cpu.max": "250000 100000\n"}, 2.5),
         ({"cpu.max": "150000 0\n"}, None),
         ({"cpu.max": "0 100000\n"}, None),
         ({"cpu.max": "-5 100000\n"}, None),
@@ -41,7 +41,7 @@ needs_limits = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="
         ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "0\n"}, None),
         (
             {
-                "own": "5:memory:/m\n4:cpu,cpuacct:/docker/x\n0::/\n",
+                "groups": "5:memory:/m\n4:cpu,cpuacct:/docker/x\n0::/\n",
                 "cpu/docker/x/cpu.cfs_quota_us": "450000\n",
                 "cpu/docker/x/cpu.cfs_period_us": "100000\n",
             },
@@ -53,14 +53,14 @@ def test_cgroup_quota_of_files_is_their_smallest_limit(tmp_path, files, expected
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert thread_counts.cgroup_quota(str(tmp_path), str(tmp_path / "own")) == expected
+    assert thread_counts.cgroup_quota(str(tmp_path), str(tmp_path / "groups")) == expected
 
 
 @needs_openmp
 def test_quota_bounds_the_default_and_not_num_threads(monkeypatch, tmp_path):
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    quota = thread_counts.cgroup_quota(str(tmp_path), str(tmp_path / "own"))
+    quota = thread_counts.cgroup_quota(str(tmp_path), str(tmp_path / "groups"))
     monkeypatch.setattr(thread_counts, "cgroup_quota", lambda: quota)
     monkeypatch.setattr(thread_counts, "affinity", lambda: 9)
     monkeypatch.setattr(thread_counts._core, "openmp_threads", lambda: 9)
@@ -78,7 +78,7 @@ def test_quota_bounds_the_default_and_not_num_threads(monkeypatch, tmp_path):
 @pytest.mark.skipif(os.getuid() != 0, reason="must become a user who runs nothing else")
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_calls_use_as_many_threads_as_the_limit_allows(run_script, n_threads):
-    """Of eight threads that a call asks for; when the limit rises, later calls use more."""
+    """The calls ask for eight threads. When the limit rises, later calls use more."""
     printed = run_script("engine/thread_limit_raised.py", n_threads, OPENBLAS_NUM_THREADS="1")
     assert printed == f"{n_threads} 8"
 

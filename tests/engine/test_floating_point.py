@@ -1,5 +1,6 @@
-"""The caller's floating-point state: calls leave it as it was, and results do not depend on it. NaN spreads no further
-than the arithmetic requires.
+"""The caller's floating-point state: calls leave it as it was, and results do not depend on it.
+
+NaN spreads no further than the arithmetic requires.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def cases():
 @needs_fenv
 @pytest.mark.parametrize("change", ["nothing", *fp.CHANGES])
 def test_caller_with_any_floating_point_state_keeps_it_and_gets_same_bits(tier, dtype, cases, change):
-    """Rounding mode, flushing and flags."""
+    """A state is a rounding mode, a flushing mode, or flags."""
     for case in cases[dtype]:
         layer = IndyGRU(case.x.shape[2], case.h0.shape[1], dtype=dtype, seed=5)
         expected = all_results(case, layer)

@@ -31,7 +31,7 @@ def test_child_of_a_child_is_serial_and_warns_unless_its_parent_has(run_script):
 
 @needs_openmp
 def test_children_of_a_parent_without_parallel_calls_are_parallel(run_script):
-    """As workers of a server that preloads the application."""
+    """A server that preloads its application forks its workers so."""
     assert run_script("engine/fork_before_a_parallel_call.py") == "True"
 
 

@@ -47,7 +47,7 @@ def test_steps_of_a_sequence_equal_the_original_cells():
 
 
 def test_results_equal_the_numbers_of_the_originals_unit_test():
-    """The two rows of numbers in every copy of the original's unit test."""
+    """Every copy of the original's unit test has these two rows of numbers."""
     for name, expected in [("root", [0.185265, 0.17704]), ("other", [0.155127, 0.157328])]:
         case = helpers.golden(f"unit_test_{name}_f32").case
         np.testing.assert_allclose(case.forward()["y"].ravel(), expected, atol=1e-6)

@@ -62,7 +62,7 @@ def test_groups_equal_the_reference_with_a_block_diagonal_kernel(tier, dtype, sh
     [(*BLAS[0], np.float32, False), (*BLAS[1], np.float64, True), (*BLAS[2], np.float32, False)],
 )
 def test_groups_through_blas_equal_the_reference(tier, shape, groups, dtype, ragged, products):
-    """Batch-major too. Only the tier "baseline" uses BLAS."""
+    """x is time-major and batch-major. Only the tier "baseline" uses BLAS."""
     case, expected = case_and_expected(shape, groups, dtype, ragged, False)
     results = case.run(num_threads=1, groups=groups, recompute=ragged)
     assert (products()[PROJECTION] > 0) == (tier == "baseline")
@@ -77,7 +77,7 @@ def test_groups_through_blas_equal_the_reference(tier, shape, groups, dtype, rag
 
 @pytest.mark.parametrize(("shape", "groups"), [*SHAPES[:4], SHAPES[5], BLAS[0]], ids=str)
 def test_group_has_the_bits_of_a_layer_of_its_size(tier, dtype, shape, groups):
-    """Its inputs and units alone, forward and backward."""
+    """The layer has the inputs and units of the group; both passes are compared."""
     case = grouped_case(shape, dtype, groups, ragged=shape[1] > 1)
     results = case.run(num_threads=1, groups=groups, reproducible=True)
     inputs, units = (np.split(np.arange(size), groups) for size in shape[2:])
@@ -95,7 +95,7 @@ def test_group_has_the_bits_of_a_layer_of_its_size(tier, dtype, shape, groups):
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("shape", "groups"), [SHAPES[5], SHAPES[7], BLAS[0]], ids=str)
 def test_nan_in_one_group_changes_no_bit_of_the_others(tier, dtype, shape, groups, recompute):
-    """NaN in the first group's inputs, or in its part of dy."""
+    """The NaN is in the first group's inputs, or in its part of dy."""
     case = grouped_case(shape, dtype, groups)
     units, columns = shape[3] // groups, np.arange(3 * shape[3]) % shape[3] >= shape[3] // groups
     clean = case.run(num_threads=1, groups=groups, recompute=recompute)
@@ -185,7 +185,7 @@ def test_initial_values_of_a_group_have_the_limits_of_a_cell_of_its_size(dtype):
 
 
 def test_layer_with_groups_computes_as_a_dense_layer_with_its_blocks(dtype):
-    """By every entry point of the layer."""
+    """Every entry point of the layer is compared."""
     layer = oracles.make_layer(dtype, groups=3)
     dense = oracles.make_layer(dtype)
     dense.parameters.update(layer.state_dict() | {"kernel_l0": oracles.dense_kernel(layer.parameters["kernel_l0"], 3)})

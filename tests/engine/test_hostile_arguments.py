@@ -49,15 +49,15 @@ def cases(draw):
 
 
 @st.composite
-def outputs(draw, like, arguments):
+def outputs(draw, template, arguments):
     """A kind of output array, and the array: a usual or unusual one, memory of an argument, or none."""
     kind = draw(st.sampled_from([None, "shared", *OUTPUTS]))
     if kind != "shared":
-        return kind, None if kind is None else OUTPUTS[kind](np.full_like(like, FILLING))
-    name = draw(st.sampled_from([name for name, value in arguments.items() if value.size >= like.size] or ["x"]))
-    array = np.resize(arguments[name], like.shape)
-    if 0 < like.size <= arguments[name].size:
-        array = arguments[name].reshape(-1)[-like.size :].reshape(like.shape)
+        return kind, None if kind is None else OUTPUTS[kind](np.full_like(template, FILLING))
+    name = draw(st.sampled_from([name for name, value in arguments.items() if value.size >= template.size] or ["x"]))
+    array = np.resize(arguments[name], template.shape)
+    if 0 < template.size <= arguments[name].size:
+        array = arguments[name].reshape(-1)[-template.size :].reshape(template.shape)
         return f"memory of {name}", array
     return "memory map", array
 
@@ -76,7 +76,9 @@ def test_call_with_mixed_kinds_of_arrays_has_same_bits_or_names_an_argument(case
     plain = {name: getattr(case, name) for name in helpers.GRADIENTS}
     expected = functional.forward(**plain, lengths=case.lengths)
     arguments = {name: array.copy() for name, array in plain.items()}
-    drawn = {name: data.draw(outputs(like, arguments)) for name, like in zip(("out", "h_out"), expected, strict=True)}
+    drawn = {
+        name: data.draw(outputs(template, arguments)) for name, template in zip(("out", "h_out"), expected, strict=True)
+    }
     results = {name: array for name, (_, array) in drawn.items() if array is not None}
     kinds = {name: drawn[name][0] for name in results}
     free = [name for name in plain if f"memory of {name}" not in kinds.values()]
@@ -88,8 +90,8 @@ def test_call_with_mixed_kinds_of_arrays_has_same_bits_or_names_an_argument(case
     if error is None:
         assert not REFUSED.keys() & set(kinds.values())
         assert set(changed) <= set(results)
-        for array, want in zip(actual, expected, strict=True):
-            helpers.assert_same_bits(np.array(array), want)
+        for array, expected_array in zip(actual, expected, strict=True):
+            helpers.assert_same_bits(np.array(array), expected_array)
     else:
         name = error.split(":")[0].split()[0]
         assert re.match(rf"{name}(: expected| shares memory with |: masked)", error)
@@ -164,7 +166,7 @@ REFUSED_INTEGERS = [kind for kind in REFUSED if kind not in ("integers", "one co
 @pytest.mark.parametrize("kind", [*(kind for kind in ACCEPTED if kind != "spread"), *REFUSED_INTEGERS])
 @pytest.mark.parametrize("name", INTEGERS)
 def test_lengths_and_offsets_accept_and_refuse_the_same_kinds(name, kind):
-    """Except "spread": its gaps between integers cannot be NaN."""
+    """The kind "spread" is left out, because its gaps between integers cannot be NaN."""
     case, plain = helpers.random_case((7, 3, 5, 9), np.float32), INTEGERS[name]
     x = case.x if name == "lengths" else case.x[:, 0]
 
@@ -229,7 +231,7 @@ def test_torch_tensors_on_the_cpu_are_arrays_and_others_are_refused():
     tensors = [torch.tensor(array) for array in case.arguments]
     y, h_n = functional.forward(*tensors, lengths=torch.tensor(case.lengths))
     helpers.assert_same_bits({"y": y, "h_n": h_n}, case.forward())
-    x, *others = tensors
+    x, *other_tensors = tensors
     for wrong, text in [
         (x.clone().requires_grad_(), "requires grad"),
         (x.to(torch.bfloat16), "BFloat16"),
@@ -237,9 +239,9 @@ def test_torch_tensors_on_the_cpu_are_arrays_and_others_are_refused():
         (x.to("meta"), "meta"),
     ]:
         with pytest.raises(TypeError, match=f"^x: expected an array, got Tensor, which NumPy cannot take: .*{text}"):
-            functional.forward(wrong, *others)
+            functional.forward(wrong, *other_tensors)
     with pytest.raises(TypeError, match=r"^out: expected an array of float32, got Tensor"):
-        functional.forward(x, *others, out=torch.empty(y.shape))
+        functional.forward(x, *other_tensors, out=torch.empty(y.shape))
 
 
 def test_memory_error_of_an_argument_is_passed_on():

@@ -15,7 +15,7 @@ N_THREADS = 2
 
 @pytest.mark.parametrize("name", long_calls.CALLS)
 def test_interrupt_of_a_long_call_ends_it_within_two_seconds(run_script, name):
-    """Two seconds of processor time of each thread after the signal. The target is 0.05 s (docs/guarantees.md)."""
+    """The limit is two seconds of processor time of each thread. The target is 0.05 s (docs/guarantees.md)."""
     reserved = long_calls.RESERVED.get(name, 1)
     printed = run_script("engine/interrupted_call.py", name, reserved, OMP_NUM_THREADS=str(N_THREADS))
     if printed.startswith(long_calls.NO_ADDRESS_SPACE):

@@ -90,14 +90,14 @@ def test_size_with_some_options_equals_the_reference(
 @pytest.mark.parametrize(("dtype", "ragged"), [(np.float32, False), (np.float64, True)])
 @pytest.mark.parametrize("layout", ["time-major", "batch-major"])
 def test_batch_in_one_tile_through_blas_equals_the_reference(tier, dtype, ragged, layout):
-    """So many units that a tile has all rows: BLAS reads them in place unless padding is skipped."""
+    """The case has so many units that a tile has all rows. BLAS reads them in place unless padding is skipped."""
     case, expected = case_and_expected(helpers.THROUGH_BLAS[3], dtype, "tanh", ragged)
     helpers.assert_close(in_layout(case, layout).run(recompute=ragged), expected, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(helpers.DTYPES[i % 2], shape) for i, shape in enumerate(SHAPES)])
 def test_inference_training_and_recomputation_have_same_bits(tier, dtype, shape):
-    """With the micro-kernel, that is, with `reproducible`."""
+    """The calls are reproducible, so that the micro-kernel computes all products."""
     case = helpers.random_case(shape, dtype, "elu", ragged=True)
     taped = case.run(reproducible=True)
     helpers.assert_same_bits(case.run(reproducible=True, recompute=True), taped)
@@ -113,7 +113,7 @@ def test_missing_bias_and_initial_state_are_zeros(tier, dtype):
 
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
 def test_saturated_gates_equal_the_reference(tier, dtype, activation):
-    """Gates at exactly 0 and 1, and pre-activations beyond every clamp."""
+    """The inputs drive gates to exactly 0 and 1, and pre-activations beyond every clamp."""
     case = helpers.random_case((7, 5, 4, 9), dtype, activation)
     case = replace(case, x=case.x * dtype(60))
     helpers.assert_close(case.forward(), {name: case.expected()[name] for name in helpers.FORWARD}, dtype)
@@ -142,7 +142,7 @@ STRIDES = {
 @pytest.mark.parametrize("name", STRIDES)
 @pytest.mark.parametrize("n_batch", [1, 3])
 def test_strides_that_blas_does_not_take_have_same_bits(tier, dtype, name, n_batch):
-    """Rows of inputs that overlap, are reversed or all the same, at a size for BLAS."""
+    """Rows of inputs overlap, are reversed or all the same, at a size for BLAS."""
     case = helpers.random_case((300, n_batch, 34, 9), dtype)
     windows = STRIDES[name](np.random.default_rng(3).standard_normal(1100).astype(dtype))
     x = np.broadcast_to(windows[:, None], case.x.shape)
@@ -154,7 +154,7 @@ def test_strides_that_blas_does_not_take_have_same_bits(tier, dtype, name, n_bat
 
 @pytest.mark.parametrize("n_batch", [1, 2])
 def test_strides_beyond_32_bits_have_same_bits(tier, tmp_path, n_batch):
-    """2^31 numbers and more between steps of x, y and dy, in sparse files that occupy a few pages."""
+    """Steps of x, y and dy are 2^31 numbers and more apart, in sparse files that occupy a few pages."""
     case = helpers.random_case((3, n_batch, 7, 9), np.float32)
     expected = case.run()
 

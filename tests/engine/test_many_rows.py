@@ -41,7 +41,7 @@ def test_backward_of_uneven_rows_in_several_chunks_equals_the_reference(dtype, r
     results = functional.backward(tape, dy, dh_n, num_threads=2)
     helpers.assert_same_bits(results._asdict(), functional.backward(tape, dy, dh_n, num_threads=1)._asdict())
     sums = [np.zeros_like(weight, np.float64) for weight in weights]
-    for first in range(0, n_batch, 3000):  # few rows a call, in one chunk each
+    for first in range(0, n_batch, 3000):  # calls of few rows, in one chunk each
         rows = slice(first, first + 3000)
         part = slice(offsets[first], offsets[min(first + 3000, n_batch)])
         part_offsets = offsets[first : first + 3001] - offsets[first]

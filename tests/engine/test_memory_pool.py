@@ -53,7 +53,7 @@ def test_buffer_beyond_all_memory_raises_memory_error():
 
 
 def test_tapes_in_use_keep_their_memory():
-    """Training steps of several layers in turn, with tapes of more than a megabyte."""
+    """Tapes of more than a megabyte, while other passes allocate and release."""
     layer = IndyGRU(17, 129, seed=0)
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal((100, n_batch, 17), dtype=np.float32) for n_batch in (9, 8, 7)]
@@ -62,8 +62,8 @@ def test_tapes_in_use_keep_their_memory():
     assert all(tape.inner.layers[0][0].gates.nbytes > MB for _, tape in tapes)
     for _ in range(3):
         layer.forward(inputs[0])
-    for (y, tape), requested in zip(tapes, expected, strict=True):
-        assert layer.backward(tape, y).x.tobytes() == requested.x.tobytes()
+    for (y, tape), gradients in zip(tapes, expected, strict=True):
+        assert layer.backward(tape, y).x.tobytes() == gradients.x.tobytes()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux does")
@@ -73,7 +73,7 @@ def test_pool_keeps_at_most_192_megabytes(run_script):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_results_reuse_memory_of_earlier_ones(dtype):
-    """C-contiguous, writable, aligned; zeroed memory has zeros although it was used."""
+    """The arrays are C-contiguous, writable and aligned. Zeroed arrays have zeros in reused memory."""
     dtype, shape = np.dtype(dtype), (3, 5, MB // 8)
     for zeroed in (False, True):
         used = memory.new(shape, dtype, zeroed)
@@ -88,19 +88,19 @@ def test_large_results_reuse_memory_of_earlier_ones(dtype):
 
 
 def test_results_of_a_call_keep_their_memory():
-    """Whatever later calls return, and whichever of a call's results is still referred to."""
+    """Later calls return other results, and only some results of a call are still referred to."""
     layer = IndyGRU(17, 129, seed=0, num_layers=2, bidirectional=True)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((300, 9, 17), dtype=np.float32)
     assert layer(x)[0].nbytes > MB
-    kept = []
+    results = []
     for i in range(3):
         y, _, tape = layer.forward(x * (i + 1))
-        kept.append((y, layer.backward(tape, y).x, layer(x * (i + 1))[0]))
-    copies = [[array.copy() for array in arrays] for arrays in kept]
+        results.append((y, layer.backward(tape, y).x, layer(x * (i + 1))[0]))
+    copies = [[array.copy() for array in arrays] for arrays in results]
     for _ in range(3):
         layer.backward(layer.forward(x)[2], copies[0][0])
-    for arrays, expected in zip(kept, copies, strict=True):
+    for arrays, expected in zip(results, copies, strict=True):
         assert [array.tobytes() for array in arrays] == [array.tobytes() for array in expected]
         assert arrays[0].tobytes() == arrays[2].tobytes()
 

@@ -22,7 +22,7 @@ needs_two = pytest.mark.skipif(
 
 @pytest.fixture
 def run_serial_blas(run_script):
-    """Runs a script without threads of NumPy's BLAS, which have masks of their own."""
+    """Runs a script without threads of NumPy's BLAS, which have other masks."""
 
     def run(path, *arguments, **environment):
         return run_script(path, *arguments, OPENBLAS_NUM_THREADS="1", **environment)

@@ -49,7 +49,7 @@ def test_progress_counts_every_layer_and_direction(call_with_progress):
 
 
 def test_progress_of_a_chunk_of_one_step_reaches_the_total():
-    """Also of a last chunk of one step in a stack."""
+    """The chunk of one step is the whole call, or the last chunk of a stack."""
     for layers, steps in [(1, 1), (3, 1), (2, 33)]:
         layer, seen = make_layer(np.float32, num_layers=layers), []
         layer(make_layer_call(layer, (steps, B))["x"], progress=lambda *report, seen=seen: seen.append(report))

@@ -42,7 +42,7 @@ def test_case_of_any_shape_equals_the_reference(case, options):
 )
 @settings(max_examples=150)
 def test_layouts_of_arguments_change_no_bit_and_no_argument(case, options, layouts):
-    """Any mixture of strides, byte orders and alignments of any arguments."""
+    """Arguments have any mixture of strides, byte orders and alignments."""
     arranged = replace(case, **{name: LAYOUTS[layout](getattr(case, name)) for name, layout in layouts.items()})
     before = arranged.copy()
     helpers.assert_same_bits(arranged.run(**options), case.run(**options))
@@ -52,7 +52,7 @@ def test_layouts_of_arguments_change_no_bit_and_no_argument(case, options, layou
 
 @given(cases(min_sizes=(1, 1, 0)), st.sampled_from(["x", "dy"]), st.integers(0, 1))
 def test_broadcast_arguments_have_same_bits(case, name, axis):
-    """Stride 0 over time or batch."""
+    """The stride over time or batch is 0."""
     array = getattr(case, name)
     view = np.broadcast_to(array.take([0], axis), array.shape)
     helpers.assert_same_bits(replace(case, **{name: view}).run(), replace(case, **{name: view.copy()}).run())
@@ -79,17 +79,17 @@ def test_nan_in_padding_changes_no_bit(case, options):
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_nan_through_blas_changes_no_other_row(dtype, poison):
-    """At a size where BLAS multiplies several rows at once."""
+    """BLAS multiplies several rows at once at this size."""
     case = helpers.random_case(helpers.THROUGH_BLAS[2], dtype, ragged=True)
     clean, poisoned = case.run(), case.copy()
     poisoned.x[np.arange(140)[:, None] >= case.lengths] = poison
     helpers.assert_same_bits(poisoned.run(), clean)
     row = int(case.lengths.argmax())
     poisoned.x[3, row, 5] = poison
-    results, others = poisoned.run(), np.arange(17) != row
+    results, other_rows = poisoned.run(), np.arange(17) != row
     for name in ("y", "x"):
-        helpers.assert_same_bits(results[name][:, others], clean[name][:, others])
-    helpers.assert_same_bits(results["h0"][others], clean["h0"][others])
+        helpers.assert_same_bits(results[name][:, other_rows], clean[name][:, other_rows])
+    helpers.assert_same_bits(results["h0"][other_rows], clean["h0"][other_rows])
     assert not helpers.same_bits(results["y"][:, row], clean["y"][:, row])
 
 
@@ -103,11 +103,11 @@ def test_poisoned_input_changes_no_other_row(case, options, poison, data):
     clean, poisoned = case.run(**options), case.copy()
     poisoned.x[step, row, column] = poison
     results = poisoned.run(**options)
-    others = np.arange(case.x.shape[1]) != row
+    other_rows = np.arange(case.x.shape[1]) != row
     for name in ("y", "x"):
-        helpers.assert_same_bits(results[name][:, others], clean[name][:, others])
+        helpers.assert_same_bits(results[name][:, other_rows], clean[name][:, other_rows])
     for name in ("h_n", "h0"):
-        helpers.assert_same_bits(results[name][others], clean[name][others])
+        helpers.assert_same_bits(results[name][other_rows], clean[name][other_rows])
     helpers.assert_same_bits(results["y"][:step], clean["y"][:step])
 
 
@@ -117,11 +117,11 @@ def test_poisoned_state_changes_no_other_row_or_unit(case, options, poison, data
     clean, poisoned = case.run(**options), case.copy()
     poisoned.h0[row, unit] = poison
     results = poisoned.run(**options)
-    others = np.ones(case.h0.shape, bool)
-    others[row, unit] = False
-    helpers.assert_same_bits(results["y"][:, others], clean["y"][:, others])
+    unaffected = np.ones(case.h0.shape, bool)
+    unaffected[row, unit] = False
+    helpers.assert_same_bits(results["y"][:, unaffected], clean["y"][:, unaffected])
     for name in ("h_n", "h0"):
-        helpers.assert_same_bits(results[name][others], clean[name][others])
+        helpers.assert_same_bits(results[name][unaffected], clean[name][unaffected])
     other_rows = np.arange(len(case.h0)) != row
     helpers.assert_same_bits(results["x"][:, other_rows], clean["x"][:, other_rows])
     other_units = np.arange(case.h0.shape[1]) != unit
@@ -136,15 +136,15 @@ def test_poisoned_recurrent_weight_changes_no_other_unit(case, options, data):
     clean, poisoned = case.run(**options), case.copy()
     poisoned.recurrent_kernel[column] = np.nan
     results = poisoned.run(**options)
-    others = np.arange(case.h0.shape[1]) != column % case.h0.shape[1]
+    other_units = np.arange(case.h0.shape[1]) != column % case.h0.shape[1]
     for name in ("y", "h_n", "h0"):
-        helpers.assert_same_bits(results[name][..., others], clean[name][..., others])
+        helpers.assert_same_bits(results[name][..., other_units], clean[name][..., other_units])
 
 
 @given(cases(min_sizes=(1, 1, 0)), st.data())
 @settings(max_examples=60)
 def test_reproducible_row_has_same_bits_in_any_batch(case, data):
-    """Alone, in another order, and among other rows."""
+    """The row is computed alone, in another order, and among other rows."""
     n_batch = case.x.shape[1]
     whole = case.forward(reproducible=True)
     row = data.draw(st.integers(0, n_batch - 1))
@@ -165,7 +165,7 @@ def test_reproducible_row_has_same_bits_in_any_batch(case, data):
 @given(cases(min_sizes=(1, 0, 0), ragged=False), st.data())
 @settings(max_examples=60)
 def test_reproducible_sequence_in_two_parts_has_same_bits(case, data):
-    """Cut anywhere, with the state carried over; and step by step."""
+    """The sequence is cut anywhere, with the state carried over, and run step by step."""
     whole = case.forward(reproducible=True)
     cut = data.draw(st.integers(0, len(case.x)))
     first = replace(case, x=case.x[:cut]).forward(reproducible=True)

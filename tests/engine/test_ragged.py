@@ -54,7 +54,7 @@ def test_concatenated_rows_have_the_bits_of_padded_ones(tier, dtype, shape, opti
 
 @pytest.mark.parametrize("options", FLAGS, ids=str)
 def test_ragged_rows_equal_the_reference(tier, dtype, options):
-    """Padded and concatenated, with groups, and in batch-major arrays."""
+    """The same rows are padded, concatenated and batch-major, with and without groups."""
     case = helpers.random_case((17, 8, 9, 33), dtype, "elu", ragged=True)
     for groups in (1, 3):
         case = replace(case, kernel=np.ascontiguousarray(case.kernel[: 9 // groups]))
@@ -89,7 +89,7 @@ def test_ragged_rows_through_blas_equal_the_reference(tier, dtype, shape, revers
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_what_belongs_to_no_sequence(dtype, reverse, recompute):
-    """Never read, NaN or not; in y, in an `out` and in x's gradient it is +0."""
+    """Gaps between the rows are never read. y, `out` and the gradient of x have +0 there."""
     case = helpers.random_case((9, 7, 8, 17), dtype, ragged=True)
     options = {"reverse": reverse, "recompute": recompute}
     clean, results = run_ragged(case, **options), run_ragged(case, 3, 2, **options)

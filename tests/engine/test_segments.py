@@ -24,7 +24,7 @@ LONG = [((700, 9, 8000, 17), True), ((700, 9, 8000, 17), False), ((300, 9, 2000,
 
 @pytest.mark.parametrize(("shape", "reproducible"), LONG)
 def test_long_case_on_any_number_of_threads_computes_same_bits(unlimited_time_slices, shape, reproducible):
-    """Also in time slices of one chunk."""
+    """Calls run in one time slice, and in time slices of one chunk."""
     case = long_case(shape)
     expected = case.forward(num_threads=1, reproducible=reproducible)
     _core.set_seconds_of_a_round(0)
@@ -56,7 +56,7 @@ def test_time_slices_have_the_bits_of_one_call(tier):
 @pytest.mark.usefixtures("short_time_slices")
 @pytest.mark.parametrize("ragged", [True, False])
 def test_backward_in_short_time_slices_has_same_bits(dtype, ragged):
-    """Several chunks, whose operations each take several time slices."""
+    """The call has several chunks, whose operations take several time slices each."""
     case = helpers.random_case((90, 7, 4000, 9), dtype, ragged=ragged)
     short = case.run(num_threads=3)
     _core.set_seconds_of_a_round(1e9)
@@ -65,14 +65,14 @@ def test_backward_in_short_time_slices_has_same_bits(dtype, ragged):
 
 @pytest.mark.parametrize("shape", [(1, 9000, 9, 7), (2, 3, 17, 2800)], ids=str)
 def test_products_of_long_sums_equal_the_reference(dtype, shape):
-    """More valid steps, or more columns, than a product sums at once."""
+    """The case has more valid steps, or more columns, than a product sums at once."""
     case = helpers.random_case(shape, dtype)
     helpers.assert_close(case.run(), case.expected(), dtype)
 
 
 @pytest.mark.parametrize("shape", [(90, 17, 33, 129), (1000, 1, 8, 9)], ids=str)
 def test_chunk_of_any_size_computes_same_bits(tier, dtype, shape, chunk_bytes):
-    """One step at a time, some kilobytes, or all steps."""
+    """Chunks have one step, some kilobytes, or all steps."""
     case = helpers.random_case(shape, dtype, ragged=True)
     expected = case.run(reproducible=True)
     for size in (5000, 70_000, 2**40):
@@ -102,7 +102,7 @@ def test_tape_of_several_time_slices_has_the_recomputed_gates():
 
 
 def test_forward_of_one_step_of_many_rows_has_the_bits_of_step(tier, dtype):
-    """More rows than one thread takes alone, on any number of threads."""
+    """The step has more rows than one thread takes alone, and runs on several numbers of threads."""
     case = helpers.random_case((1, 800, 33, 257), dtype)
     expected = functional.step(case.x[0], *case.arguments[1:])
     for num_threads in (1, 2, 3, 5):
@@ -118,7 +118,7 @@ def case_of_many_rows(shape, dtype):
 
 @pytest.mark.parametrize("shape", [(7, 800, 9, 17), (3, 800, 34, 130)], ids=str)
 def test_weights_shared_by_many_tiles_equal_the_reference(tier, dtype, shape):
-    """Packed once for all tiles, as panels and for BLAS."""
+    """The weights are packed once for all tiles, as panels or for BLAS."""
     case, expected = case_of_many_rows(shape, dtype)
     for reproducible in (False, True):
         results = case.run(num_threads=1, reproducible=reproducible)
@@ -130,7 +130,7 @@ def test_weights_shared_by_many_tiles_equal_the_reference(tier, dtype, shape):
 @pytest.mark.parametrize("steps", [1, 7, 8, 33])
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_stack_in_chunks_has_the_bits_of_the_whole(dtype, monkeypatch, steps, layers):
-    """Inference in chunks of so many steps, with rows that end in each of them."""
+    """Inference runs in chunks of so many steps, and rows end in each of them."""
     layer = make_layer(dtype, num_layers=layers, reproducible=True)
     call = make_layer_call(layer, (70, 33))
     call["lengths"][2:33] = np.arange(2, 33) * 70 // 33

@@ -55,7 +55,7 @@ def test_choice_of_equal_costs_takes_fewer_threads():
 
 @pytest.mark.parametrize("follows", [False, True])
 def test_choice_follows_a_change_of_costs(follows):
-    """As when another program occupies a processor, and ends."""
+    """Costs change as when another program occupies a processor, and ends."""
     quiet, busy = {1: 100 * US, 2: 60 * US}, {1: 110 * US, 2: 900 * US}
     for costs, best in [(quiet, 2), (busy, 1), (quiet, 2), (busy, 1)]:
         chosen = choices(costs, 800, follows=follows)

@@ -54,7 +54,7 @@ def test_call_on_any_number_of_threads_computes_same_bits(dtype, shape, ragged, 
 
 @pytest.mark.parametrize("shape", LARGE)
 def test_repeated_parallel_calls_compute_same_bits(shape):
-    """Many times, to find races."""
+    """The repetitions would show a race."""
     case = helpers.random_case(shape, np.float32, "softsign", ragged=True)
     expected = case.run(num_threads=4)
     for _ in range(5):
@@ -122,7 +122,7 @@ def test_count_is_one_below_the_minimum_of_work_and_bounded_above():
 
 
 def test_work_of_a_call_counts_multiply_adds_of_valid_steps(monkeypatch):
-    """Projections, gates and candidate; backward has three times as much."""
+    """They are those of projections, gates and candidate; backward has three times as many."""
     asked = []
     monkeypatch.setattr(
         thread_counts, "count", lambda num_threads, multiply_adds: asked.append((num_threads, multiply_adds)) or 1

@@ -27,7 +27,7 @@ def test_out_is_written_and_returned(case):
 
 @pytest.mark.parametrize("tape", [False, True])
 def test_out_that_is_a_view_is_written(case, tape):
-    """Batch-major, reversed, and part of a larger array, whose other elements stay."""
+    """The views are batch-major, reversed, and part of a larger array, whose other elements stay."""
     expected = case.forward()["y"]
     buffer = np.full((3, 9, 20), 0.375, np.float32)
     views = [buffer[:, 1:8, 2:11].swapaxes(0, 1), buffer[::-1, 7:0:-1, 11:].swapaxes(0, 1)]
@@ -124,7 +124,7 @@ def test_out_that_overlaps_is_refused(case, name):
 
 
 def test_out_in_interleaved_memory_is_written(case):
-    """Every other row of one buffer each: no shared byte."""
+    """x and out have every other row of one buffer each, and share no byte."""
     buffer = np.full((7, 6, 9), 0.375, np.float32)
     case = helpers.random_case((7, 3, 9, 9), np.float32)
     buffer[:, ::2] = case.x
@@ -155,13 +155,13 @@ def test_y_on_a_tape_is_read_only(case, recompute):
 
 
 def test_tape_has_gates_of_valid_steps_only(case):
-    """3 N numbers for each valid step; with recompute none."""
+    """A tape has 3 N numbers for each valid step, and none with recompute."""
     assert run_forward(case, tape=True)[2].gates.size == 3 * 9 * case.lengths.sum()
     assert run_forward(replace(case, lengths=None), tape=True)[2].gates.size == 3 * 9 * 7 * 3
 
 
 def test_results_share_no_memory_with_arguments(case):
-    """Also without steps: h_n is a copy of h0."""
+    """Without steps h_n is a copy of h0."""
     for each_case in (case, helpers.random_case((0, 3, 5, 9), np.float32)):
         for name, array in each_case.run().items():
             for other in each_case.arrays.values():

@@ -36,10 +36,10 @@ def test_dropout_equals_the_reference_with_the_masks_of_the_tape(tier, dtype, bi
 
 
 def test_masks_have_the_rate_on_every_axis(dtype):
-    """0 or 1 / (1 - rate), independent for each inner layer; the share of zeros is the rate within four sigma."""
+    """Values are 0 or 1 / (1 - rate), independent for each inner layer. The share of zeros is near the rate."""
     layer = dropout_layer(dtype)
     masks = layer.forward(make_layer_call(layer, (T, 33))["x"])[2].inner.masks
-    scale = dtype(1) / dtype(1 - RATE)  # NumPy 1.26 makes more than a float32 of an int and one
+    scale = dtype(1) / dtype(1 - RATE)  # with NumPy 1.26 an int would make it float64
     assert [mask.shape for mask in masks] == [(T, 33, 2 * N)] * 2
     for mask in masks:
         assert mask.dtype == dtype
@@ -57,7 +57,7 @@ def test_mean_over_masks_equals_the_result_without_dropout():
     """The layer above is linear, so the mean of its y over many masks is y without dropout."""
     layer = dropout_layer(num_layers=2, bidirectional=False, activation="identity")
     x, n = make_layer_call(layer)["x"], 400
-    layer.parameters["kernel_l1"][:, : 2 * N] = 0  # gates of the second layer that see nothing: it is linear
+    layer.parameters["kernel_l1"][:, : 2 * N] = 0  # gates of the second layer without inputs make it linear
     layer.parameters["recurrent_kernel_l1"][...] = 0
     drawn = np.array([layer.forward(x)[0][-1] for _ in range(n)])
     sigma = drawn.std(axis=0) / np.sqrt(n)
@@ -106,7 +106,7 @@ def test_dropout_drops_only_inner_layers(dtype, bidirectional):
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_backward_uses_the_masks_of_its_tape(dtype, recompute):
-    """Also after other forward passes, and when it is repeated."""
+    """backward is repeated, and other forward passes draw masks before it."""
     layer = dropout_layer(dtype)
     call, twin = make_layer_call(layer), dropout_layer(dtype)
     expected = run_layer(twin, call, recompute=recompute)
@@ -162,7 +162,7 @@ def test_dropout_draws_from_a_generator_of_its_own():
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_through_dropout_equal_finite_differences(recompute):
-    """Of every argument and parameter along a random direction; the seed gives the same mask each time."""
+    """Every argument and parameter changes along a random direction; the seed gives the same mask each time."""
     layer = dropout_layer(num_layers=2, groups=3)
     call, rng = make_layer_call(layer), np.random.default_rng(4)
     arguments = {name: call[name] for name in ("x", "h0")} | dict(layer.parameters)

@@ -74,9 +74,9 @@ def test_parameter_reshaped_in_place_changes_no_result(name, tmp_path):
     helpers.assert_same_bits(layer.state_dict(), state)
     helpers.assert_same_bits(layer.stream(4).push_many(x), tiny_layer(reproducible=True)(x)[0])
     layer.save(tmp_path / "layer.npz")
-    for again in (IndyGRU.load(tmp_path / "layer.npz"), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        helpers.assert_same_bits(again.state_dict(), state)
-        helpers.assert_same_bits(again(x)[0], expected)
+    for restored in (IndyGRU.load(tmp_path / "layer.npz"), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        helpers.assert_same_bits(restored.state_dict(), state)
+        helpers.assert_same_bits(restored(x)[0], expected)
 
 
 @pytest.mark.filterwarnings("ignore:Setting the (shape|strides|dtype):DeprecationWarning")
@@ -108,9 +108,9 @@ def test_pickle_of_a_layer_names_no_generator(option):
     layer, x = tiny_layer(**option), tiny_inputs()
     data = pickle.dumps(layer)
     assert not [argument for _, argument, _ in pickletools.genops(data) if "random" in str(argument)]
-    again = pickle.loads(data)
+    restored = pickle.loads(data)
     for _ in range(2):  # dropout draws the same numbers
-        helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+        helpers.assert_same_bits(restored.forward(x)[0], layer.forward(x)[0])
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_pickle_of_a_layer_names_no_generator(option):
 def test_pickle_of_a_layer_keeps_any_generator_of_numpy(bits):
     layer, x = IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=np.random.Generator(bits(7))), tiny_inputs()
     layer.forward(x)
-    again = pickle.loads(pickle.dumps(layer))
-    helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+    restored = pickle.loads(pickle.dumps(layer))
+    helpers.assert_same_bits(restored.forward(x)[0], layer.forward(x)[0])
 
 
 class ForeignBitGenerator(np.random.PCG64):
@@ -129,9 +129,9 @@ class ForeignBitGenerator(np.random.PCG64):
 
 def test_pickle_of_a_layer_keeps_a_generator_of_another_library():
     layer, x = IndyGRU(3, 5, num_layers=2, dropout=0.5, seed=np.random.Generator(ForeignBitGenerator(7))), tiny_inputs()
-    again = pickle.loads(pickle.dumps(layer))
-    assert type(again._rng.bit_generator) is ForeignBitGenerator
-    helpers.assert_same_bits(again.forward(x)[0], layer.forward(x)[0])
+    restored = pickle.loads(pickle.dumps(layer))
+    assert type(restored._rng.bit_generator) is ForeignBitGenerator
+    helpers.assert_same_bits(restored.forward(x)[0], layer.forward(x)[0])
 
 
 def test_seed_that_cannot_spawn_is_refused_where_dropout_needs_it():
@@ -142,7 +142,7 @@ def test_seed_that_cannot_spawn_is_refused_where_dropout_needs_it():
 
 
 def test_option_assigned_its_present_value_stays():
-    """As subclasses do that assign their arguments."""
+    """Subclasses assign their arguments so."""
     layer = tiny_layer()
     layer.bias, layer.hidden_size = True, 5
     assert (layer.bias, layer.hidden_size) == (True, 5)
@@ -160,8 +160,8 @@ def test_bias_of_zeros_that_calls_share_is_read_only():
 def test_pickle_of_a_child_class_keeps_its_attributes():
     layer = NamedLayer(3, 5, seed=0)
     layer.name = "first"
-    again = pickle.loads(pickle.dumps(layer))
-    assert (type(again), again.name, again.num_threads) == (NamedLayer, "first", None)
+    restored = pickle.loads(pickle.dumps(layer))
+    assert (type(restored), restored.name, restored.num_threads) == (NamedLayer, "first", None)
 
 
 class NamedLayer(IndyGRU):

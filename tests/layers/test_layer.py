@@ -14,7 +14,7 @@ from indygru_cpu import IndyGRU, functional
 
 
 def test_signatures_are_as_documented():
-    """Order, names, defaults, and keyword-only parameters."""
+    """Signatures have the promised order, names, defaults, and keyword-only parameters."""
     expected = {
         IndyGRU: "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, "
         "bidirectional=False, activation='tanh', dtype=<class 'numpy.float32'>, *, groups=1, seed=None, "
@@ -133,7 +133,7 @@ def test_attributes_are_the_constructor_arguments():
 
 
 def test_reproducible_row_has_same_bits_in_any_batch(tier, dtype, products):
-    """The option reaches the kernels: BLAS multiplies nothing."""
+    """BLAS multiplies nothing with the option."""
     layer = IndyGRU(300, 17, dtype=dtype, seed=7, reproducible=True)
     x = random_inputs(dtype, (100, 33, 300))
     y, _ = layer(x)

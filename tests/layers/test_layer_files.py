@@ -1,4 +1,4 @@
-"""Layers in files and in pickles: what is loaded is the layer that was saved, and yet another."""
+"""Layers in files and in pickles: a loaded layer equals the saved one, and shares no memory with it."""
 
 from __future__ import annotations
 

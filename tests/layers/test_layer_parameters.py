@@ -138,7 +138,7 @@ def test_state_dict_that_is_no_mapping_is_refused(wrong):
 
 
 def test_initial_values_are_those_of_the_original_cell(dtype):
-    """Glorot uniform per part with the original's fans, vectors uniform on [-1, 1), biases 1 and 0."""
+    """Parts of kernels are Glorot uniform with the original's fans, vectors uniform on [-1, 1), biases 1 and 0."""
     d, n = 57, 143
     layer = IndyGRU(d, n, dtype=dtype, seed=3)
     kernel, vector, bias = layer.parameters.values()

@@ -26,7 +26,7 @@ def strided_view(shape, dtype):
 @stacks
 @layouts
 def test_results_are_written_into_buffers_of_any_strides(dtype, layout, options):
-    """Elements around the buffers, and h0, stay."""
+    """Elements around the buffers, and h0, stay as they were."""
     call = LayoutCall(layout, dtype, **options)
     expected, before = call(), call.h0.copy()
     for name, result in (("out", "y"), ("h_out", "h_n")):
@@ -44,7 +44,7 @@ def test_results_are_written_into_buffers_of_any_strides(dtype, layout, options)
 @stacks
 @layouts
 def test_h_out_that_is_h0_has_same_bits(dtype, layout, options):
-    """Also as a view of a larger array."""
+    """h0 is an array, and a view of a larger one."""
     call = LayoutCall(layout, dtype, **options)
     expected, (view, buffer) = call(), strided_view(call.h0.shape, dtype)
     view[...] = call.h0

@@ -16,7 +16,7 @@ stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 @stacks
 @layouts
 def test_result_that_overlaps_an_argument_is_refused(layout, options):
-    """Each result with each array of the call: the error names both, and nothing has changed."""
+    """Each result overlaps each array of the call in turn. The error names both, and nothing has changed."""
     call = LayoutCall(layout, **options)
     arrays = dict(zip(("out", "h_out"), call().values(), strict=True)) | call.arguments
     pairs = [("out", call.x_name), ("out", "h0"), ("h_out", call.x_name), ("h_out", "h0"), ("h_out", "out")]
@@ -37,7 +37,7 @@ def test_result_that_overlaps_an_argument_is_refused(layout, options):
 
 @pytest.mark.parametrize("name", ["out", "h_out"])
 def test_result_that_overlaps_a_parameter_is_refused(name):
-    """Any parameter of any layer and direction; the result is its last numbers."""
+    """The result is in the last numbers of each parameter of each layer and direction."""
     options = {"out": {"num_layers": 2, "bidirectional": True}, "h_out": {"num_layers": 3}}[name]
     layer, shape = make_layer(np.float32, **options), {"out": (1, 1, 2 * N), "h_out": (3, 1, N)}[name]
     before = layer.state_dict()
@@ -103,7 +103,7 @@ FUNCTIONAL = [
 
 @pytest.mark.parametrize(("wrong", "text"), FUNCTIONAL, ids=str)
 def test_refused_functional_call_writes_no_buffer(wrong, text):
-    """Ragged values with gaps, which a valid call sets to zero in `out`."""
+    """The values are ragged with gaps, which a valid call sets to zero in `out`."""
     weights = make_layer(np.float32).parameters.values()
     buffers = {"out": np.full((T, N), 0.375, np.float32), "h_out": np.full((2, N), 0.375, np.float32)}
     values = np.full((T, D), 0.5, np.float32)

@@ -65,7 +65,7 @@ def in_layout(layout, name, array, lengths):
 @pytest.mark.parametrize("layout", ["batch first", "unbatched", "unbatched, batch first", "ragged"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_layout_computes_the_bits_of_time_first(dtype, layout, bidirectional):
-    """Arguments, results and gradients."""
+    """Arguments, results and gradients have the layout."""
     options = {"num_layers": 2, "bidirectional": bidirectional}
     layer, time_first = make_layer(dtype, batch_first="batch first" in layout, **options), make_layer(dtype, **options)
     call = make_layer_call(layer, (T, 1) if "unbatched" in layout else (T, B))
@@ -111,7 +111,7 @@ def test_names_and_shapes_of_parameters_are_those_of_torch():
 
 
 def test_final_states_are_in_the_order_of_torch(dtype):
-    """Layer by layer, forward before reverse. The last layer's are y at its rows' last and first steps."""
+    """They go layer by layer, forward before reverse. The last layer's are y at the last and first steps of rows."""
     layer = make_layer(dtype, num_layers=2, bidirectional=True)
     call = make_layer_call(layer)
     results, rows = infer_layer(layer, call), np.flatnonzero(call["lengths"])
@@ -123,7 +123,7 @@ def test_final_states_are_in_the_order_of_torch(dtype):
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_nan_in_padding_of_a_stack_changes_no_bit(dtype, recompute):
-    """NaN in padding of x and of dy. Each row has the bits of a call of its own."""
+    """Padding of x and dy is NaN. Each row has the bits of a separate call."""
     layer = make_layer(dtype, num_layers=2, bidirectional=True, reproducible=True)
     call = make_layer_call(layer)
     padding = np.arange(T)[:, None] >= call["lengths"]

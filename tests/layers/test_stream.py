@@ -143,7 +143,7 @@ def test_row_without_a_batch_axis_has_same_bits_and_memory(dtype):
 @pytest.mark.parametrize("n_batch", [1, 7, 131])
 @pytest.mark.parametrize("layout", [np.s_[:], np.s_[::-1], np.s_[:1]], ids=["y", "reversed y", "first row of y"])
 def test_y_passed_as_the_next_x_has_same_bits(dtype, n_batch, layout):
-    """As in generation. y is written after all of x has been read."""
+    """Generating programs pass y as x. y is written after all of x has been read."""
     layer = sized_layer(17, 17, num_layers=2, dtype=dtype)
     stream, twin = started_stream(layer, n_batch), started_stream(layer, n_batch)
     y, twin_y = (each.push(random_array((n_batch, 17), dtype)) for each in (stream, twin))
@@ -157,7 +157,7 @@ def test_y_passed_as_the_next_x_has_same_bits(dtype, n_batch, layout):
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["x", "state"])
 def test_nan_and_infinity_stay_in_their_row_until_a_reset(tier, dtype, wrong, where):
-    """They are where the reference has them."""
+    """The reference has them in the same places."""
     layer, x = sized_layer(9, 17, dtype=dtype, reproducible=True, activation="identity"), random_array((5, 7, 9), dtype)
     stream, h0 = layer.stream(7), initial_state(layer, 7)
     (x[2] if where == "x" else h0[0])[3, 5] = wrong

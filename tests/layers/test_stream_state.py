@@ -102,7 +102,7 @@ def test_wrong_rows_of_reset_are_refused_and_change_nothing(dtype, layer, rows):
 
 @pytest.mark.parametrize("name", [f"{name}_l{k}" for name in WEIGHTS for k in range(2)])
 def test_weights_are_a_snapshot_until_a_refresh(dtype, layer, name):
-    """Each parameter, for pushes and for chunks. A refresh keeps the state."""
+    """Each parameter changes in turn, for pushes and for chunks. A refresh keeps the state."""
     x, streams = random_array((3, 7, 9), dtype), [started_stream(layer, 7) for _ in range(4)]
     before = run_whole_sequence(layer, x)
     layer.parameters[name][...] *= 0.5
@@ -117,7 +117,7 @@ def test_weights_are_a_snapshot_until_a_refresh(dtype, layer, name):
 
 
 def test_stream_whose_layer_changes_computes_as_before(dtype, layer):
-    """Pushes, chunks and copies."""
+    """Pushes, chunks and copies are compared."""
     x, streams = random_array((3, 7, 9), dtype), [started_stream(layer, 7) for _ in range(3)]
     before = run_whole_sequence(layer, x)
     layer.num_threads = 2
@@ -207,7 +207,7 @@ def test_stream_of_another_object_or_a_bidirectional_layer_is_refused():
 
 
 def test_second_init_is_refused_and_changes_nothing(dtype, layer):
-    """With any arguments."""
+    """The second call is refused with any arguments."""
     x, stream = random_array((3, 7, 9), dtype), started_stream(layer, 7)
     for arguments in [(layer, 7), (sized_layer(3, 8, dtype=dtype), 1), (layer, 0)]:
         with pytest.raises((RuntimeError, ValueError), match=r"^stream: |^batch_size: "):

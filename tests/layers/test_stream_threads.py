@@ -26,7 +26,6 @@ def large_layer_and_x():
     """A layer whose steps take about a millisecond, so that a push releases the GIL, and x.
 
     x has one row where the build is slow, as under a sanitizer.
-
     """
     layer, x = sized_layer(D, N, num_layers=2, num_threads=1, reproducible=True), random_array((B, D), np.float32)
     stream, start = started_stream(layer, B), time.thread_time()
@@ -48,7 +47,6 @@ def compete(first, second):
     """Run `first` until it has succeeded ten times and some call has been refused, and `second` meanwhile.
 
     Returns how often each has succeeded, and the texts of the errors.
-
     """
     errors = set()
 
@@ -100,7 +98,7 @@ def test_second_thread_on_a_stream_in_use_is_refused(large_layer_and_x, first, s
 @pytest.mark.parametrize("run", ["push", "push_many"])
 @pytest.mark.parametrize("view", [lambda stream: stream, copy.copy], ids=["state", "copy"])
 def test_state_read_during_a_step_is_that_of_a_whole_step(large_layer_and_x, run, view):
-    """Also the state of a copy."""
+    """The state is read from the stream or from a copy."""
     layer, x = large_layer_and_x
     stream, results = started_stream(layer, len(x)), []
     pushes, _, _ = compete(advance_by(stream, x, run), lambda: results.append(view(stream).state))
@@ -122,7 +120,7 @@ def test_change_during_a_step_takes_effect_before_or_after_it(large_layer_and_x,
 
 
 def test_streams_of_one_layer_in_several_threads_compute_same_bits(dtype):
-    """With several threads each."""
+    """Each stream has several threads."""
     layer, x = sized_layer(60, 200, num_layers=2, dtype=dtype, reproducible=True), random_array((6, 33, 60), dtype)
     expected = run_whole_sequence(layer, x)
 

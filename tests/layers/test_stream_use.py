@@ -18,7 +18,7 @@ B, D, N = 7, 9, 17
 
 
 def field_of_records(x):
-    """Unaligned, also from row to row."""
+    """x as a field of records: unaligned, at a different offset in each row."""
     records = np.zeros(x.shape[:-1], [("before", "u1"), ("x", x.dtype, x.shape[-1:])])
     records["x"] = x
     return records["x"]
@@ -173,7 +173,7 @@ def test_x_of_mixed_dtype_with_one_input_is_refused(dtype, shape):
 
 
 def test_push_keeps_no_buffer_of_x(dtype):
-    """Neither after a push nor after an error."""
+    """The buffer is free after a push and after an error."""
     stream, valid_x = started_stream(sized_layer(D, N, dtype=dtype), 1), random_array((D,), dtype)
     for wrong_dtype, size in [(dtype, D), (dtype, D - 1), ("i4", D), (np.dtype(dtype).newbyteorder(">"), D)]:
         memory = bytearray(valid_x.tobytes() + bytes(8))
@@ -186,7 +186,7 @@ def test_push_keeps_no_buffer_of_x(dtype):
 
 @pytest.mark.parametrize("n_batch", [1, B])
 def test_pushes_allocate_nothing(dtype, n_batch):
-    """A thousand pushes: no block more than before, and never as much as the smallest array of a step."""
+    """A thousand pushes allocate no block, and at no time as much as the smallest array of a step."""
     layer = sized_layer(D, 250, num_layers=2, num_threads=1, dtype=dtype)
     stream, x = started_stream(layer, n_batch), random_array((n_batch, D), dtype)
     shapes = [x, x[0]] if n_batch == 1 else [x]

@@ -1,7 +1,6 @@
 """Counts the matrix products of a call that go to BLAS, by wrapping the core's BLAS functions.
 
 Last bits do not tell: two engines may sum in the same order, and OpenBLAS's order depends on the processor.
-
 """
 
 from __future__ import annotations

@@ -96,7 +96,6 @@ def stack_by_reference(layer, call, masks=()):
     """The results of `IndyGRU.forward` and `backward` for a time-major call; masks multiply each inner y.
 
     `call` has x, h0, dy, dh_n and lengths.
-
     """
     suffixes, n = ("", "_reverse")[: 1 + layer.bidirectional], layer.hidden_size
     x, h0, dy, dh_n, lengths = (call[name] for name in ("x", "h0", "dy", "dh_n", "lengths"))

@@ -1,7 +1,6 @@
 """What tests of arguments share: a small call of `functional.forward`, float32 and ragged.
 
 A test module takes the fixture by name: `case = small_calls.case`.
-
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from indygru_cpu.torch import _ops  # noqa: E402
     ("lengths", "options"), [(None, {}), (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True})]
 )
 def test_operators_pass_opcheck(lengths, options):
-    """With a transposed input, whose gradient is transposed, too."""
+    """The input is transposed, and so is its gradient."""
     module = random_module(**options)
     x, hx, dy, _ = random_module_call(module)
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
@@ -37,7 +37,7 @@ def test_operators_pass_opcheck(lengths, options):
 # A module of torch that inductor imports emits this warning.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_module_has_same_bits():
-    """As one graph, forward and backward. Inductor generates no C++ for a graph of this operator only."""
+    """Both passes are one graph. Inductor generates no C++ for a graph of this operator only."""
     module = random_module(bidirectional=True)
     compiled = torch.compile(module, fullgraph=True)
     call = random_module_call(module)

@@ -26,7 +26,7 @@ SIZES = {"input_size": 4000, "hidden_size": 1, "num_layers": 3, "bias": False, "
 
 @pytest.mark.parametrize("operator", ["forward", "backward"])
 def test_operators_with_random_arguments_raise_or_compute(run_script, operator):
-    """In a process whose C library fills new memory with a pattern."""
+    """The C library of the process fills new memory with a pattern."""
     printed = run_script("torch/operator_fuzz.py", operator, 0, 700, timeout=150, MALLOC_PERTURB_="165")
     raised, computed = map(int, printed.split())
     assert raised > 400
@@ -221,7 +221,7 @@ def test_packed_sequences_with_impossible_batch_sizes_raise(run_script):
     ],
 )  # fmt: skip
 def test_packed_sequences_with_wrong_indices_raise(change, error, text):
-    """Made with tuple.__new__: the constructor of PackedSequence would compute missing indices."""
+    """tuple.__new__ makes them, because the constructor of PackedSequence computes missing indices."""
     valid = {
         "data": torch.ones(4, D, dtype=torch.float64), "batch_sizes": torch.tensor([2, 2]),
         "sorted_indices": torch.tensor([0, 1]), "unsorted_indices": torch.tensor([0, 1]),

@@ -1,7 +1,6 @@
 """torch.nn.GRU with diagonal recurrent matrices computes this layer: outputs and gradients agree for all options.
 
 torch computes in float64 from the same numbers, also where the layer is float32.
-
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ for name, call in calls.items():
         if not was_made:
             break
         outcomes.append(outcome)
-        # A heap needs some rounds to settle.
+        # The heap reaches a steady state after some repetitions.
         if outcome != "NumPy" and all(leaked_blocks(call, n) >= 10 for _ in range(30)):
             print("leak:", name, n)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays, before, strict=True)), name

@@ -1,6 +1,6 @@
 """Four Python threads start helpers at the same time under a limit of nine threads: each gets its results.
 
-Helpers end with their Python thread, so every round starts new ones.
+Helpers end with their Python thread, so each repetition starts new ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ limit_threads(9)
 
 
 def started(call):
-    while True:  # helpers of the last round may still be ending
+    while True:  # helpers of the last repetition may still be ending
         try:
             thread = threading.Thread(target=call)
             thread.start()

@@ -1,6 +1,6 @@
-"""Prints by how many bytes the peak of the resident memory grows during 20 lives of a stream of 1,000 layers.
+"""Prints by how many bytes the peak of the resident memory grows while 20 streams of 1,000 layers are made and deleted.
 
-In each life it is copied, refreshed, initialised again, and refuses a push.
+Each is copied and refreshed, and refuses a second initialisation and a push.
 """
 
 from __future__ import annotations
