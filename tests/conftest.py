@@ -88,3 +88,9 @@ def run_script(tmp_path):
         return helpers.run_script(path, *arguments, folder=tmp_path, **environment)
 
     return run
+
+
+def pytest_make_parametrize_id(val):
+    """Shows tuples, lists and dicts of plain values in the ids of tests; None leaves other values to pytest."""
+    text = repr(val) if isinstance(val, (tuple, list, dict)) else None
+    return text if text is not None and len(text) <= 60 and "<" not in text and "array" not in text else None

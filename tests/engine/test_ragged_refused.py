@@ -43,7 +43,7 @@ WRONG_OFFSETS = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_OFFSETS, ids=str)
+@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_OFFSETS, ids=[text for *_, text in WRONG_OFFSETS])
 def test_wrong_offsets_are_refused_and_nothing_is_written(wrong, kind, text):
     layer, values = IndyGRU(3, 7, seed=7), np.full((9, 3), 0.5, np.float32)
     out = np.full((9, 7), 0.375, np.float32)
@@ -63,7 +63,7 @@ WRONG_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_VALUES)
+@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_VALUES, ids=[text for *_, text in WRONG_VALUES])
 def test_wrong_values_are_refused(wrong, kind, text):
     with pytest.raises(kind, match=f"^{text}"):
         IndyGRU(3, 7, seed=7).ragged(wrong, [0, 9])

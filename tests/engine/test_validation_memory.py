@@ -95,7 +95,10 @@ WRONG_OUTS = [
 ]
 
 
-@pytest.mark.parametrize(("make_out", "kind", "text"), WRONG_OUTS)
+@pytest.mark.parametrize(
+    ("make_out", "kind", "text"), WRONG_OUTS,
+    ids=["float64", "big-endian", "list", "fewer steps", "extra axis", "Fortran order", "stride 0", "overlapping rows"],
+)  # fmt: skip
 def test_wrong_out_is_refused_and_not_written(case, make_out, kind, text):
     out = make_out(case)
     with pytest.raises(kind, match=text):

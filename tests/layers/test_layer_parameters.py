@@ -100,7 +100,10 @@ WRONG_STATES = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "kind", "text"), WRONG_STATES)
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"), WRONG_STATES,
+    ids=["missing", "unknown", "shorter", "transposed", "float64", "integers", "None", "masked"],
+)  # fmt: skip
 def test_load_state_dict_with_one_wrong_array_changes_nothing(spoil, kind, text):
     """The last of three arrays is wrong."""
     layer = small_layer()
@@ -172,7 +175,9 @@ def test_seeds_determine_the_parameters():
     assert not same(small_layer(seed=generator), small_layer(seed=5))
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))], ids=["deepcopy", "pickle"]
+)
 def test_copy_has_options_and_bits_of_the_layer(clone):
     layer = small_layer(
         activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False

@@ -21,7 +21,7 @@ WRONG_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "kind", "text"), WRONG_OPTIONS)
+@pytest.mark.parametrize(("options", "kind", "text"), WRONG_OPTIONS, ids=[text for *_, text in WRONG_OPTIONS])
 def test_wrong_options_are_refused(options, kind, text):
     with pytest.raises(kind, match=text):
         IndyGRU(**({"input_size": D, "hidden_size": N} | options))
@@ -42,7 +42,7 @@ WRONG_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "kind", "text"), WRONG_CALLS)
+@pytest.mark.parametrize(("arguments", "kind", "text"), WRONG_CALLS, ids=[text for *_, text in WRONG_CALLS])
 def test_wrong_calls_are_refused(arguments, kind, text):
     layer = small_layer()
     for call in (layer, layer.forward):

@@ -60,7 +60,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "kind", "text"), WRONG)
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"), WRONG,
+    ids=["float64", "big-endian", "list", "narrower", "extra axis", "Fortran order", "broadcast", "stride 0"],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["out", "h_out"])
 @layouts
 def test_wrong_buffer_is_refused_and_no_buffer_written(layout, name, spoil, kind, text):

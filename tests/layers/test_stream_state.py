@@ -60,6 +60,7 @@ def test_state_is_copied_out_and_in(dtype, layer):
         (lambda h: np.ma.masked_less(h, 0), TypeError, r"state: masked arrays"),
         (lambda h: None, TypeError, r"state: .*got object"),
     ],
+    ids=["fewer layers", "fewer units", "no layer axis", "number", "mixed dtype", "float16", "masked", "None"],
 )
 def test_wrong_state_is_refused_and_changes_nothing(dtype, layer, change, kind, text):
     stream, h0 = started_stream(layer, 7), initial_state(layer, 7)

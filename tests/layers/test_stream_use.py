@@ -215,7 +215,10 @@ def test_pushes_allocate_nothing(dtype, n_batch):
     assert any(blocks < 10 and now < 200 and peak < 900 for blocks, now, peak in (allocated() for _ in range(10)))
 
 
-@pytest.mark.parametrize("wrong", [lambda x: x[:5], lambda x: x.astype("M8[s]"), lambda x: x[:, ::-1], list])
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x[:5], lambda x: x.astype("M8[s]"), lambda x: x[:, ::-1], list],
+    ids=["fewer rows", "datetimes", "reversed columns", "list"],
+)  # fmt: skip
 def test_converted_or_refused_x_leaves_no_blocks(dtype, wrong):
     stream, x = started_stream(sized_layer(D, N, dtype=dtype), B), wrong(random_array((B, D), dtype))
 

@@ -52,7 +52,9 @@ def test_state_dict_loads_into_the_numpy_layer_and_back():
     assert list(state) == list(layer.parameters)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "pickle"]
+)
 def test_copy_has_options_and_weights_of_its_own(copied):
     module = random_module(**BOTH, groups=2, activation="relu", recompute=True)
     other = copied(module)

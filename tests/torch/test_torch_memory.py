@@ -86,9 +86,10 @@ def saved_and_loaded(module):
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved_and_loaded]
-)
-@pytest.mark.parametrize("made", [lambda: random_module(**BOTH), lambda: NamedModule(D, N)])
+    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), saved_and_loaded],
+    ids=["copy", "deepcopy", "pickle", "torch.save"],
+)  # fmt: skip
+@pytest.mark.parametrize("made", [lambda: random_module(**BOTH), lambda: NamedModule(D, N)], ids=["module", "subclass"])
 def test_copy_has_the_attributes_and_they_are_read_only(copied, made):
     module = made()
     other = copied(module)
@@ -131,6 +132,7 @@ N_STEPS = torch.tensor(LENGTHS)
     ("arguments", "options", "name"),
     [((X, HX.to("meta")), {}, "hx"), ((X, HX), {"lengths": N_STEPS.to("meta")}, "lengths"),
      ((X.to("meta"),), {}, "kernel_l0"), ((X.to("meta"), HX), {}, "kernel_l0")],
+    ids=["hx", "lengths", "input", "input with hx"],
 )  # fmt: skip
 def test_real_and_meta_tensors_in_one_call_raise(grad, arguments, options, name):
     with torch.set_grad_enabled(grad), pytest.raises(ValueError, match=rf"^{name}: expected a tensor on \w+, where "):
@@ -255,7 +257,10 @@ def test_states_of_truncated_backpropagation_reset_in_place_raise():
         y.sum().backward()
 
 
-@pytest.mark.parametrize("made", [np.array, torch.tensor, lambda values: torch.from_numpy(np.array(values))])
+@pytest.mark.parametrize(
+    "made", [np.array, torch.tensor, lambda values: torch.from_numpy(np.array(values))],
+    ids=["array", "tensor", "tensor of an array"],
+)  # fmt: skip
 def test_lengths_overwritten_before_backward_change_nothing(made):
     module = random_module(**BOTH)
     call = random_module_call(module)
