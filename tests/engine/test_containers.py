@@ -92,7 +92,7 @@ def test_several_python_threads_under_a_limit_all_get_results(run_script):
 
 @needs_limits
 @needs_openmp
-@pytest.mark.skipif(os.getuid() == 0, reason="root has no such limit; the test above becomes another user")
+@pytest.mark.skipif(os.getuid() == 0, reason="the limit does not apply to the superuser")
 def test_limit_of_one_thread_leaves_calls_serial_and_right(run_script):
     assert run_script("engine/thread_limit_one.py", OPENBLAS_NUM_THREADS="1") == "True 1"
 

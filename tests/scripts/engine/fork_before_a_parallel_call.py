@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import all_results, in_child, parallel, report, serial
+from forked_results import in_child, parallel, report, serial
+from parallel_layer import all_results
 
 
 def child_is_parallel_and_its_child_serial():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from forked_results import layer, x
+from parallel_layer import layer, x
 
 from indygru_cpu._engine import _core
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import all_results, in_child, report, serial, with_warnings
+from forked_results import in_child, report, serial, with_warnings
+from parallel_layer import all_results
 from process_state import thread_count
 
 from indygru_cpu._engine import threads as thread_counts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import all_results, in_child, report, serial
+from forked_results import in_child, report, serial
+from parallel_layer import all_results
 
 expected = all_results()
 assert in_child(lambda: in_child(lambda: report() == serial(expected)) and report() == serial(expected))

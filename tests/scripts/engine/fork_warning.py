@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import all_results, in_child, with_warnings
+from forked_results import in_child, with_warnings
+from parallel_layer import all_results
 
 all_results()
 print(in_child(lambda: print(*with_warnings()[1], flush=True) is None))

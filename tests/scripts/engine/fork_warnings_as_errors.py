@@ -6,8 +6,9 @@ A call with num_threads=1 does not warn.
 from __future__ import annotations
 
 import numpy as np
-from forked_results import all_results, in_child, layer, with_warnings
-from forked_results import x as time_major_x
+from forked_results import in_child, with_warnings
+from parallel_layer import all_results, layer
+from parallel_layer import x as time_major_x
 
 from indygru_cpu import IndyGRU
 from indygru_cpu._engine import threads as thread_counts

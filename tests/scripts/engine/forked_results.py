@@ -1,4 +1,4 @@
-"""A layer and its results, in this process and in forks of it, for scripts about processes.
+"""Results of `parallel_layer` in this process and in forks of it, for scripts about processes.
 
 A module, so that processes started by any method can import it.
 """
@@ -9,21 +9,12 @@ import os
 import signal
 import warnings
 
-import numpy as np
+from parallel_layer import all_results
 
-from indygru_cpu import IndyGRU
 from indygru_cpu._engine import threads as thread_counts
 
 # Python 3.12 warns of every fork while there are threads.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-layer = IndyGRU(9, 70, seed=5)
-x = np.random.default_rng(5).standard_normal((40, 33, 9), np.float32)
-
-
-def all_results(num_threads=2):
-    y, h_n, tape = layer.forward(x, num_threads=num_threads)
-    grads = layer.backward(tape, dy=y)
-    return b"".join(a.tobytes() for a in (y, h_n, grads.x, grads.h0, *grads.parameters.values()))
 
 
 def with_warnings(call=all_results):

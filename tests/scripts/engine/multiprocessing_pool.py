@@ -8,7 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import sys
 
-from forked_results import all_results, report
+from forked_results import report
+from parallel_layer import all_results
 
 if __name__ == "__main__":
     method = sys.argv[1]

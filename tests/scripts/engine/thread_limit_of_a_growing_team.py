@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-from process_limit import all_results, expected, limit_threads, set_limit
+from parallel_layer import all_results
+from process_limit import expected, limit_threads, set_limit
 
 from indygru_cpu import IndyGRU
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 
-from process_limit import all_results, expected, limit_threads
+from parallel_layer import all_results
+from process_limit import expected, limit_threads
 
 limit_threads(9)
 

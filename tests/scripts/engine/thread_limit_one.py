@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from process_limit import all_results, expected, limit_threads
+from parallel_layer import all_results
+from process_limit import expected, limit_threads
 from process_state import thread_count
 
 limit_threads(1)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from process_limit import all_results, expected, limit_threads, set_limit
+from parallel_layer import all_results
+from process_limit import expected, limit_threads, set_limit
 from process_state import thread_count
 
 limit_threads(int(sys.argv[1]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-from indygru_cpu._engine import threads as thread_counts  # noqa: E402
-
+thread_counts = importlib.import_module("indygru_cpu._engine.threads")
 print(thread_counts.affinity(), thread_counts.default().count)
