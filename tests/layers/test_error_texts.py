@@ -153,19 +153,6 @@ OTHERS = [
 ]  # fmt: skip
 
 
-def tokens(expected):
-    """The words of `expected`; a text in parentheses is one word."""
-    return re.findall(r"\w*\([^()]*\)|\S+", expected)
-
-
-def pattern_of(*values):
-    """Matches a text that has the values as whole words in this order."""
-    edges = [
-        (r"(?<!\w)" if value[0].isalnum() else "", r"(?!\w|\.\d)" if value[-1].isalnum() else "") for value in values
-    ]
-    return ".*".join(before + re.escape(value) + after for (before, after), value in zip(edges, values, strict=True))
-
-
 def error_text(call, kind):
     with pytest.raises(kind) as error:
         call()
@@ -181,13 +168,7 @@ def error_text(call, kind):
     ],
 )
 def test_refusal_names_argument_expected_and_got(call, kind, argument, expected, got, fix):
-    text = error_text(call, kind)
-    assert re.match(rf"{argument}(:| and )", text)
-    before_got, separator, after_got = text.partition(", got ")
-    assert separator
-    assert re.search(pattern_of(*tokens(expected)), before_got.removeprefix(argument))
-    assert re.match(r"(an? |shape )?" + pattern_of(got), after_got)
-    assert fix in after_got
+    helpers.assert_refusal(error_text(call, kind), argument, expected, got, fix)
 
 
 @pytest.mark.parametrize(
@@ -196,4 +177,4 @@ def test_refusal_names_argument_expected_and_got(call, kind, argument, expected,
 def test_refusal_without_expected_names_argument_and_values(call, kind, argument, values):
     text = error_text(call, kind)
     assert re.match(rf"{argument}(:| has )", text)
-    assert re.search(pattern_of(*values), text.removeprefix(argument))
+    assert re.search(helpers.in_order(*values), text.removeprefix(argument))

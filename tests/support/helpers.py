@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -75,6 +76,31 @@ def assert_same_bits(actual, expected):
             assert same_bits(array, expected[name]), name
     else:
         assert same_bits(actual, expected)
+
+
+def in_order(*values):
+    """A pattern of texts that have the values as whole words in this order."""
+    patterns = []
+    for value in values:
+        start, end = "" if not value[0].isalnum() else r"(?<!\w)", "" if not value[-1].isalnum() else r"(?!\w|\.\d)"
+        patterns.append(start + re.escape(value) + end)
+    return ".*".join(patterns)
+
+
+def assert_refusal(text, argument, expected, got=None, fix=""):
+    """An error text names the argument first, then the words of `expected`, then `got` after "got", then the fix.
+
+    A group in parentheses is one word. Other words of the text are free.
+    """
+    assert re.match(rf"{re.escape(argument)}(:| and )", text), text
+    before_got, *after_got = text.split(", got ", 1)
+    words = re.findall(r"[\w.]*\([^()]*\)|\S+", expected)
+    assert re.search(in_order(*words), before_got.removeprefix(argument)), text
+    if got is None:
+        assert not after_got, text
+    else:
+        assert re.match(r"(an? |one |shape )?" + in_order(got), after_got[0]), text
+    assert fix in text
 
 
 @dataclass(frozen=True, eq=False)
