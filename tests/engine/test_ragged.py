@@ -88,7 +88,7 @@ def test_ragged_rows_through_blas_equal_the_reference(tier, dtype, shape, revers
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_what_belongs_to_no_sequence(dtype, reverse, recompute):
+def test_values_outside_all_rows_are_never_read_and_results_there_are_zero(dtype, reverse, recompute):
     """Gaps between the rows are never read. y, `out` and the gradient of x have +0 there."""
     case = helpers.random_case((9, 7, 8, 17), dtype, ragged=True)
     options = {"reverse": reverse, "recompute": recompute}
