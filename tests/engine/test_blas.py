@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -178,9 +179,8 @@ def test_import_with_a_wrong_prefix_names_library_and_symbol(run_python):
     assert "mine_cblas_sgemm" in error
 
 
-def test_import_without_the_package_of_blas_names_package_and_variable(run_python):
-    code = 'import sys; sys.modules["scipy_openblas32"] = None; import indygru_cpu'
-    error = run_python(code, status=1).splitlines()[-1]
+def test_import_without_the_package_of_blas_names_package_and_variable(run_script):
+    error = run_script("import_without.py", "indygru_cpu", "scipy_openblas32", status=1).splitlines()[-1]
     assert error.startswith("ImportError: ")
     assert "scipy-openblas32" in error
     assert "INDYGRU_CPU_BLAS" in error
@@ -192,8 +192,8 @@ def test_import_with_an_incomplete_package_of_blas_names_its_folder(run_python, 
     (package / "lib").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "lib" / "scipy_openblas.pc").write_text("no library")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu"
-    error = run_python(code, tmp_path, status=1).splitlines()[-1]
+    path = os.pathsep.join([str(tmp_path), helpers.package_path()])
+    error = run_python("import indygru_cpu", status=1, PYTHONPATH=path).splitlines()[-1]
     assert error.startswith("ImportError: ")
     assert str(package / "lib") in error
     assert "scipy-openblas32" in error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import pickle
 import re
 
+import helpers
 import numpy as np
 import pytest
 
@@ -129,6 +131,6 @@ def test_import_without_torch_names_the_extra(run_script):
 
 def test_import_with_a_broken_torch_raises_its_error(run_python, tmp_path):
     (tmp_path / "torch.py").write_text("import no_such_module_at_all")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu.torch"
-    error = run_python(code, tmp_path, status=1).splitlines()[-1]
+    path = os.pathsep.join([str(tmp_path), helpers.package_path()])
+    error = run_python("import indygru_cpu.torch", status=1, PYTHONPATH=path).splitlines()[-1]
     assert error == "ModuleNotFoundError: No module named 'no_such_module_at_all'"
