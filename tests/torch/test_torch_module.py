@@ -65,9 +65,9 @@ def test_call_copies_no_tensor(monkeypatch, batch_first):
     x, hx, dy, dh_n = random_module_call(module)
     seen = {}
 
-    def train(call, h, y, *args, buffer, **options):
-        seen.update(x=call.x, h0=call.h0, **call.weights._asdict(), y=y, gates=buffer)
-        return _engine.train(call, h, y, *args, room=buffer, **options)
+    def train(call, h, y, *args, room, **options):
+        seen.update(x=call.x, h0=call.h0, **call.weights._asdict(), y=y, gates=room)
+        return _engine.train(call, h, y, *args, room=room, **options)
 
     def backward(tape, dy, dh_n, *threads):
         results = stack.backward(tape, dy, dh_n, *threads)
