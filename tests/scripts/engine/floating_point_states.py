@@ -15,6 +15,7 @@ import helpers
 import numpy as np
 from process_state import thread_count
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
 library, n_threads = ctypes.CDLL(sys.argv[1]), 4
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from indygru_cpu import IndyGRU
 from indygru_cpu._engine import _core
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
 name, reserved = sys.argv[1], int(sys.argv[2])
 try:
     np.empty(reserved * 2**30, np.uint8)

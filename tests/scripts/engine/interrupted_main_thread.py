@@ -11,6 +11,7 @@ import long_calls
 from indygru_cpu import IndyGRU
 from indygru_cpu._engine import _core
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
 stop, ended = threading.Event(), threading.Event()
 
 
