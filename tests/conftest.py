@@ -1,4 +1,4 @@
-"""Makes `helpers` importable and keeps every BLAS of the test process on one thread."""
+"""Makes the modules of tests/support importable, keeps BLAS of the test process on one thread, and defines fixtures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-# The products here are small, and two pools of threads on few processors would only wait for each other.
-# OpenBLAS reads this once, when NumPy loads it; helpers.run_python keeps it from subprocesses.
+# The products of tests are small, and the threads of two pools would compete for few processors.
+# OpenBLAS reads this once, when NumPy loads it. Programs that tests start get a clean environment (helpers).
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-# This folder is on no path (--import-mode=importlib). The clone's root must stay so: its package is unbuilt.
+# pytest adds no folder to the path (--import-mode=importlib). The clone's root, with its unbuilt package, stays off it.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import blas_products
@@ -20,14 +20,14 @@ import pytest
 
 from indygru_cpu._engine import _core
 
-# Seeded, as every test here; no deadline, because the machines of continuous integration are busy.
+# Seeded, as all tests are; without a deadline, because machines of continuous integration are busy.
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("seeded")
 
 
 @pytest.fixture(params=_core.tiers())
 def tier(request):
-    """Each tier that this machine can run, in turn; the one chosen at import is restored."""
+    """Each tier that this machine can run, in turn; the tier chosen at import is restored."""
     before = _core.tier_in_use()
     _core.testing.use_tier(request.param)
     yield request.param
@@ -40,8 +40,8 @@ def dtype(request):
 
 
 @pytest.fixture
-def short_rounds():
-    """The threads come back to Python after one chunk each."""
+def short_time_slices():
+    """Time slices end after one chunk or one claim of a tile; the default length is restored."""
     before = _core.testing.set_slice_seconds(0)
     yield
     _core.testing.set_slice_seconds(before)
@@ -49,15 +49,15 @@ def short_rounds():
 
 @pytest.fixture
 def chunk_bytes():
-    """Sets how many bytes of projection a chunk has; the machine's own number is restored."""
+    """A function that sets the bytes of projection of a chunk; the machine's own number is restored."""
     before = _core.testing.set_chunk_bytes(1)
     yield _core.testing.set_chunk_bytes
     _core.testing.set_chunk_bytes(before)
 
 
 @pytest.fixture
-def long_rounds():
-    """They come back when they are done, however slow the machine."""
+def unlimited_time_slices():
+    """Time slices last until the work is done, on any machine; the default length is restored."""
     before = _core.testing.set_slice_seconds(1e9)
     yield
     _core.testing.set_slice_seconds(before)
@@ -65,14 +65,14 @@ def long_rounds():
 
 @pytest.fixture
 def products():
-    """`take()` of `blas_products.counted_products`, which watches the core's BLAS during the test."""
+    """`take()` of `blas_products.counted_products`, which counts the core's calls of BLAS during the test."""
     with blas_products.counted_products() as take:
         yield take
 
 
 @pytest.fixture
 def run_python(tmp_path):
-    """`helpers.run_python`, away from the clone's root."""
+    """`helpers.run_python` with an empty current directory."""
 
     def run(code, *arguments, **environment):
         return helpers.run_python(code, *arguments, folder=tmp_path, **environment)
@@ -88,3 +88,9 @@ def run_script(tmp_path):
         return helpers.run_script(path, *arguments, folder=tmp_path, **environment)
 
     return run
+
+
+def pytest_make_parametrize_id(val):
+    """Shows tuples, lists and dicts of plain values in the ids of tests; None leaves other values to pytest."""
+    text = repr(val) if isinstance(val, (tuple, list, dict)) else None
+    return text if text is not None and len(text) <= 60 and "<" not in text and "array" not in text else None

@@ -22,7 +22,7 @@ CORE="test_activations test_kernels test_properties test_golden test_groups test
     test_cell_sequences test_cell_lengths test_validation test_validation_memory"
 THREADED="test_threads test_stream_threads test_progress test_groups"
 # What could see the machine beside the kernels: its BLAS, threads, processors, caches and NumPy.
-MACHINE="test_blas test_bits test_rounds test_concurrency test_containers test_fork test_c_threads test_kept_memory
+MACHINE="test_blas test_bits test_tiles test_concurrency test_containers test_fork test_c_threads test_memory_pool
     test_interrupt test_main test_build test_sklearn"
 # OpenBLAS's kernels of other processors than this one: without AVX, with AVX2, with AVX-512.
 BLAS_CORES="Prescott Haswell Zen SkylakeX"

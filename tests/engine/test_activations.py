@@ -14,10 +14,10 @@ from indygru_cpu._engine import _core
 #: Largest error in ULP of the true value, over every normal result; relu and identity are exact.
 ULP = {"tanh": 3, "sigmoid": 3, "elu": 2, "softsign": 2, "relu": 0, "identity": 0}
 FUSED = {np.float32: "float", np.float64: "double"}
-#: For truth: at least 11 more bits than the dtype, where the platform has such a type.
+#: Types of the exact values: at least 11 more bits than the dtype, where the platform has such a type.
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
 WIDE_ENOUGH = {dtype: np.finfo(wider).nmant > np.finfo(dtype).nmant for dtype, wider in WIDER.items()}
-#: sigmoid and exp(x) - 1 are normal numbers or exactly -1 down to here.
+#: The lowest arguments for which sigmoid is a normal number.
 LOWEST = {np.float32: -87, np.float64: -708}
 
 
@@ -30,7 +30,7 @@ def activate(name, values, dtype):
 
 @cache
 def arguments(dtype):
-    """All sizes from the smallest normal number to saturation, both signs, denser where functions bend."""
+    """Values of all magnitudes from the smallest normal number to saturation, both signs, denser where curves bend."""
     rng = np.random.default_rng(1)
     tiny = np.log10(np.finfo(dtype).tiny)
     sizes = np.concatenate([
@@ -42,8 +42,8 @@ def arguments(dtype):
 
 
 @cache
-def truth(name, dtype):
-    """The reference's function in the wider type; sigmoid as 1 / (1 + e^-x), exact enough there."""
+def exact_values(name, dtype):
+    """The reference's function in the wider type; sigmoid as 1 / (1 + e^-x), whose error there is negligible."""
     x = arguments(dtype).astype(WIDER[dtype])
     if name == "sigmoid":
         return 1 / (1 + np.exp(-x))
@@ -51,8 +51,8 @@ def truth(name, dtype):
 
 
 @pytest.mark.parametrize("name", helpers.ACTIVATIONS)
-def test_accuracy(tier, dtype, name):
-    expected = truth(name, dtype)
+def test_activation_is_within_its_ulp_bound(tier, dtype, name):
+    expected = exact_values(name, dtype)
     unit = np.spacing(np.abs(expected).astype(dtype)).astype(expected.dtype)
     error = np.abs(activate(name, arguments(dtype), dtype) - expected) / unit
     worst = error.argmax()
@@ -61,8 +61,8 @@ def test_accuracy(tier, dtype, name):
 
 
 @pytest.mark.parametrize("name", helpers.ACTIVATIONS)
-def test_same_bits_wherever_in_a_vector(tier, dtype, name):
-    """Whole vectors and the scalar tail agree: a number's bits depend on nothing beside it."""
+def test_activation_at_any_position_of_a_vector_has_same_bits(tier, dtype, name):
+    """Whole vectors and the scalar remainder of a loop agree."""
     x = np.random.default_rng(2).uniform(-9, 9, 61).astype(dtype)
     together = activate(name, x, dtype)
     for start in range(1, 34):
@@ -81,27 +81,27 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("name", helpers.ACTIVATIONS)
-def test_infinities_and_nan(tier, dtype, name):
-    found = activate(name, [-np.inf, np.inf, np.nan, -np.nan], dtype)
-    np.testing.assert_array_equal(found, np.array([*SPECIAL[name], np.nan, np.nan], dtype))
+def test_activation_of_infinities_and_nan_is_its_limit(tier, dtype, name):
+    results = activate(name, [-np.inf, np.inf, np.nan, -np.nan], dtype)
+    np.testing.assert_array_equal(results, np.array([*SPECIAL[name], np.nan, np.nan], dtype))
 
 
 @pytest.mark.parametrize("name", ["tanh", "identity", "elu", "softsign"])
-def test_zero_keeps_its_sign(tier, dtype, name):
+def test_odd_activation_of_zero_keeps_its_sign(tier, dtype, name):
     helpers.assert_same_bits(activate(name, [0.0, -0.0], dtype), np.array([0.0, -0.0], dtype))
 
 
-def test_zero_elsewhere(tier, dtype):
+def test_relu_and_sigmoid_of_zero_are_zero_and_half(tier, dtype):
     np.testing.assert_array_equal(activate("relu", [0.0, -0.0], dtype), np.zeros(2, dtype))
     np.testing.assert_array_equal(activate("sigmoid", [0.0, -0.0], dtype), np.full(2, 0.5, dtype))
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign"])
-def test_saturation_is_exact_and_stays_in_range(tier, dtype, name):
+def test_activation_saturates_exactly_and_stays_in_its_range(tier, dtype, name):
     low, high = {"tanh": (-1, 1), "sigmoid": (0, 1), "elu": (-1, np.inf), "softsign": (-1, 1)}[name]
-    found = activate(name, arguments(dtype), dtype)
-    assert found.min() >= low
-    assert found.max() <= high
+    results = activate(name, arguments(dtype), dtype)
+    assert results.min() >= low
+    assert results.max() <= high
     if name in ("tanh", "sigmoid"):
         beyond = [40, 100, 710, 1e4, np.finfo(dtype).max]
         np.testing.assert_array_equal(activate(name, beyond, dtype), np.full(5, high, dtype))
@@ -110,15 +110,15 @@ def test_saturation_is_exact_and_stays_in_range(tier, dtype, name):
         np.testing.assert_array_equal(activate(name, beyond, dtype), np.full(5, low, dtype))
 
 
-def test_sigmoid_far_below_is_next_to_nothing(tier, dtype):
-    found = activate("sigmoid", np.array([LOWEST[dtype] - 1, LOWEST[dtype] * 2, np.finfo(dtype).min]), dtype)
-    assert ((found >= 0) & (found <= np.finfo(dtype).tiny)).all()
+def test_sigmoid_of_very_negative_values_is_below_the_smallest_normal_number(tier, dtype):
+    results = activate("sigmoid", np.array([LOWEST[dtype] - 1, LOWEST[dtype] * 2, np.finfo(dtype).min]), dtype)
+    assert ((results >= 0) & (results <= np.finfo(dtype).tiny)).all()
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign", "relu", "identity"])
-def test_monotonic_within_its_accuracy(tier, dtype, name):
-    """A larger argument never gives a result that is smaller by more than the two errors together."""
+def test_activation_is_monotonic_within_its_accuracy(tier, dtype, name):
+    """A larger argument gives a result that is smaller by at most the two errors together."""
     x = np.sort(arguments(dtype))
-    found = activate(name, x, dtype)
-    drop = np.maximum.accumulate(found)[:-1] - found[1:]
-    assert (drop <= 2 * ULP[name] * np.spacing(np.abs(found[1:]))).all()
+    results = activate(name, x, dtype)
+    drop = np.maximum.accumulate(results)[:-1] - results[1:]
+    assert (drop <= 2 * ULP[name] * np.spacing(np.abs(results[1:]))).all()

@@ -1,7 +1,8 @@
-"""The same bits on any threads, addresses and layouts, and in any process; with `reproducible`, in any company."""
+"""Same bits for any number of threads, address, layout and process; with `reproducible`, for any batch."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import helpers
@@ -11,87 +12,63 @@ import streams
 
 from indygru_cpu import functional
 
-#: (T, B, D, N): the weights as they lie, packed in panels, through BLAS in one row, several and all rows of a tile.
+#: (T, B, D, N): unpacked weights, packed panels, and BLAS with one row, several rows and all rows of a tile.
 SHAPES = [(3, 7, 9, 33), (33, 17, 9, 65), *helpers.THROUGH_BLAS[:3]]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
-HASH = f"""
-    import hashlib, os, sys
-    sys.path.insert(0, {str(helpers.ROOT / "tests" / "support")!r})
-    import helpers
-    import numpy as np
-    from indygru_cpu import IndyGRU
 
-    def digest(found):
-        return hashlib.sha256(b"".join(np.ascontiguousarray(a) for a in found)).hexdigest()[:12]
-
-    def stack(dtype):
-        rng = np.random.default_rng(3)
-        x = rng.standard_normal((60, 17, 9)).astype(dtype)
-        layer = IndyGRU(9, 65, num_layers=2, bidirectional=True, dropout=0.25, seed=4, dtype=dtype)
-        lengths = rng.integers(0, 61, 17)
-        y, h_n, tape = layer.forward(x, lengths=lengths, recompute=True)
-        grads = layer.backward(tape, dy=y)
-        ragged = layer.ragged(x[:, 0], [1, 8, 8, 57])
-        stream = IndyGRU(9, 65, num_layers=2, seed=4, dtype=dtype).stream(17)
-        return [y, h_n, grads.x, grads.h0, *grads.parameters.values(), *ragged, stream.push_many(x), stream.push(x[0])]
-
-    for dtype in helpers.DTYPES:
-        for shape in {SHAPES!r}:
-            print(digest(helpers.random_case(shape, dtype, ragged=shape[1] > 2).run().values()))
-        print(digest(stack(dtype)))
-"""
-
-
-def test_any_process_computes_the_same(run_python):
-    """Other addresses, other hashes of names, other numbers of threads, and other contents of fresh memory."""
+def test_process_with_other_threads_and_memory_contents_computes_same_bits(run_script):
+    """Processes differ in addresses, hashes of names, numbers of threads, and the contents of fresh memory."""
     environments = [
         {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
         {"PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "3", "MALLOC_PERTURB_": "165", "PYTHONMALLOC": "malloc"},
         {"OMP_NUM_THREADS": "8", "MALLOC_PERTURB_": "90", "MALLOC_MMAP_THRESHOLD_": "1000", "SHIFTS_STACK": "x" * 4444},
     ]
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}  # threads that wait may not spin
-    hashes = [run_python(HASH, **quiet, **each).split() for each in environments]
-    assert len(set(hashes[0])) == 2 * (len(SHAPES) + 1)
-    assert hashes[1:] == hashes[:1] * 2
+    common = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}  # waiting threads do not spin
+    digests = [
+        run_script("engine/digest_of_results.py", json.dumps(SHAPES), **common, **environment).split()
+        for environment in environments
+    ]
+    assert len(set(digests[0])) == 2 * (len(SHAPES) + 1)
+    assert digests[1:] == digests[:1] * 2
 
 
 @shapes
-def test_any_number_of_threads(tier, dtype, shape):
+def test_any_number_of_threads_computes_same_bits(tier, dtype, shape):
     case = helpers.random_case(shape, dtype, ragged=shape[1] > 2)
     expected = case.run(num_threads=1)
     for num_threads in range(2, 9):
         helpers.assert_same_bits(case.run(num_threads=num_threads), expected)
 
 
-def at(offset, array):
-    """A copy so many bytes after a cache line's first."""
-    room = np.empty(array.nbytes + 128, np.uint8)
-    begin = -room.ctypes.data % 64 + offset
-    found = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    found[...] = array
-    return found
+def copy_at_offset(offset, array):
+    """A copy that starts so many bytes after the start of a cache line."""
+    buffer = np.empty(array.nbytes + 128, np.uint8)
+    begin = -buffer.ctypes.data % 64 + offset
+    results = buffer[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    results[...] = array
+    return results
 
 
 @shapes
-def test_any_address(tier, dtype, shape):
-    """Of arguments and results: 4 to 64 bytes into a cache line, which may be in the midst of a float64."""
+def test_arguments_and_results_at_any_address_have_same_bits(tier, dtype, shape):
+    """Arrays start 4 to 64 bytes into a cache line, which misaligns float64 in half of the cases."""
     case = helpers.random_case(shape, dtype)
     expected = case.run(num_threads=1)
     for offset in range(4, 65, 4):
-        moved = replace(case, **{name: at(offset, array) for name, array in case.arrays.items()})
+        moved = replace(case, **{name: copy_at_offset(offset, array) for name, array in case.arrays.items()})
         helpers.assert_same_bits(moved.run(num_threads=1), expected)
         if offset % case.x.itemsize == 0:
-            y, h = at(offset, expected["y"]), at(offset, case.h0)
+            y, h = copy_at_offset(offset, expected["y"]), copy_at_offset(offset, case.h0)
             y[...] = np.nan
             functional.forward(moved.x, h, *moved.arguments[2:], out=y, h_out=h, num_threads=1)
             helpers.assert_same_bits({"y": y, "h_n": h}, {name: expected[name] for name in helpers.FORWARD})
 
 
-def spread(array):
-    """The same numbers with room between them along every axis but the last."""
-    room = np.full([2 * size for size in array.shape[:-1]] + [array.shape[-1]], np.nan, array.dtype)
-    view = room[(slice(None, None, 2),) * (array.ndim - 1)]
+def spread_outer_axes(array):
+    """The same numbers with gaps between them along every axis but the last."""
+    buffer = np.full([2 * size for size in array.shape[:-1]] + [array.shape[-1]], np.nan, array.dtype)
+    view = buffer[(slice(None, None, 2),) * (array.ndim - 1)]
     view[...] = array
     return view
 
@@ -99,28 +76,28 @@ def spread(array):
 LAYOUTS = {
     "Fortran": np.asfortranarray,
     "batch-major": lambda array: np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1),
-    "backwards in time": lambda array: array[::-1].copy()[::-1],
+    "reversed in time": lambda array: array[::-1].copy()[::-1],
     "part of wider rows": lambda array: np.concatenate([array, array], axis=-1)[..., : array.shape[-1]],
-    "spread": spread,
+    "spread": spread_outer_axes,
 }
 
 
 @shapes
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_layout(tier, dtype, shape, layout):
-    """Of x, dy and the states; results where BLAS multiplies them in place and where it cannot."""
+def test_arguments_in_any_layout_have_same_bits(tier, dtype, shape, layout):
+    """The arrays are x, dy and the states. BLAS reads some layouts in place and needs copies of others."""
     case = helpers.random_case(shape, dtype)
     names = ("x", "dy", "h0", "dh_n")
-    laid = replace(case, **{name: LAYOUTS[layout](case.arrays[name]) for name in names})
-    helpers.assert_same_bits(laid.run(num_threads=1), case.run(num_threads=1))
+    arranged = replace(case, **{name: LAYOUTS[layout](case.arrays[name]) for name in names})
+    helpers.assert_same_bits(arranged.run(num_threads=1), case.run(num_threads=1))
 
 
 @shapes
-def test_reproducible_rows(tier, dtype, shape):
-    """Whatever the batch, the place in it, the pieces of time, or steps one by one: also where BLAS would multiply."""
+def test_reproducible_row_has_same_bits_in_any_batch_position_and_split(tier, dtype, shape):
+    """The row is computed in several batches, positions, splits of time and streams, also at sizes for BLAS."""
     n_steps, n_batch, n_inputs, n_units = shape
-    layer = streams.make(n_inputs, n_units, dtype, reproducible=True)
-    x, one = (streams.random((n_steps, n, n_inputs), dtype, seed=n) for n in (n_batch + 2, 1))
+    layer = streams.sized_layer(n_inputs, n_units, dtype, reproducible=True)
+    x, one = (streams.random_array((n_steps, n, n_inputs), dtype, seed=n) for n in (n_batch + 2, 1))
     expected = layer(one)[0][:, 0]
     for n_rows in sorted({1, 2, n_batch, n_batch + 2}):
         for place in {0, n_rows // 2, n_rows - 1}:

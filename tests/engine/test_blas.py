@@ -1,8 +1,9 @@
-"""The private BLAS: one thread, seen by nobody else, and replaceable."""
+"""The private BLAS: one thread, symbols outside the global scope, and replaceable by the environment."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -18,30 +19,15 @@ from indygru_cpu._engine import _core, blas
 
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
 
-#: Prints a digest of numbers that went through both products of backward, and where BLAS came from.
-USE = """
-    import hashlib
-    import numpy as np
-    from indygru_cpu import IndyGRU
-    from indygru_cpu._engine import blas
-    digest = hashlib.sha256()
-    for dtype in (np.float32, np.float64):
-        layer = IndyGRU(9, 17, dtype=dtype, seed=5)
-        y, _, tape = layer.forward(np.random.default_rng(5).standard_normal((33, 8, 9)).astype(dtype))
-        grads = layer.backward(tape, y)
-        digest.update(grads.x.tobytes() + grads.parameters["kernel_l0"].tobytes())
-    print(digest.hexdigest(), blas.blas.path, repr(blas.blas.prefix), sep="|")
-"""
 
-
-def test_ours_has_one_thread():
+def test_private_openblas_has_one_thread():
     assert blas.blas.threads == 1
     assert "OpenBLAS" in blas.blas.version
 
 
 @pytest.mark.parametrize("shape", helpers.THROUGH_BLAS)
-def test_projection_of_many_lines_goes_through_blas_on_baseline(tier, dtype, shape, products):
-    """Other tests count on these sizes."""
+def test_projection_of_many_steps_goes_through_blas_on_baseline(tier, dtype, shape, products):
+    """Other tests rely on the sizes of `helpers.THROUGH_BLAS`."""
     case = helpers.random_case(shape, dtype)
     by_blas = case.forward()["y"]
     assert (products()[PROJECTION] > 0) == (tier == "baseline")
@@ -51,20 +37,20 @@ def test_projection_of_many_lines_goes_through_blas_on_baseline(tier, dtype, sha
 
 
 @pytest.mark.parametrize(("more", "engine"), [(-1, "micro-kernel"), (0, "BLAS"), (4, "BLAS")])
-def test_projection_goes_through_blas_from_so_many_inputs_on(tier, dtype, products, more, engine):
+def test_projection_goes_through_blas_from_a_number_of_inputs_on(tier, dtype, products, more, engine):
     case = helpers.random_case((300, 1, helpers.BLAS_INPUTS[tier] + more, 9), dtype)
     helpers.assert_close(case.forward(), case.expected_forward(), dtype)
     assert (products()[PROJECTION] > 0) == (engine == "BLAS")
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 66000, 5), (2, 1, 769, 257), (1500, 3, 257, 7)])
-def test_every_block_of_the_products(dtype, shape):
-    """One number more than blocks hold, and more blocks than there are numbers in one."""
+def test_products_of_partial_blocks_equal_the_reference(dtype, shape):
+    """Sizes are one more than a block holds, or need more blocks than a block has numbers."""
     case = helpers.random_case(shape, dtype)
     helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
 
 
-#: (T, B, D, N), and whether the micro-kernel makes dx where the tier leaves so few inputs to it.
+#: (T, B, D, N), and whether the micro-kernel computes dx if the tier gives it so few inputs.
 INPUT_GRADIENTS = [
     ((64, 17, 80, 9), True),
     ((173, 9, 17, 33), True),
@@ -76,22 +62,24 @@ INPUT_GRADIENTS = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "in_panels"), INPUT_GRADIENTS)
-def test_gradient_of_few_inputs_and_many_lines_is_made_by_the_micro_kernel(tier, dtype, shape, in_panels, products):
-    """Whose bits of a row are the same in any batch."""
+@pytest.mark.parametrize(("shape", "by_micro_kernel"), INPUT_GRADIENTS)
+def test_input_gradient_of_few_inputs_and_many_steps_is_computed_by_the_micro_kernel(
+    tier, dtype, shape, by_micro_kernel, products
+):
+    """The micro-kernel gives a row the same bits in any batch."""
     case, few = helpers.random_case(shape, dtype), shape[1] * 2 // 3 + 1
-    found = case.run(num_threads=2)
-    helpers.assert_close(found, case.expected(), dtype)
-    by_kernel = in_panels and shape[2] < helpers.BLAS_INPUTS[tier]
-    taken = products()
-    assert (taken[INPUT_GRADIENT] == 0) == by_kernel
-    assert taken[KERNEL_GRADIENT] > 0
+    results = case.run(num_threads=2)
+    helpers.assert_close(results, case.expected(), dtype)
+    by_kernel = by_micro_kernel and shape[2] < helpers.BLAS_INPUTS[tier]
+    counts = products()
+    assert (counts[INPUT_GRADIENT] == 0) == by_kernel
+    assert counts[KERNEL_GRADIENT] > 0
     part = replace(case, **{name: getattr(case, name)[:, :few] for name in ("x", "dy")})
     part = replace(part, **{name: getattr(case, name)[:few] for name in ("h0", "dh_n")})
     gradient = part.run()["x"]
     if by_kernel:
         assert products()[INPUT_GRADIENT] == 0
-        helpers.assert_same_bits(gradient, np.ascontiguousarray(found["x"][:, :few]))
+        helpers.assert_same_bits(gradient, np.ascontiguousarray(results["x"][:, :few]))
 
 
 @pytest.mark.parametrize("shape", [shape for shape, _ in INPUT_GRADIENTS])
@@ -101,120 +89,64 @@ def test_gradient_of_inputs_of_ragged_rows_equals_the_reference(tier, dtype, sha
 
 
 @pytest.mark.parametrize("threads", [None, "3"])
-def test_the_environment_is_restored(run_python, threads):
-    """For Python and for C: the variable is set for one moment only."""
-    code = """
-        import ctypes, os
-        before = dict(os.environ)
-        import indygru_cpu
-        assert dict(os.environ) == before
-        getenv = ctypes.CDLL(None).getenv
-        getenv.restype = ctypes.c_char_p
-        print(indygru_cpu._engine.blas.blas.threads, getenv(b"OPENBLAS_NUM_THREADS"))
-    """
+def test_import_leaves_environment_variables_as_they_were(run_script, threads):
+    """The import sets OPENBLAS_NUM_THREADS only while it loads the library, for Python and for C."""
     environment = {} if threads is None else {"OPENBLAS_NUM_THREADS": threads}
-    assert run_python(code, **environment) == f"1 {threads and threads.encode()}"
+    assert run_script("engine/blas_environment.py", **environment) == f"1 {threads and threads.encode()}"
 
 
-def test_the_package_is_found_but_not_imported(run_python):
+def test_import_does_not_import_the_package_of_blas(run_python):
     """Its import would load the library for the whole process."""
-    code = """
-        import sys
-        import indygru_cpu
-        print([name for name in sys.modules if name.startswith("scipy_openblas")])
-    """
+    code = "import sys, indygru_cpu; print([name for name in sys.modules if name.startswith('scipy_openblas')])"
     assert run_python(code) == "[]"
 
 
 @needs_proc
-def test_its_names_are_visible_to_nobody_else(run_python):
-    """Not in the global scope of the process, where a library opened later would bind its calls to them."""
-    code = """
-        import ctypes
-        import indygru_cpu
-        process = ctypes.CDLL(None)
-        library = ctypes.CDLL(indygru_cpu._engine.blas.blas.path)
-        print([hasattr(library, name) and not hasattr(process, name)
-               for name in ("scipy_cblas_sgemm", "scipy_dgemm_", "scipy_openblas_set_num_threads")])
-    """
-    assert run_python(code) == "[True, True, True]"
-
-
-SCIPY_THREADS = """
-    import ctypes, re
-    {imports}
-    import numpy as np
-    import scipy.linalg
-    scipy.linalg.blas.dgemm(1.0, np.full((300, 300), 0.5), np.full((300, 300), 0.25))
-    with open("/proc/self/maps") as file:
-        lines = file.readlines()
-    paths = {{line.split()[-1] for line in lines if re.search("scipy.libs/.*openblas", line)}}
-    assert len(paths) == 1, paths
-    library = ctypes.CDLL(paths.pop())
-    name = "openblas_get_num_threads"  # older ones have no prefix
-    print(getattr(library, "scipy_" + name if hasattr(library, "scipy_" + name) else name)())
-    {after}
-"""
+def test_symbols_of_blas_are_not_in_the_global_scope(run_script):
+    """A library opened later would bind its calls to symbols of the global scope."""
+    assert run_script("engine/blas_symbols.py") == "[True, True, True]"
 
 
 @needs_proc
-@pytest.mark.parametrize("wanted", [None, "2"])
-def test_scipy_keeps_its_threads(run_python, wanted):
-    """Imported before us, after us, and without us: its BLAS has the same number of threads; ours has one."""
+@pytest.mark.parametrize("n_threads", [None, "2"])
+def test_scipy_in_any_import_order_keeps_its_threads(run_script, n_threads):
+    """Imported before indygru_cpu, after it, or without it, SciPy's BLAS has the same number of threads."""
     pytest.importorskip("scipy")
-    ours = "import indygru_cpu; assert indygru_cpu._engine.blas.blas.threads == 1"
-    environment = {} if wanted is None else {"OPENBLAS_NUM_THREADS": wanted}
+    environment = {} if n_threads is None else {"OPENBLAS_NUM_THREADS": n_threads}
 
-    def threads(imports="", after=""):
-        return run_python(SCIPY_THREADS.format(imports=imports, after=after), **environment)
+    def threads_of_scipy(*, before=(), after=()):
+        return run_script("engine/scipy_threads.py", *before, "after", *after, **environment)
 
-    alone = threads()
-    assert threads(imports=ours) == alone
-    assert threads(imports=f"import scipy.linalg; {ours}") == alone
-    assert threads(after=f"{ours}; from indygru_cpu import functional") == alone
+    alone = threads_of_scipy()
+    assert threads_of_scipy(before=["indygru_cpu"]) == alone
+    assert threads_of_scipy(before=["scipy.linalg", "indygru_cpu"]) == alone
+    assert threads_of_scipy(after=["indygru_cpu", "indygru_cpu.functional"]) == alone
 
 
 @pytest.fixture
-def copied(tmp_path):
-    """A copy of the library under another name, with what it needs beside it."""
+def library_copy(tmp_path):
+    """A copy of the library and its dependencies in another folder under another name."""
     folder = tmp_path / "elsewhere"
     shutil.copytree(Path(blas.blas.path).parent, folder)
     library = folder / Path(blas.blas.path).name
     return library.rename(folder / f"libother{library.suffix}")
 
 
-def test_another_library(run_python, copied):
-    digest, _, _ = run_python(USE).split("|")
-    other = run_python(USE, INDYGRU_CPU_BLAS=str(copied))
-    assert other.split("|") == [digest, str(copied), "'scipy_'"]
-    given = run_python(USE, INDYGRU_CPU_BLAS=str(copied), INDYGRU_CPU_BLAS_PREFIX="scipy_")
-    assert given.split("|") == [digest, str(copied), "'scipy_'"]
+def test_library_from_the_environment_is_used(run_script, library_copy):
+    digest, _, _ = run_script("engine/blas_digest.py").split("|")
+    for environment in ({}, {"INDYGRU_CPU_BLAS_PREFIX": "scipy_"}):
+        printed = run_script("engine/blas_digest.py", INDYGRU_CPU_BLAS=str(library_copy), **environment)
+        assert printed.split("|") == [digest, str(library_copy), "'scipy_'"]
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="compiles a library")
-def test_a_library_that_is_no_openblas(run_python, tmp_path):
-    """Which has nothing but products: the same numbers to rounding, and it does not say what it is."""
+def test_library_of_products_only_computes_within_bounds(run_script, tmp_path):
+    """It exports no version and no number of threads."""
     library = tmp_path / "libplain.so"
-    source = helpers.ROOT / "tests" / "support" / "plain_blas.c"
+    source = helpers.SUPPORT / "plain_blas.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True, timeout=60)
-    code = f"""
-        import sys
-        sys.path.insert(0, {str(helpers.ROOT / "tests" / "support")!r})
-        import ctypes, helpers
-        from indygru_cpu._engine import blas
-        products = ctypes.c_long.in_dll(ctypes.CDLL({str(library)!r}), "products")
-        for dtype in helpers.DTYPES:
-            case = helpers.random_case({helpers.THROUGH_BLAS[1]!r}, dtype, ragged=True)
-            helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
-            products.value = 0
-            case.forward(reproducible=True)
-            assert not products.value
-            case.forward()
-            assert products.value
-        print(blas.blas.path, repr(blas.blas.prefix), blas.blas.version, blas.blas.threads)
-    """
-    printed = run_python(code, INDYGRU_CPU_BLAS=str(library), INDYGRU_CPU_TIER="baseline")
-    assert printed == f"{library} '' unknown None"
+    environment = {"INDYGRU_CPU_BLAS": str(library), "INDYGRU_CPU_TIER": "baseline"}
+    assert run_script("engine/blas_products_only.py", library, **environment) == f"{library} '' unknown None"
 
 
 def import_error(run_python, **environment):
@@ -223,51 +155,50 @@ def import_error(run_python, **environment):
     return text.splitlines()[-1]
 
 
-def test_a_missing_library(run_python, tmp_path):
+def test_import_with_a_missing_library_names_its_path(run_python, tmp_path):
     path = str(tmp_path / "libnowhere.so")
     assert path in import_error(run_python, INDYGRU_CPU_BLAS=path)
 
 
-def test_a_file_that_is_no_library(run_python, tmp_path):
+def test_import_with_a_file_that_is_no_library_names_its_path(run_python, tmp_path):
     path = tmp_path / "libtext.so"
     path.write_text("no library")
     assert str(path) in import_error(run_python, INDYGRU_CPU_BLAS=str(path))
 
 
-def test_a_library_without_blas(run_python):
+def test_import_with_a_library_without_blas_names_path_symbols_and_prefix(run_python):
     error = import_error(run_python, INDYGRU_CPU_BLAS=_core.__file__)
     assert _core.__file__ in error
     assert "scipy_cblas_sgemm or cblas_sgemm" in error
     assert "INDYGRU_CPU_BLAS_PREFIX" in error
 
 
-def test_a_wrong_prefix(run_python):
+def test_import_with_a_wrong_prefix_names_library_and_symbol(run_python):
     error = import_error(run_python, INDYGRU_CPU_BLAS_PREFIX="mine_")
     assert blas.blas.path in error
     assert "mine_cblas_sgemm" in error
 
 
-def test_no_blas_at_all(run_python):
-    """Without the package: an error that names it and the way around it."""
-    code = 'import sys; sys.modules["scipy_openblas32"] = None; import indygru_cpu'
-    error = run_python(code, status=1).splitlines()[-1]
+def test_import_without_the_package_of_blas_names_package_and_variable(run_script):
+    error = run_script("import_without.py", "indygru_cpu", "scipy_openblas32", status=1).splitlines()[-1]
     assert error.startswith("ImportError: ")
     assert "scipy-openblas32" in error
     assert "INDYGRU_CPU_BLAS" in error
 
 
-def test_a_package_without_its_library(run_python, tmp_path):
-    """As one that was cut off while it was installed."""
+def test_import_with_an_incomplete_package_of_blas_names_its_folder(run_python, tmp_path):
+    """An interrupted installation leaves such a package."""
     package = tmp_path / "scipy_openblas32"
     (package / "lib").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "lib" / "scipy_openblas.pc").write_text("no library")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu"
-    error = run_python(code, tmp_path, status=1).splitlines()[-1]
-    assert error == f"ImportError: indygru_cpu: no library in {package / 'lib'}: reinstall scipy-openblas32"
+    path = os.pathsep.join([str(tmp_path), helpers.package_path()])
+    error = run_python("import indygru_cpu", status=1, PYTHONPATH=path).splitlines()[-1]
+    assert error.startswith("ImportError: ")
+    assert str(package / "lib") in error
+    assert "scipy-openblas32" in error
 
 
-def test_the_addresses_are_those_of_the_library():
-    """`version` and `threads` speak of the library whose products are used."""
+def test_version_and_threads_are_those_of_the_library_in_use():
     library = ctypes.CDLL(blas.blas.path)
     assert library.scipy_openblas_get_num_threads() == 1

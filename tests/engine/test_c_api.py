@@ -1,4 +1,4 @@
-"""The functions for C, Cython and Numba: the bits of `functional`, every status, and the programs of docs/c_api.md."""
+"""The functions for C, Cython and Numba: bits of `functional`, every status, and the programs of docs/c_api.md."""
 
 from __future__ import annotations
 
@@ -25,63 +25,63 @@ PAGE = (helpers.ROOT / "docs" / "c_api.md").read_text(encoding="utf-8")
 HEADER = (helpers.ROOT / "indygru_cpu" / "_engine" / "include" / "indygru_call.h").read_text(encoding="utf-8")
 STATUSES = re.findall(r"^    INDYGRU_(\w+),?$", HEADER.split("indygru_status")[1], re.M)
 
-FORWARD, BACKWARD, STEP = map(c_calls.function, ("forward", "backward", "step"))
+FORWARD, BACKWARD, STEP = map(c_calls.c_function, ("forward", "backward", "step"))
 
 
-def invoke(function, case, **fields):
-    """The status, by name."""
-    return STATUSES[function(c_calls.record(case, **fields).ctypes.data)]
+def call_status(function, case, **fields):
+    """The name of the status of a call."""
+    return STATUSES[function(c_calls.call_record(case, **fields).ctypes.data)]
 
 
-def run(case, kept=True, **fields):
-    """Everything from the C functions, forward and backward."""
-    room, found = c_calls.forward_room(case, kept), c_calls.backward_room(case)
-    assert invoke(FORWARD, case, **room, **fields) == "DONE"
-    given = {"y": room["y"], "tape": room["tape"], "h0": case.h0, "dy": case.dy}
-    assert invoke(BACKWARD, case, **given, **found, **fields) == "DONE"
-    return {"y": room["y"], "h_n": room["h"]} | c_calls.gradients(found)
+def run_c_functions(case, with_tape=True, **fields):
+    """The results of the C functions, forward and backward."""
+    outputs, gradients = c_calls.forward_outputs(case, with_tape), c_calls.backward_outputs(case)
+    assert call_status(FORWARD, case, **outputs, **fields) == "DONE"
+    inputs = {"y": outputs["y"], "tape": outputs["tape"], "h0": case.h0, "dy": case.dy}
+    assert call_status(BACKWARD, case, **inputs, **gradients, **fields) == "DONE"
+    return {"y": outputs["y"], "h_n": outputs["h"]} | c_calls.gradients(gradients)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (0, 7, 8, 9), (9, 0, 8, 17), (9, 7, 0, 1), (140, 25, 770, 60), (1, 1, 1, 33)])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_the_bits_of_functional(shape, dtype, ragged):
+def test_c_functions_compute_the_bits_of_functional(shape, dtype, ragged):
     case = helpers.random_case(shape, dtype, ragged=ragged)
-    helpers.assert_same_bits(run(case), case.run())
+    helpers.assert_same_bits(run_c_functions(case), case.run())
 
 
 @pytest.mark.parametrize(("fields", "options"), [
     ({"n_threads": 1}, {}),
     ({"n_threads": 1000}, {}),
     ({"reproducible": 1}, {"reproducible": True}),
-    ({"kept": False}, {"recompute": True}),
+    ({"with_tape": False}, {"recompute": True}),
 ])  # fmt: skip
-def test_options(fields, options):
+def test_c_options_are_those_of_functional(fields, options):
     case = helpers.random_case((140, 25, 770, 60), np.float32, "softsign")
-    helpers.assert_same_bits(run(case, **fields), case.run(**options))
+    helpers.assert_same_bits(run_c_functions(case, **fields), case.run(**options))
 
 
-def test_groups():
+def test_c_groups_are_those_of_functional():
     case = helpers.random_case((17, 7, 8, 12), np.float64)
     case = helpers.replace(case, kernel=case.kernel[:2].copy())
-    helpers.assert_same_bits(run(case, n_groups=4), case.run(groups=4))
+    helpers.assert_same_bits(run_c_functions(case, n_groups=4), case.run(groups=4))
 
 
-def test_gradients_of_weights_are_added_to():
+def test_c_backward_adds_to_gradients_of_weights():
     case = helpers.random_case(SHAPE, np.float64)
     expected, start = case.run(), np.full_like(case.bias, 3.5)
-    bias, others = start.copy(), {f"d{name}": np.zeros_like(getattr(case, name)) for name in WEIGHTS[:2]}
+    bias, dweights = start.copy(), {f"d{name}": np.zeros_like(getattr(case, name)) for name in WEIGHTS[:2]}
     arrays = {"y": expected["y"], "h0": case.h0, "dy": case.dy, "dh": case.dh_n.copy(), "dx": np.zeros_like(case.x)}
-    assert invoke(BACKWARD, case, dbias=bias, **arrays, **others) == "DONE"
+    assert call_status(BACKWARD, case, dbias=bias, **arrays, **dweights) == "DONE"
     np.testing.assert_allclose(bias, start + expected["bias"], rtol=1e-13)
 
 
-def test_steps(dtype):
-    """A row's bits depend on it alone, as `functional.step` says; n_steps and lengths are not read."""
+def test_c_step_computes_the_bits_of_functional_step(dtype):
+    """A step does not read n_steps and lengths."""
     case = helpers.random_case((9, 33, 8, 17), dtype)
     h, expected = case.h0.copy(), case.h0
     for x_t in case.x:
         expected = indygru_cpu.functional.step(x_t, expected, *case.arguments[2:])
-        assert invoke(STEP, case, n_steps=-1, n_threads=0, x=x_t, h=h, lengths=np.full(33, -1)) == "DONE"
+        assert call_status(STEP, case, n_steps=-1, n_threads=0, x=x_t, h=h, lengths=np.full(33, -1)) == "DONE"
         helpers.assert_same_bits(h, expected)
 
 
@@ -100,42 +100,41 @@ WRONG = {
 
 
 @pytest.mark.parametrize("status", WRONG)
-def test_what_is_wrong_is_named_and_nothing_written(status):
+def test_wrong_call_returns_its_status_and_writes_nothing(status):
     case = helpers.random_case(SHAPE, np.float32)
     y, h = np.full_like(case.dy, 7.5), case.h0.copy()
     for fields in WRONG[status]:
         arrays = {"y": y, "h": h} | fields
-        assert invoke(FORWARD, case, **arrays) == status, fields
+        assert call_status(FORWARD, case, **arrays) == status, fields
         if not {"n_steps", "n_threads", "lengths"} & fields.keys():
-            assert invoke(STEP, case, **arrays) == status, fields
+            assert call_status(STEP, case, **arrays) == status, fields
     assert (y == 7.5).all()
     helpers.assert_same_bits(h, case.h0)
 
 
 @pytest.mark.parametrize("name", ["y", "h0", "dy", "dh", "dx", *(f"d{name}" for name in WEIGHTS)])
-def test_backward_needs_its_arrays(name):
+def test_backward_without_one_of_its_arrays_returns_bad_pointer(name):
     case = helpers.random_case(SHAPE, np.float32)
-    room = {"y": case.dy, "h0": case.h0, "dy": case.dy, "dh": case.dh_n, "dx": case.x.copy()}
-    room |= {f"d{name}": getattr(case, name).copy() for name in WEIGHTS}
-    assert invoke(BACKWARD, case, **(room | {name: None})) == "BAD_POINTER"
+    arrays = {"y": case.dy, "h0": case.h0, "dy": case.dy, "dh": case.dh_n, "dx": case.x.copy()}
+    arrays |= {f"d{name}": getattr(case, name).copy() for name in WEIGHTS}
+    assert call_status(BACKWARD, case, **(arrays | {name: None})) == "BAD_POINTER"
 
 
-def test_messages():
-    """Each says which field is wrong."""
+def test_message_of_a_status_names_its_field():
     assert STATUSES[0] == "DONE"
-    words = {"BAD_CALL": "call", "BAD_SIZES": "n_steps", "BAD_THREADS": "n_threads", "BAD_GROUPS": "n_groups"}
+    fields = {"BAD_CALL": "call", "BAD_SIZES": "n_steps", "BAD_THREADS": "n_threads", "BAD_GROUPS": "n_groups"}
     for number, status in enumerate(STATUSES[:-1]):
-        known = words.get(status, status.removeprefix("BAD_").lower().replace("_", " "))
-        assert known in c_api.message(number) or status == "BAD_POINTER"
+        text = fields.get(status, status.removeprefix("BAD_").lower().replace("_", " "))
+        assert text in c_api.message(number) or status == "BAD_POINTER"
     assert {c_api.message(number) for number in (-1, len(STATUSES) - 1)} == {"unknown status"}
 
 
-def test_the_header_and_the_bound_of_threads():
+def test_header_defines_the_bound_of_threads():
     assert f"#define INDYGRU_MAX_THREADS {threads.MAX_THREADS}\n" in HEADER
 
 
-def program(file):
-    """A program of the page: the block after its name."""
+def page_program(file):
+    """The program of the page: the code block after a file's name."""
     return re.search(rf"`{re.escape(file)}`:\n\n```\w+\n(.*?)```", PAGE, re.S).group(1)
 
 
@@ -152,15 +151,15 @@ int main(void)
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A folder with the page's two extensions; also a program that tells how C lays out a call."""
+def built_extensions(tmp_path_factory):
+    """A folder with the page's two extensions, and a program that prints the layout of a call in C."""
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler here")
     for package in ("Cython", "setuptools"):
         pytest.importorskip(package, reason=f"{package} is not installed, and the page's setup.py uses it")
     folder = tmp_path_factory.mktemp("beside")
     for file in ("in_cython.pyx", "in_c.c", "setup.py"):
-        (folder / file).write_text(program(file))
+        (folder / file).write_text(page_program(file))
     lines = [f'    printf("{name} %zu\\n", offsetof(indygru_call, {name}));' for name in c_api.CALL.names]
     (folder / "layout.c").write_text(LAYOUT % "\n".join(lines))
     strict = ["-Wall", "-Wextra", "-Werror", f"-I{indygru_cpu.get_include()}"]
@@ -170,19 +169,19 @@ def built(tmp_path_factory):
         python = f"-I{sysconfig.get_path('include')}"
         subprocess.run(["c++", *strict, python, "-fsyntax-only", "twice.cpp"], cwd=folder, check=True, timeout=60)
     build = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    quick = os.environ | {"CFLAGS": "-O0"}
-    done = subprocess.run(build, cwd=folder, env=quick, capture_output=True, text=True, timeout=120)
+    environment = os.environ | {"CFLAGS": "-O0"}
+    done = subprocess.run(build, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
-def test_a_record_is_the_struct(built):
-    done = subprocess.run([built / "layout"], capture_output=True, text=True, check=True, timeout=60)
+def test_layout_of_a_record_is_that_of_the_c_struct(built_extensions):
+    done = subprocess.run([built_extensions / "layout"], capture_output=True, text=True, check=True, timeout=60)
     offsets = {name: str(offset) for name, (_, offset) in c_api.CALL.fields.items()}
     assert dict(line.split() for line in done.stdout.splitlines()) == offsets | {"itemsize": str(c_api.CALL.itemsize)}
 
 
-def load(folder, name):
+def load_extension(folder, name):
     (file,) = folder.glob(f"{name}.*.so")
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
@@ -190,16 +189,16 @@ def load(folder, name):
     return module
 
 
-def test_cython(built):
+def test_cython_program_of_the_page_computes_same_bits(built_extensions):
     case = helpers.random_case(SHAPE, np.float32)
     h = case.h0.copy()
-    load(built, "in_cython").last_states(case.x, h, *case.arguments[2:])
+    load_extension(built_extensions, "in_cython").last_states(case.x, h, *case.arguments[2:])
     helpers.assert_same_bits(h, case.forward()["h_n"])
 
 
-def test_c(built):
+def test_c_program_of_the_page_computes_same_bits_and_raises(built_extensions):
     case = helpers.random_case(SHAPE, np.float32)
-    h, module = case.h0.copy(), load(built, "in_c")
+    h, module = case.h0.copy(), load_extension(built_extensions, "in_c")
     arrays = {name: getattr(case, name) for name in ("x", *WEIGHTS)}
     assert module.last_states(arrays | {"h": h}) is None
     helpers.assert_same_bits(h, case.forward()["h_n"])
@@ -209,10 +208,10 @@ def test_c(built):
         module.last_states({})
 
 
-def test_numba(run_python):
-    """In a process of its own, because Numba warns of what it does itself."""
+def test_numba_program_of_the_page_computes_same_states(run_python):
+    """In a process of its own, because Numba emits warnings."""
     pytest.importorskip("numba", reason="numba is not installed, and the page's program uses it")
-    source = program("in_numba.py") + "print(rises, h.tobytes().hex())"
+    source = page_program("in_numba.py") + "print(rises, h.tobytes().hex())"
     rises, states = run_python(source).split()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((33, 7, 3))

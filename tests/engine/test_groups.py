@@ -1,4 +1,4 @@
-"""Groups: kernels in blocks, of which nothing else is stored, multiplied or seen."""
+"""Groups: block-diagonal kernels, of which only the blocks are stored and multiplied."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def grouped_case(shape, dtype, groups, activation="tanh", ragged=False):
     return replace(case, kernel=kernel)
 
 
-#: (T, B, D, N) and groups: as they lie; packed, also one unit and one input to a group; several unit tiles to a group,
-#: the last one narrower; more row tiles than are wanted; blocks of the products in rows and columns (256, 384).
+#: (T, B, D, N) and groups: unpacked; packed, also one unit and one input to a group; several unit tiles to a group, the
+#: last one narrower; more row tiles than the target; blocks of the products in rows and columns (256, 384).
 SHAPES = [
     ((3, 7, 8, 12), 4),
     ((33, 8, 9, 17 * 9), 9),
@@ -35,7 +35,7 @@ SHAPES = [
     ((33, 9, 2 * 400, 2 * 8), 2),
     ((8, 17, 14, 2 * 400), 2),
 ]
-#: The same through BLAS: two unit tiles to a group, of one row and of several; a group a tile, with all rows in place.
+#: The same through BLAS: two unit tiles to a group, with one row and with several; one tile to a group, with all rows.
 BLAS = [((270, 1, 2 * 34, 2 * 33), 2), ((270, 3, 2 * 34, 2 * 40), 2), ((270, 2, 5 * 33, 5 * 9), 5)]
 FLAGS = [{}, {"recompute": True}, {"reproducible": True, "reverse": True}]
 
@@ -43,30 +43,30 @@ FLAGS = [{}, {"recompute": True}, {"reproducible": True, "reverse": True}]
 @cache
 def case_and_expected(shape, groups, dtype, ragged, reverse):
     case = grouped_case(shape, dtype, groups, "elu", ragged)
-    return case, oracles.run_case(case, reverse, groups)
+    return case, oracles.case_by_reference(case, reverse, groups)
 
 
 @pytest.mark.parametrize("options", FLAGS, ids=str)
 @pytest.mark.parametrize(("shape", "groups"), SHAPES, ids=str)
-def test_a_dense_kernel_with_blocks_on_its_diagonal(tier, dtype, shape, groups, options):
+def test_groups_equal_the_reference_with_a_block_diagonal_kernel(tier, dtype, shape, groups, options):
     ragged = bool(options) and shape[1] > 1
     case, expected = case_and_expected(shape, groups, dtype, ragged, options.get("reverse", False))
-    found = case.run(num_threads=1, groups=groups, **options)
-    helpers.assert_close(found, expected, dtype)
+    results = case.run(num_threads=1, groups=groups, **options)
+    helpers.assert_close(results, expected, dtype)
     forward = case.forward(num_threads=1, groups=groups, **{k: v for k, v in options.items() if k != "recompute"})
-    helpers.assert_same_bits(forward, {name: found[name] for name in helpers.FORWARD})
+    helpers.assert_same_bits(forward, {name: results[name] for name in helpers.FORWARD})
 
 
 @pytest.mark.parametrize(
     ("shape", "groups", "dtype", "ragged"),
     [(*BLAS[0], np.float32, False), (*BLAS[1], np.float64, True), (*BLAS[2], np.float32, False)],
 )
-def test_through_blas(tier, shape, groups, dtype, ragged, products):
-    """Batch-major too, which lies otherwise. On "baseline" it is BLAS."""
+def test_groups_through_blas_equal_the_reference(tier, shape, groups, dtype, ragged, products):
+    """x is time-major and batch-major. Only the tier "baseline" uses BLAS."""
     case, expected = case_and_expected(shape, groups, dtype, ragged, False)
-    found = case.run(num_threads=1, groups=groups, recompute=ragged)
+    results = case.run(num_threads=1, groups=groups, recompute=ragged)
     assert (products()[PROJECTION] > 0) == (tier == "baseline")
-    helpers.assert_close(found, expected, dtype)
+    helpers.assert_close(results, expected, dtype)
     swapped = np.ascontiguousarray(case.x.swapaxes(0, 1)).swapaxes(0, 1)
     helpers.assert_close(replace(case, x=swapped).run(num_threads=1, groups=groups), expected, dtype)
     products()
@@ -76,75 +76,75 @@ def test_through_blas(tier, shape, groups, dtype, ragged, products):
 
 
 @pytest.mark.parametrize(("shape", "groups"), [*SHAPES[:4], SHAPES[5], BLAS[0]], ids=str)
-def test_a_group_is_a_layer_of_its_own(tier, dtype, shape, groups):
-    """The same bits as its inputs and units alone, forward and backward."""
+def test_group_has_the_bits_of_a_layer_of_its_size(tier, dtype, shape, groups):
+    """The layer has the inputs and units of the group; both passes are compared."""
     case = grouped_case(shape, dtype, groups, ragged=shape[1] > 1)
-    found = case.run(num_threads=1, groups=groups, reproducible=True)
+    results = case.run(num_threads=1, groups=groups, reproducible=True)
     inputs, units = (np.split(np.arange(size), groups) for size in shape[2:])
     for i, u in zip(inputs, units, strict=True):
         columns = np.concatenate([u, u + shape[3], u + 2 * shape[3]])
         axes = {"x": i, "kernel": columns, "recurrent_kernel": columns, "bias": columns}
-        own = {name: np.ascontiguousarray(array[..., axes.get(name, u)]) for name, array in case.arrays.items()}
-        alone = replace(case, **own).run(num_threads=1, reproducible=True)
+        arrays = {name: np.ascontiguousarray(array[..., axes.get(name, u)]) for name, array in case.arrays.items()}
+        alone = replace(case, **arrays).run(num_threads=1, reproducible=True)
         for name in helpers.FORWARD:
-            helpers.assert_same_bits(found[name][..., u], alone[name])
-        cut = {name: found[name][..., axes.get(name, u)] for name in helpers.GRADIENTS}
+            helpers.assert_same_bits(results[name][..., u], alone[name])
+        cut = {name: results[name][..., axes.get(name, u)] for name in helpers.GRADIENTS}
         helpers.assert_close(cut, {name: alone[name] for name in cut}, dtype)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("shape", "groups"), [SHAPES[5], SHAPES[7], BLAS[0]], ids=str)
-def test_other_groups_are_not_seen(tier, dtype, shape, groups, recompute):
-    """NaN in the first group's inputs, or in what comes from above: the others keep every bit."""
+def test_nan_in_one_group_changes_no_bit_of_the_others(tier, dtype, shape, groups, recompute):
+    """The NaN is in the first group's inputs, or in its part of dy."""
     case = grouped_case(shape, dtype, groups)
     units, columns = shape[3] // groups, np.arange(3 * shape[3]) % shape[3] >= shape[3] // groups
     clean = case.run(num_threads=1, groups=groups, recompute=recompute)
     for name, width in [("x", shape[2] // groups), ("dy", units)]:
         poisoned = case.copy()
         getattr(poisoned, name)[..., :width] = np.nan
-        found = poisoned.run(num_threads=1, groups=groups, recompute=recompute)
+        results = poisoned.run(num_threads=1, groups=groups, recompute=recompute)
         for key in ("y", "h_n", "h0"):
-            helpers.assert_same_bits(found[key][..., units:], clean[key][..., units:])
-        helpers.assert_same_bits(found["x"][..., shape[2] // groups :], clean["x"][..., shape[2] // groups :])
-        assert np.isnan(found["x"][..., : shape[2] // groups]).any()
+            helpers.assert_same_bits(results[key][..., units:], clean[key][..., units:])
+        helpers.assert_same_bits(results["x"][..., shape[2] // groups :], clean["x"][..., shape[2] // groups :])
+        assert np.isnan(results["x"][..., : shape[2] // groups]).any()
         for key in ("kernel", "recurrent_kernel", "bias"):
-            helpers.assert_same_bits(found[key][..., columns], clean[key][..., columns])
+            helpers.assert_same_bits(results[key][..., columns], clean[key][..., columns])
 
 
 @pytest.mark.parametrize(("shape", "groups"), SHAPES[:6], ids=str)
-def test_step(tier, dtype, shape, groups):
+def test_step_with_groups_equals_the_reference_and_forward(tier, dtype, shape, groups):
     case = grouped_case((1, *shape[1:]), dtype, groups)
-    found = functional.step(case.x[0], *case.arguments[1:], groups=groups)
-    expected = oracles.run_case(case, groups=groups)
-    helpers.assert_close({"h_n": found}, {"h_n": expected["h_n"]}, dtype)
-    helpers.assert_same_bits(case.forward(groups=groups), {"y": found[None], "h_n": found})
-    helpers.assert_same_bits(case.run(groups=groups, reproducible=True)["y"], found[None])
+    results = functional.step(case.x[0], *case.arguments[1:], groups=groups)
+    expected = oracles.case_by_reference(case, groups=groups)
+    helpers.assert_close({"h_n": results}, {"h_n": expected["h_n"]}, dtype)
+    helpers.assert_same_bits(case.forward(groups=groups), {"y": results[None], "h_n": results})
+    helpers.assert_same_bits(case.run(groups=groups, reproducible=True)["y"], results[None])
 
 
 @pytest.mark.parametrize(
     ("shape", "groups", "reproducible"),
     [((60, 17, 33, 3 * 65), 3, False), ((33, 800, 9, 33), 3, False), (*BLAS[0], False), (*BLAS[0], True)],
 )
-def test_same_bits_on_any_number_of_threads(dtype, shape, groups, reproducible):
+def test_groups_on_any_number_of_threads_compute_same_bits(dtype, shape, groups, reproducible):
     case = grouped_case(shape, dtype, groups, ragged=shape[1] > 1)
     work = shape[0] * shape[1] / 2 * 3 * shape[3] * (shape[2] // groups + 30)
     assert threads.count(5, work) == 5
     expected = case.run(num_threads=1, groups=groups, reproducible=reproducible)
     for num_threads in (2, 3, 5):
-        found = case.run(num_threads=num_threads, groups=groups, reproducible=reproducible)
-        helpers.assert_same_bits(found, expected)
+        results = case.run(num_threads=num_threads, groups=groups, reproducible=reproducible)
+        helpers.assert_same_bits(results, expected)
 
 
-def test_one_group_is_no_group(dtype):
+def test_one_group_computes_the_bits_of_no_groups(dtype):
     case = helpers.random_case((9, 7, 8, 17), dtype)
     helpers.assert_same_bits(case.run(groups=1), case.run())
     helpers.assert_same_bits(case.run(groups=np.int64(1)), case.run())
 
 
 @pytest.mark.parametrize("empty", [(0, 7, 9, 33), (8, 0, 9, 33), (8, 7, 0, 33), (1, 7, 0, 33)])
-def test_size_zero(dtype, empty):
+def test_groups_with_a_size_of_zero_equal_the_reference(dtype, empty):
     case = grouped_case(empty, dtype, 3)
-    helpers.assert_close(case.run(groups=3), oracles.run_case(case, groups=3), dtype)
+    helpers.assert_close(case.run(groups=3), oracles.case_by_reference(case, groups=3), dtype)
 
 
 WRONG = [
@@ -157,7 +157,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "kind", "text"), WRONG)
-def test_wrong_groups(wrong, kind, text):
+def test_wrong_groups_are_refused(wrong, kind, text):
     case = grouped_case((8, 7, 9, 33), np.float32, 3)
     for call in (
         lambda: case.forward(groups=wrong),
@@ -168,12 +168,12 @@ def test_wrong_groups(wrong, kind, text):
 
 
 @pytest.mark.parametrize(("sizes", "name"), [((9, 32), "hidden_size 32"), ((8, 33), "input_size 8")])
-def test_a_layer_names_the_size_that_does_not_fit(sizes, name):
+def test_layer_with_groups_that_do_not_divide_a_size_names_it(sizes, name):
     with pytest.raises(ValueError, match=f"^groups: expected a divisor of {name}, got 3"):
         IndyGRU(*sizes, groups=3)
 
 
-def test_initial_values_of_a_group_are_those_of_a_cell_of_its_size(dtype):
+def test_initial_values_of_a_group_have_the_limits_of_a_cell_of_its_size(dtype):
     d, n, groups = 57, 143, 3
     layer = IndyGRU(groups * d, groups * n, groups=groups, dtype=dtype, seed=3)
     kernel = layer.parameters["kernel_l0"]
@@ -184,18 +184,18 @@ def test_initial_values_of_a_group_are_those_of_a_cell_of_its_size(dtype):
         assert part.var() == pytest.approx(limit**2 / 3, rel=4 / np.sqrt(part.size))
 
 
-def test_the_layers_options_reach_the_kernels(dtype):
-    """A layer of groups is its kernel in blocks, by every way to call it."""
-    layer = oracles.make(dtype, groups=3)
-    dense = oracles.make(dtype)
+def test_layer_with_groups_computes_as_a_dense_layer_with_its_blocks(dtype):
+    """Every entry point of the layer is compared."""
+    layer = oracles.make_layer(dtype, groups=3)
+    dense = oracles.make_layer(dtype)
     dense.parameters.update(layer.state_dict() | {"kernel_l0": oracles.dense_kernel(layer.parameters["kernel_l0"], 3)})
-    call = oracles.make_call(layer)
-    expected = oracles.run(dense, call)
+    call = oracles.make_layer_call(layer)
+    expected = oracles.run_layer(dense, call)
     expected["kernel_l0"] = oracles.stored_blocks(expected["kernel_l0"], 3)
-    found = oracles.run(layer, call)
-    helpers.assert_close(found, expected, dtype)
-    helpers.assert_same_bits(oracles.infer(layer, call), oracles.forward_part(found))
-    helpers.assert_same_bits(layer.last(call["x"], call["h0"], lengths=call["lengths"]), found["h_n"])
+    results = oracles.run_layer(layer, call)
+    helpers.assert_close(results, expected, dtype)
+    helpers.assert_same_bits(oracles.infer_layer(layer, call), oracles.forward_results(results))
+    helpers.assert_same_bits(layer.last(call["x"], call["h0"], lengths=call["lengths"]), results["h_n"])
     x_t, h = call["x"][0], call["h0"][0]
     stepped = functional.step(x_t, h, *layer.parameters.values(), groups=3)
     helpers.assert_same_bits(layer(x_t[None], h[None])[1][0], stepped)

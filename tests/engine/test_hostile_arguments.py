@@ -1,4 +1,4 @@
-"""Arguments of every kind: the bits of a plain array, or an error that names the argument, and nothing half written."""
+"""Arguments of any kind: same bits as a plain array, or an error that names the argument and writes no result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import (
+    ACCEPTED,
     EXPORTERS,
-    OTHER,
-    SAME,
+    REFUSED,
     ArrayInterface,
     ArrayMethod,
     ArrayStruct,
@@ -25,15 +25,15 @@ from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional
 from indygru_cpu._engine import checks
 
 FILLING = 0.375
-#: Outputs that are no memory of an argument, and what may be written.
-ROOMS = {name: SAME[name] for name in SAME if name not in EXPORTERS} | {"masked": OTHER["masked"]}
+#: Kinds of outputs that share no memory with an argument, and those of them that are accepted.
+OUTPUTS = {name: ACCEPTED[name] for name in ACCEPTED if name not in EXPORTERS} | {"masked": REFUSED["masked"]}
 WRITABLE = {
     "memory map", "subclass", "reversed in time", "batch-major", "part of wider rows", "dtype with metadata",
 }  # fmt: skip
 
 
-def memory(value):
-    """All bytes that an argument is, or is a part of."""
+def memory_of(value):
+    """All bytes of an argument and of the arrays that it is a view of."""
     value = value.array if isinstance(value, Exporter) else value
     if not isinstance(value, np.ndarray):
         return repr(value)
@@ -49,21 +49,21 @@ def cases(draw):
 
 
 @st.composite
-def rooms(draw, like, arguments):
-    """What an array for a result is, and the array: as a user may give it, or memory of an argument; or neither."""
-    kind = draw(st.sampled_from([None, "shared", *ROOMS]))
+def outputs(draw, template, arguments):
+    """A kind of output array, and the array: a usual or unusual one, memory of an argument, or none."""
+    kind = draw(st.sampled_from([None, "shared", *OUTPUTS]))
     if kind != "shared":
-        return kind, None if kind is None else ROOMS[kind](np.full_like(like, FILLING))
-    name = draw(st.sampled_from([name for name, value in arguments.items() if value.size >= like.size] or ["x"]))
-    array = np.resize(arguments[name], like.shape)
-    if 0 < like.size <= arguments[name].size:
-        array = arguments[name].reshape(-1)[-like.size :].reshape(like.shape)
-        return f"of {name}", array
+        return kind, None if kind is None else OUTPUTS[kind](np.full_like(template, FILLING))
+    name = draw(st.sampled_from([name for name, value in arguments.items() if value.size >= template.size] or ["x"]))
+    array = np.resize(arguments[name], template.shape)
+    if 0 < template.size <= arguments[name].size:
+        array = arguments[name].reshape(-1)[-template.size :].reshape(template.shape)
+        return f"memory of {name}", array
     return "memory map", array
 
 
-def outcome(**arguments):
-    """What the call gives, or the text of its error."""
+def result_or_error(**arguments):
+    """The results of the call, or the text of its error."""
     try:
         return functional.forward(**arguments), None
     except (TypeError, ValueError) as error:
@@ -72,34 +72,35 @@ def outcome(**arguments):
 
 @given(cases(), st.data())
 @settings(max_examples=300)
-def test_the_same_bits_or_an_error_with_a_name(case, data):
-    """Any mixture of strange arguments and outputs."""
+def test_call_with_mixed_kinds_of_arrays_has_same_bits_or_names_an_argument(case, data):
     plain = {name: getattr(case, name) for name in helpers.GRADIENTS}
     expected = functional.forward(**plain, lengths=case.lengths)
-    handed = {name: array.copy() for name, array in plain.items()}
-    drawn = {name: data.draw(rooms(like, handed)) for name, like in zip(("out", "h_out"), expected, strict=True)}
+    arguments = {name: array.copy() for name, array in plain.items()}
+    drawn = {
+        name: data.draw(outputs(template, arguments)) for name, template in zip(("out", "h_out"), expected, strict=True)
+    }
     results = {name: array for name, (_, array) in drawn.items() if array is not None}
     kinds = {name: drawn[name][0] for name in results}
-    free = [name for name in plain if f"of {name}" not in kinds.values()]
-    kinds |= data.draw(st.dictionaries(st.sampled_from(free), st.sampled_from([*SAME, *OTHER]), max_size=2))
-    handed |= {name: (SAME | OTHER)[kinds[name]](plain[name]) for name in plain.keys() & kinds.keys()}
-    before = {name: memory(value) for name, value in (handed | results).items()}
-    found, error = outcome(**handed, **results, lengths=case.lengths)
-    changed = [name for name, value in (handed | results).items() if memory(value) != before[name]]
+    free = [name for name in plain if f"memory of {name}" not in kinds.values()]
+    kinds |= data.draw(st.dictionaries(st.sampled_from(free), st.sampled_from([*ACCEPTED, *REFUSED]), max_size=2))
+    arguments |= {name: (ACCEPTED | REFUSED)[kinds[name]](plain[name]) for name in plain.keys() & kinds.keys()}
+    before = {name: memory_of(value) for name, value in (arguments | results).items()}
+    actual, error = result_or_error(**arguments, **results, lengths=case.lengths)
+    changed = [name for name, value in (arguments | results).items() if memory_of(value) != before[name]]
     if error is None:
-        assert not OTHER.keys() & set(kinds.values())
+        assert not REFUSED.keys() & set(kinds.values())
         assert set(changed) <= set(results)
-        for array, want in zip(found, expected, strict=True):
-            helpers.assert_same_bits(np.array(array), want)
+        for array, expected_array in zip(actual, expected, strict=True):
+            helpers.assert_same_bits(np.array(array), expected_array)
     else:
         name = error.split(":")[0].split()[0]
         assert re.match(rf"{name}(: expected| shares memory with |: masked)", error)
-        assert kinds.get(name) not in (None, *(WRITABLE if name in results else SAME)), error
+        assert kinds.get(name) not in (None, *(WRITABLE if name in results else ACCEPTED)), error
         assert not changed, error
 
 
-def _faces():
-    """Each argument that takes an array: its name, a plain one, and what the call makes of it."""
+def _entry_points():
+    """Each argument that takes an array: its name, a plain array, and what the call computes of it."""
     rng = np.random.default_rng(3)
     x, h = rng.standard_normal((7, 3, 5), dtype=np.float32), rng.uniform(-1, 1, (3, 9)).astype(np.float32)
     case = helpers.random_case((7, 3, 5, 9), np.float32)
@@ -143,51 +144,51 @@ def _faces():
     }
 
 
-FACES = _faces()
+ENTRY_POINTS = _entry_points()
 
 
-@pytest.mark.parametrize("kind", [*SAME, *OTHER])
-@pytest.mark.parametrize("face", FACES)
-def test_every_argument_takes_and_refuses_the_same(face, kind):
-    name, plain, call = FACES[face]
-    value = (SAME | OTHER)[kind](plain)
-    if kind in SAME:
+@pytest.mark.parametrize("kind", [*ACCEPTED, *REFUSED])
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_every_argument_accepts_and_refuses_the_same_kinds(entry_point, kind):
+    name, plain, call = ENTRY_POINTS[entry_point]
+    value = (ACCEPTED | REFUSED)[kind](plain)
+    if kind in ACCEPTED:
         helpers.assert_same_bits(call(value), call(plain))
     else:
         with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
             call(value)
 
 
-WHOLE = {"lengths": np.array([3, 0, 7]), "offsets": np.array([0, 2, 5, 7])}
-NOT_WHOLE = [kind for kind in OTHER if kind not in ("integers", "one column more")]
+INTEGERS = {"lengths": np.array([3, 0, 7]), "offsets": np.array([0, 2, 5, 7])}
+REFUSED_INTEGERS = [kind for kind in REFUSED if kind not in ("integers", "one column more")]
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in SAME if kind != "spread"), *NOT_WHOLE])
-@pytest.mark.parametrize("name", WHOLE)
-def test_whole_numbers_of_the_same_kinds(name, kind):
-    """`lengths` and `offsets` too; only that room between integers cannot be filled with NaN."""
-    case, plain = helpers.random_case((7, 3, 5, 9), np.float32), WHOLE[name]
+@pytest.mark.parametrize("kind", [*(kind for kind in ACCEPTED if kind != "spread"), *REFUSED_INTEGERS])
+@pytest.mark.parametrize("name", INTEGERS)
+def test_lengths_and_offsets_accept_and_refuse_the_same_kinds(name, kind):
+    """The kind "spread" is left out, because its gaps between integers cannot be NaN."""
+    case, plain = helpers.random_case((7, 3, 5, 9), np.float32), INTEGERS[name]
     x = case.x if name == "lengths" else case.x[:, 0]
 
     def call(value):
         return dict(enumerate(functional.forward(x, None, *case.arguments[2:], **{name: value})))
 
-    if kind in SAME:
-        helpers.assert_same_bits(call(SAME[kind](plain)), call(plain))
+    if kind in ACCEPTED:
+        helpers.assert_same_bits(call(ACCEPTED[kind](plain)), call(plain))
     else:
         with pytest.raises((TypeError, ValueError), match=f"^{name}: (expected|masked)"):
-            call(OTHER[kind](plain))
+            call(REFUSED[kind](plain))
 
 
 @pytest.mark.parametrize("protocol", [ArrayInterface, ArrayMethod, ArrayStruct])
-def test_numpys_own_protocols_go_first(protocol):
-    """What lends its memory both ways is not asked for a DLPack, which may be refused."""
+def test_numpy_protocols_take_precedence_over_dlpack(protocol):
+    """An object with both is not asked for a DLPack, which it may refuse."""
     case = helpers.random_case((7, 3, 5, 9), np.float32)
     both = type("Both", (protocol, RefusingDLPack), {})
     helpers.assert_same_bits(functional.forward(both(case.x), *case.arguments[1:])[0], case.forward()["y"])
 
 
-def test_the_most_that_is_counted():
+def test_largest_sizes_are_accepted_and_larger_ones_refused():
     checks.check_size_overflow("x", (sys.maxsize // 8,))
     checks.check_step_overflow("x", 2**29, 2**31 - 1, 1)
     for wrong in (
@@ -198,19 +199,18 @@ def test_the_most_that_is_counted():
             wrong()
 
 
-def test_memory_that_is_too_hard_to_tell_apart():
-    """Is taken for shared at once; NumPy alone would think for a minute (its example, of bytes that nobody touches)."""
-    room, strided = np.zeros(192_163_377, np.int8), np.lib.stride_tricks.as_strided
-    a = strided(room, (1049, 1049, 1049), (36_674, 61_119, 85_569))
-    b = strided(room[64_023_025:], (1049, 1049, 1), (12_223, 12_224, 1))
+def test_overlap_that_numpy_cannot_decide_quickly_counts_as_shared():
+    """NumPy's example of a hard problem; the memory is never touched."""
+    buffer, strided = np.zeros(192_163_377, np.int8), np.lib.stride_tricks.as_strided
+    a = strided(buffer, (1049, 1049, 1049), (36_674, 61_119, 85_569))
+    b = strided(buffer[64_023_025:], (1049, 1049, 1), (12_223, 12_224, 1))
     with pytest.raises(np.exceptions.TooHardError):
         np.shares_memory(a, b, max_work=100_000)
     assert checks.overlaps(a, b)
 
 
 @pytest.mark.parametrize("size", [2**31, 2**62, 10**30])
-def test_sizes_that_nothing_could_count(size):
-    """Named before NumPy is asked for memory, whose words name nothing; one less could be counted."""
+def test_sizes_beyond_the_largest_are_named_before_memory_is_allocated(size):
     assert checks.size(2**31 - 1, "size") == 2**31 - 1
     calls = {
         "input_size": lambda: IndyGRU(size, 3),
@@ -224,14 +224,14 @@ def test_sizes_that_nothing_could_count(size):
             call()
 
 
-def test_tensors_of_torch():
-    """On the CPU they are arrays; what NumPy cannot see of them is refused, and so is one for a result."""
+def test_torch_tensors_on_the_cpu_are_arrays_and_others_are_refused():
+    """A tensor is refused as an output."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     case = helpers.random_case((7, 3, 5, 9), np.float32, ragged=True)
     tensors = [torch.tensor(array) for array in case.arguments]
     y, h_n = functional.forward(*tensors, lengths=torch.tensor(case.lengths))
     helpers.assert_same_bits({"y": y, "h_n": h_n}, case.forward())
-    x, *others = tensors
+    x, *other_tensors = tensors
     for wrong, text in [
         (x.clone().requires_grad_(), "requires grad"),
         (x.to(torch.bfloat16), "BFloat16"),
@@ -239,12 +239,12 @@ def test_tensors_of_torch():
         (x.to("meta"), "meta"),
     ]:
         with pytest.raises(TypeError, match=f"^x: expected an array, got Tensor, which NumPy cannot take: .*{text}"):
-            functional.forward(wrong, *others)
+            functional.forward(wrong, *other_tensors)
     with pytest.raises(TypeError, match=r"^out: expected an array of float32, got Tensor"):
-        functional.forward(x, *others, out=torch.empty(y.shape))
+        functional.forward(x, *other_tensors, out=torch.empty(y.shape))
 
 
-def test_no_memory_is_no_wrong_argument():
+def test_memory_error_of_an_argument_is_passed_on():
     class TooLarge(Exporter):
         def __array__(self, dtype=None, copy=None):
             raise MemoryError("24 TiB")
@@ -254,18 +254,18 @@ def test_no_memory_is_no_wrong_argument():
 
 
 @pytest.mark.parametrize("step", [-1, 2])
-def test_rows_of_the_kernel_in_any_stride(dtype, step):
-    """BLAS takes no negative stride, and reads a kernel of one tile where it lies."""
+def test_kernel_with_rows_in_any_stride_has_same_bits(dtype, step):
+    """BLAS takes no negative stride, and reads a kernel of one tile in place."""
     case = helpers.random_case((33, 9, 17, 8), dtype)
-    room = np.repeat(case.kernel, abs(step), axis=0)[:: np.sign(step)].copy()
-    kernel = room[::step]
+    buffer = np.repeat(case.kernel, abs(step), axis=0)[:: np.sign(step)].copy()
+    kernel = buffer[::step]
     assert not kernel.flags.c_contiguous
     helpers.assert_same_bits(kernel, case.kernel)
-    found, expected = (
+    results, expected = (
         functional.backward(
             functional.forward(case.x, case.h0, w, case.recurrent_kernel, case.bias, tape=True)[2], case.dy
         )
         for w in (kernel, case.kernel)
     )
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(results, expected, strict=True):
         helpers.assert_same_bits(a, b)

@@ -13,8 +13,8 @@ import pytest
 from indygru_cpu import functional
 from indygru_cpu._engine import _core
 
-#: (T, B, D, N): around lanes (7, 8, 9, 17, 33), tiles (130, 257 units), runs of inputs and blocks of products (256,
-#: 384), long enough for several chunks (of backward: the 4000), and at last large enough for BLAS.
+#: (T, B, D, N): around lanes (7, 8, 9, 17, 33), tiles (130, 257 units), blocks of inputs and of products (256, 384),
+#: several chunks (of backward: 4000 inputs), and BLAS.
 SHAPES = [
     (1, 1, 1, 1),
     (2, 1, 9, 7),
@@ -38,7 +38,7 @@ SHAPES = [
 
 
 def batch_major(array):
-    """The same numbers with the batch outermost in memory, behind a time-major view."""
+    """The same numbers in batch-major memory, as a time-major view."""
     return np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
 
 
@@ -53,17 +53,17 @@ def case_and_expected(shape, dtype, activation, ragged):
 
 
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
-def test_every_combination_at_one_size(tier, dtype, activation):
+def test_every_combination_of_options_equals_the_reference(tier, dtype, activation):
     for ragged, recompute, reproducible, layout in product(
         [False, True], [False, True], [False, True], ["time-major", "batch-major"]
     ):
         case, expected = case_and_expected((9, 7, 8, 17), dtype, activation, ragged)
-        found = in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
-        helpers.assert_close(found, expected, dtype)
+        results = in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
+        helpers.assert_close(results, expected, dtype)
 
 
-def rotated():
-    """Each shape in both dtypes and layouts, ragged or not; activation and flags change as well."""
+def size_cases():
+    """Each shape in both dtypes and layouts, ragged or not; activation and flags change from case to case."""
     flags = list(product([False, True], repeat=2))
     return [
         (shape, dtype, helpers.ACTIVATIONS[(i + k // 2) % 6], ragged, *flags[(i + k + k // 4) % 4], layout)
@@ -76,33 +76,35 @@ def rotated():
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "activation", "ragged", "recompute", "reproducible", "layout"),
-    rotated(),
+    size_cases(),
     ids=lambda value: getattr(value, "__name__", str(value)).replace(" ", ""),
 )
-def test_sizes(tier, shape, dtype, activation, ragged, recompute, reproducible, layout):
+def test_size_with_some_options_equals_the_reference(
+    tier, shape, dtype, activation, ragged, recompute, reproducible, layout
+):
     case, expected = case_and_expected(shape, dtype, activation, ragged)
-    found = in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
-    helpers.assert_close(found, expected, dtype)
+    results = in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
+    helpers.assert_close(results, expected, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "ragged"), [(np.float32, False), (np.float64, True)])
 @pytest.mark.parametrize("layout", ["time-major", "batch-major"])
-def test_whole_batches_through_blas(tier, dtype, ragged, layout):
-    """So many units that a tile has all rows, and BLAS reads them where they lie unless padding is left out."""
+def test_batch_in_one_tile_through_blas_equals_the_reference(tier, dtype, ragged, layout):
+    """The case has so many units that a tile has all rows. BLAS reads them in place unless padding is skipped."""
     case, expected = case_and_expected(helpers.THROUGH_BLAS[3], dtype, "tanh", ragged)
     helpers.assert_close(in_layout(case, layout).run(recompute=ragged), expected, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(helpers.DTYPES[i % 2], shape) for i, shape in enumerate(SHAPES)])
-def test_inference_training_and_recomputation_agree(tier, dtype, shape):
-    """With a tape, without one, with one that is made anew: the micro-kernel gives all the same bits."""
+def test_inference_training_and_recomputation_have_same_bits(tier, dtype, shape):
+    """The calls are reproducible, so that the micro-kernel computes all products."""
     case = helpers.random_case(shape, dtype, "elu", ragged=True)
     taped = case.run(reproducible=True)
     helpers.assert_same_bits(case.run(reproducible=True, recompute=True), taped)
     helpers.assert_same_bits(case.forward(reproducible=True), {name: taped[name] for name in helpers.FORWARD})
 
 
-def test_no_bias_and_no_first_state_are_zeros(tier, dtype):
+def test_missing_bias_and_initial_state_are_zeros(tier, dtype):
     case = helpers.random_case((9, 7, 8, 17), dtype)
     zeros = replace(case, h0=np.zeros_like(case.h0), bias=np.zeros_like(case.bias))
     helpers.assert_same_bits(replace(case, h0=None, bias=None).run(), zeros.run())
@@ -110,8 +112,8 @@ def test_no_bias_and_no_first_state_are_zeros(tier, dtype):
 
 
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
-def test_saturation(tier, dtype, activation):
-    """Gates at exactly 0 and 1 and pre-activations beyond every clamp."""
+def test_saturated_gates_equal_the_reference(tier, dtype, activation):
+    """The inputs drive gates to exactly 0 and 1, and pre-activations beyond every clamp."""
     case = helpers.random_case((7, 5, 4, 9), dtype, activation)
     case = replace(case, x=case.x * dtype(60))
     helpers.assert_close(case.forward(), {name: case.expected()[name] for name in helpers.FORWARD}, dtype)
@@ -120,30 +122,30 @@ def test_saturation(tier, dtype, activation):
 
 @pytest.mark.parametrize("empty", [(0, 3, 4, 5), (4, 0, 3, 5), (0, 0, 3, 5), (4, 3, 0, 5), (1, 0, 3, 5), (1, 2, 0, 5)])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_size_zero(tier, dtype, empty, recompute):
+def test_size_of_zero_equals_the_reference(tier, dtype, empty, recompute):
     case = helpers.random_case(empty, dtype, ragged=True)
-    found = case.run(recompute=recompute)
-    helpers.assert_close(found, case.expected(), dtype)
+    results = case.run(recompute=recompute)
+    helpers.assert_close(results, case.expected(), dtype)
     if empty[0] == 0:
-        helpers.assert_same_bits(found["h_n"], case.h0)
-        helpers.assert_same_bits(found["h0"], case.dh_n)
+        helpers.assert_same_bits(results["h_n"], case.h0)
+        helpers.assert_same_bits(results["h0"], case.dh_n)
     assert replace(case, lengths=None).run(recompute=recompute)["y"].shape == (*empty[:2], empty[3])
 
 
 STRIDES = {
     "reversed": lambda signal: np.lib.stride_tricks.sliding_window_view(signal, 34)[::-1][:300],
     "overlapping windows": lambda signal: np.lib.stride_tricks.sliding_window_view(signal, 34)[:300],
-    "one step all the time": lambda signal: np.broadcast_to(signal[:34], (300, 34)),
+    "one step repeated": lambda signal: np.broadcast_to(signal[:34], (300, 34)),
 }
 
 
 @pytest.mark.parametrize("name", STRIDES)
 @pytest.mark.parametrize("n_batch", [1, 3])
-def test_strides_that_blas_does_not_take(tier, dtype, name, n_batch):
-    """Lines of inputs that overlap, go backwards or are all the same, at a size where BLAS reads lines."""
+def test_strides_that_blas_does_not_take_have_same_bits(tier, dtype, name, n_batch):
+    """Rows of inputs overlap, are reversed or all the same, at a size for BLAS."""
     case = helpers.random_case((300, n_batch, 34, 9), dtype)
-    lines = STRIDES[name](np.random.default_rng(3).standard_normal(1100).astype(dtype))
-    x = np.broadcast_to(lines[:, None], case.x.shape)
+    windows = STRIDES[name](np.random.default_rng(3).standard_normal(1100).astype(dtype))
+    x = np.broadcast_to(windows[:, None], case.x.shape)
     helpers.assert_same_bits(
         replace(case, x=x).run(reproducible=True), replace(case, x=x.copy()).run(reproducible=True)
     )
@@ -151,38 +153,37 @@ def test_strides_that_blas_does_not_take(tier, dtype, name, n_batch):
 
 
 @pytest.mark.parametrize("n_batch", [1, 2])
-def test_strides_beyond_32_bits(tier, tmp_path, n_batch):
-    """x, y and dy with 2^31 numbers and more between steps, in sparse files that occupy a few pages only."""
+def test_strides_beyond_32_bits_have_same_bits(tier, tmp_path, n_batch):
+    """Steps of x, y and dy are 2^31 numbers and more apart, in sparse files that occupy a few pages."""
     case = helpers.random_case((3, n_batch, 7, 9), np.float32)
     expected = case.run()
 
-    def far(name, array):
+    def sparse_copy(name, array):
         shape = (3, 2**31 // (7 * n_batch) + 5, n_batch, array.shape[2])
         try:
-            room = np.memmap(tmp_path / name, np.float32, "w+", shape=shape)
+            buffer = np.memmap(tmp_path / name, np.float32, "w+", shape=shape)
         except OSError as error:
             pytest.skip(f"no file of {4 * np.prod(shape)} bytes, with holes, can be mapped here: {error}")
-        view = np.asarray(room)[:, 1]
+        view = np.asarray(buffer)[:, 1]
         view[...] = array
         return view
 
     y, h_n, tape = functional.forward(
-        far("x", case.x), *case.arguments[1:], out=far("y", case.dy), tape=True, reproducible=False
+        sparse_copy("x", case.x), *case.arguments[1:], out=sparse_copy("y", case.dy), tape=True, reproducible=False
     )
-    gradients = functional.backward(tape, far("dy", case.dy), case.dh_n)
+    gradients = functional.backward(tape, sparse_copy("dy", case.dy), case.dh_n)
     assert y.strides[0] > 2**31 * y.itemsize
     helpers.assert_same_bits({"y": np.array(y), "h_n": h_n} | gradients._asdict(), expected)
 
 
-def test_tiers_agree(dtype):
-    """Tiers differ by rounding alone."""
+def test_tiers_agree_up_to_rounding(dtype):
     case = helpers.random_case((33, 9, 17, 40), dtype, "softsign", ragged=True)
-    before, found = _core.tier_in_use(), {}
+    before, actual = _core.tier_in_use(), {}
     try:
         for name in _core.tiers():
             _core.testing.use_tier(name)
-            found[name] = case.run()
+            actual[name] = case.run()
     finally:
         _core.testing.use_tier(before)
-    for results in found.values():
-        helpers.assert_close(results, found["baseline"], dtype)
+    for results in actual.values():
+        helpers.assert_close(results, actual["baseline"], dtype)

@@ -1,4 +1,4 @@
-"""Calls leave nothing behind: no reference to what they were given, no memory of their own. Also those that fail."""
+"""Calls keep no reference to their arguments and no memory, also calls that fail."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def stop(steps):
     raise Stop
 
 
-def forward(case, **options):
+def run_forward_only(case, **options):
     functional.forward(*case.arguments, **case.options, **options)
 
 
-def stopped(case):
+def run_stopped(case):
     with pytest.raises(Stop):
-        forward(case, progress=stop)
+        run_forward_only(case, progress=stop)
 
 
-def refused(case):
+def run_refused(case):
     with pytest.raises(ValueError, match="x: expected shape"):
         functional.forward(case.x, case.h0, case.kernel[1:], case.recurrent_kernel, case.bias)
     _, _, tape = functional.forward(*case.arguments, tape=True)
@@ -43,20 +43,20 @@ def refused(case):
         functional.backward(tape, case.dy[1:])
 
 
-def stream_of(case):
-    layer = streams.make(SHAPE[2], SHAPE[3], dtype=case.x.dtype, num_layers=2)
-    return streams.begun(layer, SHAPE[1])
+def stream_for_case(case):
+    layer = streams.sized_layer(SHAPE[2], SHAPE[3], dtype=case.x.dtype, num_layers=2)
+    return streams.started_stream(layer, SHAPE[1])
 
 
-def pushed(case):
-    stream = stream_of(case)
+def run_stream(case):
+    stream = stream_for_case(case)
     for x_t in case.x:
         stream.push(x_t)
     stream.push_many(case.x)
 
 
-def refused_by_a_stream(case):
-    stream = stream_of(case)
+def run_refused_pushes(case):
+    stream = stream_for_case(case)
     for wrong in (case.x[0, :, 1:], case.x[0].astype(np.complex64), "x"):
         with pytest.raises((TypeError, ValueError)):
             stream.push(wrong)
@@ -65,20 +65,20 @@ def refused_by_a_stream(case):
 
 
 RUNS = {
-    "forward": forward,
-    "forward on several threads": lambda case: forward(case, num_threads=3),
+    "forward": run_forward_only,
+    "forward on several threads": lambda case: run_forward_only(case, num_threads=3),
     "backward": lambda case: case.run(num_threads=2),
     "backward without a tape": lambda case: case.run(recompute=True),
     "step": lambda case: functional.step(case.x[0], case.h0, *case.arguments[2:]),
-    "stopped": stopped,
-    "refused": refused,
-    "stream": pushed,
-    "stream that refuses": refused_by_a_stream,
+    "stopped": run_stopped,
+    "refused": run_refused,
+    "stream": run_stream,
+    "stream that refuses": run_refused_pushes,
 }
 
 
-class Blocks(ctypes.Structure):
-    """What malloc says of itself, mallinfo2 of glibc 2.33."""
+class MallocInfo(ctypes.Structure):
+    """The result of mallinfo2, since glibc 2.33."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -90,9 +90,9 @@ class Blocks(ctypes.Structure):
 
 
 def bytes_in_use():
-    """Of this process: its main arena's, which the calling thread allocates from, and what was mapped by itself."""
+    """Bytes of the main arena, from which the calling thread allocates, and of separately mapped blocks."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = Blocks
+    mallinfo2.restype = MallocInfo
     gc.collect()
     blocks = mallinfo2()
     return blocks.uordblks + blocks.hblkhd
@@ -108,7 +108,7 @@ def case(dtype):
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_no_reference_is_kept(case, run):
+def test_call_keeps_no_reference_to_its_arguments(case, run):
     arrays = [*case.arrays.values(), case.lengths]
     run(case)
     before = [sys.getrefcount(array) for array in arrays]
@@ -120,14 +120,16 @@ def test_no_reference_is_kept(case, run):
 
 @pytest.mark.skipif(not has_mallinfo2(), reason="needs mallinfo2 of glibc")
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_no_memory_is_kept(case, run):
-    """The scratch of a call alone is 40 KB and more. What a thread takes once, at its first work, is no leak: calls are
-    made until some take nothing."""
+def test_call_keeps_no_memory(case, run):
+    """The scratch of a call is 40 KB and more.
 
-    def grown():
+    A thread's first work allocates memory once, so calls are repeated until some allocate nothing.
+    """
+
+    def growth():
         before = bytes_in_use()
         for _ in range(CALLS):
             run(case)
         return bytes_in_use() - before
 
-    assert any(grown() < CALLS * 1000 for _ in range(30))
+    assert any(growth() < CALLS * 1000 for _ in range(30))

@@ -1,4 +1,4 @@
-"""What a call says of itself, and what ends it early: progress, exceptions, Ctrl-C."""
+"""Progress reports of a call, and what ends it early: exceptions and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import helpers
 import numpy as np
 import oracles
 import pytest
-from oracles import B, D, N, T, infer, long_case, make, make_call
+from oracles import B, D, N, T, infer_layer, long_case, make_layer, make_layer_call
 
 from indygru_cpu import functional
 
@@ -19,57 +19,56 @@ needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 @pytest.fixture(params=["call", "last", "forward", "ragged", "ragged tape"])
-def progressing(request):
-    """A layer of three layers or four directions, a call of it that takes `progress`, and its steps in all."""
+def call_with_progress(request):
+    """A stack of three or four directions, a call of it that takes `progress`, and its total number of steps."""
     options = {"num_layers": 3} if request.param in ("call", "forward") else {"num_layers": 2, "bidirectional": True}
-    layer = make(np.float32, **options)
-    call, parts = make_call(layer), options["num_layers"] * (1 + layer.bidirectional)
+    layer = make_layer(np.float32, **options)
+    call, parts = make_layer_call(layer), options["num_layers"] * (1 + layer.bidirectional)
     if "ragged" in request.param:
-        values, offsets = oracles.end_to_end(call["x"], call["lengths"]), oracles.offsets_of(call["lengths"])
+        values, offsets = oracles.ragged_inputs(call)
         tape = request.param == "ragged tape"
         return layer, lambda **more: layer.ragged(values, offsets, call["h0"], tape=tape, **more), T * parts
     function = {"call": layer, "last": layer.last, "forward": layer.forward}[request.param]
     return layer, lambda **more: function(call["x"], call["h0"], lengths=call["lengths"], **more), T * parts
 
 
-def arrays_of(result):
-    found = (result,) if isinstance(result, np.ndarray) else result[:2]
-    return dict(enumerate(found))
+def result_arrays(result):
+    results = (result,) if isinstance(result, np.ndarray) else result[:2]
+    return dict(enumerate(results))
 
 
-def test_progress_counts_every_layer_and_direction(progressing):
-    _, call, total = progressing
+def test_progress_counts_every_layer_and_direction(call_with_progress):
+    _, call, total = call_with_progress
     seen = []
-    found = call(progress=lambda *news: seen.append(news))
+    results = call(progress=lambda *report: seen.append(report))
     done = [steps for steps, _ in seen]
     assert (np.diff([0, *done]) > 0).all()
     assert done[-1] == total
     assert {last for _, last in seen} == {total}
-    helpers.assert_same_bits(arrays_of(found), arrays_of(call()))
+    helpers.assert_same_bits(result_arrays(results), result_arrays(call()))
 
 
-def test_progress_of_one_step():
-    """Also of a chunk of one step at the end of a stack."""
+def test_progress_of_a_chunk_of_one_step_reaches_the_total():
+    """The chunk of one step is the whole call, or the last chunk of a stack."""
     for layers, steps in [(1, 1), (3, 1), (2, 33)]:
-        layer, seen = make(np.float32, num_layers=layers), []
-        layer(make_call(layer, (steps, B))["x"], progress=lambda *news, seen=seen: seen.append(news))
+        layer, seen = make_layer(np.float32, num_layers=layers), []
+        layer(make_layer_call(layer, (steps, B))["x"], progress=lambda *report, seen=seen: seen.append(report))
         assert seen[-1] == (layers * steps, layers * steps)
 
 
-@pytest.mark.usefixtures("long_rounds")
-def test_progress_of_functional():
+@pytest.mark.usefixtures("unlimited_time_slices")
+def test_progress_of_functional_ends_with_the_number_of_steps():
     case, seen = helpers.random_case((T, B, D, N), np.float32), []
     for options in ({}, {"tape": True}, {"reverse": True, "lengths": [9] * B}):
         functional.forward(*case.arguments, progress=seen.append, **options)
     assert seen == [T, T, T]
 
 
-@pytest.mark.usefixtures("short_rounds")
-def test_progress_in_the_middle_of_a_long_call():
-    """Of a stack: each layer reports what it has done so far."""
+@pytest.mark.usefixtures("short_time_slices")
+def test_progress_of_a_long_call_reports_steps_within_a_layer():
     case = long_case((300, 9, 200, 140), ragged=False)
-    layer, seen = make(np.float32, (200, 140), num_layers=2, bidirectional=True), []
-    layer(case.x, progress=lambda *news: seen.append(news))
+    layer, seen = make_layer(np.float32, (200, 140), num_layers=2, bidirectional=True), []
+    layer(case.x, progress=lambda *report: seen.append(report))
     done = [steps for steps, _ in seen]
     assert (np.diff([0, *done]) > 0).all()
     assert seen[-1] == (1200, 1200)
@@ -77,10 +76,9 @@ def test_progress_in_the_middle_of_a_long_call():
         assert len([steps for steps in done if first < steps < first + 300]) >= 2
 
 
-def test_a_bar_of_tqdm(progressing):
-    """Directly; one bar may watch several calls."""
+def test_progress_bar_of_tqdm_counts_the_steps_of_several_calls(call_with_progress):
     tqdm = pytest.importorskip("tqdm")
-    _, call, total = progressing
+    _, call, total = call_with_progress
     with tqdm.tqdm(file=io.StringIO(), miniters=1, mininterval=0) as bar:
         for i in (1, 2):
             call(progress=bar)
@@ -91,77 +89,53 @@ def test_a_bar_of_tqdm(progressing):
 
 
 @pytest.mark.parametrize("wrong", [3, "bar", [], {"update": None}], ids=str)
-def test_wrong_progress(progressing, wrong):
+def test_progress_that_is_no_callback_is_refused(call_with_progress, wrong):
     with pytest.raises(TypeError, match=r"^progress: expected a function \(done, total\) or a tqdm bar, got \w+$"):
-        progressing[1](progress=wrong)
+        call_with_progress[1](progress=wrong)
 
 
-class Enough(Exception):
+class StopError(Exception):
     pass
 
 
-def test_an_exception_of_the_callback_ends_the_call(progressing):
-    """It comes out as it is; layer, arguments and results of the next call are as ever."""
-    layer, call, total = progressing
-    before, expected, error, seen = layer.state_dict(), arrays_of(call()), Enough(), []
+def test_exception_of_the_callback_ends_the_call_and_changes_nothing(call_with_progress):
+    """The call raises the same exception object."""
+    layer, call, total = call_with_progress
+    before, expected, error, seen = layer.state_dict(), result_arrays(call()), StopError(), []
 
     def stop(done, _):
         seen.append(done)
         if done > total / 2:
             raise error
 
-    with pytest.raises(Enough) as caught:
+    with pytest.raises(StopError) as caught:
         call(progress=stop)
     assert caught.value is error
     assert total / 2 < seen[-1] < total or len(seen) == 1
     helpers.assert_same_bits(dict(layer.parameters), before)
-    helpers.assert_same_bits(arrays_of(call()), expected)
+    helpers.assert_same_bits(result_arrays(call()), expected)
 
 
-def test_the_callback_may_call_the_layer():
-    layer = make(np.float32, num_layers=2)
-    call, inner = make_call(layer), []
-    expected = infer(layer, call)
-    found = infer(layer, call, progress=lambda *_: inner.append(infer(layer, call)))
-    for one in (found, *inner):
+def test_callback_that_calls_the_layer_changes_no_bit():
+    layer = make_layer(np.float32, num_layers=2)
+    call, inner = make_layer_call(layer), []
+    expected = infer_layer(layer, call)
+    results = infer_layer(layer, call, progress=lambda *_: inner.append(infer_layer(layer, call)))
+    for one in (results, *inner):
         helpers.assert_same_bits(one, expected)
     assert len(inner) == 2
 
 
 @needs_proc
-def test_a_call_that_ends_early_leaks_nothing(run_python):
-    """Neither the scratch of C nor arrays: a quarter of what 150 leaks of 200 KB would be."""
-    code = """
-        import re
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(9, 129, 2, dropout=0.5, seed=7, num_threads=1)
-        x = np.random.default_rng(0).standard_normal((33, 17, 9), dtype=np.float32)
-        def stop(*_):
-            raise InterruptedError
-        def resident():
-            return int(re.search(r"VmRSS:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
-        def many(times):
-            for _ in range(times):
-                for call in (layer, layer.last, layer.forward):
-                    try:
-                        call(x, progress=stop)
-                    except InterruptedError:
-                        continue
-                    raise AssertionError("not stopped")
-        many(20)
-        before = resident()
-        many(150)
-        assert resident() - before < 150 * 200_000 / 4, resident() - before
-    """
-    run_python(code)
+def test_calls_that_progress_stops_leak_nothing(run_script):
+    run_script("engine/stopped_calls.py")
 
 
 @needs_timers
-@pytest.mark.usefixtures("short_rounds")
+@pytest.mark.usefixtures("short_time_slices")
 @pytest.mark.parametrize("what", ["forward", "backward"])
-def test_signals_are_handled_in_the_middle(what):
-    """A timer ticks all the time; only a call that looks around hears more of it than before and after."""
+def test_signals_are_handled_during_a_call(what):
+    """A timer sends signals. A call that does not poll for them would let Python handle two: before and after it."""
     case = long_case((600, 9, 2000, 140) if what == "forward" else (400, 17, 1600, 9), ragged=False)
     _, _, tape = functional.forward(*case.arguments, tape=True, num_threads=1) if what == "backward" else (0, 0, None)
     ticks = []

@@ -1,4 +1,4 @@
-"""What holds for every shape, stride, length and seed: found by hypothesis."""
+"""Properties of every shape, stride, length and seed, tested with hypothesis."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ activations = st.sampled_from(helpers.ACTIVATIONS)
 
 
 @st.composite
-def cases(draw, least=(0, 0, 0), ragged=None):
-    """`least` is that of T, B and D."""
-    sizes = [draw(st.integers(low, high)) for low, high in zip(least, (21, 13, 19), strict=True)]
+def cases(draw, min_sizes=(0, 0, 0), ragged=None):
+    """`min_sizes` are those of T, B and D."""
+    sizes = [draw(st.integers(low, high)) for low, high in zip(min_sizes, (21, 13, 19), strict=True)]
     n_units = draw(st.integers(1, 37))
     ragged = draw(st.booleans()) if ragged is None else ragged
     return helpers.random_case((*sizes, n_units), draw(dtypes), draw(activations), ragged, draw(st.integers(0, 99)))
@@ -31,7 +31,7 @@ flags = st.fixed_dictionaries({"recompute": st.booleans(), "reproducible": st.bo
 
 @given(cases(), flags)
 @settings(max_examples=150)
-def test_any_shape_equals_the_reference(case, options):
+def test_case_of_any_shape_equals_the_reference(case, options):
     helpers.assert_close(case.run(**options), case.expected(), case.x.dtype)
 
 
@@ -41,110 +41,110 @@ def test_any_shape_equals_the_reference(case, options):
     st.dictionaries(st.sampled_from([*helpers.GRADIENTS, "dy", "dh_n"]), st.sampled_from([*LAYOUTS])),
 )
 @settings(max_examples=150)
-def test_layout_changes_no_bit_and_no_argument(case, options, layouts):
-    """Any mixture of strides, byte orders and alignments of any arguments."""
-    laid = replace(case, **{name: LAYOUTS[layout](getattr(case, name)) for name, layout in layouts.items()})
-    before = laid.copy()
-    helpers.assert_same_bits(laid.run(**options), case.run(**options))
-    helpers.assert_same_bits(laid.forward(), case.forward())
-    helpers.assert_same_bits(laid.arrays, before.arrays)
+def test_layouts_of_arguments_change_no_bit_and_no_argument(case, options, layouts):
+    """Arguments have any mixture of strides, byte orders and alignments."""
+    arranged = replace(case, **{name: LAYOUTS[layout](getattr(case, name)) for name, layout in layouts.items()})
+    before = arranged.copy()
+    helpers.assert_same_bits(arranged.run(**options), case.run(**options))
+    helpers.assert_same_bits(arranged.forward(), case.forward())
+    helpers.assert_same_bits(arranged.arrays, before.arrays)
 
 
-@given(cases(least=(1, 1, 0)), st.sampled_from(["x", "dy"]), st.integers(0, 1))
-def test_broadcast_arguments(case, name, axis):
-    """Stride 0 over time or batch."""
+@given(cases(min_sizes=(1, 1, 0)), st.sampled_from(["x", "dy"]), st.integers(0, 1))
+def test_broadcast_arguments_have_same_bits(case, name, axis):
+    """The stride over time or batch is 0."""
     array = getattr(case, name)
     view = np.broadcast_to(array.take([0], axis), array.shape)
     helpers.assert_same_bits(replace(case, **{name: view}).run(), replace(case, **{name: view.copy()}).run())
 
 
-@given(cases(least=(1, 1, 1), ragged=True), flags)
-def test_padding_is_never_read(case, options):
-    """NaN past the lengths changes no bit of anything; y there is +0, x's gradient 0, the state is copied."""
+@given(cases(min_sizes=(1, 1, 1), ragged=True), flags)
+def test_nan_in_padding_changes_no_bit(case, options):
+    """y of padding is +0, the gradient of x there is 0, and the state of an empty row is copied."""
     padding = np.arange(len(case.x))[:, None] >= case.lengths
     poisoned = case.copy()
     poisoned.x[padding] = np.nan
     poisoned.dy[padding] = np.nan
-    clean, found = case.run(**options), poisoned.run(**options)
-    helpers.assert_same_bits(found, clean)
-    assert not found["y"][padding].view(f"u{case.x.itemsize}").any()
-    assert not found["x"][padding].any()
+    clean, results = case.run(**options), poisoned.run(**options)
+    helpers.assert_same_bits(results, clean)
+    assert not results["y"][padding].view(f"u{case.x.itemsize}").any()
+    assert not results["x"][padding].any()
     empty = case.lengths == 0
-    helpers.assert_same_bits(found["h_n"][empty], case.h0[empty])
-    helpers.assert_same_bits(found["h0"][empty], case.dh_n[empty])
+    helpers.assert_same_bits(results["h_n"][empty], case.h0[empty])
+    helpers.assert_same_bits(results["h0"][empty], case.dh_n[empty])
     for row in np.flatnonzero(~empty):
-        helpers.assert_same_bits(found["h_n"][row], found["y"][case.lengths[row] - 1, row])
+        helpers.assert_same_bits(results["h_n"][row], results["y"][case.lengths[row] - 1, row])
 
 
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_rows_and_padding_are_apart_in_blas_too(dtype, poison):
-    """At a size where BLAS multiplies several rows at once: what is in one of them stays there."""
+def test_nan_through_blas_changes_no_other_row(dtype, poison):
+    """BLAS multiplies several rows at once at this size."""
     case = helpers.random_case(helpers.THROUGH_BLAS[2], dtype, ragged=True)
     clean, poisoned = case.run(), case.copy()
     poisoned.x[np.arange(140)[:, None] >= case.lengths] = poison
     helpers.assert_same_bits(poisoned.run(), clean)
     row = int(case.lengths.argmax())
     poisoned.x[3, row, 5] = poison
-    found, others = poisoned.run(), np.arange(17) != row
+    results, other_rows = poisoned.run(), np.arange(17) != row
     for name in ("y", "x"):
-        helpers.assert_same_bits(found[name][:, others], clean[name][:, others])
-    helpers.assert_same_bits(found["h0"][others], clean["h0"][others])
-    assert not helpers.same_bits(found["y"][:, row], clean["y"][:, row])
+        helpers.assert_same_bits(results[name][:, other_rows], clean[name][:, other_rows])
+    helpers.assert_same_bits(results["h0"][other_rows], clean["h0"][other_rows])
+    assert not helpers.same_bits(results["y"][:, row], clean["y"][:, row])
 
 
-def places(data, shape):
+def random_index(data, shape):
     return tuple(data.draw(st.integers(0, size - 1)) for size in shape)
 
 
-@given(cases(least=(1, 2, 1)), flags, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
-def test_poisoned_input_stays_in_its_row(case, options, poison, data):
-    step, row, column = places(data, case.x.shape)
+@given(cases(min_sizes=(1, 2, 1)), flags, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
+def test_poisoned_input_changes_no_other_row(case, options, poison, data):
+    step, row, column = random_index(data, case.x.shape)
     clean, poisoned = case.run(**options), case.copy()
     poisoned.x[step, row, column] = poison
-    found = poisoned.run(**options)
-    others = np.arange(case.x.shape[1]) != row
+    results = poisoned.run(**options)
+    other_rows = np.arange(case.x.shape[1]) != row
     for name in ("y", "x"):
-        helpers.assert_same_bits(found[name][:, others], clean[name][:, others])
+        helpers.assert_same_bits(results[name][:, other_rows], clean[name][:, other_rows])
     for name in ("h_n", "h0"):
-        helpers.assert_same_bits(found[name][others], clean[name][others])
-    helpers.assert_same_bits(found["y"][:step], clean["y"][:step])
+        helpers.assert_same_bits(results[name][other_rows], clean[name][other_rows])
+    helpers.assert_same_bits(results["y"][:step], clean["y"][:step])
 
 
-@given(cases(least=(1, 2, 1)), flags, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
-def test_poisoned_state_stays_in_its_row_and_unit(case, options, poison, data):
-    row, unit = places(data, case.h0.shape)
+@given(cases(min_sizes=(1, 2, 1)), flags, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
+def test_poisoned_state_changes_no_other_row_or_unit(case, options, poison, data):
+    row, unit = random_index(data, case.h0.shape)
     clean, poisoned = case.run(**options), case.copy()
     poisoned.h0[row, unit] = poison
-    found = poisoned.run(**options)
-    others = np.ones(case.h0.shape, bool)
-    others[row, unit] = False
-    helpers.assert_same_bits(found["y"][:, others], clean["y"][:, others])
+    results = poisoned.run(**options)
+    unaffected = np.ones(case.h0.shape, bool)
+    unaffected[row, unit] = False
+    helpers.assert_same_bits(results["y"][:, unaffected], clean["y"][:, unaffected])
     for name in ("h_n", "h0"):
-        helpers.assert_same_bits(found[name][others], clean[name][others])
+        helpers.assert_same_bits(results[name][unaffected], clean[name][unaffected])
     other_rows = np.arange(len(case.h0)) != row
-    helpers.assert_same_bits(found["x"][:, other_rows], clean["x"][:, other_rows])
+    helpers.assert_same_bits(results["x"][:, other_rows], clean["x"][:, other_rows])
     other_units = np.arange(case.h0.shape[1]) != unit
     for name in ("kernel", "recurrent_kernel", "bias"):
-        planes = [array[name].reshape(-1, 3, case.h0.shape[1])[..., other_units] for array in (found, clean)]
+        planes = [array[name].reshape(-1, 3, case.h0.shape[1])[..., other_units] for array in (results, clean)]
         helpers.assert_same_bits(*planes)
 
 
-@given(cases(least=(1, 1, 1)), flags, st.data())
-def test_poisoned_recurrent_weight_stays_in_its_unit(case, options, data):
-    (column,) = places(data, case.recurrent_kernel.shape)
+@given(cases(min_sizes=(1, 1, 1)), flags, st.data())
+def test_poisoned_recurrent_weight_changes_no_other_unit(case, options, data):
+    (column,) = random_index(data, case.recurrent_kernel.shape)
     clean, poisoned = case.run(**options), case.copy()
     poisoned.recurrent_kernel[column] = np.nan
-    found = poisoned.run(**options)
-    others = np.arange(case.h0.shape[1]) != column % case.h0.shape[1]
+    results = poisoned.run(**options)
+    other_units = np.arange(case.h0.shape[1]) != column % case.h0.shape[1]
     for name in ("y", "h_n", "h0"):
-        helpers.assert_same_bits(found[name][..., others], clean[name][..., others])
+        helpers.assert_same_bits(results[name][..., other_units], clean[name][..., other_units])
 
 
-@given(cases(least=(1, 1, 0)), st.data())
+@given(cases(min_sizes=(1, 1, 0)), st.data())
 @settings(max_examples=60)
-def test_reproducible_row_depends_on_itself_alone(case, data):
-    """Alone, permuted, among other rows: always the same bits."""
+def test_reproducible_row_has_same_bits_in_any_batch(case, data):
+    """The row is computed alone, in another order, and among other rows."""
     n_batch = case.x.shape[1]
     whole = case.forward(reproducible=True)
     row = data.draw(st.integers(0, n_batch - 1))
@@ -157,15 +157,15 @@ def test_reproducible_row_depends_on_itself_alone(case, data):
     helpers.assert_same_bits(alone["y"], whole["y"][:, [row]])
     order = data.draw(st.permutations(range(n_batch)))
     helpers.assert_same_bits(rows(order).forward(reproducible=True)["y"], whole["y"][:, order])
-    company = case.copy()
-    company.x[:, np.arange(n_batch) != row] = 3.25
-    helpers.assert_same_bits(company.forward(reproducible=True)["y"][:, row], whole["y"][:, row])
+    crowded = case.copy()
+    crowded.x[:, np.arange(n_batch) != row] = 3.25
+    helpers.assert_same_bits(crowded.forward(reproducible=True)["y"][:, row], whole["y"][:, row])
 
 
-@given(cases(least=(1, 0, 0), ragged=False), st.data())
+@given(cases(min_sizes=(1, 0, 0), ragged=False), st.data())
 @settings(max_examples=60)
-def test_reproducible_split_of_time(case, data):
-    """Cut anywhere, state carried over: the same bits as in one piece, and as step by step."""
+def test_reproducible_sequence_in_two_parts_has_same_bits(case, data):
+    """The sequence is cut anywhere, with the state carried over, and run step by step."""
     whole = case.forward(reproducible=True)
     cut = data.draw(st.integers(0, len(case.x)))
     first = replace(case, x=case.x[:cut]).forward(reproducible=True)
@@ -178,9 +178,9 @@ def test_reproducible_split_of_time(case, data):
         helpers.assert_same_bits(h, y_t)
 
 
-@given(cases(least=(0, 0, 0)), flags)
-def test_backward_is_linear_in_what_comes_from_above(case, options):
-    """Of dy alone plus of dh_n alone is of both; of neither it is exactly zero."""
+@given(cases(min_sizes=(0, 0, 0)), flags)
+def test_backward_is_linear_in_the_upstream_gradients(case, options):
+    """Gradients of dy and of dh_n add up to those of both; without either they are exactly zero."""
     _, _, tape = functional.forward(*case.arguments, **case.options, tape=True, **options)
     both = functional.backward(tape, case.dy, case.dh_n)
     parts = [functional.backward(tape, case.dy), functional.backward(tape, dh_n=case.dh_n)]
@@ -192,7 +192,7 @@ def test_backward_is_linear_in_what_comes_from_above(case, options):
 
 
 @given(cases(), flags)
-def test_a_tape_can_be_used_again(case, options):
+def test_tape_used_twice_gives_same_gradients(case, options):
     y, _, tape = functional.forward(*case.arguments, **case.options, tape=True, **options)
     before = y.copy()
     first = functional.backward(tape, case.dy, case.dh_n)

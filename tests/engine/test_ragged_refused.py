@@ -1,4 +1,4 @@
-"""Offsets and values that will not do, and offsets in every form that will."""
+"""Wrong offsets and values are refused; offsets of any integer kind are accepted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from indygru_cpu import IndyGRU, functional
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.int8, np.uint16, np.uint64, ">i4", "strided", "read-only"])
-def test_offsets_of_any_integer_kind(kind):
+def test_offsets_of_any_integer_kind_have_same_bits(kind):
     case = helpers.random_case((9, 7, 8, 17), np.float32, ragged=True)
-    values, plain = oracles.end_to_end(case.x, case.lengths), oracles.offsets_of(case.lengths)
+    values, plain = oracles.concatenate_rows(case.x, case.lengths), oracles.offsets_from_lengths(case.lengths)
     offsets = kind(plain.tolist()) if kind in (list, tuple) else plain
     if kind == "strided":
         offsets = np.repeat(plain, 2)[::2]
@@ -22,8 +22,8 @@ def test_offsets_of_any_integer_kind(kind):
     elif kind not in (list, tuple):
         offsets = plain.astype(kind)
     expected = functional.forward(values, *case.arguments[1:], offsets=plain.copy())
-    found = functional.forward(values, *case.arguments[1:], offsets=offsets)
-    helpers.assert_same_bits(dict(enumerate(found)), dict(enumerate(expected)))
+    results = functional.forward(values, *case.arguments[1:], offsets=offsets)
+    helpers.assert_same_bits(dict(enumerate(results)), dict(enumerate(expected)))
 
 
 WRONG_OFFSETS = [
@@ -43,8 +43,8 @@ WRONG_OFFSETS = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_OFFSETS, ids=str)
-def test_wrong_offsets(wrong, kind, text):
+@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_OFFSETS, ids=[text for *_, text in WRONG_OFFSETS])
+def test_wrong_offsets_are_refused_and_nothing_is_written(wrong, kind, text):
     layer, values = IndyGRU(3, 7, seed=7), np.full((9, 3), 0.5, np.float32)
     out = np.full((9, 7), 0.375, np.float32)
     for call in (layer.ragged, lambda *arguments, **options: functional.forward(
@@ -63,24 +63,24 @@ WRONG_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_VALUES)
-def test_wrong_values_are_named(wrong, kind, text):
+@pytest.mark.parametrize(("wrong", "kind", "text"), WRONG_VALUES, ids=[text for *_, text in WRONG_VALUES])
+def test_wrong_values_are_refused(wrong, kind, text):
     with pytest.raises(kind, match=f"^{text}"):
         IndyGRU(3, 7, seed=7).ragged(wrong, [0, 9])
 
 
-def test_first_states_are_one_a_sequence():
+def test_initial_states_of_another_number_of_rows_are_refused():
     with pytest.raises(ValueError, match=r"h0: expected shape \(1, 2, 7\), got \(1, 3, 7\)"):
         IndyGRU(3, 7, seed=7).ragged(np.full((9, 3), 0.5, np.float32), [0, 4, 9], np.zeros((1, 3, 7), np.float32))
 
 
-def test_lengths_and_offsets_are_one_too_many():
+def test_lengths_with_offsets_are_refused():
     case = helpers.random_case((9, 1, 3, 7), np.float32)
     with pytest.raises(ValueError, match=r"lengths: .*offsets.*one of the two"):
         functional.forward(case.x[:, 0], *case.arguments[1:], lengths=[9], offsets=[0, 9])
 
 
-def test_gradients_of_ragged_rows_have_their_shape():
+def test_gradients_of_ragged_rows_in_another_shape_are_refused():
     case = helpers.random_case((9, 2, 3, 7), np.float32)
     _, _, tape = functional.forward(case.x[:, 0], *case.arguments[1:], offsets=[0, 4, 9], tape=True)
     with pytest.raises(ValueError, match=r"dy: expected shape \(9, 7\), got \(9, 2, 7\)"):

@@ -11,22 +11,22 @@ import pytest
 from indygru_cpu import reference
 
 
-def run(case):
+def run_reference(case):
     y, h_n, tape = reference.forward(*case.arguments, **case.options)
     return {"y": y, "h_n": h_n} | reference.backward(tape, case.dy, case.dh_n)._asdict()
 
 
 @pytest.mark.parametrize("name", helpers.golden_names())
-def test_equals_the_original(name):
+def test_reference_equals_the_original_cell(name):
     case, expected, twin, meta = helpers.golden(name)
-    found = run(case)
-    found = {key: found[key] for key in expected}
-    helpers.assert_close(found, expected, meta["dtype"], meta["inputs_kind"] == "sat")
+    results = run_reference(case)
+    results = {key: results[key] for key in expected}
+    helpers.assert_close(results, expected, meta["dtype"], meta["inputs_kind"] == "sat")
     if twin:
-        helpers.assert_close(found, {key: twin[key] for key in found}, meta["dtype"], meta["inputs_kind"] == "sat")
+        helpers.assert_close(results, {key: twin[key] for key in results}, meta["dtype"], meta["inputs_kind"] == "sat")
 
 
-def test_all_golden_cases_are_here():
+def test_golden_cases_are_complete():
     cases = [helpers.golden(name) for name in helpers.golden_names()]
     assert len(cases) == 79
     assert {case.meta["activation"] for case in cases} == set(helpers.ACTIVATIONS)
@@ -37,9 +37,9 @@ def test_all_golden_cases_are_here():
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
-def test_gradients_equal_finite_differences(activation, ragged):
+def test_gradients_of_the_reference_equal_finite_differences(activation, ragged):
     case = helpers.random_case((4, 3, 2, 5), np.float64, activation, ragged)
-    found = run(case)
+    results = run_reference(case)
 
     def loss(**changed):
         y, h_n, _ = reference.forward(*replace(case, **changed).arguments, **case.options)
@@ -53,17 +53,17 @@ def test_gradients_equal_finite_differences(activation, ragged):
             change = np.zeros_like(value)
             change[place] = step
             expected[place] = (loss(**{name: value + change}) - loss(**{name: value - change})) / (2 * step)
-        assert np.abs(found[name] - expected).max() < 1e-8, name
+        assert np.abs(results[name] - expected).max() < 1e-8, name
 
 
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
-def test_keeps_the_dtype(activation, dtype):
-    for name, array in run(helpers.random_case((3, 2, 4, 5), dtype, activation, ragged=True)).items():
+def test_reference_keeps_the_dtype(activation, dtype):
+    for name, array in run_reference(helpers.random_case((3, 2, 4, 5), dtype, activation, ragged=True)).items():
         assert array.dtype == dtype, name
 
 
-def test_one_step_by_hand():
-    """h' = z h + (1 - z) c, all weights different, so that no swap of gates passes."""
+def test_one_step_of_the_reference_equals_the_formula():
+    """All weights differ, so that no exchange of gates passes."""
     x, h, (w_r, w_z, w_c), (u_r, u_z, u_c), (b_r, b_z, b_c) = (
         0.7,
         -0.4,

@@ -1,4 +1,4 @@
-"""One step for streams: equal to forward, in place, without memory of its own; and what denormals do."""
+"""One step: equal to forward, in place, without allocations; and denormal states."""
 
 from __future__ import annotations
 
@@ -19,65 +19,65 @@ def step_case(shape, dtype, activation="tanh"):
     return helpers.random_case((1, *shape), dtype, activation)
 
 
-def step(case, h=None, **options):
+def run_step(case, h=None, **options):
     h = case.h0 if h is None else h
     return functional.step(case.x[0], h, *case.arguments[2:], activation=case.activation, **options)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
-def test_equals_the_reference_and_forward(tier, dtype, shape, activation):
+def test_step_equals_the_reference_and_forward(tier, dtype, shape, activation):
     case = step_case(shape, dtype, activation)
-    found = step(case)
-    assert found.dtype == dtype
-    assert helpers.scaled_error(found, case.expected()["h_n"]) <= helpers.bound("h_n", dtype)
+    results = run_step(case)
+    assert results.dtype == dtype
+    assert helpers.scaled_error(results, case.expected()["h_n"]) <= helpers.bound("h_n", dtype)
     for whole in (case.forward(), case.forward(reproducible=True)):
-        helpers.assert_same_bits(whole, {"y": found[None], "h_n": found})
-    helpers.assert_same_bits(case.run(reproducible=True)["y"], found[None])
+        helpers.assert_same_bits(whole, {"y": results[None], "h_n": results})
+    helpers.assert_same_bits(case.run(reproducible=True)["y"], results[None])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_out(tier, dtype, shape):
+def test_step_writes_into_out_of_any_strides(tier, dtype, shape):
     case = step_case(shape, dtype)
-    expected, before = step(case), case.copy()
+    expected, before = run_step(case), case.copy()
     out = np.full_like(case.h0, np.nan)
-    assert step(case, out=out) is out
+    assert run_step(case, out=out) is out
     helpers.assert_same_bits(out, expected)
-    room = np.full((2 * shape[0], shape[2] + 3), 0.375, dtype)
-    view = room[::2, 1:-2]
-    assert step(case, out=view) is view
+    buffer = np.full((2 * shape[0], shape[2] + 3), 0.375, dtype)
+    view = buffer[::2, 1:-2]
+    assert run_step(case, out=view) is view
     helpers.assert_same_bits(view.copy(), expected)
     view[...] = 0.375
-    assert (room == 0.375).all()
+    assert (buffer == 0.375).all()
     helpers.assert_same_bits(case.arrays, before.arrays)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", ["plain", "view"])
-def test_in_place(tier, dtype, shape, layout):
+def test_step_in_place_has_same_bits(tier, dtype, shape, layout):
     case = step_case(shape, dtype)
     h = case.h0.copy() if layout == "plain" else np.repeat(case.h0, 2, axis=0)[::-2]
-    expected = step(replace(case, h0=h.copy()))
-    assert step(case, h, out=h) is h
+    expected = run_step(replace(case, h0=h.copy()))
+    assert run_step(case, h, out=h) is h
     helpers.assert_same_bits(h.copy(), expected)
 
 
-def test_bias_may_be_none(dtype):
+def test_missing_bias_is_zeros(dtype):
     case = step_case((7, 8, 17), dtype)
-    helpers.assert_same_bits(step(replace(case, bias=None)), step(replace(case, bias=np.zeros_like(case.bias))))
+    helpers.assert_same_bits(run_step(replace(case, bias=None)), run_step(replace(case, bias=np.zeros_like(case.bias))))
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_a_stream_allocates_nothing(dtype, bias):
-    """The peak is a few small Python objects: the smallest array of this call is larger."""
+def test_steps_in_place_allocate_no_array(dtype, bias):
+    """The peak is a few small Python objects; the smallest array of this call is larger."""
     case = step_case((3, 900, 1201), dtype)
     case = case if bias else replace(case, bias=None)
     h = case.h0.copy()
-    step(case, h, out=h)
+    run_step(case, h, out=h)
     tracemalloc.start()
     try:
         for _ in range(50):
-            step(case, h, out=h)
+            run_step(case, h, out=h)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -85,25 +85,9 @@ def test_a_stream_allocates_nothing(dtype, bias):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_long_stream_needs_no_more_memory(run_python):
-    """Nothing leaks, in C either."""
-    code = """
-        import resource
-        import numpy as np
-        from indygru_cpu import functional
-        rng = np.random.default_rng(0)
-        x, h = rng.random((250, 2)), rng.random((250, 1000))
-        kernel, u = rng.random((2, 3000)), rng.random(3000)
-        step = lambda: functional.step(x, h, kernel, u, u, out=h)
-        for _ in range(3):
-            step()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(50):
-            step()
-            functional.forward(x[None], h, kernel, u, u, tape=True)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    """
-    assert int(run_python(code, OMP_NUM_THREADS="2")) < 20 * 1024  # kilobytes; a leaked state a step would make 100,000
+def test_steps_do_not_grow_the_peak_of_memory(run_script):
+    """A leaked state at each step would add 100 MB."""
+    assert int(run_script("engine/memory_of_steps.py", OMP_NUM_THREADS="2")) < 20 << 20
 
 
 @pytest.mark.parametrize("name", ["x_t", "h", "kernel", "recurrent_kernel", "bias"])
@@ -116,13 +100,13 @@ def test_out_that_overlaps_is_refused(name):
     arrays[name] = shared[29 : 29 + arrays[name].size].reshape(arrays[name].shape)
     arrays[name][...] = 0.25
     before = shared.copy()
-    for h in [arrays["h"]] if name == "h" else [arrays["h"], out]:  # a result that is the state, too
-        with pytest.raises(ValueError, match=f"^out shares memory with {name}: give it memory of its own$"):
+    for h in [arrays["h"]] if name == "h" else [arrays["h"], out]:  # also a result that is the state
+        with pytest.raises(ValueError, match=f"^out shares memory with {name}: "):
             functional.step(**arrays | {"h": h}, out=out)
     helpers.assert_same_bits(shared, before)
 
 
-def test_nothing_is_written_on_error(dtype):
+def test_refused_step_writes_nothing(dtype):
     case = step_case((7, 8, 17), dtype)
     h = case.h0.copy()
     wrong = [
@@ -133,12 +117,12 @@ def test_nothing_is_written_on_error(dtype):
     ]
     for change in wrong:
         with pytest.raises(ValueError, match=r"expected"):
-            step(replace(case, **change), h, out=h)
+            run_step(replace(case, **change), h, out=h)
         helpers.assert_same_bits(h, case.h0)
 
 
-def decaying(dtype):
-    """A state in silence that halves at each step and would be denormal before the end."""
+def decaying_case(dtype):
+    """Zero inputs, and a state that halves at each step and would become denormal."""
     n_steps = 1300 if dtype == np.float64 else 250
     case = helpers.random_case((n_steps, 3, 4, 19), dtype, "identity")
     return replace(
@@ -158,7 +142,7 @@ def assert_no_denormals(arrays):
 
 
 def assert_caller_has_denormals():
-    """In the caller's floating-point state they are numbers like others."""
+    """The caller's floating-point state does not flush denormals."""
     with np.errstate(all="ignore"):
         assert np.float32(1e-40) * np.float32(1) != 0
         assert np.float32(1e-30) * np.float32(1e-10) != 0
@@ -166,20 +150,20 @@ def assert_caller_has_denormals():
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_decaying_state_ends_at_zero(tier, dtype, recompute):
-    case = decaying(dtype)
-    found = case.run(recompute=recompute)
+def test_decaying_state_becomes_zero_without_denormals(tier, dtype, recompute):
+    case = decaying_case(dtype)
+    results = case.run(recompute=recompute)
     assert_caller_has_denormals()
-    assert_no_denormals(found)
-    y = found["y"]
+    assert_no_denormals(results)
+    y = results["y"]
     assert (y[100] != 0).all()
     assert not y[-1].any()
-    assert not found["h0"].any()
-    helpers.assert_close(found, case.expected(), dtype)
+    assert not results["h0"].any()
+    helpers.assert_close(results, case.expected(), dtype)
 
 
-def test_a_decaying_stream_ends_at_zero(tier, dtype):
-    case = decaying(dtype)
+def test_decaying_state_of_steps_becomes_zero_without_denormals(tier, dtype):
+    case = decaying_case(dtype)
     h = case.h0.copy()
     for x_t in case.x:
         functional.step(x_t, h, *case.arguments[2:], activation="identity", out=h)
@@ -188,7 +172,7 @@ def test_a_decaying_stream_ends_at_zero(tier, dtype):
     assert_caller_has_denormals()
 
 
-def test_threads_leave_the_floating_point_state_alone(dtype):
+def test_parallel_call_leaves_the_callers_floating_point_state(dtype):
     case = helpers.random_case((60, 17, 9, 65), dtype)
     case.run(num_threads=2)
     assert_caller_has_denormals()

@@ -1,4 +1,4 @@
-"""The number of threads: what decides it, and that it never shows in a result."""
+"""The number of threads: what determines it, and that results do not depend on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,10 @@ from indygru_cpu._engine import threads as thread_counts
 
 needs_openmp = pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
-needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
 
-#: (T, B, D, N), all above the least work: one row of many units, many rows of few, blocks of both, wide input,
-#: several chunks, also of backward, BLAS.
+#: (T, B, D, N), all above the minimum of parallel work: one row of many units, many rows of few units, blocks of both,
+#: wide input, several chunks, also of backward, BLAS.
 LARGE = [
     (60, 1, 9, 260),
     (30, 131, 7, 9),
@@ -37,7 +36,7 @@ LARGE = [
 ]
 
 
-def work(shape):
+def multiply_adds(shape):
     n_steps, n_batch, n_inputs, n_units = shape
     return n_steps * n_batch * 3 * n_units * (n_inputs + 30)
 
@@ -45,8 +44,8 @@ def work(shape):
 @pytest.mark.parametrize("shape", LARGE)
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("options", [{}, {"recompute": True}, {"reproducible": True}], ids=str)
-def test_same_bits_on_any_number_of_threads(dtype, shape, ragged, options):
-    assert work(shape) > thread_counts.MIN_PARALLEL_WORK
+def test_call_on_any_number_of_threads_computes_same_bits(dtype, shape, ragged, options):
+    assert multiply_adds(shape) > thread_counts.MIN_PARALLEL_WORK
     case = helpers.random_case(shape, dtype, "tanh", ragged)
     expected = case.run(num_threads=1, **options)
     for num_threads in (2, 3, 8, None):
@@ -54,33 +53,33 @@ def test_same_bits_on_any_number_of_threads(dtype, shape, ragged, options):
 
 
 @pytest.mark.parametrize("shape", LARGE)
-def test_same_bits_again(shape):
-    """No race: the same call many times over."""
+def test_repeated_parallel_calls_compute_same_bits(shape):
+    """The repetitions would show a race."""
     case = helpers.random_case(shape, np.float32, "softsign", ragged=True)
     expected = case.run(num_threads=4)
     for _ in range(5):
         helpers.assert_same_bits(case.run(num_threads=4), expected)
 
 
-def test_same_bits_from_several_python_threads(dtype):
+def test_calls_of_several_python_threads_compute_same_bits(dtype):
     cases = [helpers.random_case(shape, dtype, ragged=True) for shape in LARGE]
     expected = [case.run() for case in cases]
     with ThreadPoolExecutor(6) as pool:
-        for i, found in enumerate(pool.map(lambda i: cases[i % 7].run(num_threads=1 + i % 4), range(35))):
-            helpers.assert_same_bits(found, expected[i % 7])
+        for i, results in enumerate(pool.map(lambda i: cases[i % 7].run(num_threads=1 + i % 4), range(35))):
+            helpers.assert_same_bits(results, expected[i % 7])
 
 
-@pytest.mark.usefixtures("long_rounds")
+@pytest.mark.usefixtures("unlimited_time_slices")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_gil_is_free_during_a_call(direction):
-    """This thread sees the other one in its arithmetic, from which a call in a single round never comes back."""
+    """This thread sees the other one at work, although a call in a single time slice never returns to Python."""
     case = helpers.random_case((2000, 8, 40, 65), np.float64)
     _, _, tape = functional.forward(*case.arguments, tape=True)
     calls = {
         "forward": lambda: case.forward(num_threads=1),
         "backward": lambda: functional.backward(tape, case.dy, num_threads=1),
     }
-    for _ in range(50):  # in one of them the system lets this thread run
+    for _ in range(50):  # in one of these calls the system schedules this thread
         seen = 0
         thread = threading.Thread(target=calls[direction])
         thread.start()
@@ -105,7 +104,7 @@ def test_default_is_the_smallest_limit(monkeypatch, quota, processors, openmp, e
     monkeypatch.setattr(thread_counts._core, "openmp_threads", lambda: openmp)
     monkeypatch.setattr(
         thread_counts, "_machine_limit", functools.cache(thread_counts._machine_limit.__wrapped__)
-    )  # not asked yet
+    )  # with an empty cache
     assert thread_counts.default().count == expected
     assert thread_counts.default().reason
     monkeypatch.setenv("OMP_NUM_THREADS", str(openmp))
@@ -114,7 +113,7 @@ def test_default_is_the_smallest_limit(monkeypatch, quota, processors, openmp, e
 
 
 @needs_openmp
-def test_count():
+def test_count_is_one_below_the_minimum_of_work_and_bounded_above():
     assert thread_counts.count(None, thread_counts.MIN_PARALLEL_WORK - 1) == 1
     assert thread_counts.count(8, thread_counts.MIN_PARALLEL_WORK - 1) == 1
     assert thread_counts.count(None, thread_counts.MIN_PARALLEL_WORK) == thread_counts.default().count
@@ -122,18 +121,20 @@ def test_count():
     assert thread_counts.count(10_000, 1e12) == thread_counts.MAX_THREADS
 
 
-def test_the_work_of_a_call(monkeypatch):
-    """Multiply-adds of all valid steps; those of gates and candidate, too; backward has three times as much."""
+def test_work_of_a_call_counts_multiply_adds_of_valid_steps(monkeypatch):
+    """They are those of projections, gates and candidate; backward has three times as many."""
     asked = []
-    monkeypatch.setattr(thread_counts, "count", lambda num_threads, work: asked.append((num_threads, work)) or 1)
+    monkeypatch.setattr(
+        thread_counts, "count", lambda num_threads, multiply_adds: asked.append((num_threads, multiply_adds)) or 1
+    )
     case = helpers.random_case((7, 3, 5, 9), np.float32, ragged=True)
     _, _, tape = functional.forward(*case.arguments, lengths=case.lengths, tape=True)
     functional.backward(tape, num_threads=3)
-    work = case.lengths.sum() * 27 * (5 + 30)
-    assert asked == [(None, work), (3, 3 * work)]
+    multiply_adds = case.lengths.sum() * 27 * (5 + 30)
+    assert asked == [(None, multiply_adds), (3, 3 * multiply_adds)]
 
 
-def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
+def test_count_of_a_serial_build_or_a_fork_is_one(monkeypatch):
     monkeypatch.setattr(thread_counts, "_warned_of_fork", True)
     monkeypatch.setattr(thread_counts._core, "is_forked", lambda: True)
     assert thread_counts.count(8, 1e12) == thread_counts.default().count == 1
@@ -144,84 +145,39 @@ def test_a_serial_build_or_a_fork_stays_serial(monkeypatch):
 
 
 @needs_openmp
-def test_omp_num_threads(run_python):
+def test_omp_num_threads_is_the_default(run_python):
     code = "from indygru_cpu._engine import threads as thread_counts; print(thread_counts.default().count)"
     assert run_python(code, OMP_NUM_THREADS="1") == "1"
     assert run_python(code, OMP_NUM_THREADS="5") == "5"
 
 
 @needs_openmp
-def test_where_there_is_no_affinity(monkeypatch):
+def test_affinity_of_a_system_without_masks_is_all_processors(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert thread_counts.affinity() == 7
 
 
 @needs_affinity
-def test_affinity(run_python):
-    code = """
-        import os
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        from indygru_cpu._engine import threads as thread_counts
-        print(thread_counts.affinity(), thread_counts.default().count)
-    """
-    assert run_python(code) == "1 1"
-
-
-RUN = """
-    import os, sys
-    import numpy as np
-
-    def tasks():
-        return len(os.listdir("/proc/self/task"))
-
-    def layer_and_x():
-        from indygru_cpu import IndyGRU
-        return IndyGRU(9, 70, seed=5), np.random.default_rng(5).standard_normal((40, 33, 9), np.float32)
-
-    def everything(**options):
-        layer, x = layer_and_x()
-        y, h_n, tape = layer.forward(x, **options)
-        grads = layer.backward(tape, dy=y)
-        return b"".join(a.tobytes() for a in (y, h_n, grads.x, grads.h0, *grads.parameters.values()))
-"""
-
-
-def with_run(code):
-    """A script that has the functions of RUN."""
-    return textwrap.dedent(RUN) + textwrap.dedent(code)
+def test_default_of_a_process_on_one_processor_is_one_thread(run_script):
+    assert run_script("engine/threads_of_one_processor.py") == "1 1"
 
 
 @needs_proc
-def test_no_thread_before_it_is_needed(run_python):
-    """Neither import, nor a serial call, nor a step of any size starts one; nor does backward's BLAS."""
-    code = """
-        before = tasks()
-        import indygru_cpu
-        print(tasks() - before)
-        everything(num_threads=1)
-        layer, x = layer_and_x()
-        layer(x[:1], num_threads=8)
-        big = np.ones((200, 300), np.float32)
-        indygru_cpu.functional.step(big, big, np.ones((300, 900), np.float32), np.ones(900, np.float32), None)
-        print(tasks() - before)
-    """
-    assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1").split() == ["0", "0"]
+def test_import_and_serial_calls_start_no_thread(run_script):
+    """A call of one step is serial, whatever its size, and so are the products of its backward pass."""
+    assert run_script("engine/threads_of_serial_calls.py", OPENBLAS_NUM_THREADS="1").split() == ["0", "0"]
 
 
 @needs_proc
 @needs_openmp
 @pytest.mark.parametrize("num_threads", [2, 3])
-def test_threads_that_were_asked_for_are_used(run_python, num_threads):
-    code = f"""
-        before = tasks()
-        everything(num_threads={num_threads})
-        print(tasks() - before)
-    """
-    assert run_python(with_run(code), OPENBLAS_NUM_THREADS="1") == str(num_threads - 1)
+def test_num_threads_of_a_call_are_started(run_script, num_threads):
+    printed = run_script("engine/threads_started.py", num_threads, OPENBLAS_NUM_THREADS="1")
+    assert printed == str(num_threads - 1)
 
 
-def test_wrong_numbers_are_refused():
+def test_wrong_num_threads_is_refused_by_every_entry_point():
     case = helpers.random_case((3, 2, 4, 5), np.float32)
     _, _, tape = functional.forward(*case.arguments, tape=True)
     layer = IndyGRU(4, 5)
@@ -246,16 +202,16 @@ def test_wrong_numbers_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("variables", "expected"),
     [({}, environment.GOMP_SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
 )
-def test_idle_threads_wait_for_a_short_time_unless_told_otherwise(given, expected, tmp_path):
-    """OpenMP says itself what it found."""
+def test_spin_count_of_openmp_is_short_unless_the_environment_sets_it(variables, expected, tmp_path):
+    """OpenMP prints its settings. The script asserts that the import leaves the environment as it was."""
     if not _core.openmp_threads() or "gomp" not in Path("/proc/self/maps").read_text():
-        pytest.skip("only GCC's OpenMP tells how long its threads wait")
-    code = "import os; before = dict(os.environ); import indygru_cpu; assert dict(os.environ) == before"
+        pytest.skip("only GCC's OpenMP prints its spin count")
+    script = helpers.SCRIPTS / "engine" / "blas_environment.py"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=helpers.clean_environment(OMP_DISPLAY_ENV="VERBOSE", **given),
+        [sys.executable, script], env=helpers.clean_environment(OMP_DISPLAY_ENV="VERBOSE", **variables),
         capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr

@@ -1,4 +1,4 @@
-"""Wrong arguments: errors name the argument, what was expected and what came. `out` is in test_validation_memory.py."""
+"""Wrong arguments: errors name the argument, the expected and the actual value. Outputs: test_validation_memory.py."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import helpers
 import numpy as np
 import pytest
 import small_calls
-from small_calls import ARRAYS, forward
+from small_calls import ARRAYS, run_forward
 
 from indygru_cpu import functional
 
 case = small_calls.case
 
 
-def backward(case, **options):
-    return functional.backward(forward(case, tape=True)[2], case.dy, case.dh_n, **options)
+def run_backward(case, **options):
+    return functional.backward(run_forward(case, tape=True)[2], case.dy, case.dh_n, **options)
 
 
-def step(case, **options):
+def run_step(case, **options):
     return functional.step(case.x[0], *case.arguments[1:], activation=case.activation, **options)
 
 
-def run(case, name):
-    """The call that takes the argument."""
-    return backward(case) if name in ("dy", "dh_n") else forward(case)
+def run_pass_of(case, name):
+    """The pass that takes the argument."""
+    return run_backward(case) if name in ("dy", "dh_n") else run_forward(case)
 
 
 @pytest.mark.parametrize("name", [*ARRAYS, "dy", "dh_n"])
@@ -37,30 +37,30 @@ def test_other_dtypes_are_refused(case, name, wrong):
         warnings.simplefilter("ignore")
         array = value.astype(wrong)
     with pytest.raises(TypeError, match=rf"^{name}\b.*float32 or float64.*got {array.dtype}.*astype\(np\.float32\)"):
-        run(replace(case, **{name: array}), name)
+        run_pass_of(replace(case, **{name: array}), name)
 
 
-@pytest.mark.skipif(np.longdouble == np.float64, reason="the same type here")
+@pytest.mark.skipif(np.longdouble == np.float64, reason="long double is float64")
 def test_long_double_is_refused(case):
     with pytest.raises(TypeError, match=f"x: .*got {np.dtype(np.longdouble)}"):
-        forward(replace(case, x=case.x.astype(np.longdouble)))
+        run_forward(replace(case, x=case.x.astype(np.longdouble)))
 
 
 @pytest.mark.parametrize("name", [*ARRAYS, "dy", "dh_n"])
-def test_mixtures_are_refused(case, name):
-    """The error names both arguments and both dtypes, and how to cast."""
+def test_mixed_dtypes_are_refused(case, name):
+    """The error names both arguments, both dtypes, and a cast."""
     for mixed in (case, case.astype(np.float64)):
         other = np.float64 if mixed is case else np.float32
         mixed = replace(mixed, **{name: getattr(mixed, name).astype(other)})
         with pytest.raises(
             TypeError, match=r"has dtype float\d\d, but \w+ has float\d\d.*never mixed.*astype"
         ) as error:
-            run(mixed, name)
+            run_pass_of(mixed, name)
         if name != "kernel":
             assert str(error.value).startswith(name)
 
 
-def test_step_refuses_the_same(case):
+def test_wrong_dtypes_of_step_are_refused(case):
     for name, argument in [
         ("x", "x_t"),
         ("h0", "h"),
@@ -68,21 +68,21 @@ def test_step_refuses_the_same(case):
         ("bias", "bias"),
     ]:
         with pytest.raises(TypeError, match=rf"^{argument} has dtype float64, but kernel has float32"):
-            step(replace(case, **{name: getattr(case, name).astype(np.float64)}))
+            run_step(replace(case, **{name: getattr(case, name).astype(np.float64)}))
         with pytest.raises(TypeError, match=rf"^{argument}: .*got int64"):
-            step(replace(case, **{name: getattr(case, name).astype(np.int64)}))
+            run_step(replace(case, **{name: getattr(case, name).astype(np.int64)}))
 
 
 @pytest.mark.parametrize("name", [*ARRAYS, "dy", "dh_n"])
 def test_masked_arrays_are_refused(case, name):
     with pytest.raises(TypeError, match=f"{name}: masked arrays are not supported.*lengths"):
-        run(replace(case, **{name: np.ma.masked_array(getattr(case, name))}), name)
+        run_pass_of(replace(case, **{name: np.ma.masked_array(getattr(case, name))}), name)
 
 
 @pytest.mark.parametrize("name", ["x", "kernel", "recurrent_kernel"])
-def test_none_is_refused(case, name):
+def test_missing_arrays_are_refused(case, name):
     with pytest.raises(TypeError, match=f"{name}: expected an array"):
-        forward(replace(case, **{name: None}))
+        run_forward(replace(case, **{name: None}))
 
 
 SHAPES = [
@@ -108,47 +108,34 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("name", "shape", "expected"), SHAPES)
-def test_wrong_shapes(case, name, shape, expected):
+def test_wrong_shapes_are_refused(case, name, shape, expected):
     array = np.full(shape, 0.5, np.float32)
     got = str(shape).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(ValueError, match=f"^{name}: expected shape {expected}, got {got}"):
-        run(replace(case, **{name: array}), name)
+        run_pass_of(replace(case, **{name: array}), name)
 
 
-def test_kernel_needs_three_gates(case):
+def test_kernel_without_three_gates_is_refused(case):
     with pytest.raises(ValueError, match=r"kernel: expected 3N columns .*got 26"):
-        forward(replace(case, kernel=case.kernel[:, :26]))
+        run_forward(replace(case, kernel=case.kernel[:, :26]))
 
 
-def test_more_columns_than_blas_can_count():
-    """A clear error, from an array of no bytes."""
+def test_kernel_with_more_columns_than_blas_can_count_is_refused():
+    """The array has no bytes."""
     wide = np.empty((0, 3 * 2**30), np.float32)
     x, u = np.empty((2, 1, 0), np.float32), np.full(3, 0.5, np.float32)
     with pytest.raises(ValueError, match=r"kernel: expected sizes up to 2147483647, got shape \(0, 3221225472\)"):
         functional.forward(x, None, wide, u, None)
 
 
-def test_no_units_do_no_harm(run_python):
-    """Zero units give empty arrays or an error. In a process of its own, because it once crashed."""
-    code = """
-        import numpy as np
-        from indygru_cpu import functional
-        x, kernel, none = np.full((4, 3, 5), 0.5), np.empty((5, 0)), np.empty(0)
-        try:
-            y, h_n, tape = functional.forward(x, None, kernel, none, none, tape=True)
-            gradients = functional.backward(tape)
-            assert (y.shape, h_n.shape, gradients.kernel.shape) == ((4, 3, 0), (3, 0), (5, 0))
-            assert gradients.x.shape == x.shape and not gradients.x.any()
-            functional.step(x[0], h_n, kernel, none, none)
-        except ValueError as error:
-            assert "kernel" in str(error)
-    """
-    run_python(code)
+def test_weights_of_zero_units_compute_or_name_the_kernel(run_script):
+    printed = run_script("engine/zero_units.py")
+    assert not printed or "kernel" in printed
 
 
 @pytest.mark.parametrize("wrong", ["Tanh", "gelu", "", None, 3, np.tanh, ["tanh"]], ids=str)
-def test_unknown_activation(case, wrong):
-    for call in (forward, step):
+def test_unknown_activation_is_refused(case, wrong):
+    for call in (run_forward, run_step):
         with pytest.raises((ValueError, TypeError), match=r"activation: expected .*tanh, relu, .*softsign, got"):
             call(replace(case, activation=wrong))
 
@@ -171,13 +158,13 @@ def test_unknown_activation(case, wrong):
         (["3", "1", "2"], TypeError, "expected integers, got"),
     ],
 )
-def test_wrong_lengths(case, wrong, kind, text):
+def test_wrong_lengths_are_refused(case, wrong, kind, text):
     with pytest.raises(kind, match=f"lengths: .*{text}"):
-        forward(replace(case, lengths=wrong))
+        run_forward(replace(case, lengths=wrong))
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.int8, np.uint64, ">i4", "strided"])
-def test_lengths_of_any_integer_kind(case, kind):
+def test_lengths_of_any_integer_kind_have_same_bits(case, kind):
     before = case.lengths.copy()
     lengths = kind(case.lengths) if kind in (list, tuple) else case.lengths.astype(kind if kind != "strided" else int)
     if kind == "strided":
@@ -186,40 +173,37 @@ def test_lengths_of_any_integer_kind(case, kind):
     helpers.assert_same_bits(case.lengths, before)
 
 
-def test_lengths_of_an_empty_batch():
+def test_lengths_of_an_empty_batch_may_be_an_empty_list():
     case = helpers.random_case((4, 0, 3, 5), np.float32)
     assert replace(case, lengths=[]).forward()["y"].shape == (4, 0, 5)
 
 
-def test_the_tape_keeps_its_own_lengths(case):
-    """What the caller does to the lengths between forward and backward changes nothing.
-
-    They only get smaller here: kernels that believed in a larger one would read past the end of the tape.
-    """
+def test_lengths_overwritten_before_backward_change_no_gradient(case):
+    """The test makes lengths smaller: kernels that used a larger one would read past the end of the tape."""
     expected = case.run()
     lengths = case.lengths.copy()
-    _, _, tape = forward(replace(case, lengths=lengths), tape=True)
+    _, _, tape = run_forward(replace(case, lengths=lengths), tape=True)
     lengths[...] = 1
-    found = functional.backward(tape, case.dy, case.dh_n)
-    helpers.assert_same_bits(found._asdict(), {name: expected[name] for name in helpers.GRADIENTS})
+    results = functional.backward(tape, case.dy, case.dh_n)
+    helpers.assert_same_bits(results._asdict(), {name: expected[name] for name in helpers.GRADIENTS})
 
 
-def test_lists_are_arrays_of_float64():
+def test_lists_are_float64_arrays():
     case = helpers.random_case((4, 2, 3, 5), np.float64)
     lists = replace(case, **{name: array.tolist() for name, array in case.arrays.items()})
     helpers.assert_same_bits(lists.run(), case.run())
     with pytest.raises(TypeError, match="x has dtype float64, but kernel has float32"):
-        forward(replace(case.astype(np.float32), x=case.x.tolist()))
+        run_forward(replace(case.astype(np.float32), x=case.x.tolist()))
 
 
-def test_ragged_lists_are_refused():
-    """NumPy's own words do not say which argument it was."""
+def test_lists_of_different_lengths_are_refused():
+    """NumPy's own text does not name the argument."""
     case = helpers.random_case((2, 2, 3, 5), np.float64)
     with pytest.raises((TypeError, ValueError), match=r"\bx\b.*expected"):
-        forward(replace(case, x=[[[0.5, 0.25, 0.125]], [[0.5, 0.25]]]))
+        run_forward(replace(case, x=[[[0.5, 0.25, 0.125]], [[0.5, 0.25]]]))
 
 
 @pytest.mark.parametrize("wrong", [None, (), "tape", 3])
-def test_backward_needs_a_tape(wrong):
+def test_backward_without_a_tape_is_refused(wrong):
     with pytest.raises(TypeError, match=r"tape: expected what forward\(\.\.\., tape=True\) returned, got"):
         functional.backward(wrong)

@@ -1,4 +1,4 @@
-"""No error text of the library exceeds 2,000 characters, however long the values are that it tells of: every face."""
+"""No error text of any entry point exceeds 2,000 characters, however long the values are that it shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from indygru_cpu.stream import Stream
 
 MAX_TEXT = 2000
 LONG = "n" * 10_000
-HUGE = 10**5000  # Python refuses to print it
+HUGE = 10**5000  # too many digits for str()
 FIELDS = np.dtype([(f"field_{i}", np.float32) for i in range(1000)])
 RECORDS = np.zeros((2, 3), FIELDS)
 DEEP = IndyGRU(1, 1, num_layers=300)
@@ -181,14 +181,14 @@ def jax_call(params):
     return indygru(np.zeros((2, 1, 3), "f4"), params)
 
 
-def fitted(**options):
+def fitted_regressor(**options):
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: the extra `sklearn` brings it")
     from indygru_cpu.sklearn import IndyGRURegressor
 
     return IndyGRURegressor(**options).fit(np.zeros((9, 2, 1), "f4"), np.zeros(9))
 
 
-#: A face, what its text must name, and the call, which gets a folder.
+#: An entry point, what its text must name, and the call, whose argument is a folder.
 CASES = {
     "functional, activation": ("activation", lambda _: forward(activation=LONG)),
     "functional, groups": ("groups", lambda _: forward(groups=HUGE)),
@@ -325,20 +325,20 @@ CASES = {
     "torch, shape": ("input", lambda _: torch_run(lambda torch: torch.zeros((1,) * 3000))),
     "torch, indices": ("sorted_indices", lambda _: torch_run(packed)),
     "jax, params": ("params", lambda _: jax_call({f"{LONG}{i}": 0 for i in range(100)})),
-    "sklearn, pooling": ("pooling", lambda _: fitted(pooling=LONG)),
-    "sklearn, hidden_size": ("hidden_size", lambda _: fitted(hidden_size=HUGE)),
+    "sklearn, pooling": ("pooling", lambda _: fitted_regressor(pooling=LONG)),
+    "sklearn, hidden_size": ("hidden_size", lambda _: fitted_regressor(hidden_size=HUGE)),
     "ray, column": ("column", lambda _: ray_table(LONG, "y")),
     "ray, output": ("output", lambda _: ray_table(f"{LONG}1", f"{LONG}2")),
 }
 
 
 @pytest.mark.parametrize(("named", "call"), CASES.values(), ids=CASES)
-def test_text_is_short_and_names_the_argument(named, call, tmp_path):
+def test_error_text_is_bounded_and_names_the_argument(named, call, tmp_path):
     with pytest.raises((ValueError, TypeError, OSError, IndexError, AttributeError, RuntimeError)) as caught:
         call(tmp_path)
     error = caught.value
-    is_of_the_system = isinstance(error, OSError) and error.errno is not None  # it quotes the path as it was given
-    assert is_of_the_system or len(str(error)) <= MAX_TEXT
+    is_system_error = isinstance(error, OSError) and error.errno is not None  # it quotes the whole path
+    assert is_system_error or len(str(error)) <= MAX_TEXT
     assert named in str(error)
 
 
@@ -364,8 +364,8 @@ def test_paths_are_bounded_in_quotes_too():
     assert quoted_path("a/b.npz") == "'a/b.npz'"
 
 
-def test_weights_error_is_bounded_whatever_its_text():
-    """Of the text that another library gives it, too."""
+def test_weights_error_of_any_text_is_bounded():
+    """Its text may come from another library."""
     assert str(WeightsError("short")) == "short"
     assert len(str(WeightsError(LONG))) == MAX_TEXT
 
@@ -377,7 +377,7 @@ def test_shortened_keeps_both_ends():
     assert shortened("x" * 50, 50) == "x" * 50
 
 
-def test_listed_tells_how_many_follow():
+def test_listed_shows_the_number_of_omitted_items():
     assert listed([]) == "[]"
     assert listed(["a", 1]) == "['a', 1]"
     assert listed(["a" * 90] * 20).endswith(f"'{'a' * 90}' and 15 more]")

@@ -1,4 +1,4 @@
-"""IndyGRU: its API to the letter, layouts, and that it computes what `functional` computes."""
+"""IndyGRU: its signatures, its layouts, and that it computes what `functional` computes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import helpers
 import numpy as np
 import pytest
 from blas_products import PROJECTION
-from small_layers import NAMES, B, D, N, T, expected, inputs, make, upstream
+from small_layers import NAMES, B, D, N, T, random_inputs, results_by_functional, small_layer, upstream_gradients
 
 from indygru_cpu import IndyGRU, functional
 
 
-def test_signatures():
-    """As promised: order, names, defaults, and which are keywords only."""
-    wanted = {
+def test_signatures_are_as_documented():
+    """Signatures have the promised order, names, defaults, and keyword-only parameters."""
+    expected = {
         IndyGRU: "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, "
         "bidirectional=False, activation='tanh', dtype=<class 'numpy.float32'>, *, groups=1, seed=None, "
         "num_threads=None, reproducible=False)",
@@ -33,109 +33,109 @@ def test_signatures():
         functional.backward: "(tape, dy=None, dh_n=None, *, num_threads=None)",
         functional.step: "(x_t, h, kernel, recurrent_kernel, bias, *, groups=1, activation='tanh', out=None)",
     }
-    for function, text in wanted.items():
-        found = inspect.signature(function)
-        plain = [value.replace(annotation=inspect.Parameter.empty) for value in found.parameters.values()]
-        assert str(inspect.Signature(plain)) == text
+    for function, text in expected.items():
+        results = inspect.signature(function)
+        parameters = [value.replace(annotation=inspect.Parameter.empty) for value in results.parameters.values()]
+        assert str(inspect.Signature(parameters)) == text
 
 
-def test_forward_and_backward_are_those_of_functional(dtype):
-    layer, x = make(dtype=dtype, activation="elu"), inputs(dtype)
-    h0 = inputs(dtype, (1, B, N), seed=1)
+def test_layer_computes_the_bits_of_functional(dtype):
+    layer, x = small_layer(dtype=dtype, activation="elu"), random_inputs(dtype)
+    h0 = random_inputs(dtype, (1, B, N), seed=1)
     lengths = np.array([9, 0, 5, 1])
-    y, h_n, grads = expected(layer, x, h0[0], lengths)
-    found_y, found_h_n, tape = layer.forward(x, h0, lengths=lengths)
-    helpers.assert_same_bits({"y": found_y, "h_n": found_h_n}, {"y": y, "h_n": h_n[None]})
-    dy, dh_n = upstream(y, h_n)
-    found = layer.backward(tape, dy, dh_n[None])
-    helpers.assert_same_bits({"x": found.x, "h0": found.h0}, {"x": grads.x, "h0": grads.h0[None]})
-    assert list(found.parameters) == NAMES
-    helpers.assert_same_bits(found.parameters, dict(zip(NAMES, grads[2:], strict=True)))
+    y, h_n, grads = results_by_functional(layer, x, h0[0], lengths)
+    actual_y, actual_h_n, tape = layer.forward(x, h0, lengths=lengths)
+    helpers.assert_same_bits({"y": actual_y, "h_n": actual_h_n}, {"y": y, "h_n": h_n[None]})
+    dy, dh_n = upstream_gradients(y, h_n)
+    results = layer.backward(tape, dy, dh_n[None])
+    helpers.assert_same_bits({"x": results.x, "h0": results.h0}, {"x": grads.x, "h0": grads.h0[None]})
+    assert list(results.parameters) == NAMES
+    helpers.assert_same_bits(results.parameters, dict(zip(NAMES, grads[2:], strict=True)))
     inferred = layer(x, h0, lengths=lengths)
     helpers.assert_same_bits({"y": inferred[0], "h_n": inferred[1]}, {"y": y, "h_n": h_n[None]})
-    assert isinstance(found.parameters, dict)
+    assert isinstance(results.parameters, dict)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_batch_first(dtype, recompute):
-    x, h0, lengths = inputs(dtype), inputs(dtype, (1, B, N), seed=1), [9, 2, 0, 7]
-    first, layer = make(dtype=dtype, batch_first=True), make(dtype=dtype)
+def test_batch_first_computes_the_bits_of_time_first(dtype, recompute):
+    x, h0, lengths = random_inputs(dtype), random_inputs(dtype, (1, B, N), seed=1), [9, 2, 0, 7]
+    first, layer = small_layer(dtype=dtype, batch_first=True), small_layer(dtype=dtype)
     y, h_n, tape = layer.forward(x, h0, lengths=lengths)
-    dy, dh_n = upstream(y, h_n)
+    dy, dh_n = upstream_gradients(y, h_n)
     grads = layer.backward(tape, dy, dh_n)
     swapped = np.ascontiguousarray(x.swapaxes(0, 1))
-    found_y, found_h_n, tape = first.forward(swapped, h0, lengths=lengths, recompute=recompute)
-    assert found_y.flags.c_contiguous
-    found = first.backward(tape, dy.swapaxes(0, 1), dh_n)
-    helpers.assert_same_bits({"y": found_y.swapaxes(0, 1), "h_n": found_h_n}, {"y": y, "h_n": h_n})
+    actual_y, actual_h_n, tape = first.forward(swapped, h0, lengths=lengths, recompute=recompute)
+    assert actual_y.flags.c_contiguous
+    results = first.backward(tape, dy.swapaxes(0, 1), dh_n)
+    helpers.assert_same_bits({"y": actual_y.swapaxes(0, 1), "h_n": actual_h_n}, {"y": y, "h_n": h_n})
     helpers.assert_same_bits(
-        {"x": found.x.swapaxes(0, 1), "h0": found.h0, **found.parameters},
+        {"x": results.x.swapaxes(0, 1), "h0": results.h0, **results.parameters},
         {"x": grads.x, "h0": grads.h0, **grads.parameters},
     )
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("length", [None, [5]])
-def test_unbatched(dtype, batch_first, length):
+def test_unbatched_computes_the_bits_of_one_row(dtype, batch_first, length):
     layer, x, h0 = (
-        make(dtype=dtype, batch_first=batch_first),
-        inputs(dtype, (T, D)),
-        inputs(dtype, (1, N), seed=1),
+        small_layer(dtype=dtype, batch_first=batch_first),
+        random_inputs(dtype, (T, D)),
+        random_inputs(dtype, (1, N), seed=1),
     )
-    y, h_n, grads = expected(layer, x[:, None], h0, length)
-    found_y, found_h_n, tape = layer.forward(x, h0, lengths=length)
-    dy, dh_n = upstream(y, h_n)
-    found = layer.backward(tape, dy[:, 0], dh_n)
-    helpers.assert_same_bits({"y": found_y, "h_n": found_h_n}, {"y": y[:, 0], "h_n": h_n})
-    helpers.assert_same_bits({"x": found.x, "h0": found.h0}, {"x": grads.x[:, 0], "h0": grads.h0})
-    helpers.assert_same_bits(layer(x, h0, lengths=length)[0], found_y)
+    y, h_n, grads = results_by_functional(layer, x[:, None], h0, length)
+    actual_y, actual_h_n, tape = layer.forward(x, h0, lengths=length)
+    dy, dh_n = upstream_gradients(y, h_n)
+    results = layer.backward(tape, dy[:, 0], dh_n)
+    helpers.assert_same_bits({"y": actual_y, "h_n": actual_h_n}, {"y": y[:, 0], "h_n": h_n})
+    helpers.assert_same_bits({"x": results.x, "h0": results.h0}, {"x": grads.x[:, 0], "h0": grads.h0})
+    helpers.assert_same_bits(layer(x, h0, lengths=length)[0], actual_y)
 
 
-def test_no_bias(dtype):
-    layer, x = make(dtype=dtype, bias=False), inputs(dtype)
+def test_layer_without_bias_equals_one_with_zeros(dtype):
+    layer, x = small_layer(dtype=dtype, bias=False), random_inputs(dtype)
     assert list(layer.parameters) == list(layer.state_dict()) == NAMES[:2]
-    with_zeros = make(dtype=dtype)
+    with_zeros = small_layer(dtype=dtype)
     with_zeros.load_state_dict(layer.state_dict() | {"bias_l0": np.zeros(3 * N, dtype)})
     y, h_n, tape = layer.forward(x)
     helpers.assert_same_bits(with_zeros(x)[0], y)
-    assert list(layer.backward(tape, *upstream(y, h_n)).parameters) == NAMES[:2]
+    assert list(layer.backward(tape, *upstream_gradients(y, h_n)).parameters) == NAMES[:2]
 
 
-def test_gradients_may_be_left_out(dtype):
-    layer = make(dtype=dtype)
-    y, h_n, tape = layer.forward(inputs(dtype))
-    dy, dh_n = upstream(y, h_n)
-    for given in [{"dy": dy}, {"dh_n": dh_n}]:
-        full = {"dy": np.zeros_like(dy), "dh_n": np.zeros_like(dh_n)} | given
-        helpers.assert_same_bits(layer.backward(tape, **given).x, layer.backward(tape, **full).x)
-        assert layer.backward(tape, **given).x.any()
+def test_missing_upstream_gradients_are_zeros(dtype):
+    layer = small_layer(dtype=dtype)
+    y, h_n, tape = layer.forward(random_inputs(dtype))
+    dy, dh_n = upstream_gradients(y, h_n)
+    for upstream in [{"dy": dy}, {"dh_n": dh_n}]:
+        full = {"dy": np.zeros_like(dy), "dh_n": np.zeros_like(dh_n)} | upstream
+        helpers.assert_same_bits(layer.backward(tape, **upstream).x, layer.backward(tape, **full).x)
+        assert layer.backward(tape, **upstream).x.any()
     assert not layer.backward(tape).x.any()
 
 
 def test_y_of_forward_is_read_only():
-    layer = make()
-    y, h_n, _ = layer.forward(inputs())
+    layer = small_layer()
+    y, h_n, _ = layer.forward(random_inputs())
     assert not y.flags.writeable
     assert h_n.flags.writeable
-    assert layer(inputs())[0].flags.writeable
+    assert layer(random_inputs())[0].flags.writeable
 
 
-def test_repr():
-    assert repr(make()) == "IndyGRU(3, 7, dtype=float32)"
-    found = repr(make(activation="elu", bias=False, batch_first=True, reproducible=True, dtype=np.float64))
-    assert found == "IndyGRU(3, 7, bias=False, batch_first=True, activation='elu', reproducible=True, dtype=float64)"
+def test_repr_shows_options_that_are_not_default():
+    assert repr(small_layer()) == "IndyGRU(3, 7, dtype=float32)"
+    results = repr(small_layer(activation="elu", bias=False, batch_first=True, reproducible=True, dtype=np.float64))
+    assert results == "IndyGRU(3, 7, bias=False, batch_first=True, activation='elu', reproducible=True, dtype=float64)"
 
 
-def test_attributes():
-    layer = make(dtype=np.float64, num_threads=3)
+def test_attributes_are_the_constructor_arguments():
+    layer = small_layer(dtype=np.float64, num_threads=3)
     assert (layer.input_size, layer.hidden_size, layer.activation, layer.num_threads) == (D, N, "tanh", 3)
     assert layer.dtype == np.float64
 
 
-def test_reproducible_rows(tier, dtype, products):
-    """The option reaches the kernels: a row's bits do not depend on its company, and BLAS multiplies nothing."""
+def test_reproducible_row_has_same_bits_in_any_batch(tier, dtype, products):
+    """BLAS multiplies nothing with the option."""
     layer = IndyGRU(300, 17, dtype=dtype, seed=7, reproducible=True)
-    x = inputs(dtype, (100, 33, 300))
+    x = random_inputs(dtype, (100, 33, 300))
     y, _ = layer(x)
     for row in (0, 7, 32):
         helpers.assert_same_bits(layer(x[:, [row]])[0], y[:, [row]])
@@ -145,30 +145,30 @@ def test_reproducible_rows(tier, dtype, products):
 
 
 @pytest.mark.parametrize("shape", [(0, B, D), (T, 0, D), (0, 0, D), (0, D)])
-def test_empty(shape):
-    layer = make()
-    y, h_n, tape = layer.forward(inputs(shape=shape))
+def test_empty_arrays_give_empty_results(shape):
+    layer = small_layer()
+    y, h_n, tape = layer.forward(random_inputs(shape=shape))
     assert y.shape == (*shape[:-1], N)
     assert h_n.shape == ((1, N) if len(shape) == 2 else (1, shape[1], N))
-    grads = layer.backward(tape, *upstream(y, h_n))
+    grads = layer.backward(tape, *upstream_gradients(y, h_n))
     assert grads.x.shape == shape
     assert not grads.parameters["kernel_l0"].any()
 
 
 def test_arguments_are_not_modified(dtype):
-    layer, x, h0 = make(dtype=dtype), inputs(dtype), inputs(dtype, (1, B, N), seed=1)
+    layer, x, h0 = small_layer(dtype=dtype), random_inputs(dtype), random_inputs(dtype, (1, B, N), seed=1)
     lengths = np.array([9, 3, 0, 1])
     before = [array.copy() for array in (x, h0, lengths)]
     y, h_n, tape = layer.forward(x, h0, lengths=lengths)
-    dy, dh_n = upstream(y, h_n)
+    dy, dh_n = upstream_gradients(y, h_n)
     upstream_before = dy.copy(), dh_n.copy()
     layer.backward(tape, dy, dh_n)
     for array, copied in zip((x, h0, lengths, dy, dh_n), (*before, *upstream_before), strict=True):
         helpers.assert_same_bits(array, copied)
 
 
-def test_shapes_are_those_of_this_layer_and_form():
-    """What is known of an x of a shape is neither taken for another layer or form, nor forgets to refuse."""
+def test_checked_shape_of_one_layer_or_layout_is_not_used_for_another():
+    """A cached check of a shape must not accept it for another layer, layout or argument."""
     x = np.random.default_rng(0).standard_normal((7, 9, 8), dtype=np.float32)
     layers = [IndyGRU(8, n, k, batch_first=b, seed=0) for n in (1, 17) for k in (1, 3) for b in (False, True)]
     for layer in layers * 2:

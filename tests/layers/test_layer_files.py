@@ -1,4 +1,4 @@
-"""Layers in files and in pickles: what is loaded is the layer that was saved, and yet another."""
+"""Layers in files and in pickles: a loaded layer equals the saved one, and shares no memory with it."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from indygru_cpu import IndyGRU, WeightsError
 path = file_checks.path
 
 
-def layer_of(configuration, **options):
+def configured_layer(configuration, **options):
     layer = IndyGRU(**configuration, **options)
     layer.load_state_dict({name: np.nan_to_num(array) for name, array in random_arrays(configuration, 1).items()})
     return layer
 
 
-def outputs(layer):
+def layer_outputs(layer):
     rng = np.random.default_rng(5)
     return dict(
         zip(("y", "h_n"), layer(rng.standard_normal((17, 8, layer.input_size)).astype(layer.dtype)), strict=True)
     )
 
 
-def attributes(layer):
+def layer_attributes(layer):
     return {name: getattr(layer, name) for name in RICH}
 
 
-def assert_same_layer(found, layer):
-    """The same and yet another: parameters are not shared."""
-    assert type(found) is type(layer)
-    assert attributes(found) == attributes(layer)
-    assert_same_bits(dict(found.parameters), dict(layer.parameters))
-    assert_same_bits(outputs(found), outputs(layer))
-    before = outputs(layer)
-    for name, array in found.parameters.items():
+def assert_same_layer(results, layer):
+    """The layers are equal, and share no parameters."""
+    assert type(results) is type(layer)
+    assert layer_attributes(results) == layer_attributes(layer)
+    assert_same_bits(dict(results.parameters), dict(layer.parameters))
+    assert_same_bits(layer_outputs(results), layer_outputs(layer))
+    before = layer_outputs(layer)
+    for name, array in results.parameters.items():
         assert not np.shares_memory(array, layer.parameters[name])
         array += 1
-    assert_same_bits(outputs(layer), before)
-    assert not np.array_equal(outputs(found)["y"], before["y"])
+    assert_same_bits(layer_outputs(layer), before)
+    assert not np.array_equal(layer_outputs(results)["y"], before["y"])
 
 
 @pytest.mark.parametrize("configuration", [PLAIN, RICH], ids=["plain", "rich"])
 class TestLayer:
-    def test_save_and_load(self, path, configuration):
-        layer = layer_of(configuration, num_threads=2)
+    def test_save_and_load_restore_the_layer(self, path, configuration):
+        layer = configured_layer(configuration, num_threads=2)
         layer.save(path)
-        found = IndyGRU.load(path)
-        assert found.num_threads is None
-        assert_same_layer(found, layer)
+        results = IndyGRU.load(path)
+        assert results.num_threads is None
+        assert_same_layer(results, layer)
         assert IndyGRU.load(path, num_threads=1).num_threads == 1
 
-    def test_saving_leaves_the_layer_alone(self, path, configuration):
-        layer = layer_of(configuration)
+    def test_save_leaves_the_layer_as_it_was(self, path, configuration):
+        layer = configured_layer(configuration)
         before = layer.state_dict()
         layer.save(path)
         first = path.read_bytes()
@@ -67,46 +67,46 @@ class TestLayer:
         assert_same_bits(layer.state_dict(), before)
 
     @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-    def test_pickle(self, configuration, protocol):
-        layer = layer_of(configuration, num_threads=2)
-        found = pickle.loads(pickle.dumps(layer, protocol))
-        assert found.num_threads == 2
-        assert_same_layer(found, layer)
+    def test_pickle_restores_the_layer(self, configuration, protocol):
+        layer = configured_layer(configuration, num_threads=2)
+        results = pickle.loads(pickle.dumps(layer, protocol))
+        assert results.num_threads == 2
+        assert_same_layer(results, layer)
 
-    def test_deepcopy(self, configuration):
-        layer = layer_of(configuration, num_threads=2)
-        found = copy.deepcopy(layer)
-        assert found.num_threads == 2
-        assert_same_layer(found, layer)
+    def test_deepcopy_copies_the_layer(self, configuration):
+        layer = configured_layer(configuration, num_threads=2)
+        results = copy.deepcopy(layer)
+        assert results.num_threads == 2
+        assert_same_layer(results, layer)
 
-    def test_a_copy_trains_on_its_own(self, configuration):
-        layer = layer_of(configuration)
-        found = copy.deepcopy(layer)
+    def test_copy_computes_the_gradients_of_the_layer(self, configuration):
+        layer = configured_layer(configuration)
+        results = copy.deepcopy(layer)
         rng = np.random.default_rng(6)
         x = rng.standard_normal((17, 8, layer.input_size)).astype(layer.dtype)
         gradients = []
-        for each in (layer, found):
+        for each in (layer, results):
             y, _, tape = each.forward(x)
             gradients.append(each.backward(tape, dy=y).parameters)
         assert_same_bits(gradients[1], gradients[0])
 
 
-def test_load_of_a_subclass(path):
-    class Mine(IndyGRU):
+def test_load_of_a_subclass_returns_the_subclass(path):
+    class Subclass(IndyGRU):
         pass
 
-    layer_of(PLAIN).save(path)
-    assert type(Mine.load(path)) is Mine
+    configured_layer(PLAIN).save(path)
+    assert type(Subclass.load(path)) is Subclass
 
 
-def test_load_names_the_file(path):
-    layer_of(PLAIN).save(path)
+def test_load_of_a_truncated_file_names_it(path):
+    configured_layer(PLAIN).save(path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(WeightsError, match=f"^{path}: "):
         IndyGRU.load(path)
 
 
-def test_load_checks_num_threads(path):
-    layer_of(PLAIN).save(path)
+def test_load_with_wrong_num_threads_is_refused(path):
+    configured_layer(PLAIN).save(path)
     with pytest.raises(ValueError, match="num_threads: expected at least 1, got 0"):
         IndyGRU.load(path, num_threads=0)

@@ -1,4 +1,4 @@
-"""Parameters of a layer: live arrays that stay the same, initial values, state dicts that are read all or nothing."""
+"""Parameters of a layer: arrays that stay the same, initial values, and state dicts, loaded all or nothing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import pickle
 import helpers
 import numpy as np
 import pytest
-from small_layers import NAMES, B, D, N, T, expected, inputs, make
+from small_layers import NAMES, B, D, N, T, random_inputs, results_by_functional, small_layer
 
 from indygru_cpu import IndyGRU
 
 
-def test_parameters_are_live(dtype):
-    """Nothing packed or remembered: each call computes with what is in the arrays at that moment."""
-    layer, x = make(dtype=dtype), inputs(dtype)
+def test_parameters_written_in_place_are_used_by_the_next_call(dtype):
+    layer, x = small_layer(dtype=dtype), random_inputs(dtype)
     layer(x)
     rng = np.random.default_rng(1)
     for array in layer.parameters.values():
         array[...] = rng.uniform(-1, 1, array.shape)
-    helpers.assert_same_bits(layer(x)[0], expected(layer, x)[0])
+    helpers.assert_same_bits(layer(x)[0], results_by_functional(layer, x)[0])
 
 
-def test_an_optimiser_may_update_in_place():
-    """Both ways to write it; the second also assigns the same array to the same name."""
-    layer = make()
+def test_parameters_updated_by_either_operator_change_in_place():
+    """The second operator also assigns the same array to the same name."""
+    layer = small_layer()
     before = layer.state_dict()
     layer.parameters["bias_l0"][...] -= 0.5
     layer.parameters["kernel_l0"] -= 0.5
@@ -33,12 +32,12 @@ def test_an_optimiser_may_update_in_place():
         helpers.assert_same_bits(layer.parameters[name], before[name] - np.float32(0.5))
 
 
-def test_parameters_stay_the_same_arrays():
-    layer = make()
+def test_parameters_are_the_same_arrays_and_cannot_be_replaced():
+    layer = small_layer()
     before = dict(layer.parameters)
     assert len(layer.parameters) == len(before) == 3
     assert repr(layer.parameters) == f"Parameters({before!r})"
-    layer.load_state_dict(make(seed=1).state_dict())
+    layer.load_state_dict(small_layer(seed=1).state_dict())
     assert all(layer.parameters[name] is array for name, array in before.items())
     assert all(array.flags.writeable and array.dtype == np.float32 for array in before.values())
     with pytest.raises(AttributeError):
@@ -49,9 +48,9 @@ def test_parameters_stay_the_same_arrays():
         del layer.parameters["kernel_l0"]
 
 
-def test_weights_that_arrive_unaligned(dtype):
-    """The kernels want numbers at multiples of their size; a message has its buffers anywhere."""
-    layer, x, buffers = make(dtype=dtype), inputs(dtype), []
+def test_unpickled_weights_in_unaligned_buffers_are_aligned(dtype):
+    """Kernels require aligned numbers; buffers of a message may have any address."""
+    layer, x, buffers = small_layer(dtype=dtype), random_inputs(dtype), []
     data = pickle.dumps(layer, protocol=5, buffer_callback=buffers.append)
     received = pickle.loads(data, buffers=[memoryview(b"?" + bytes(buffer))[1:] for buffer in buffers])
     assert all(array.flags.aligned for array in received.parameters.values())
@@ -60,13 +59,13 @@ def test_weights_that_arrive_unaligned(dtype):
     helpers.assert_same_bits(received(x)[0], layer(x)[0])
 
 
-def test_state_dict_copies():
-    layer = make()
+def test_state_dict_is_a_copy():
+    layer = small_layer()
     state = layer.state_dict()
     helpers.assert_same_bits(state, dict(layer.parameters))
     for name, array in state.items():
         assert not np.shares_memory(array, layer.parameters[name])
-    other = make(seed=1)
+    other = small_layer(seed=1)
     other.load_state_dict(state)
     helpers.assert_same_bits(dict(other.parameters), state)
     state["kernel_l0"][...] = 0.25
@@ -101,19 +100,22 @@ WRONG_STATES = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "kind", "text"), WRONG_STATES)
-def test_load_state_dict_is_all_or_nothing(spoil, kind, text):
-    """The last of the three is wrong, the others are right: yet nothing has changed."""
-    layer = make()
-    before, state = layer.state_dict(), make(seed=1).state_dict()
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"), WRONG_STATES,
+    ids=["missing", "unknown", "shorter", "transposed", "float64", "integers", "None", "masked"],
+)  # fmt: skip
+def test_load_state_dict_with_one_wrong_array_changes_nothing(spoil, kind, text):
+    """The last of three arrays is wrong."""
+    layer = small_layer()
+    before, state = layer.state_dict(), small_layer(seed=1).state_dict()
     spoil(state)
     with pytest.raises(kind, match=text):
         layer.load_state_dict(state)
     helpers.assert_same_bits(dict(layer.parameters), before)
 
 
-def test_some_parameters_may_be_set_but_none_that_is_not_there():
-    layer, bias = make(), make(seed=1).parameters["bias_l0"] + np.float32(0.25)
+def test_update_of_some_parameters_accepts_known_names_only():
+    layer, bias = small_layer(), small_layer(seed=1).parameters["bias_l0"] + np.float32(0.25)
     layer.parameters.update({"bias_l0": bias})
     before = layer.state_dict()
     helpers.assert_same_bits(before["bias_l0"], bias)
@@ -124,23 +126,22 @@ def test_some_parameters_may_be_set_but_none_that_is_not_there():
     helpers.assert_same_bits(dict(layer.parameters), before)
 
 
-def test_load_state_dict_of_its_own_views():
-    """Views of the layer's own memory: read in full before anything is written."""
+def test_load_state_dict_of_views_of_the_parameters_reads_them_first():
     layer = IndyGRU(3, 1, seed=1)
     state = layer.state_dict() | {"kernel_l0": layer.parameters["kernel_l0"].T}
-    wanted = state["kernel_l0"].copy()
+    expected = state["kernel_l0"].copy()
     layer.load_state_dict(state)
-    helpers.assert_same_bits(layer.parameters["kernel_l0"], wanted)
+    helpers.assert_same_bits(layer.parameters["kernel_l0"], expected)
 
 
 @pytest.mark.parametrize("wrong", [None, [1], "kernel_l0"])
-def test_a_state_dict_is_a_mapping(wrong):
+def test_state_dict_that_is_no_mapping_is_refused(wrong):
     with pytest.raises(TypeError, match="state_dict: expected a "):
-        make().load_state_dict(wrong)
+        small_layer().load_state_dict(wrong)
 
 
-def test_initial_values(dtype):
-    """Glorot uniform by part with the original's fans, vectors uniform on [-1, 1), biases 1 and 0."""
+def test_initial_values_are_those_of_the_original_cell(dtype):
+    """Parts of kernels are Glorot uniform with the original's fans, vectors uniform on [-1, 1), biases 1 and 0."""
     d, n = 57, 143
     layer = IndyGRU(d, n, dtype=dtype, seed=3)
     kernel, vector, bias = layer.parameters.values()
@@ -161,23 +162,27 @@ def test_initial_values(dtype):
     assert {array.dtype for array in layer.parameters.values()} == {np.dtype(dtype)}
 
 
-def test_seeds():
+def test_seeds_determine_the_parameters():
     def same(a, b):
         return helpers.same_bits(a.parameters["kernel_l0"], b.parameters["kernel_l0"])
 
-    assert same(make(seed=5), make(seed=5))
-    assert not same(make(seed=5), make(seed=6))
-    assert not same(make(seed=None), make(seed=None))
-    assert same(make(seed=[1, 2]), make(seed=[1, 2]))
+    assert same(small_layer(seed=5), small_layer(seed=5))
+    assert not same(small_layer(seed=5), small_layer(seed=6))
+    assert not same(small_layer(seed=None), small_layer(seed=None))
+    assert same(small_layer(seed=[1, 2]), small_layer(seed=[1, 2]))
     generator = np.random.default_rng(5)
-    assert same(make(seed=generator), make(seed=5))
-    assert not same(make(seed=generator), make(seed=5))
+    assert same(small_layer(seed=generator), small_layer(seed=5))
+    assert not same(small_layer(seed=generator), small_layer(seed=5))
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-def test_clones(clone):
-    layer = make(activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False)
-    x = inputs(np.float64, (B, T, D))
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))], ids=["deepcopy", "pickle"]
+)
+def test_copy_has_options_and_bits_of_the_layer(clone):
+    layer = small_layer(
+        activation="elu", batch_first=True, dtype="float64", num_threads=2, reproducible=True, bias=False
+    )
+    x = random_inputs(np.float64, (B, T, D))
     twin = clone(layer)
     assert repr(twin) == repr(layer)
     assert (twin.num_threads, twin.reproducible, twin.batch_first) == (2, True, True)

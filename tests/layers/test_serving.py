@@ -1,4 +1,4 @@
-"""Inference into memory that is there: out=, h_out=, `last`; what may overlap, and how much more memory it takes."""
+"""Inference into existing memory: out=, h_out=, `last`; what may overlap, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -7,69 +7,68 @@ import sys
 import helpers
 import numpy as np
 import pytest
-from oracles import FORMS, STACKS, B, D, N, Serving, T, make, make_call
+from oracles import CALL_LAYOUTS, STACKS, B, D, LayoutCall, N, T, make_layer, make_layer_call
 
 from indygru_cpu import functional
 
-forms = pytest.mark.parametrize("form", FORMS)
+layouts = pytest.mark.parametrize("layout", CALL_LAYOUTS)
 stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 
 
-def inside(shape, dtype):
-    """A view of this shape, backwards, with room around it and between all but its last axis; and the room."""
-    room = np.full([*(2 * size + 3 for size in shape[:-1]), shape[-1] + 5], 0.375, dtype)
-    view = room[(*(slice(2 * size, 0, -2) for size in shape[:-1]), slice(2, -3))]
+def strided_view(shape, dtype):
+    """A reversed view of this shape with gaps around it and between all but its last axis; and the whole buffer."""
+    buffer = np.full([*(2 * size + 3 for size in shape[:-1]), shape[-1] + 5], 0.375, dtype)
+    view = buffer[(*(slice(2 * size, 0, -2) for size in shape[:-1]), slice(2, -3))]
     assert view.shape == shape
-    return view, room
+    return view, buffer
 
 
 @stacks
-@forms
-def test_results_go_into_buffers(dtype, form, options):
-    """Of any strides; what lies around them is left alone, and so is h0."""
-    call = Serving(form, dtype, **options)
+@layouts
+def test_results_are_written_into_buffers_of_any_strides(dtype, layout, options):
+    """Elements around the buffers, and h0, stay as they were."""
+    call = LayoutCall(layout, dtype, **options)
     expected, before = call(), call.h0.copy()
     for name, result in (("out", "y"), ("h_out", "h_n")):
-        view, room = inside(expected[result].shape, dtype)
-        found = call(**{name: view})
-        assert found[result] is view
-        helpers.assert_same_bits({name: array.copy() for name, array in found.items()}, expected)
+        view, buffer = strided_view(expected[result].shape, dtype)
+        results = call(**{name: view})
+        assert results[result] is view
+        helpers.assert_same_bits({name: array.copy() for name, array in results.items()}, expected)
         view[...] = 0.375
-        assert (room == 0.375).all()
-    found = call(out=np.full_like(expected["y"], np.nan), h_out=np.full_like(expected["h_n"], np.nan))
-    helpers.assert_same_bits(found, expected)
+        assert (buffer == 0.375).all()
+    results = call(out=np.full_like(expected["y"], np.nan), h_out=np.full_like(expected["h_n"], np.nan))
+    helpers.assert_same_bits(results, expected)
     helpers.assert_same_bits(call.h0, before)
 
 
 @stacks
-@forms
-def test_states_in_place(dtype, form, options):
-    """h_out may be h0 itself, also a view of something larger."""
-    call = Serving(form, dtype, **options)
-    expected, (view, room) = call(), inside(call.h0.shape, dtype)
+@layouts
+def test_h_out_that_is_h0_has_same_bits(dtype, layout, options):
+    """h0 is an array, and a view of a larger one."""
+    call = LayoutCall(layout, dtype, **options)
+    expected, (view, buffer) = call(), strided_view(call.h0.shape, dtype)
     view[...] = call.h0
     for h in (call.h0.copy(), view):
-        found = call(h0=h, h_out=h)
-        assert found["h_n"] is h
-        helpers.assert_same_bits({name: array.copy() for name, array in found.items()}, expected)
+        results = call(h0=h, h_out=h)
+        assert results["h_n"] is h
+        helpers.assert_same_bits({name: array.copy() for name, array in results.items()}, expected)
     view[...] = 0.375
-    assert (room == 0.375).all()
+    assert (buffer == 0.375).all()
 
 
-def test_states_in_place_with_a_tape(dtype):
-    """It keeps a copy of the first ones."""
+def test_h_out_that_is_h0_with_a_tape_has_same_gradients(dtype):
+    """The tape has a copy of the initial state."""
     case = helpers.random_case((9, 7, 8, 17), dtype)
     _, expected, tape = functional.forward(*case.arguments, tape=True)
     gradients, h = functional.backward(tape, case.dy), case.h0.copy()
-    _, found, tape = functional.forward(case.x, h, *case.arguments[2:], h_out=h, tape=True)
-    assert found is h
-    helpers.assert_same_bits(found, expected)
+    _, results, tape = functional.forward(case.x, h, *case.arguments[2:], h_out=h, tape=True)
+    assert results is h
+    helpers.assert_same_bits(results, expected)
     helpers.assert_same_bits(functional.backward(tape, case.dy)._asdict(), gradients._asdict())
 
 
-def test_states_in_a_file(tmp_path):
-    """A memory map is an array as others are."""
-    call = Serving("time first")
+def test_states_in_a_memory_map_are_updated(tmp_path):
+    call = LayoutCall("time first")
     expected = call()["h_n"]
     mapped = np.memmap(tmp_path / "state", np.float32, "w+", shape=call.h0.shape)
     mapped[...] = call.h0
@@ -78,92 +77,53 @@ def test_states_in_a_file(tmp_path):
 
 
 @stacks
-@pytest.mark.parametrize("form", FORMS[:3])
-def test_last(dtype, form, options):
-    call = Serving(form, dtype, **options)
+@pytest.mark.parametrize("layout", CALL_LAYOUTS[:3])
+def test_last_returns_the_states_of_a_call(dtype, layout, options):
+    call = LayoutCall(layout, dtype, **options)
     expected, h = call()["h_n"], call.h0.copy()
     helpers.assert_same_bits(call.last(), expected)
     assert call.last(h0=h, h_out=h) is h
     helpers.assert_same_bits(h, expected)
 
 
-def test_last_of_no_steps():
-    layer = make(np.float32, num_layers=2)
-    h0 = make_call(layer)["h0"]
+def test_last_of_no_steps_is_a_copy_of_h0():
+    layer = make_layer(np.float32, num_layers=2)
+    h0 = make_layer_call(layer)["h0"]
     h_n = layer.last(np.empty((0, B, D), np.float32), h0)
     helpers.assert_same_bits(h_n, h0)
     assert not np.shares_memory(h_n, h0)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_tape_outlives_its_first_state(dtype, recompute):
-    """h_out is h0, which backward needs: the gradients are those of the state that was there."""
+def test_tape_of_a_state_overwritten_by_h_out_has_same_gradients(dtype, recompute):
+    """backward needs the initial state h0, which h_out overwrites."""
     case = helpers.random_case((T, B, D, N), dtype, ragged=True)
     expected, h = case.run(recompute=recompute), case.h0.copy()
     _, h_n, tape = functional.forward(
         case.x, h, *case.arguments[2:], lengths=case.lengths, h_out=h, tape=True, recompute=recompute
     )
-    found = functional.backward(tape, case.dy, case.dh_n)
-    helpers.assert_same_bits({"h_n": h_n} | found._asdict(), {name: expected[name] for name in expected if name != "y"})
+    results = functional.backward(tape, case.dy, case.dh_n)
+    helpers.assert_same_bits(
+        {"h_n": h_n} | results._asdict(), {name: expected[name] for name in expected if name != "y"}
+    )
 
 
-def test_functional_in_place():
-    """h_out is h0: right where they lie apart from the rest, an error where not."""
-    layer = make(np.float32)
-    call, weights = make_call(layer), layer.parameters.values()
+def test_functional_h_out_that_is_h0_has_same_bits():
+    layer = make_layer(np.float32)
+    call, weights = make_layer_call(layer), layer.parameters.values()
     x, h = call["x"], call["h0"][0].copy()
     expected = functional.forward(x, h, *weights)
-    found = functional.forward(x, h, *weights, h_out=h)
-    helpers.assert_same_bits(dict(enumerate(found)), dict(enumerate(expected)))
-    assert found[1] is h
-    room = np.full_like(h, 0.375)
-    for h_out in (None, room, call["h0"][0]):
-        nothing, h_n = functional.forward(x, call["h0"][0].copy(), *weights, h_out=h_out, return_sequences=False)
-        assert nothing is None
+    results = functional.forward(x, h, *weights, h_out=h)
+    helpers.assert_same_bits(dict(enumerate(results)), dict(enumerate(expected)))
+    assert results[1] is h
+    buffer = np.full_like(h, 0.375)
+    for h_out in (None, buffer, call["h0"][0]):
+        y, h_n = functional.forward(x, call["h0"][0].copy(), *weights, h_out=h_out, return_sequences=False)
+        assert y is None
         assert h_out is None or h_n is h_out
         helpers.assert_same_bits(h_n, expected[1])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
-def test_memory_of_inference_does_not_grow_with_time(run_python):
-    """With 16 MB to spare, calls succeed that would need 19 MB for a copy of x or for a y."""
-    code = """
-        import re, resource
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        T, B, D, N = 16384, 9, 33, 34
-        x = np.full((T, B, D), 0.5, np.float32)
-        ragged, offsets = x.reshape(T * B, D), np.arange(B + 1) * T
-        y = np.full((T, B, 2 * N), 0.375, np.float32)
-        options = [{}, {"num_layers": 3}, {"batch_first": True}, {"num_layers": 3, "batch_first": True},
-                   {"bidirectional": True}]
-        layers = [IndyGRU(D, N, num_threads=1, seed=7, **each) for each in options]
-        def calls(x, y, ragged, offsets):
-            one, three, first, three_first, both = layers
-            for layer in (one, three):
-                yield lambda: layer(x, out=y[..., :N])
-                yield lambda: layer.last(x)
-                yield lambda: layer(x, lengths=[len(x) - 1] * B, out=y[..., :N])
-            for layer in (first, three_first):
-                yield lambda: layer(x.swapaxes(0, 1), out=y[..., :N].swapaxes(0, 1))
-                yield lambda: layer.last(x.swapaxes(0, 1))
-            yield lambda: both(x, out=y)
-            yield lambda: both.last(x)
-            yield lambda: one.ragged(ragged, offsets, out=y.reshape(-1, 2 * N)[:, :N])
-        few = slice(None, 33)
-        for call in calls(x[few], y[few], ragged[: 33 * B], np.arange(B + 1) * 33):
-            call()
-        size = int(re.search(r"VmSize:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (size + 16 * 2**20, resource.RLIM_INFINITY))
-        for call in calls(x, y, ragged, offsets):
-            call()
-            assert y[-2].any()
-        for too_much in (lambda: layers[0](x), lambda: layers[4].last(x.copy()), lambda: layers[0].forward(x)):
-            try:
-                too_much()
-            except MemoryError:
-                continue
-            raise AssertionError("the limit limits nothing")
-        layers[0].last(x)
-    """
-    run_python(code, OPENBLAS_NUM_THREADS="1")
+def test_memory_of_inference_does_not_grow_with_the_number_of_steps(run_script):
+    run_script("layers/memory_of_inference.py", OPENBLAS_NUM_THREADS="1")

@@ -1,42 +1,45 @@
-"""Buffers for results that will not do: an error that names them, and no number anywhere has changed."""
+"""Wrong buffers for results: errors that name them, and nothing is written."""
 
 from __future__ import annotations
 
 import helpers
 import numpy as np
 import pytest
-from oracles import FORMS, STACKS, B, D, N, Serving, T, make
+from oracles import CALL_LAYOUTS, STACKS, B, D, LayoutCall, N, T, make_layer
 
 from indygru_cpu import functional
 
-forms = pytest.mark.parametrize("form", FORMS)
+layouts = pytest.mark.parametrize("layout", CALL_LAYOUTS)
 stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 
 
 @stacks
-@forms
-def test_arguments_and_results_share_no_number(form, options):
-    """Each result with each array of the call: an error that names both, and nothing has changed."""
-    call = Serving(form, **options)
-    like = dict(zip(("out", "h_out"), call().values(), strict=True)) | call.arguments
-    pairs = [("out", call.x), ("out", "h0"), ("h_out", call.x), ("h_out", "h0"), ("h_out", "out")]
+@layouts
+def test_result_that_overlaps_an_argument_is_refused(layout, options):
+    """Each result overlaps each array of the call in turn. The error names both, and nothing has changed."""
+    call = LayoutCall(layout, **options)
+    arrays = dict(zip(("out", "h_out"), call().values(), strict=True)) | call.arguments
+    pairs = [("out", call.x_name), ("out", "h0"), ("h_out", call.x_name), ("h_out", "h0"), ("h_out", "out")]
     for result, other in pairs:
-        sizes = like[result].size, like[other].size
-        room = np.full(sum(sizes) - 1, 0.375, np.float32)
-        first, second = room[: sizes[0]].reshape(like[result].shape), room[sizes[0] - 1 :].reshape(like[other].shape)
+        sizes = arrays[result].size, arrays[other].size
+        buffer = np.full(sum(sizes) - 1, 0.375, np.float32)
+        first, second = (
+            buffer[: sizes[0]].reshape(arrays[result].shape),
+            buffer[sizes[0] - 1 :].reshape(arrays[other].shape),
+        )
         with pytest.raises(ValueError, match=f"^{result} shares memory with {other}: "):
             call(**{result: first, other: second})
         if (result, other) == ("out", "h0"):
             with pytest.raises(ValueError, match=r"^out shares memory with h0: "):
                 call(out=first, h0=second, h_out=second)
-        assert (room == 0.375).all()
+        assert (buffer == 0.375).all()
 
 
 @pytest.mark.parametrize("name", ["out", "h_out"])
-def test_results_share_no_number_with_parameters(name):
-    """Any parameter of any layer and direction; the result is its last numbers."""
+def test_result_that_overlaps_a_parameter_is_refused(name):
+    """The result is in the last numbers of each parameter of each layer and direction."""
     options = {"out": {"num_layers": 2, "bidirectional": True}, "h_out": {"num_layers": 3}}[name]
-    layer, shape = make(np.float32, **options), {"out": (1, 1, 2 * N), "h_out": (3, 1, N)}[name]
+    layer, shape = make_layer(np.float32, **options), {"out": (1, 1, 2 * N), "h_out": (3, 1, N)}[name]
     before = layer.state_dict()
     for parameter, array in layer.parameters.items():
         result = array.reshape(-1)[-np.prod(shape) :].reshape(shape)
@@ -57,18 +60,20 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "kind", "text"), WRONG)
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"), WRONG,
+    ids=["float64", "big-endian", "list", "narrower", "extra axis", "Fortran order", "broadcast", "stride 0"],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["out", "h_out"])
-@forms
-def test_wrong_buffers(form, name, spoil, kind, text):
-    """Named, and neither they nor the other buffer are written."""
-    call = Serving(form, num_layers=3)
+@layouts
+def test_wrong_buffer_is_refused_and_no_buffer_written(layout, name, spoil, kind, text):
+    call = LayoutCall(layout, num_layers=3)
     buffers = {key: np.full_like(array, 0.375) for key, array in zip(("out", "h_out"), call().values(), strict=True)}
     buffers[name] = spoil(buffers[name])
     with pytest.raises(kind, match=f"^{name}: {text}"):
         call(**buffers)
     assert all((np.asarray(buffer) == 0.375).all() for buffer in buffers.values())
-    if name == "h_out" and form != "ragged":
+    if name == "h_out" and layout != "ragged":
         with pytest.raises(kind, match=f"^h_out: {text}"):
             call.last(h_out=buffers["h_out"])
 
@@ -78,9 +83,9 @@ WRONG_OTHERS = [{"num_threads": 0}, {"num_threads": 1.5}, {"progress": 3}, {"h0"
 
 @pytest.mark.parametrize("wrong", [*WRONG_OTHERS, {"lengths": [T + 1] * B}, {"lengths": [0.5] * B}], ids=str)
 @pytest.mark.parametrize("in_place", [False, True])
-def test_no_buffer_is_written_after_an_error(wrong, in_place):
+def test_refused_call_writes_no_buffer(wrong, in_place):
     (name,) = wrong
-    call = Serving("time first", num_layers=3)
+    call = LayoutCall("time first", num_layers=3)
     out, h_out, before = np.full((T, B, N), 0.375, np.float32), np.full((3, B, N), 0.375, np.float32), call.h0.copy()
     buffers = {"h_out": call.h0 if in_place and name != "h0" else h_out}
     for function, more in ((call, {"out": out}), (call.last, {})):
@@ -91,7 +96,7 @@ def test_no_buffer_is_written_after_an_error(wrong, in_place):
     helpers.assert_same_bits(call.h0, before)
 
 
-#: The same for functional, whose arguments are checked apart: a wrong one after the buffers.
+#: Wrong arguments of functional, which it checks after the buffers.
 FUNCTIONAL = [
     ({"num_threads": 0}, "num_threads: expected"),
     ({"h_out": np.full((3, 33), 0.375, np.float32)}, "h_out: expected shape"),
@@ -100,9 +105,9 @@ FUNCTIONAL = [
 
 
 @pytest.mark.parametrize(("wrong", "text"), FUNCTIONAL, ids=str)
-def test_functional_writes_no_buffer_after_an_error(wrong, text):
-    """Ragged values with gaps, which are zeroed in `out`."""
-    weights = make(np.float32).parameters.values()
+def test_refused_functional_call_writes_no_buffer(wrong, text):
+    """The values are ragged with gaps, which a valid call sets to zero in `out`."""
+    weights = make_layer(np.float32).parameters.values()
     buffers = {"out": np.full((T, N), 0.375, np.float32), "h_out": np.full((2, N), 0.375, np.float32)}
     values = np.full((T, D), 0.5, np.float32)
     with pytest.raises(ValueError, match=text):
@@ -111,28 +116,28 @@ def test_functional_writes_no_buffer_after_an_error(wrong, text):
 
 
 @pytest.mark.parametrize("other", ["x", "h0", "kernel", "recurrent_kernel", "bias", "out"])
-def test_functional_h_out_shares_no_number(other):
-    """With any array of the call, and none of them has changed."""
+def test_functional_h_out_that_overlaps_an_array_is_refused(other):
+    """The arrays stay as they were."""
     case = helpers.random_case((T, B, D, N), np.float32)
     arrays = {name: getattr(case, name) for name in helpers.GRADIENTS} | {"out": np.full((T, B, N), 0.5, np.float32)}
-    size, like = B * N, arrays[other]
-    room = np.full(size + like.size - 1, 0.375, np.float32)
-    arrays[other] = room[size - 1 :].reshape(like.shape)
+    size, other_array = B * N, arrays[other]
+    buffer = np.full(size + other_array.size - 1, 0.375, np.float32)
+    arrays[other] = buffer[size - 1 :].reshape(other_array.shape)
     with pytest.raises(ValueError, match=f"^h_out shares memory with {other}: "):
-        functional.forward(**arrays, h_out=room[:size].reshape(B, N))
-    assert (room == 0.375).all()
+        functional.forward(**arrays, h_out=buffer[:size].reshape(B, N))
+    assert (buffer == 0.375).all()
 
 
-def test_functional_in_place_is_checked_too():
-    """h_out is h0, yet it may share no number with x, and must be writable."""
-    weights = make(np.float32).parameters.values()
-    room = np.full(T * B * D + B * N - 1, 0.375, np.float32)
-    x, h = room[: T * B * D].reshape(T, B, D), room[T * B * D - 1 :].reshape(B, N)
-    x, h = room[: x.size].reshape(x.shape), room[x.size - 1 :].reshape(h.shape)
+def test_functional_h_out_that_is_h0_is_checked_as_any_output():
+    """It may not overlap x, and must be writable."""
+    weights = make_layer(np.float32).parameters.values()
+    buffer = np.full(T * B * D + B * N - 1, 0.375, np.float32)
+    x, h = buffer[: T * B * D].reshape(T, B, D), buffer[T * B * D - 1 :].reshape(B, N)
+    x, h = buffer[: x.size].reshape(x.shape), buffer[x.size - 1 :].reshape(h.shape)
     with pytest.raises(ValueError, match="h_out shares memory with x"):
         functional.forward(x, h, *weights, h_out=h)
     h = np.full((B, N), 0.375, np.float32)
     h.flags.writeable = False
     with pytest.raises(ValueError, match="h_out: expected a writable array, got a read-only one"):
         functional.forward(x.copy(), h, *weights, h_out=h)
-    assert (room == 0.375).all()
+    assert (buffer == 0.375).all()

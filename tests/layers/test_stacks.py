@@ -1,4 +1,4 @@
-"""Layers on top of each other, in both directions, in every form of input: against compositions of the reference."""
+"""Layers on top of each other, in both directions and in every layout, against compositions of the reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import helpers
 import numpy as np
 import oracles
 import pytest
-from oracles import B, D, N, T, forward_part, infer, make, make_call, run
+from oracles import B, D, N, T, forward_results, infer_layer, make_layer, make_layer_call, run_layer
 
 from indygru_cpu import IndyGRU
 from indygru_cpu._engine import threads
@@ -21,81 +21,80 @@ from indygru_cpu._layers import stack
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_stacks_equal_the_reference(tier, dtype, num_layers, bidirectional, ragged, recompute):
-    layer = make(dtype, num_layers=num_layers, bidirectional=bidirectional, activation="softsign")
-    call = make_call(layer, ragged=ragged)
-    expected = oracles.run_stack(layer, call)
-    helpers.assert_close(run(layer, call, recompute=recompute), expected, dtype)
-    helpers.assert_close(infer(layer, call), forward_part(expected), dtype)
+def test_stack_equals_the_reference(tier, dtype, num_layers, bidirectional, ragged, recompute):
+    layer = make_layer(dtype, num_layers=num_layers, bidirectional=bidirectional, activation="softsign")
+    call = make_layer_call(layer, ragged=ragged)
+    expected = oracles.stack_by_reference(layer, call)
+    helpers.assert_close(run_layer(layer, call, recompute=recompute), expected, dtype)
+    helpers.assert_close(infer_layer(layer, call), forward_results(expected), dtype)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(
     "options", [{"bias": False}, {"groups": 3}, {"activation": "elu", "reproducible": True}], ids=str
 )
-def test_options_equal_the_reference(dtype, bidirectional, options):
-    layer = make(dtype, num_layers=2, bidirectional=bidirectional, **options)
-    call = make_call(layer)
-    helpers.assert_close(run(layer, call), oracles.run_stack(layer, call), dtype)
+def test_stack_with_options_equals_the_reference(dtype, bidirectional, options):
+    layer = make_layer(dtype, num_layers=2, bidirectional=bidirectional, **options)
+    call = make_layer_call(layer)
+    helpers.assert_close(run_layer(layer, call), oracles.stack_by_reference(layer, call), dtype)
 
 
 @cache
-def large(sizes, dtype):
-    layer = make(dtype, sizes[2:], num_layers=2, bidirectional=True)
-    call = make_call(layer, sizes[:2], ragged=sizes[1] > 2)
-    return layer, call, oracles.run_stack(layer, call)
+def large_stack(sizes, dtype):
+    layer = make_layer(dtype, sizes[2:], num_layers=2, bidirectional=True)
+    call = make_layer_call(layer, sizes[:2], ragged=sizes[1] > 2)
+    return layer, call, oracles.stack_by_reference(layer, call)
 
 
-#: (T, B, D, N): several unit tiles and chunks; more row tiles than are wanted; BLAS.
+#: (T, B, D, N): several unit tiles and chunks; more row tiles than the target; BLAS.
 @pytest.mark.parametrize("sizes", [(90, 7, 5, 129), (7, 800, 9, 17), (260, 1, 34, 33)], ids=str)
-def test_sizes(tier, dtype, sizes):
-    layer, call, expected = large(sizes, dtype)
-    helpers.assert_close(run(layer, call), expected, dtype)
+def test_large_stack_equals_the_reference(tier, dtype, sizes):
+    layer, call, expected = large_stack(sizes, dtype)
+    helpers.assert_close(run_layer(layer, call), expected, dtype)
 
 
-def in_form(form, name, array, lengths):
-    """An argument or result of a time-major call in a user's form; unbatched, it is the only row's."""
+def in_layout(layout, name, array, lengths):
+    """An argument or result of a time-major call in another layout; unbatched, it is that of the only row."""
     if name in ("x", "y", "dy"):
-        if form == "ragged":
-            return oracles.end_to_end(array, lengths)
-        return np.ascontiguousarray(array.swapaxes(0, 1)) if form == "batch first" else array[:, 0]
-    return array[:, 0] if name in ("h0", "h_n", "dh_n") and "unbatched" in form else array
+        if layout == "ragged":
+            return oracles.concatenate_rows(array, lengths)
+        return np.ascontiguousarray(array.swapaxes(0, 1)) if layout == "batch first" else array[:, 0]
+    return array[:, 0] if name in ("h0", "h_n", "dh_n") and "unbatched" in layout else array
 
 
-@pytest.mark.parametrize("form", ["batch first", "unbatched", "unbatched, batch first", "ragged"])
+@pytest.mark.parametrize("layout", ["batch first", "unbatched", "unbatched, batch first", "ragged"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_forms(dtype, form, bidirectional):
-    """The same bits, laid out otherwise: arguments, results and gradients."""
+def test_layout_computes_the_bits_of_time_first(dtype, layout, bidirectional):
+    """Arguments, results and gradients have the layout."""
     options = {"num_layers": 2, "bidirectional": bidirectional}
-    layer, like = make(dtype, batch_first="batch first" in form, **options), make(dtype, **options)
-    call = make_call(layer, (T, 1) if "unbatched" in form else (T, B))
+    layer, time_first = make_layer(dtype, batch_first="batch first" in layout, **options), make_layer(dtype, **options)
+    call = make_layer_call(layer, (T, 1) if "unbatched" in layout else (T, B))
     lengths = call["lengths"]
 
-    def formed(results):
-        return {name: in_form(form, name, array, lengths) for name, array in results.items()}
+    def rearranged(results):
+        return {name: in_layout(layout, name, array, lengths) for name, array in results.items()}
 
-    expected, given = formed(run(like, call)), formed(call)
-    assert given["x"].ndim == (3 if form == "batch first" else 2)
-    if form == "ragged":
-        arguments = given["x"], oracles.offsets_of(lengths), given["h0"]
-        found = oracles.results(layer, given, *layer.ragged(*arguments, tape=True))
+    expected, arrays = rearranged(run_layer(time_first, call)), rearranged(call)
+    assert arrays["x"].ndim == (3 if layout == "batch first" else 2)
+    if layout == "ragged":
+        arguments = arrays["x"], oracles.offsets_from_lengths(lengths), arrays["h0"]
+        actual = oracles.results_and_gradients(layer, arrays, *layer.ragged(*arguments, tape=True))
         inferred = dict(zip(helpers.FORWARD, layer.ragged(*arguments), strict=True))
     else:
-        found, inferred = run(layer, given), infer(layer, given)
-    helpers.assert_same_bits(found, expected)
-    helpers.assert_same_bits(inferred, forward_part(expected))
+        actual, inferred = run_layer(layer, arrays), infer_layer(layer, arrays)
+    helpers.assert_same_bits(actual, expected)
+    helpers.assert_same_bits(inferred, forward_results(expected))
 
 
-def test_the_length_of_the_only_row():
-    """A number, or an array of one."""
-    layer = make(num_layers=2, bidirectional=True)
-    x = make_call(layer)["x"][:, 0]
+def test_length_of_an_unbatched_call_may_be_a_number():
+    layer = make_layer(num_layers=2, bidirectional=True)
+    x = make_layer_call(layer)["x"][:, 0]
     for lengths in (9, np.int64(9), np.array(9)):
         helpers.assert_same_bits(layer(x, lengths=lengths)[0], layer(x, lengths=[9])[0])
 
 
-def test_names_and_shapes_are_torchs():
-    layer = make(num_layers=2, bidirectional=True, groups=3)
+def test_names_and_shapes_of_parameters_are_those_of_torch():
+    layer = make_layer(num_layers=2, bidirectional=True, groups=3)
     shapes = {name: array.shape for name, array in layer.parameters.items()}
     vector = (3 * N,)
     assert list(shapes.items()) == [
@@ -105,34 +104,34 @@ def test_names_and_shapes_are_torchs():
         ("kernel_l1_reverse", (2 * N // 3, 3 * N)), ("recurrent_kernel_l1_reverse", vector),
         ("bias_l1_reverse", vector),
     ]  # fmt: skip
-    assert list(layer.backward(layer.forward(make_call(layer)["x"])[2]).parameters) == list(shapes)
-    assert list(make(num_layers=2, bias=False).parameters) == [
+    assert list(layer.backward(layer.forward(make_layer_call(layer)["x"])[2]).parameters) == list(shapes)
+    assert list(make_layer(num_layers=2, bias=False).parameters) == [
         "kernel_l0", "recurrent_kernel_l0", "kernel_l1", "recurrent_kernel_l1"
     ]  # fmt: skip
 
 
-def test_last_states_are_in_the_order_of_torch(dtype):
-    """Layer by layer, forward before reverse: the last layer's are y at its rows' last and first steps."""
-    layer = make(dtype, num_layers=2, bidirectional=True)
-    call = make_call(layer)
-    found, rows = infer(layer, call), np.flatnonzero(call["lengths"])
-    helpers.assert_same_bits(found["h_n"][2, rows], found["y"][call["lengths"][rows] - 1, rows, :N])
-    helpers.assert_same_bits(found["h_n"][3, rows], found["y"][0, rows, N:])
+def test_final_states_are_in_the_order_of_torch(dtype):
+    """They go layer by layer, forward before reverse. The last layer's are y at the last and first steps of rows."""
+    layer = make_layer(dtype, num_layers=2, bidirectional=True)
+    call = make_layer_call(layer)
+    results, rows = infer_layer(layer, call), np.flatnonzero(call["lengths"])
+    helpers.assert_same_bits(results["h_n"][2, rows], results["y"][call["lengths"][rows] - 1, rows, :N])
+    helpers.assert_same_bits(results["h_n"][3, rows], results["y"][0, rows, N:])
     empty = call["lengths"] == 0
-    helpers.assert_same_bits(found["h_n"][:, empty], call["h0"][:, empty])
+    helpers.assert_same_bits(results["h_n"][:, empty], call["h0"][:, empty])
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_padding_is_never_read(dtype, recompute):
-    """NaN past the lengths, in x and in dy: no bit of anything changes. Each row is as if it were alone."""
-    layer = make(dtype, num_layers=2, bidirectional=True, reproducible=True)
-    call = make_call(layer)
+def test_nan_in_padding_of_a_stack_changes_no_bit(dtype, recompute):
+    """Padding of x and dy is NaN. Each row has the bits of a separate call."""
+    layer = make_layer(dtype, num_layers=2, bidirectional=True, reproducible=True)
+    call = make_layer_call(layer)
     padding = np.arange(T)[:, None] >= call["lengths"]
     poisoned = {name: array.copy() for name, array in call.items()}
     poisoned["x"][padding] = poisoned["dy"][padding] = np.nan
-    clean = run(layer, call, recompute=recompute)
-    helpers.assert_same_bits(run(layer, poisoned, recompute=recompute), clean)
-    helpers.assert_same_bits(infer(layer, poisoned), forward_part(clean))
+    clean = run_layer(layer, call, recompute=recompute)
+    helpers.assert_same_bits(run_layer(layer, poisoned, recompute=recompute), clean)
+    helpers.assert_same_bits(infer_layer(layer, poisoned), forward_results(clean))
     for array in (clean["y"], clean["x"]):
         assert not array[padding].view(f"u{np.dtype(dtype).itemsize}").any()
     for row, n in enumerate(call["lengths"]):
@@ -142,48 +141,48 @@ def test_padding_is_never_read(dtype, recompute):
 
 @pytest.mark.parametrize("sizes", [(0, B), (T, 0), (1, B)])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_small_and_empty(dtype, sizes, bidirectional):
-    layer = make(dtype, num_layers=3, bidirectional=bidirectional)
-    call = make_call(layer, sizes, ragged=False)
-    expected = oracles.run_stack(layer, call)
-    found = run(layer, call)
-    helpers.assert_close(found, expected, dtype)
-    helpers.assert_same_bits(infer(layer, call), forward_part(found))
+def test_stack_of_one_step_or_empty_arrays_equals_the_reference(dtype, sizes, bidirectional):
+    layer = make_layer(dtype, num_layers=3, bidirectional=bidirectional)
+    call = make_layer_call(layer, sizes, ragged=False)
+    expected = oracles.stack_by_reference(layer, call)
+    results = run_layer(layer, call)
+    helpers.assert_close(results, expected, dtype)
+    helpers.assert_same_bits(infer_layer(layer, call), forward_results(results))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_same_bits_on_any_number_of_threads(dtype, bidirectional):
-    layer = make(dtype, num_layers=3, bidirectional=bidirectional, groups=3)
-    call = make_call(layer, (130, 17))
+def test_stack_on_any_number_of_threads_computes_same_bits(dtype, bidirectional):
+    layer = make_layer(dtype, num_layers=3, bidirectional=bidirectional, groups=3)
+    call = make_layer_call(layer, (130, 17))
     assert threads.count(5, call["lengths"].sum() * 3 * N * (3 + 30)) == 5
-    expected = run(layer, call, num_threads=1)
+    expected = run_layer(layer, call, num_threads=1)
     for num_threads in (2, 3, 5):
-        helpers.assert_same_bits(run(layer, call, num_threads=num_threads), expected)
-        helpers.assert_same_bits(infer(layer, call, num_threads=num_threads), forward_part(expected))
+        helpers.assert_same_bits(run_layer(layer, call, num_threads=num_threads), expected)
+        helpers.assert_same_bits(infer_layer(layer, call, num_threads=num_threads), forward_results(expected))
 
 
-def test_threads_of_a_call_are_what_it_asks_for(monkeypatch):
-    """Else the layer's; backward takes those of its forward pass."""
-    layer, asked = make(num_layers=2, num_threads=3), []
+def test_num_threads_of_a_call_takes_precedence_over_the_layers(monkeypatch):
+    """backward uses that of its forward pass."""
+    layer, asked = make_layer(num_layers=2, num_threads=3), []
     monkeypatch.setattr(threads, "count", lambda num_threads, work: asked.append(num_threads) or 1)
-    call = make_call(layer)
+    call = make_layer_call(layer)
     values, offsets = call["x"][:, 0], [0, T]
-    ways = [layer, layer.last, layer.forward, lambda x, **options: layer.ragged(values, offsets, **options)]
-    for way in ways:
+    entry_points = [layer, layer.last, layer.forward, lambda x, **options: layer.ragged(values, offsets, **options)]
+    for entry_point in entry_points:
         for options, expected in [({}, 3), ({"num_threads": 2}, 2)]:
             asked.clear()
-            found = way(call["x"], **options)
-            if way == layer.forward:
-                layer.backward(found[2])
+            results = entry_point(call["x"], **options)
+            if entry_point == layer.forward:
+                layer.backward(results[2])
             assert set(asked) == {expected}
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_batch_first_makes_no_copy(monkeypatch, num_layers):
-    """Neither of x nor of y: what is allocated is smaller than either."""
+def test_batch_first_copies_neither_x_nor_y(monkeypatch, num_layers):
+    """All allocations together are smaller than either."""
     monkeypatch.setattr(stack, "INNER_BYTES", 64 * 1024)
     monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
-    layer = make(sizes=(400, 129), num_layers=num_layers, batch_first=True)
+    layer = make_layer(sizes=(400, 129), num_layers=num_layers, batch_first=True)
     x, y = np.full((17, 90, 400), 0.5), np.empty((17, 90, 129))
     for call in (lambda: layer(x, out=y), lambda: layer.last(x)):
         call()
@@ -196,8 +195,8 @@ def test_batch_first_makes_no_copy(monkeypatch, num_layers):
         assert peak < 0.25 * y.nbytes < x.nbytes
 
 
-def test_summary_adds_up():
-    layer = make(np.float32, num_layers=2, bidirectional=True, groups=3)
+def test_summary_adds_up_its_columns():
+    layer = make_layer(np.float32, num_layers=2, bidirectional=True, groups=3)
     first, head, *rows, total = layer.summary().splitlines()
     assert first == repr(layer)
     assert head.split() == ["name", "shape", "parameters", "bytes", "multiply-adds"]
@@ -212,8 +211,8 @@ def test_summary_adds_up():
     assert len({len(row) for row in [head, *rows, total]}) == 1
 
 
-def test_repr_says_what_is_not_default():
-    layer = make(np.float32, num_layers=2, bidirectional=True, groups=3, dropout=0.25, num_threads=3)
+def test_repr_of_a_stack_can_be_evaluated():
+    layer = make_layer(np.float32, num_layers=2, bidirectional=True, groups=3, dropout=0.25, num_threads=3)
     text = "IndyGRU(9, 33, num_layers=2, dropout=0.25, bidirectional=True, groups=3, dtype=float32)"
     assert repr(layer) == text
     assert repr(eval(text, {"IndyGRU": IndyGRU, "float32": np.float32})) == text
@@ -226,15 +225,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("options", "kind"), WRONG, ids=str)
-def test_wrong_options(options, kind):
+def test_wrong_options_of_a_stack_are_refused(options, kind):
     (name,) = options
     with pytest.raises(kind, match=f"^{name}: expected "):
-        make(**options)
+        make_layer(**options)
 
 
-def test_first_states_of_every_layer_and_direction():
-    layer = make(num_layers=2, bidirectional=True)
-    call = make_call(layer)
+def test_initial_states_of_too_few_directions_are_refused():
+    layer = make_layer(num_layers=2, bidirectional=True)
+    call = make_layer_call(layer)
     with pytest.raises(ValueError, match=r"h0: expected shape \(4, 7, 33\), got \(2, 7, 33\)"):
         layer(call["x"], call["h0"][:2])
     zeros = np.zeros_like(call["h0"])

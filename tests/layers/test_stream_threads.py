@@ -1,4 +1,4 @@
-"""Streams among threads, forks and signals: one thread's at a time, and never half of anything."""
+"""Streams with threads, forks and signals: one thread at a time, and no partial step is visible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import partial
 import helpers
 import numpy as np
 import pytest
-from streams import begun, chunked, first_state, make, pushed, random, whole
+from streams import initial_state, push_chunk, push_steps, random_array, run_whole_sequence, sized_layer, started_stream
 
 from indygru_cpu import stream as stream_module
 
@@ -22,11 +22,13 @@ needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no t
 
 
 @pytest.fixture(scope="module")
-def large():
-    """A layer whose steps take about a millisecond, so that a push lets others run, and x, of one row where the build
-    is slow, as under a sanitizer."""
-    layer, x = make(D, N, num_layers=2, num_threads=1, reproducible=True), random((B, D), np.float32)
-    stream, start = begun(layer, B), time.thread_time()
+def large_layer_and_x():
+    """A layer whose steps take about a millisecond, so that a push releases the GIL, and x.
+
+    x has one row where the build is slow, as under a sanitizer.
+    """
+    layer, x = sized_layer(D, N, num_layers=2, num_threads=1, reproducible=True), random_array((B, D), np.float32)
+    stream, start = started_stream(layer, B), time.thread_time()
     stream.push(x)
     return layer, x if time.thread_time() - start < 0.5 else x[:1].copy()
 
@@ -42,9 +44,10 @@ def states_after(stream, x, last):
 
 
 def compete(first, second):
-    """Runs `first` until it has succeeded ten times and some call has been refused, and meanwhile `second`.
+    """Run `first` until it has succeeded ten times and some call has been refused, and `second` meanwhile.
 
-    Returns how often each has succeeded, and the texts of the errors."""
+    Returns how often each has succeeded, and the texts of the errors.
+    """
     errors = set()
 
     def attempt(call, pause):
@@ -57,7 +60,7 @@ def compete(first, second):
             time.sleep(pause)
         return 1
 
-    def ten_times():
+    def run_first():
         done, end = 0, time.monotonic() + 60
         while done < 10 or not errors:
             assert time.monotonic() < end, errors
@@ -65,106 +68,83 @@ def compete(first, second):
         return done
 
     with ThreadPoolExecutor(1) as pool:
-        future, done = pool.submit(ten_times), 0
+        future, done = pool.submit(run_first), 0
         while not future.done():
             done += attempt(second, 0.001)
         return future.result(), done, errors
 
 
-def advancing(stream, x, run):
-    """A step by itself, or a chunk of one step."""
+def advance_by(stream, x, run):
+    """A call that advances the stream by a push, or by a chunk of one step."""
     return {"push": lambda: stream.push(x), "push_many": lambda: stream.push_many(x[None])}[run]
 
 
 @pytest.mark.parametrize("first", ["push", "push_many"])
 @pytest.mark.parametrize("second", ["push", "push_many"])
-def test_two_threads_on_one_stream(large, first, second):
-    """An error that says so; what succeeds has been one step after another."""
-    layer, x = large
-    stream = begun(layer, len(x))
+def test_second_thread_on_a_stream_in_use_is_refused(large_layer_and_x, first, second):
+    """The calls that succeed have advanced the state one after another."""
+    layer, x = large_layer_and_x
+    stream = started_stream(layer, len(x))
     references = sys.getrefcount(x)
-    *done, errors = compete(advancing(stream, x, first), advancing(stream, x, second))
-    assert errors == {"stream: another thread is using it; give each thread a stream of its own"}
+    *done, errors = compete(advance_by(stream, x, first), advance_by(stream, x, second))
+    (error,) = errors
+    assert error.startswith("stream: ")
+    assert "thread" in error
     assert sys.getrefcount(x) == references
-    assert stream.state.tobytes() == states_after(begun(layer, len(x)), x, sum(done))[-1]
+    assert stream.state.tobytes() == states_after(started_stream(layer, len(x)), x, sum(done))[-1]
     helpers.assert_same_bits(stream.push(x).copy(), stream.state[-1])
 
 
 @pytest.mark.parametrize("run", ["push", "push_many"])
-@pytest.mark.parametrize("look", [lambda stream: stream, copy.copy], ids=["state", "copy"])
-def test_the_state_during_a_step(large, run, look):
-    """Nobody sees or copies half a step."""
-    layer, x = large
-    stream, found = begun(layer, len(x)), []
-    pushes, _, _ = compete(advancing(stream, x, run), lambda: found.append(look(stream).state))
-    assert {state.tobytes() for state in found} <= set(states_after(begun(layer, len(x)), x, pushes))
+@pytest.mark.parametrize("view", [lambda stream: stream, copy.copy], ids=["state", "copy"])
+def test_state_read_during_a_step_is_that_of_a_whole_step(large_layer_and_x, run, view):
+    """The state is read from the stream or from a copy."""
+    layer, x = large_layer_and_x
+    stream, results = started_stream(layer, len(x)), []
+    pushes, _, _ = compete(advance_by(stream, x, run), lambda: results.append(view(stream).state))
+    assert {state.tobytes() for state in results} <= set(states_after(started_stream(layer, len(x)), x, pushes))
 
 
 @pytest.mark.parametrize("run", ["push", "push_many"])
 @pytest.mark.parametrize("change", ["refresh", "state", "reset"])
-def test_changes_during_a_step(large, run, change):
-    """They come before it or after it."""
-    layer, x = large
-    stream, start = begun(layer, len(x)), begun(layer, len(x))
+def test_change_during_a_step_takes_effect_before_or_after_it(large_layer_and_x, run, change):
+    layer, x = large_layer_and_x
+    stream, start = started_stream(layer, len(x)), started_stream(layer, len(x))
     if change == "reset":
         start.reset()
     changes = {"refresh": stream.refresh, "state": lambda: setattr(stream, "state", start.state), "reset": stream.reset}
-    pushes, _, _ = compete(advancing(stream, x, run), changes[change])
-    states = states_after(begun(layer, len(x)), x, pushes)
+    pushes, _, _ = compete(advance_by(stream, x, run), changes[change])
+    states = states_after(started_stream(layer, len(x)), x, pushes)
     known = [states[-1]] if change == "refresh" else states + states_after(start, x, pushes)
     assert stream.state.tobytes() in known
 
 
-def test_a_stream_for_each_thread(dtype):
-    """Of one layer, at once, with threads of their own."""
-    layer, x = make(60, 200, num_layers=2, dtype=dtype, reproducible=True), random((6, 33, 60), dtype)
-    wanted = whole(layer, x)
+def test_streams_of_one_layer_in_several_threads_compute_same_bits(dtype):
+    """Each stream has several threads."""
+    layer, x = sized_layer(60, 200, num_layers=2, dtype=dtype, reproducible=True), random_array((6, 33, 60), dtype)
+    expected = run_whole_sequence(layer, x)
 
     def run(i):
-        return (pushed if i % 2 else chunked)(begun(layer, 33, num_threads=1 + i % 3), x)
+        return (push_steps if i % 2 else push_chunk)(started_stream(layer, 33, num_threads=1 + i % 3), x)
 
     with ThreadPoolExecutor(6) as pool:
-        for found in pool.map(run, range(24)):
-            helpers.assert_same_bits(found, wanted)
+        for results in pool.map(run, range(24)):
+            helpers.assert_same_bits(results, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("first", [0, 2], ids=["before a push", "after a push"])
-def test_fork(run_python, first):
-    """The child has the parent's stream and goes on serially; so do streams that it makes itself, and the parent."""
-    code = f"""
-        import os
-        import warnings
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(350, 1001, num_layers=2, seed=0, num_threads=2, reproducible=True)
-        x = np.random.default_rng(0).standard_normal((6, 1, 350), np.float32)
-        y, h_n = layer(x, num_threads=2)
-        warnings.simplefilter("ignore")  # test_fork.py asks for the warning
-
-        def goes_on(stream, begin):
-            return all((stream.push(x[t]) == y[t]).all() for t in range(begin, 6)) and (stream.state == h_n).all()
-
-        stream = layer.stream()
-        for x_t in x[:{first}]:
-            stream.push(x_t)
-        child = os.fork()
-        if not child:
-            right = goes_on(stream, {first}) and goes_on(layer.stream(), 0)
-            os._exit(0 if right and len(os.listdir("/proc/self/task")) == 1 else 3)
-        assert os.waitpid(child, 0)[1] == 0
-        print(goes_on(stream, {first}))
-    """
-    assert run_python(code, OPENBLAS_NUM_THREADS="1") == "True"
+@pytest.mark.parametrize("n_pushes", [0, 2], ids=["before a push", "after a push"])
+def test_stream_in_a_forked_child_continues_serially(run_script, n_pushes):
+    assert run_script("layers/stream_fork.py", n_pushes, OPENBLAS_NUM_THREADS="1") == "True"
 
 
 class InterruptError(Exception):
-    """Stands for Ctrl-C."""
+    """Raised in place of KeyboardInterrupt."""
 
 
-def test_an_error_within_a_chunk_changes_nothing(monkeypatch, dtype):
-    layer, x = make(9, 17, num_layers=3, dtype=dtype, reproducible=True), random((4, 7, 9), dtype)
-    stream, infer, calls = begun(layer, 7), stream_module.infer, []
+def test_error_within_a_chunk_leaves_the_state_as_it_was(monkeypatch, dtype):
+    layer, x = sized_layer(9, 17, num_layers=3, dtype=dtype, reproducible=True), random_array((4, 7, 9), dtype)
+    stream, infer, calls = started_stream(layer, 7), stream_module.infer, []
 
     def failing(*arguments):
         calls.append(infer(*arguments))
@@ -175,12 +155,12 @@ def test_an_error_within_a_chunk_changes_nothing(monkeypatch, dtype):
         stream.push_many(x)
     assert len(calls) == 1
     monkeypatch.undo()
-    helpers.assert_same_bits(stream.state, first_state(layer, 7))
-    helpers.assert_same_bits(pushed(stream, x), whole(layer, x))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 7))
+    helpers.assert_same_bits(push_steps(stream, x), run_whole_sequence(layer, x))
 
 
-def alarm(handler, call):
-    """Call, with a signal after a twentieth of a second."""
+def call_with_alarm(handler, call):
+    """Run the call, with a signal after 50 ms."""
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
@@ -191,40 +171,40 @@ def alarm(handler, call):
 
 
 @needs_timers
-def test_signals_within_a_chunk():
-    """Ctrl-C ends it, the state is as before; a handler cannot push into the middle of it."""
-    layer = make(800, 40, num_layers=2, num_threads=1)
-    stream, x = begun(layer, 32), random((32, 800), np.float32)
-    chunk = np.broadcast_to(x, (60_000, 32, 800))  # some seconds, if nothing ended it
+def test_signal_handler_that_raises_or_pushes_within_a_chunk_leaves_the_state_as_it_was():
+    """An exception ends the chunk; a push of the handler is refused."""
+    layer = sized_layer(800, 40, num_layers=2, num_threads=1)
+    stream, x = started_stream(layer, 32), random_array((32, 800), np.float32)
+    chunk = np.broadcast_to(x, (60_000, 32, 800))  # takes some seconds
 
     def interrupt(*_):
         raise InterruptError
 
     with pytest.raises(InterruptError):
-        alarm(interrupt, lambda: stream.push_many(chunk))
-    helpers.assert_same_bits(stream.state, first_state(layer, 32))
+        call_with_alarm(interrupt, lambda: stream.push_many(chunk))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 32))
     with pytest.raises(RuntimeError, match=r"^stream: "):
-        alarm(lambda *_: stream.push(x), lambda: stream.push_many(chunk))
-    helpers.assert_same_bits(stream.state, first_state(layer, 32))
-    helpers.assert_same_bits(stream.push(x).copy(), begun(layer, 32).push(x).copy())
+        call_with_alarm(lambda *_: stream.push(x), lambda: stream.push_many(chunk))
+    helpers.assert_same_bits(stream.state, initial_state(layer, 32))
+    helpers.assert_same_bits(stream.push(x).copy(), started_stream(layer, 32).push(x).copy())
 
 
-def interrupted_at(n, call):
-    """Call, with an exception before the n-th instruction of `stream.py`; whether there was one."""
-    left = n
+def is_interrupted_at(n, call):
+    """Run the call, with an exception before the n-th instruction of `stream.py`; whether it was raised."""
+    remaining = n
 
     def trace(frame, event, _):
-        nonlocal left
+        nonlocal remaining
         if frame.f_code.co_filename != stream_module.__file__:
             return None
         frame.f_trace_opcodes = True
-        left -= event == "opcode"
-        if left < 0:
+        remaining -= event == "opcode"
+        if remaining < 0:
             raise InterruptError
         return trace
 
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # without it Python 3.12 tells of no instruction
+    sys._getframe().f_trace_opcodes = True  # required by Python 3.12 for events of instructions
     sys.settrace(trace)
     try:
         call()
@@ -245,29 +225,29 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_interrupt_at_any_instruction(name):
-    """It leaves the stream in use by nobody, with the state and the weights from before the call or from after it."""
-    layer, x = make(9, 17, num_layers=2, reproducible=True), random((4, 7, 9), np.float32)
-    before, after = begun(layer, 7), begun(layer, 7)
+def test_interrupt_at_any_instruction_leaves_state_and_weights_from_before_or_after(name):
+    """The stream is not in use any more."""
+    layer, x = sized_layer(9, 17, num_layers=2, reproducible=True), random_array((4, 7, 9), np.float32)
+    before, after = started_stream(layer, 7), started_stream(layer, 7)
     halved = copy.deepcopy(layer)
     halved.parameters["kernel_l0"][...] *= 0.5
     halved.parameters["bias_l1"][...] *= 0.5
     if name == "refresh":
-        after = begun(halved, 7)
+        after = started_stream(halved, 7)
     CALLS[name](after, x)
-    known = [{"h_n": each.state} | pushed(copy.copy(each), x) for each in (before, after)]
+    known = [{"h_n": each.state} | push_steps(copy.copy(each), x) for each in (before, after)]
     n, interrupted = 0, True
     while interrupted:
-        own = copy.deepcopy(layer)
-        stream = begun(own, 7)
+        changed = copy.deepcopy(layer)
+        stream = started_stream(changed, 7)
         if name == "refresh":
-            own.load_state_dict(halved.state_dict())
-        interrupted = interrupted_at(n, partial(CALLS[name], stream, x))
+            changed.load_state_dict(halved.state_dict())
+        interrupted = is_interrupted_at(n, partial(CALLS[name], stream, x))
         state = stream.state
-        found = pushed(stream, x)
-        assert any(helpers.same_bits(found["y"], each["y"]) for each in known), n
+        results = push_steps(stream, x)
+        assert any(helpers.same_bits(results["y"], each["y"]) for each in known), n
         stream.state = state
-        helpers.assert_same_bits(chunked(stream, x), found)
+        helpers.assert_same_bits(push_chunk(stream, x), results)
         n += 1
     assert n > 20
-    helpers.assert_same_bits(found, {key: known[1][key] for key in found})
+    helpers.assert_same_bits(results, {key: known[1][key] for key in results})

@@ -1,4 +1,4 @@
-"""Streams in use: what a push takes and refuses, and what memory it costs."""
+"""What a push accepts and refuses, and what memory it takes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import tracemalloc
 import helpers
 import numpy as np
 import pytest
-from streams import begun, make, random
+from streams import random_array, sized_layer, started_stream
 
 B, D, N = 7, 9, 17
 
 
-def in_a_record(x):
-    """Unaligned, also from row to row."""
+def field_of_records(x):
+    """x as a field of records: unaligned, at a different offset in each row."""
     records = np.zeros(x.shape[:-1], [("before", "u1"), ("x", x.dtype, x.shape[-1:])])
     records["x"] = x
     return records["x"]
 
 
-class Own(np.ndarray):
-    """A subclass."""
+class Subclass(np.ndarray):
+    """A subclass of ndarray."""
 
 
 class Convertible:
-    """Anything that NumPy can convert."""
+    """An object that NumPy converts to an array."""
 
     def __init__(self, x):
         self.x = x
@@ -38,56 +38,61 @@ class Convertible:
         return self.x
 
 
-#: Each gives the numbers of x another form.
-FORMS = {
+#: Functions that give the numbers of x in other memory, or in other objects.
+KINDS = {
     "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
     "Fortran order": np.asfortranarray,
     "every other column": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
     "reversed columns": lambda x: x[..., ::-1].copy()[..., ::-1],
-    "rows with room between": lambda x: np.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 3)])[..., 2:-3],
+    "rows with gaps": lambda x: np.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 3)])[..., 2:-3],
     "reversed rows": lambda x: x[::-1].copy()[::-1],
     "unaligned": lambda x: np.frombuffer(b"?" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
-    "in a record": in_a_record,
+    "in a record": field_of_records,
     "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
-    "a subclass": lambda x: x.view(Own),
+    "a subclass": lambda x: x.view(Subclass),
     "convertible": Convertible,
     "a list of arrays": list,
     "a memoryview": memoryview,
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(B, D), (1, D), (D,)], ids=str)
-def test_any_form_of_x(dtype, form, shape):
-    """With the same bits, in the same array, and x is as it was. The form of a row of x is that of its chunk."""
+def test_x_of_any_kind_has_same_bits(dtype, kind, shape):
+    """y is the same array each time, and x is not written. The kind of a row of x is that of its chunk."""
     n_batch = shape[0] if len(shape) == 2 else 1
-    layer, x = make(D, N, num_layers=2, dtype=dtype), random((4, *shape), dtype)
-    stream, twin, chunks, y = begun(layer, n_batch), begun(layer, n_batch), begun(layer, n_batch), None
+    layer, x = sized_layer(D, N, num_layers=2, dtype=dtype), random_array((4, *shape), dtype)
+    stream, twin, chunks, y = (
+        started_stream(layer, n_batch),
+        started_stream(layer, n_batch),
+        started_stream(layer, n_batch),
+        None,
+    )
     for x_t in x:
-        given = FORMS[form](x_t)
+        pushed = KINDS[kind](x_t)
         before = y
-        y = stream.push(given)
+        y = stream.push(pushed)
         assert before is None or y is before
         helpers.assert_same_bits(y.copy(), twin.push(x_t).copy())
-        helpers.assert_same_bits(np.ascontiguousarray(given, dtype), x_t)
-    helpers.assert_same_bits(chunks.push_many(FORMS[form](x)), begun(layer, n_batch).push_many(x))
+        helpers.assert_same_bits(np.ascontiguousarray(pushed, dtype), x_t)
+    helpers.assert_same_bits(chunks.push_many(KINDS[kind](x)), started_stream(layer, n_batch).push_many(x))
 
 
-def test_one_row_or_one_input_in_any_stride(dtype):
-    """Strides that no element uses are none of a push's business."""
+def test_x_with_axes_of_length_one_and_any_strides_has_same_bits(dtype):
+    """The stride of an axis of length 1 is not used."""
     for shape in [(1, D), (B, 1), (1, 1)]:
-        layer, x = make(shape[1], N, dtype=dtype), random(shape, dtype)
-        room = np.zeros((5 * shape[0], 3 * shape[1]), dtype)
-        room[::5, ::3] = x
-        given = room[::5, ::3]
-        helpers.assert_same_bits(begun(layer, shape[0]).push(given), begun(layer, shape[0]).push(x))
+        layer, x = sized_layer(shape[1], N, dtype=dtype), random_array(shape, dtype)
+        buffer = np.zeros((5 * shape[0], 3 * shape[1]), dtype)
+        buffer[::5, ::3] = x
+        strided = buffer[::5, ::3]
+        helpers.assert_same_bits(started_stream(layer, shape[0]).push(strided), started_stream(layer, shape[0]).push(x))
 
 
 def assert_refused(stream, name, x, kind, text):
-    """Nothing has changed, the stream goes on as before, and it keeps no reference to x."""
-    state, right = stream.state, random((stream.batch_size, D), stream.state.dtype)
-    y = stream.push(right)
-    shown = y.copy()
+    """Nothing has changed, the stream continues as before, and it keeps no reference to x."""
+    state, valid_x = stream.state, random_array((stream.batch_size, D), stream.state.dtype)
+    y = stream.push(valid_x)
+    expected = y.copy()
     stream.state = state
     references = sys.getrefcount(x)
     for _ in range(3):
@@ -95,9 +100,9 @@ def assert_refused(stream, name, x, kind, text):
             (stream.push if name == "x_t" else stream.push_many)(x)
     gc.collect()
     assert sys.getrefcount(x) == references
-    helpers.assert_same_bits(y.copy(), shown)
+    helpers.assert_same_bits(y.copy(), expected)
     helpers.assert_same_bits(stream.state, state)
-    helpers.assert_same_bits(stream.push(right).copy(), shown)
+    helpers.assert_same_bits(stream.push(valid_x).copy(), expected)
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
@@ -108,23 +113,23 @@ def assert_refused(stream, name, x, kind, text):
         *[(1, shape) for shape in [(2, 9), (1, 8), (0, 9), (9, 1), (8,), (0,), (1, 1, 9)]],
     ],
 )  # fmt: skip
-def test_other_shapes_are_refused(dtype, name, n_batch, shape):
+def test_x_of_another_shape_is_refused(dtype, name, n_batch, shape):
     steps = (4,) * (name == "chunk")
     rows = () if n_batch == 1 == len(shape) else (n_batch,)
-    wanted = str(("T",) * len(steps) + rows + (D,)).replace("'", "")
-    text = re.escape(f"expected shape {wanted}, got {steps + shape}")
-    stream = begun(make(D, N, num_layers=2, dtype=dtype), n_batch)
-    assert_refused(stream, name, random(steps + shape, dtype), ValueError, text)
+    expected = str(("T",) * len(steps) + rows + (D,)).replace("'", "")
+    text = re.escape(f"expected shape {expected}, got {steps + shape}")
+    stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
+    assert_refused(stream, name, random_array(steps + shape, dtype), ValueError, text)
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
-def test_a_number_is_refused(dtype, name):
-    stream = begun(make(D, N, dtype=dtype), 1)
+def test_x_that_is_a_number_is_refused(dtype, name):
+    stream = started_stream(sized_layer(D, N, dtype=dtype), 1)
     assert_refused(stream, name, np.full((), 0.5, dtype), ValueError, r"expected shape \(.*1, 9\), got \(\)")
     assert_refused(stream, name, dtype(0.5), ValueError, r"expected shape \(.*1, 9\), got \(\)")
 
 
-OTHER = {
+WRONG_DTYPES = {
     **{
         np.dtype(other).name: lambda x, other=other: x.astype(other)
         for other in (np.float16, np.longdouble, np.int64, np.bool_, np.complex64, object, "U9")
@@ -137,20 +142,20 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
-@pytest.mark.parametrize("other", OTHER)
+@pytest.mark.parametrize("other", WRONG_DTYPES)
 @pytest.mark.parametrize("n_batch", [1, B])
-def test_other_dtypes_are_refused(dtype, name, other, n_batch):
-    stream = begun(make(D, N, num_layers=2, dtype=dtype), n_batch)
-    x = OTHER[other](random(((4,) * (name == "chunk")) + (n_batch, D), dtype))
+def test_x_of_another_dtype_is_refused(dtype, name, other, n_batch):
+    stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
+    x = WRONG_DTYPES[other](random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype))
     text = rf".*float32 or float64.*got {re.escape(str(np.asarray(x).dtype))}"
     assert_refused(stream, name, x, TypeError, text)
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
 @pytest.mark.parametrize("n_batch", [1, B])
-def test_mixtures_masks_and_what_is_no_array_are_refused(dtype, name, n_batch):
-    stream = begun(make(D, N, num_layers=2, dtype=dtype), n_batch)
-    x = random(((4,) * (name == "chunk")) + (n_batch, D), dtype)
+def test_x_of_mixed_dtype_masked_or_no_array_is_refused(dtype, name, n_batch):
+    stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
+    x = random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype)
     other = np.float32 if dtype == np.float64 else np.float64
     assert_refused(stream, name, x.astype(other), TypeError, "has dtype .* but the stream has .* never mixed")
     assert_refused(stream, name, np.ma.masked_less(x, 0), TypeError, "masked arrays are not supported")
@@ -160,30 +165,30 @@ def test_mixtures_masks_and_what_is_no_array_are_refused(dtype, name, n_batch):
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (B, 1)], ids=str)
-def test_a_mixture_of_one_input_is_refused(dtype, shape):
-    """No stride tells its dtype."""
-    stream = begun(make(1, N, dtype=dtype), shape[0])
+def test_x_of_mixed_dtype_with_one_input_is_refused(dtype, shape):
+    """Its strides fit both dtypes."""
+    stream = started_stream(sized_layer(1, N, dtype=dtype), shape[0])
     with pytest.raises(TypeError, match=r"^x_t has dtype .* never mixed"):
-        stream.push(random(shape, dtype).astype(f"f{12 - np.dtype(dtype).itemsize}"))
+        stream.push(random_array(shape, dtype).astype(f"f{12 - np.dtype(dtype).itemsize}"))
 
 
-def test_a_user_s_memory_is_let_go(dtype):
-    """No buffer of x is held on to, after a push or after an error."""
-    stream, right = begun(make(D, N, dtype=dtype), 1), random((D,), dtype)
-    for dtype_given, size in [(dtype, D), (dtype, D - 1), ("i4", D), (np.dtype(dtype).newbyteorder(">"), D)]:
-        memory = bytearray(right.tobytes() + bytes(8))
-        x = np.frombuffer(memory, dtype_given, size)
+def test_push_keeps_no_buffer_of_x(dtype):
+    """The buffer is free after a push and after an error."""
+    stream, valid_x = started_stream(sized_layer(D, N, dtype=dtype), 1), random_array((D,), dtype)
+    for wrong_dtype, size in [(dtype, D), (dtype, D - 1), ("i4", D), (np.dtype(dtype).newbyteorder(">"), D)]:
+        memory = bytearray(valid_x.tobytes() + bytes(8))
+        x = np.frombuffer(memory, wrong_dtype, size)
         with contextlib.suppress(TypeError, ValueError):
             stream.push(x)
         del x
-        memory.extend(b"?")  # a BufferError as long as there is an export
+        memory.extend(b"?")  # raises BufferError while a buffer is exported
 
 
 @pytest.mark.parametrize("n_batch", [1, B])
-def test_a_push_allocates_nothing(dtype, n_batch):
-    """A thousand of them: no block more than before, and at no time as much as the smallest array of a step."""
-    layer = make(D, 250, num_layers=2, num_threads=1, dtype=dtype)
-    stream, x = begun(layer, n_batch), random((n_batch, D), dtype)
+def test_pushes_allocate_nothing(dtype, n_batch):
+    """A thousand pushes allocate no block, and at no time as much as the smallest array of a step."""
+    layer = sized_layer(D, 250, num_layers=2, num_threads=1, dtype=dtype)
+    stream, x = started_stream(layer, n_batch), random_array((n_batch, D), dtype)
     shapes = [x, x[0]] if n_batch == 1 else [x]
     ys = [stream.push(each) for each in shapes]
 
@@ -193,7 +198,7 @@ def test_a_push_allocates_nothing(dtype, n_batch):
                 assert stream.push(each) is y
 
     def allocated():
-        """Blocks more than before, bytes more than before, and most bytes on the way."""
+        """New blocks, new bytes, and the peak of bytes."""
         before = sys.getallocatedblocks()
         push()
         blocks = sys.getallocatedblocks() - before
@@ -206,13 +211,16 @@ def test_a_push_allocates_nothing(dtype, n_batch):
 
     push()
     assert ys[0].nbytes > 900
-    # Threads that other tests have left behind allocate now and then.
+    # Threads of other tests may allocate meanwhile.
     assert any(blocks < 10 and now < 200 and peak < 900 for blocks, now, peak in (allocated() for _ in range(10)))
 
 
-@pytest.mark.parametrize("wrong", [lambda x: x[:5], lambda x: x.astype("M8[s]"), lambda x: x[:, ::-1], list])
-def test_what_takes_a_detour_leaves_nothing_behind(dtype, wrong):
-    stream, x = begun(make(D, N, dtype=dtype), B), wrong(random((B, D), dtype))
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x[:5], lambda x: x.astype("M8[s]"), lambda x: x[:, ::-1], list],
+    ids=["fewer rows", "datetimes", "reversed columns", "list"],
+)  # fmt: skip
+def test_converted_or_refused_x_leaves_no_blocks(dtype, wrong):
+    stream, x = started_stream(sized_layer(D, N, dtype=dtype), B), wrong(random_array((B, D), dtype))
 
     def push():
         for _ in itertools.repeat(None, 300):
@@ -228,30 +236,6 @@ def test_what_takes_a_detour_leaves_nothing_behind(dtype, wrong):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts kilobytes as Linux does")
-def test_a_stream_gives_its_memory_back(run_python):
-    """Plans and packed weights of many layers; also if it was copied, refreshed, told to begin again, or failed."""
-    code = """
-        import contextlib, copy, resource
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        layer = IndyGRU(1, 1, num_layers=1000)
-        x = np.full((1, 1), 0.25, np.float32)
-
-        def once():
-            stream = copy.copy(layer.stream())
-            stream.push(x)
-            stream.refresh()
-            with contextlib.suppress(RuntimeError):
-                stream.__init__(layer)
-            with contextlib.suppress(ValueError):
-                stream.push(x[:0])
-            stream.push_many(x)
-
-        for _ in range(3):
-            once()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(20):
-            once()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    """
-    assert int(run_python(code)) < 4 * 1024
+def test_deleted_streams_do_not_grow_the_peak_of_memory(run_script):
+    """Plans and packed weights of 1,000 layers are freed with their stream."""
+    assert int(run_script("layers/stream_memory.py")) < 4 << 20

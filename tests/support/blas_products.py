@@ -1,6 +1,6 @@
-"""Tells which matrix products of a call go to BLAS, by counting the calls that the core makes to its BLAS functions.
+"""Counts the matrix products of a call that go to BLAS, by wrapping the core's BLAS functions.
 
-Last bits cannot tell: two engines may sum in the same order, and which order OpenBLAS takes depends on the processor.
+Last bits do not tell: two engines may sum in the same order, and OpenBLAS's order depends on the processor.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def _address(name):
     return blas.blas._address(name)
 
 
-def _counting(name, real, kinds):
-    """A C function that notes the kind of each product and passes it on to the library."""
+def _counting_function(name, real, kinds):
+    """A C function that records the kind of each product and calls the library."""
     int_, pointer = ctypes.c_int, ctypes.c_void_p
     matrix = (pointer, int_)
     prototype = ctypes.CFUNCTYPE(None, *[int_] * 6, real, *matrix, *matrix, real, *matrix)
@@ -41,16 +41,19 @@ def _counting(name, real, kinds):
 
 @contextmanager
 def counted_products():
-    """A function `take()`: how many products of each kind have gone to BLAS since it was last called."""
+    """A function `take()`: products of each kind since its last call that have gone to BLAS."""
     kinds = []
-    functions = [_counting("cblas_sgemm", ctypes.c_float, kinds), _counting("cblas_dgemm", ctypes.c_double, kinds)]
+    functions = [
+        _counting_function("cblas_sgemm", ctypes.c_float, kinds),
+        _counting_function("cblas_dgemm", ctypes.c_double, kinds),
+    ]
     threads = _address("openblas_get_num_threads"), _address("openblas_set_num_threads")
     _core.use_blas(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions), *threads)
 
     def take():
-        taken = Counter(kinds)
+        counts = Counter(kinds)
         kinds.clear()
-        return taken
+        return counts
 
     try:
         yield take

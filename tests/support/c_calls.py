@@ -13,20 +13,20 @@ WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 SIZES = ("n_steps", "n_batch", "n_inputs", "n_units")
 
 
-def address_of(name):
-    """Of a function of indygru_call.h."""
+def function_address(name):
+    """The address of a c_function of indygru_call.h."""
     capsule = c_api.__pyx_capi__[f"indygru_{name}"]
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     return pointer(capsule, b"int (indygru_call const *)")
 
 
-def function(name):
-    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address_of(name))
+def c_function(name):
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(function_address(name))
 
 
-def record(case, **fields):
-    """A call with a case's sizes, weights and inputs, and other fields: arrays, which must stay alive, or numbers."""
+def call_record(case, **fields):
+    """A call with the sizes, weights and inputs of a case; fields are numbers, or arrays, which must stay alive."""
     call = np.zeros(1, c_api.CALL)
     sizes = dict(zip(SIZES, (*case.x.shape, case.h0.shape[1]), strict=True))
     options = {"size": c_api.CALL.itemsize, "dtype": case.x.dtype == np.float64, "n_threads": 2, "n_groups": 1}
@@ -37,19 +37,19 @@ def record(case, **fields):
     return call
 
 
-def forward_room(case, kept=True):
-    """What forward writes, as NaN; h the first state."""
-    tape = np.full(3 * case.dy.size, np.nan, case.x.dtype) if kept else None
+def forward_outputs(case, with_tape=True):
+    """Arrays that forward writes, filled with NaN, and h with the first state."""
+    tape = np.full(3 * case.dy.size, np.nan, case.x.dtype) if with_tape else None
     return {"y": np.full_like(case.dy, np.nan), "h": case.h0.copy(), "tape": tape}
 
 
-def backward_room(case):
-    """What backward writes or adds to."""
+def backward_outputs(case):
+    """Arrays that backward writes or adds to."""
     return {"dx": np.zeros_like(case.x), "dh": case.dh_n.copy()} | {
         f"d{name}": np.zeros_like(getattr(case, name)) for name in WEIGHTS
     }
 
 
-def gradients(room):
-    """By the names of `helpers.GRADIENTS`."""
-    return {name: room["dh" if name == "h0" else f"d{name}"] for name in helpers.GRADIENTS}
+def gradients(buffer):
+    """Gradients of backward's outputs by the names of `helpers.GRADIENTS`."""
+    return {name: buffer["dh" if name == "h0" else f"d{name}"] for name in helpers.GRADIENTS}

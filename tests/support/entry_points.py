@@ -1,4 +1,4 @@
-"""Every way into the library as calls without arguments, small and on one thread; for scripts about memory."""
+"""Every entry point as a call without arguments, small and on one thread, for scripts about memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T, B, D, N = 5, 3, 4, 7
 
 
 def make_calls(folder=None):
-    """Calls by name, and the arrays that none of them may change."""
+    """Calls by name, and the arrays that they must not change."""
     rng = np.random.default_rng(0)
     x, h0 = (rng.standard_normal(shape, np.float32) for shape in ((T, B, D), (2, B, N)))
     layer = IndyGRU(D, N, num_layers=2, seed=1, num_threads=1)

@@ -1,4 +1,4 @@
-"""The floating-point state of the calling thread, through C's own functions: for glibc on x86-64 and aarch64."""
+"""The floating-point state of the calling thread, by C's own functions, for glibc on x86-64 and aarch64."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import struct
 
 import numpy as np
 
-#: Where fenv_t has what a program can set or see: control and status words, and the same of the vector unit. What else
-#: x87 keeps there, such as its last instruction's address, is not a state that computes.
+#: Offsets and formats of the control and status words in fenv_t, also of the vector unit. Other fields of x87, such as
+#: the address of its last instruction, do not affect results.
 _WORDS = {"x86_64": [(0, "<H"), (4, "<H"), (28, "<I")], "aarch64": [(0, "<I"), (4, "<I")]}
 _MODES = {"x86_64": (0x400, 0x800, 0xC00), "aarch64": (0x400000, 0x800000, 0xC00000)}
-#: Every exception, and those of the standard: x86-64 and aarch64 also tell of denormal operands.
+#: Every exception, and the exceptions of the standard: x86-64 and aarch64 also have one for denormal operands.
 ALL = {"x86_64": 0x3F, "aarch64": 0x9F}.get(platform.machine(), 0)
 RAISABLE = {"x86_64": 0x3D, "aarch64": 0x1F}.get(platform.machine(), 0)
 INEXACT = {"x86_64": 0x20, "aarch64": 0x10}.get(platform.machine(), 0)
-#: Flush to zero, and on x86-64 denormals are zeros.
+#: Offset and bits of flush-to-zero, and on x86-64 of denormals-are-zeros.
 _FLUSH = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}
 SIZE = 32
 available = platform.machine() in _WORDS and platform.libc_ver()[0] == "glibc"
@@ -24,14 +24,14 @@ libm = ctypes.PyDLL(None) if available else None
 
 
 def words(environment):
-    """What counts of a fenv_t."""
-    return [struct.unpack_from(form, environment, at)[0] for at, form in _WORDS[platform.machine()]]
+    """The control and status words of a fenv_t."""
+    return [struct.unpack_from(code, environment, offset)[0] for offset, code in _WORDS[platform.machine()]]
 
 
 def environment():
-    room = (ctypes.c_ubyte * SIZE)()
-    libm.fegetenv(room)
-    return room
+    buffer = (ctypes.c_ubyte * SIZE)()
+    libm.fegetenv(buffer)
+    return buffer
 
 
 def state():
@@ -39,34 +39,34 @@ def state():
 
 
 def flags():
-    """The exception flags that are raised."""
+    """The exception flags that are set."""
     return libm.fetestexcept(ALL)
 
 
-def flushing():
-    """Let this thread flush denormals."""
-    room = environment()
-    at, bits = _FLUSH[platform.machine()]
-    struct.pack_into("<I", room, at, struct.unpack_from("<I", room, at)[0] | bits)
-    libm.fesetenv(room)
+def enable_flushing():
+    """Make this thread flush denormals to zero."""
+    buffer = environment()
+    offset, bits = _FLUSH[platform.machine()]
+    struct.pack_into("<I", buffer, offset, struct.unpack_from("<I", buffer, offset)[0] | bits)
+    libm.fesetenv(buffer)
 
 
-def trapping():
-    """Let invalid operations, divisions by zero, overflow and underflow end this process."""
+def enable_traps():
+    """Make invalid operations, divisions by zero, overflow and underflow end this process."""
     assert libm.feenableexcept(RAISABLE & ~INEXACT) >= 0
 
 
-def rounding(mode):
+def set_rounding(mode):
     return lambda: libm.fesetround(mode)
 
 
-#: Ways for a caller to be unlike others.
-CHANGES = {f"rounding {mode:#x}": rounding(mode) for mode in _MODES.get(platform.machine(), ())}
-CHANGES |= {"flushing": flushing, "raised": lambda: libm.feraiseexcept(RAISABLE)}
+#: Functions that change the calling thread's state.
+CHANGES = {f"rounding {mode:#x}": set_rounding(mode) for mode in _MODES.get(platform.machine(), ())}
+CHANGES |= {"flushing": enable_flushing, "raised": lambda: libm.feraiseexcept(RAISABLE)}
 
 
 class Changed:
-    """A block in another state; the thread's own comes back after it, also its flags."""
+    """A block in which the thread's state is changed; the state, with its flags, is restored after it."""
 
     def __init__(self, change):
         self.change = change
@@ -80,6 +80,6 @@ class Changed:
         libm.fesetenv(self.before)
 
 
-def denormals_live():
+def denormals_are_numbers():
     tiny = np.full(9, 1e-30, np.float32) * np.float32(1e-10)
     return bool((tiny != 0).all() and (tiny * np.float32(1) != 0).all() and (np.full(3, 1e-310) / 2 != 0).all())

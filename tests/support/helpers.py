@@ -1,10 +1,11 @@
-"""What the tests share: random and golden cases in one form, errors, bounds, subprocesses."""
+"""What tests share: random and golden cases, comparisons, error bounds, and programs in fresh interpreters."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -25,17 +26,17 @@ SCRIPTS = ROOT / "tests" / "scripts"
 SUPPORT = ROOT / "tests" / "support"
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
 DTYPES = (np.float32, np.float64)
-#: Inputs from which on a tier leaves a projection of many lines to BLAS.
+#: The smallest number of inputs with which a tier gives a projection of many steps to BLAS.
 BLAS_INPUTS = {"baseline": 16, "x86_v3": 4096, "x86_v4": 4096}
-#: (T, B, D, N) of calls whose projection goes through BLAS on the tier "baseline", unless it must be reproducible: one
-#: row, several rows, all rows in a tile; test_blas checks that it is so.
+#: (T, B, D, N) of calls whose projection goes through BLAS on the tier "baseline", without `reproducible`: one row,
+#: several rows, all rows in a tile. tests/engine/test_blas.py checks that it does.
 THROUGH_BLAS = [(300, 1, 38, 140), (140, 25, 34, 60), (140, 17, 34, 9), (130, 3, 33, 1921), (300, 2, 38, 40)]
 FORWARD = ("y", "h_n")
 GRADIENTS = ("x", "h0", "kernel", "recurrent_kernel", "bias")
 
 
 def bound(name, dtype, saturated=False):
-    """Largest scaled error of a result: of the forward pass, or of a gradient."""
+    """The largest scaled error of a result of the forward pass, or of a gradient."""
     single = np.dtype(dtype) == np.float32
     if name in FORWARD:
         return 5e-6 if single else 1e-12
@@ -43,7 +44,7 @@ def bound(name, dtype, saturated=False):
 
 
 def scaled_error(actual, expected):
-    """max|a - b| / max(1, max|b|) over the finite numbers; infinite if the others are not the same."""
+    """max|a - b| / max(1, max|b|) over the finite numbers; infinite if the other numbers differ."""
     assert actual.shape == expected.shape
     finite = np.isfinite(expected)
     if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
@@ -55,7 +56,7 @@ def scaled_error(actual, expected):
 
 
 def assert_close(actual, expected, dtype, saturated=False):
-    """Both are dicts of arrays; `actual` has the dtype."""
+    """Both arguments are dicts of arrays; `actual` has the dtype."""
     assert actual.keys() == expected.keys()
     for name, array in actual.items():
         assert array.dtype == dtype, name
@@ -68,13 +69,38 @@ def same_bits(a, b):
 
 
 def assert_same_bits(actual, expected):
-    """Both are arrays, or dicts of them. NaN equals NaN of the same bits, +0 is not -0."""
+    """Both arguments are arrays, or dicts of arrays. NaN equals NaN of the same bits, +0 is not -0."""
     if isinstance(expected, dict):
         assert actual.keys() == expected.keys()
         for name, array in actual.items():
             assert same_bits(array, expected[name]), name
     else:
         assert same_bits(actual, expected)
+
+
+def in_order(*values):
+    """A pattern of texts that have the values as whole words in this order."""
+    patterns = []
+    for value in values:
+        start, end = "" if not value[0].isalnum() else r"(?<!\w)", "" if not value[-1].isalnum() else r"(?!\w|\.\d)"
+        patterns.append(start + re.escape(value) + end)
+    return ".*".join(patterns)
+
+
+def assert_refusal(text, argument, expected, got=None, fix=""):
+    """An error text names the argument first, then the words of `expected`, then `got` after "got", then the fix.
+
+    A group in parentheses is one word. Other words of the text are free.
+    """
+    assert re.match(rf"{re.escape(argument)}(:| and )", text), text
+    before_got, *after_got = text.split(", got ", 1)
+    words = re.findall(r"[\w.]*\([^()]*\)|\S+", expected)
+    assert re.search(in_order(*words), before_got.removeprefix(argument)), text
+    if got is None:
+        assert not after_got, text
+    else:
+        assert re.match(r"(an? |one |shape )?" + in_order(got), after_got[0]), text
+    assert fix in text
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +136,11 @@ class Case:
         return replace(self, **{name: array.copy() for name, array in self.arrays.items()})
 
     def forward(self, **options):
-        """y and h_n of the fast code."""
+        """y and h_n of `functional.forward`."""
         return dict(zip(FORWARD, functional.forward(*self.arguments, **self.options, **options), strict=True))
 
     def run(self, num_threads=None, **options):
-        """Everything from the fast code, forward and backward."""
+        """Results and gradients of `functional`."""
         y, h_n, tape = functional.forward(
             *self.arguments, **self.options, tape=True, num_threads=num_threads, **options
         )
@@ -122,19 +148,19 @@ class Case:
         return {"y": y, "h_n": h_n} | gradients._asdict()
 
     def expected(self):
-        """Everything from the reference, in float64."""
+        """Results and gradients of the reference, in float64."""
         double = self.astype(np.float64)
         y, h_n, tape = reference.forward(*double.arguments, **double.options)
         return {"y": y, "h_n": h_n} | reference.backward(tape, double.dy, double.dh_n)._asdict()
 
     def expected_forward(self):
-        """The same of the forward pass alone."""
+        """Results of the reference's forward pass, in float64."""
         double = self.astype(np.float64)
         return dict(zip(FORWARD, reference.forward(*double.arguments, **double.options)[:2], strict=True))
 
 
 def random_lengths(rng, n_steps, n_batch):
-    """Any lengths, but one row is full (if there are several) and one is empty (if there are more)."""
+    """Random lengths; one row is full if there are several, one is empty if there are more."""
     lengths = rng.integers(0, n_steps + 1, n_batch)
     if n_batch == 1:
         lengths[0] = (n_steps + 1) // 2
@@ -151,7 +177,7 @@ def random_case(shape, dtype, activation="tanh", ragged=False, seed=0):
         "x": rng.standard_normal((n_steps, n_batch, n_inputs)),
         "h0": rng.uniform(-1, 1, (n_batch, n_units)),
         "kernel": rng.uniform(-1, 1, (n_inputs, 3 * n_units)) * np.sqrt(3 / max(1, n_inputs)),
-        # Not up to 1: a unit with an unbounded activation could grow, and float32 gradients would say little.
+        # Below 1: states of unbounded activations would grow, and float32 gradients would be inaccurate.
         "recurrent_kernel": rng.uniform(-0.7, 0.7, 3 * n_units),
         "bias": rng.uniform(-1, 1, 3 * n_units),
         "dy": rng.standard_normal((n_steps, n_batch, n_units)),
@@ -162,7 +188,7 @@ def random_case(shape, dtype, activation="tanh", ragged=False, seed=0):
 
 
 class Golden(NamedTuple):
-    """A case of the original cell; gradients and the float64 twin are empty where the file has none."""
+    """A case of the original cell. Gradients and the float64 results (`twin`) are empty if the file has none."""
 
     case: Case
     expected: dict[str, Any]
@@ -196,12 +222,12 @@ def golden(name):
         return array if meta["time_major"] else array.swapaxes(0, 1)
 
     def results(prefix):
-        found = {"y": time_major(values[f"{prefix}outputs"]), "h_n": values[f"{prefix}final_state"]}
+        actual = {"y": time_major(values[f"{prefix}outputs"]), "h_n": values[f"{prefix}final_state"]}
         prefix += "grad/"
         if f"{prefix}inputs" in values:
-            found |= {"x": time_major(values[f"{prefix}inputs"]), "h0": values[f"{prefix}h0"]}
-            found |= _fused(values, prefix)
-        return found
+            actual |= {"x": time_major(values[f"{prefix}inputs"]), "h0": values[f"{prefix}h0"]}
+            actual |= _fused(values, prefix)
+        return actual
 
     expected = results("")
     twin = results("ref64/") if "ref64/outputs" in values else {}
@@ -220,18 +246,18 @@ VARIABLES = ("INDYGRU_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MALLOC_
 
 
 def clean_environment(**environment):
-    """The variables of this process without those above, whoever has set them, and with these."""
+    """The variables of this process without those of `VARIABLES`, and the given ones."""
     return {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)} | environment
 
 
 def package_path():
-    """A PYTHONPATH on which a program finds the package under test, and all that this process finds by its own."""
+    """A PYTHONPATH with the package under test and the paths of this process's PYTHONPATH."""
     paths = [str(Path(indygru_cpu.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     return os.pathsep.join(filter(None, paths))
 
 
 def give_up_capabilities():
-    """Make this process of the superuser one that has no more rights on files than their permissions give it."""
+    """Remove the superuser's capabilities from this process: files have the rights of their permissions."""
     if os.geteuid() == 0:
         header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # capset(2), version 3
         assert ctypes.CDLL(None).capset(header, none) == 0

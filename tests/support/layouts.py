@@ -1,4 +1,4 @@
-"""The same numbers in other memory, or handed in by other things than arrays."""
+"""The same numbers in other memory, and objects other than arrays that NumPy converts to them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 
 
 def reversed_axes(array, axes):
-    """The same numbers over negative strides."""
+    """The same numbers with negative strides."""
     return np.flip(np.flip(array, axes).copy(), axes)
 
 
 def spread(array):
-    """The same numbers with room between them along every axis."""
-    room = np.full([2 * size + 1 for size in array.shape], np.nan, array.dtype)
-    view = room[tuple(slice(1, 2 * size, 2) for size in array.shape)]
+    """The same numbers with gaps between them along every axis."""
+    buffer = np.full([2 * size + 1 for size in array.shape], np.nan, array.dtype)
+    view = buffer[tuple(slice(1, 2 * size, 2) for size in array.shape)]
     view[...] = array
     return view
 
 
 def misaligned(array):
-    room = np.zeros(array.nbytes + 1, np.uint8)
-    view = room[1:].view(array.dtype).reshape(array.shape)
+    buffer = np.zeros(array.nbytes + 1, np.uint8)
+    view = buffer[1:].view(array.dtype).reshape(array.shape)
     view[...] = array
     return view
 
@@ -54,7 +54,7 @@ LAYOUTS = {
 
 
 def memory_map(array):
-    """Of a file without a name."""
+    """A memory map of a file without a name."""
     with tempfile.TemporaryFile() as file:
         mapped = np.memmap(file, array.dtype, "w+", shape=array.shape) if array.size else array.copy()
     mapped[...] = array
@@ -62,14 +62,14 @@ def memory_map(array):
 
 
 def field(array):
-    """One of a record, so that strides are no multiples of the item's size."""
-    records = np.zeros(array.shape, [("before", np.uint8), ("it", array.dtype)])
-    records["it"] = array
-    return records["it"]
+    """A field of records, whose strides are no multiples of the item size."""
+    records = np.zeros(array.shape, [("before", np.uint8), ("value", array.dtype)])
+    records["value"] = array
+    return records["value"]
 
 
 class Exporter:
-    """No array, but something that lends the memory of one, by one protocol."""
+    """An object that exports the memory of an array by one protocol."""
 
     def __init__(self, array):
         self.array = array.copy()
@@ -106,7 +106,7 @@ EXPORTERS = {
     "array method": ArrayMethod,
     "DLPack": DLPack,
 }
-SAME = LAYOUTS | EXPORTERS | {
+ACCEPTED = LAYOUTS | EXPORTERS | {
     "memory map": memory_map,
     "field of a record": field,
     "dtype with metadata": lambda array: array.astype(np.dtype(array.dtype, metadata={"unit": "dB"})),
@@ -128,8 +128,8 @@ class MaskedArrayMethod(Exporter):
         return np.ma.masked_array(self.array)
 
 
-#: What must be refused, as any argument.
-OTHER = {
+#: Kinds of objects that every argument refuses.
+REFUSED = {
     "masked": np.ma.masked_array,
     "masked by a method": MaskedArrayMethod,
     "refusing": Refusing,
@@ -139,7 +139,7 @@ OTHER = {
     "integers": lambda array: np.full_like(array, 3, np.int32),
     "complex": lambda array: array.astype(complex),
     "text": lambda array: np.full(array.shape, "0.5"),
-    "records": lambda array: np.zeros(array.shape, [("it", array.dtype)]),
+    "records": lambda array: np.zeros(array.shape, [("value", array.dtype)]),
     "one axis more": lambda array: array[None],
     "one column more": lambda array: np.full((*array.shape[:-1], array.shape[-1] + 1), 0.5, array.dtype),
     "list of lists of different lengths": lambda array: [[0.5], [0.25, 0.125]],

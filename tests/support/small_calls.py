@@ -1,6 +1,6 @@
-"""What the tests of arguments share: a small call of `functional.forward`, float32 and ragged.
+"""What tests of arguments share: a small call of `functional.forward`, float32 and ragged.
 
-A test file takes the fixture by its name: `case = small_calls.case`.
+A test module takes the fixture by name: `case = small_calls.case`.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ def case():
     return helpers.random_case(SHAPE, np.float32, ragged=True)
 
 
-def forward(case, **options):
+def run_forward(case, **options):
     return functional.forward(*case.arguments, **case.options, **options)

@@ -1,4 +1,4 @@
-"""What the tests of streams share: inputs, streams in the middle of a sequence, and what they must compute."""
+"""What tests of streams share: inputs, streams in the middle of a sequence, and the results to expect."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ import oracles
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 
 
-def make(n_inputs, n_units, dtype=np.float32, **options):
-    return oracles.make(dtype, (n_inputs, n_units), **options)
+def sized_layer(n_inputs, n_units, dtype=np.float32, **options):
+    return oracles.make_layer(dtype, (n_inputs, n_units), **options)
 
 
-def random(shape, dtype, seed=0):
+def random_array(shape, dtype, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
-def first_state(layer, n_batch):
-    return random((layer.num_layers, n_batch, layer.hidden_size), layer.dtype, seed=1)
+def initial_state(layer, n_batch):
+    return random_array((layer.num_layers, n_batch, layer.hidden_size), layer.dtype, seed=1)
 
 
-def begun(layer, n_batch, **options):
-    """A stream with another state than zeros."""
+def started_stream(layer, n_batch, **options):
+    """A stream whose state is not zeros."""
     stream = layer.stream(n_batch, **options)
-    stream.state = first_state(layer, n_batch)
+    stream.state = initial_state(layer, n_batch)
     return stream
 
 
-def pushed(stream, x):
-    """The stream's y and state after the steps of x, pushed one by one."""
+def push_steps(stream, x):
+    """y and the state of a stream after pushes of the steps of x."""
     return {"y": np.stack([stream.push(x_t).copy() for x_t in x]), "h_n": stream.state}
 
 
-def chunked(stream, x):
-    """The same in one chunk."""
+def push_chunk(stream, x):
+    """y and the state of a stream after one chunk x."""
     return {"y": stream.push_many(x), "h_n": stream.state}
 
 
-def whole(layer, x, **options):
-    """What the layer itself computes of x (T, B, D), whatever its `batch_first`."""
+def run_whole_sequence(layer, x, **options):
+    """The layer's results for x (T, B, D), for any `batch_first`."""
 
-    def turned(array):
+    def time_major(array):
         return array.swapaxes(0, 1) if layer.batch_first else array
 
-    y, h_n = layer(turned(x), first_state(layer, x.shape[1]), **options)
-    return {"y": turned(y), "h_n": h_n}
+    y, h_n = layer(time_major(x), initial_state(layer, x.shape[1]), **options)
+    return {"y": time_major(y), "h_n": h_n}
 
 
-def expected(layer, x, h0=None):
-    """The same from the reference, in float64."""
+def results_by_reference(layer, x, h0=None):
+    """The reference's results for x, in float64."""
     y, last, lengths = x, [], np.full(x.shape[1], len(x))
-    for k, h in enumerate(first_state(layer, x.shape[1]) if h0 is None else h0):
+    for k, h in enumerate(initial_state(layer, x.shape[1]) if h0 is None else h0):
         zeros = np.zeros(3 * layer.hidden_size)
         weights = [layer.parameters.get(f"{name}_l{k}", zeros) for name in WEIGHTS]
         y, h_n = oracles.Direction(weights, layer.activation, lengths, groups=layer.groups).forward(y, h)
@@ -59,8 +59,8 @@ def expected(layer, x, h0=None):
     return {"y": y, "h_n": np.stack(last)}
 
 
-def assert_right(found, layer, x):
-    """Close to the reference, and with the bits of the layer, which is reproducible."""
+def assert_matches_layer(results, layer, x):
+    """The results are close to the reference, and have the bits of the layer, which must be reproducible."""
     assert layer.reproducible
-    helpers.assert_close(found, expected(layer, x), layer.dtype)
-    helpers.assert_same_bits(found, whole(layer, x, num_threads=1))
+    helpers.assert_close(results, results_by_reference(layer, x), layer.dtype)
+    helpers.assert_same_bits(results, run_whole_sequence(layer, x, num_threads=1))

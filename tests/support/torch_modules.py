@@ -1,4 +1,4 @@
-"""What the tests of the torch module share: modules whose every parameter is drawn, calls, results by name."""
+"""What tests of the torch module share: modules with random parameters, calls, and results by name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LENGTHS = [9, 0, 3, 7, 1, 9, 2]
 BOTH = {"num_layers": 2, "bidirectional": True}
 
 
-def module_of(seed=0, dtype=torch.float64, size=(D, N), **options):
-    """A module whose every parameter is drawn."""
+def random_module(seed=0, dtype=torch.float64, size=(D, N), **options):
+    """A module with random values of all parameters."""
     module = IndyGRU(*size, dtype=dtype, **options)
     rng = np.random.default_rng([seed, 80])
     with torch.no_grad():
@@ -22,8 +22,8 @@ def module_of(seed=0, dtype=torch.float64, size=(D, N), **options):
     return module
 
 
-def call_of(module, seed=0, batch=B, requires_grad=True):
-    """The input, the first state, and gradients of both results."""
+def random_module_call(module, seed=0, batch=B, requires_grad=True):
+    """The input, the initial state, and gradients of both results."""
     rng = np.random.default_rng([seed, 81])
     steps = (batch, T) if module.batch_first else (T, batch)
     directions = 1 + module.bidirectional
@@ -33,15 +33,15 @@ def call_of(module, seed=0, batch=B, requires_grad=True):
     return [tensor.requires_grad_(requires_grad and i < 2) for i, tensor in enumerate(tensors)]
 
 
-def gradients(module, results, x, hx, dy, dh_n):
-    """Of what went in, and of the parameters, under the names that the layer's have."""
+def module_gradients(module, results, x, hx, dy, dh_n):
+    """Gradients of the inputs and the parameters, by the names of the layer."""
     inputs = {"x": x, "h0": hx} | dict(module.named_parameters())
-    found = torch.autograd.grad([results[0], results[1]], list(inputs.values()), [dy, dh_n])
-    return {name: value.numpy() for name, value in zip(inputs, found, strict=True)}
+    actual = torch.autograd.grad([results[0], results[1]], list(inputs.values()), [dy, dh_n])
+    return {name: value.numpy() for name, value in zip(inputs, actual, strict=True)}
 
 
-def run(module, call, through=None, **options):
-    """All results, of the module or of something that wraps it."""
+def run_module(module, call, through=None, **options):
+    """Results and gradients of the module, or of `through`, which wraps it."""
     results = (module if through is None else through)(*call[:2], **options)
-    found = {"y": results[0].detach().numpy(), "h_n": results[1].detach().numpy()}
-    return found | gradients(module, results, *call)
+    actual = {"y": results[0].detach().numpy(), "h_n": results[1].detach().numpy()}
+    return actual | module_gradients(module, results, *call)

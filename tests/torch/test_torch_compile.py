@@ -1,4 +1,4 @@
-"""What torch makes of the module's operators: opcheck, compile, export, tracers, transforms, checkpointing."""
+"""The module's operators in torch: opcheck, compile, export, tracers, transforms, checkpointing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import io
 import helpers
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
-from torch_modules import BOTH, LENGTHS, B, D, T, call_of, module_of, run  # noqa: E402
+from torch_modules import BOTH, LENGTHS, B, D, T, random_module, random_module_call, run_module  # noqa: E402
 
 from indygru_cpu.torch import _ops  # noqa: E402
 
@@ -19,10 +19,10 @@ from indygru_cpu.torch import _ops  # noqa: E402
 @pytest.mark.parametrize(
     ("lengths", "options"), [(None, {}), (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True})]
 )
-def test_opcheck(lengths, options):
-    """With an input that lies transposed, so that its gradient would too."""
-    module = module_of(**options)
-    x, hx, dy, _ = call_of(module)
+def test_operators_pass_opcheck(lengths, options):
+    """The input is transposed, and so is its gradient."""
+    module = random_module(**options)
+    x, hx, dy, _ = random_module_call(module)
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     lengths = None if lengths is None else torch.tensor(lengths)
     weights = [None if name is None else getattr(module, name) for name in module._names[0]]
@@ -30,74 +30,76 @@ def test_opcheck(lengths, options):
     torch.library.opcheck(_ops.layer, (*arguments, True))
     with torch.no_grad():
         y, _, gates = _ops.layer(*arguments, True)
-        given = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
-        torch.library.opcheck(_ops.layer_backward, (dy, None, y, gates, *given))
+        detached = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+        torch.library.opcheck(_ops.layer_backward, (dy, None, y, gates, *detached))
 
 
-# What inductor imports of torch warns of itself.
+# A module of torch that inductor imports emits this warning.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_compile():
-    """As one graph, forward and backward; inductor writes no C++ for a graph of our operator alone."""
-    module = module_of(bidirectional=True)
+def test_compiled_module_has_same_bits():
+    """Both passes are one graph. Inductor generates no C++ for a graph of this operator only."""
+    module = random_module(bidirectional=True)
     compiled = torch.compile(module, fullgraph=True)
-    call = call_of(module)
-    helpers.assert_same_bits(run(module, call, compiled), run(module, call))
+    call = random_module_call(module)
+    helpers.assert_same_bits(run_module(module, call, compiled), run_module(module, call))
 
 
-def test_compile_for_any_sizes():
-    module = module_of(**BOTH, batch_first=True)
+def test_module_compiled_for_any_sizes_has_same_bits():
+    module = random_module(**BOTH, batch_first=True)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for batch in (B, 3, 1):
-        call, lengths = call_of(module, batch=batch), torch.arange(batch) % (T + 1)
-        helpers.assert_same_bits(run(module, call, compiled, lengths=lengths), run(module, call, lengths=lengths))
+        call, lengths = random_module_call(module, batch=batch), torch.arange(batch) % (T + 1)
+        helpers.assert_same_bits(
+            run_module(module, call, compiled, lengths=lengths), run_module(module, call, lengths=lengths)
+        )
 
 
-def test_export():
-    module = module_of(**BOTH, batch_first=True)
+def test_exported_module_loads_and_has_same_bits():
+    module = random_module(**BOTH, batch_first=True)
     steps, rows = torch.export.Dim("steps", max=4096), torch.export.Dim("rows", max=4096)
     with torch.no_grad():
-        program = torch.export.export(module, (call_of(module)[0],), dynamic_shapes=({0: rows, 1: steps},))
+        program = torch.export.export(module, (random_module_call(module)[0],), dynamic_shapes=({0: rows, 1: steps},))
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
     x = torch.randn(3, 33, D, dtype=torch.float64)
-    found, expected = torch.export.load(file).module()(x), module(x)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    results, expected = torch.export.load(file).module()(x), module(x)
+    assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
     operators = [node for node in program.graph.nodes if "indygru_cpu" in str(node.target)]
-    assert [node.args[-1] for node in operators] == [False, False]  # they keep no gates
+    assert [node.args[-1] for node in operators] == [False, False]  # without gates
 
 
-def test_tracers_see_the_operator():
-    module, call = module_of(), call_of(module_of(), requires_grad=False)
+def test_traced_module_contains_the_operator():
+    module, call = random_module(), random_module_call(random_module(), requires_grad=False)
     graph = make_fx(module)(*call[:2]).graph
     assert [str(node.target) for node in graph.nodes if "indygru_cpu" in str(node.target)] == [
         "indygru_cpu.layer.default"
     ]
 
 
-def test_functional_transforms():
-    module = module_of()
-    x, *_ = call_of(module)
+def test_functional_transforms_compute_gradients_and_refuse_vmap():
+    module = random_module()
+    x, *_ = random_module_call(module)
     parameters = dict(module.named_parameters())
 
     def loss(parameters):
         return torch.func.functional_call(module, parameters, (x.detach(),))[0].square().sum()
 
-    found, expected = (
+    results, expected = (
         torch.func.grad(loss)(parameters),
         torch.autograd.grad(loss(parameters), list(parameters.values())),
     )
-    assert all(torch.equal(a, b) for a, b in zip(found.values(), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(results.values(), expected, strict=True))
     with pytest.raises(RuntimeError, match="vmap"):
         torch.func.vmap(module)(x.detach()[None].repeat(2, 1, 1, 1))
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_checkpoint(use_reentrant):
-    module = module_of(**BOTH, dropout=0.4)
-    call = call_of(module)
+def test_checkpointed_module_has_same_gradients(use_reentrant):
+    module = random_module(**BOTH, dropout=0.4)
+    call = random_module_call(module)
     torch.manual_seed(3)
-    expected = run(module, call)
+    expected = run_module(module, call)
     torch.manual_seed(3)
     results = checkpoint(module, *call[:2], use_reentrant=use_reentrant)
     inputs = {"x": call[0], "h0": call[1]} | dict(module.named_parameters())

@@ -1,12 +1,14 @@
-"""The torch module as modules of torch are used: constructor, state, copies, seeds, threads; to and from NumPy."""
+"""The interface of the torch module: constructor, state, copies, seeds, threads; to and from NumPy."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import os
 import pickle
 import re
 
+import helpers
 import numpy as np
 import pytest
 
@@ -14,33 +16,36 @@ import indygru_cpu
 from indygru_cpu._engine import threads as thread_counts
 from indygru_cpu._engine.arguments import BoundArguments
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
-from torch_modules import BOTH, B, D, N, T, call_of, module_of, run  # noqa: E402
+from torch_modules import BOTH, B, D, N, T, random_module, random_module_call, run_module  # noqa: E402
 
 import indygru_cpu.torch  # noqa: E402
 from indygru_cpu.torch import IndyGRU  # noqa: E402
 
 
-def test_constructor_and_call_are_those_of_torch():
-    theirs = list(inspect.signature(torch.nn.RNNBase.__init__).parameters.values())[2:]
-    ours = list(inspect.signature(IndyGRU.__init__).parameters.values())[1:]
-    assert [(p.name, p.default) for p in ours[: len(theirs)]] == [(p.name, p.default) for p in theirs]
-    assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
-    ours, theirs = (list(inspect.signature(kind.forward).parameters) for kind in (IndyGRU, torch.nn.GRU))
-    assert ours[: len(theirs)] == theirs
+def test_signatures_begin_with_those_of_torch():
+    torch_parameters = list(inspect.signature(torch.nn.RNNBase.__init__).parameters.values())[2:]
+    parameters = list(inspect.signature(IndyGRU.__init__).parameters.values())[1:]
+    common, more = parameters[: len(torch_parameters)], parameters[len(torch_parameters) :]
+    assert [(p.name, p.default) for p in common] == [(p.name, p.default) for p in torch_parameters]
+    assert all(p.kind is p.KEYWORD_ONLY for p in more)
+    names, torch_names = (list(inspect.signature(kind.forward).parameters) for kind in (IndyGRU, torch.nn.GRU))
+    assert names[: len(torch_names)] == torch_names
     assert repr(IndyGRU(3, 5, 2, batch_first=True)) == "IndyGRU(3, 5, num_layers=2, batch_first=True)"
 
 
-@pytest.mark.parametrize("thing", [IndyGRU, IndyGRU.forward, IndyGRU.from_numpy], ids=lambda thing: thing.__qualname__)
-def test_every_parameter_is_documented(thing):
-    section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", inspect.getdoc(thing), re.M | re.S).group(1)
+@pytest.mark.parametrize(
+    "documented", [IndyGRU, IndyGRU.forward, IndyGRU.from_numpy], ids=lambda documented: documented.__qualname__
+)
+def test_docstring_documents_every_parameter(documented):
+    section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", inspect.getdoc(documented), re.M | re.S).group(1)
     names = {name.strip() for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")}
-    assert names == set(inspect.signature(thing).parameters) - {"self"}
+    assert names == set(inspect.signature(documented).parameters) - {"self"}
 
 
-def test_state_dict_is_that_of_the_numpy_layer():
-    module, other = module_of(**BOTH), module_of(1, **BOTH)
+def test_state_dict_loads_into_the_numpy_layer_and_back():
+    module, other = random_module(**BOTH), random_module(1, **BOTH)
     state = module.state_dict()
     layer = indygru_cpu.IndyGRU(D, N, **BOTH, dtype=np.float64)
     layer.load_state_dict({name: value.numpy() for name, value in state.items()})
@@ -49,11 +54,13 @@ def test_state_dict_is_that_of_the_numpy_layer():
     assert list(state) == list(layer.parameters)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
-def test_copies(copied):
-    module = module_of(**BOTH, groups=2, activation="relu", recompute=True)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "pickle"]
+)
+def test_copy_has_options_and_weights_of_its_own(copied):
+    module = random_module(**BOTH, groups=2, activation="relu", recompute=True)
     other = copied(module)
-    x, *_ = call_of(module)
+    x, *_ = random_module_call(module)
     assert torch.equal(other(x)[0], module(x)[0])
     assert other.recompute
     with torch.no_grad():
@@ -79,7 +86,7 @@ def test_from_and_to_numpy_share_memory():
         np.testing.assert_allclose(layer.parameters[name], before[name] - 0.1 * value.grad.numpy(), rtol=1e-12)
 
 
-def test_initial_values_follow_torchs_seed():
+def test_initial_values_follow_the_seed_of_torch():
     torch.manual_seed(5)
     a, b = IndyGRU(D, N), IndyGRU(D, N)
     torch.manual_seed(5)
@@ -93,7 +100,7 @@ def test_initial_values_follow_torchs_seed():
     assert a.bias_l0.tolist() == [1] * 2 * N + [0] * N
 
 
-def test_no_more_threads_than_torch_has(monkeypatch):
+def test_calls_use_at_most_the_threads_of_torch(monkeypatch):
     seen, threads = [], BoundArguments.threads
 
     def watched(*arguments, **options):
@@ -104,34 +111,26 @@ def test_no_more_threads_than_torch_has(monkeypatch):
     monkeypatch.setattr(thread_counts, "count", lambda num_threads, _: 8)
     monkeypatch.setattr(BoundArguments, "threads", watched)
     before = torch.get_num_threads()
-    module = module_of(**BOTH)
+    module = random_module(**BOTH)
     try:
-        for wanted in (1, 2, 5):
-            torch.set_num_threads(wanted)
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
             seen.clear()
-            run(module, call_of(module))
-            assert seen == [(min(wanted, 3), True)] * 8  # two layers, two directions, forward and backward
+            run_module(module, random_module_call(module))
+            assert seen == [(min(n_threads, 3), True)] * 8  # two layers, two directions, forward and backward
     finally:
         torch.set_num_threads(before)
 
 
-def test_torch_is_imported_by_who_uses_it(run_python):
-    code = """
-        import sys
-        import indygru_cpu
-        assert "torch" not in sys.modules
-        sys.modules["torch"] = None
-        try:
-            import indygru_cpu.torch
-        except ImportError as error:
-            print(error)
-    """
-    assert run_python(code) == 'torch is missing: pip install "indygru_cpu[torch]"'
+def test_import_without_torch_names_the_extra(run_script):
+    printed = run_script("torch/missing_torch.py")
+    assert "torch" in printed
+    assert "indygru_cpu[torch]" in printed
     assert indygru_cpu.torch.torch is torch
 
 
-def test_a_broken_torch_is_not_called_missing(run_python, tmp_path):
+def test_import_with_a_broken_torch_raises_its_error(run_python, tmp_path):
     (tmp_path / "torch.py").write_text("import no_such_module_at_all")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import indygru_cpu.torch"
-    error = run_python(code, tmp_path, status=1).splitlines()[-1]
+    path = os.pathsep.join([str(tmp_path), helpers.package_path()])
+    error = run_python("import indygru_cpu.torch", status=1, PYTHONPATH=path).splitlines()[-1]
     assert error == "ModuleNotFoundError: No module named 'no_such_module_at_all'"

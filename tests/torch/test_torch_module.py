@@ -1,4 +1,4 @@
-"""indygru_cpu.torch.IndyGRU: the NumPy layer's results and gradients, on torch's memory."""
+"""indygru_cpu.torch.IndyGRU: results and gradients of the NumPy layer, in torch's memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from indygru_cpu import _engine
 from indygru_cpu._layers import stack
 
-torch = pytest.importorskip("torch", reason="torch is not installed, and the module is one of its")
+torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
-from torch_modules import BOTH, LENGTHS, B, D, N, T, call_of, module_of, run  # noqa: E402
+from torch_modules import BOTH, LENGTHS, B, D, N, T, random_module, random_module_call, run_module  # noqa: E402
 
 from indygru_cpu import interop  # noqa: E402
 from indygru_cpu.torch import _ops  # noqa: E402
@@ -22,11 +22,11 @@ from indygru_cpu.torch import _ops  # noqa: E402
 STACKS = [(1, False), (2, True)]  # num_layers, bidirectional
 
 
-def run_layer(layer, call, **options):
+def run_numpy_layer(layer, call, **options):
     x, hx, dy, dh_n = (tensor.detach().numpy() for tensor in call)
     y, h_n, tape = layer.forward(x, hx, **options)
-    found = layer.backward(tape, dy, dh_n)
-    return {"y": y, "h_n": h_n, "x": found.x, "h0": found.h0, **found.parameters}
+    results = layer.backward(tape, dy, dh_n)
+    return {"y": y, "h_n": h_n, "x": results.x, "h0": results.h0, **results.parameters}
 
 
 @pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
@@ -35,34 +35,34 @@ def run_layer(layer, call, **options):
 @pytest.mark.parametrize(
     "options", [{}, {"bias": False, "recompute": True}, {"groups": 2, "activation": "elu"}], ids=str
 )
-def test_the_bits_of_the_numpy_layer(dtype, num_layers, bidirectional, batch_first, lengths, options):
+def test_module_computes_the_bits_of_the_numpy_layer(dtype, num_layers, bidirectional, batch_first, lengths, options):
     options = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": batch_first, **options}
-    module = module_of(dtype=torch.float32 if dtype == np.float32 else torch.float64, **options)
-    call = call_of(module)
-    expected = run_layer(module.to_numpy(), call, lengths=lengths)
-    helpers.assert_same_bits(run(module, call, lengths=lengths), expected)
+    module = random_module(dtype=torch.float32 if dtype == np.float32 else torch.float64, **options)
+    call = random_module_call(module)
+    expected = run_numpy_layer(module.to_numpy(), call, lengths=lengths)
+    helpers.assert_same_bits(run_module(module, call, lengths=lengths), expected)
     with torch.no_grad():
         y, h_n = module(*call[:2], lengths=lengths)
     helpers.assert_same_bits({"y": y.numpy(), "h_n": h_n.numpy()}, {name: expected[name] for name in helpers.FORWARD})
 
 
-def test_unbatched_and_without_a_state():
-    module = module_of(**BOTH)
-    x, hx, *_ = call_of(module, batch=1)
-    for given, unbatched in [((x, hx), (x[:, 0], hx[:, 0])), ((x,), (x[:, 0],))]:
-        y, h_n = module(*given, lengths=[4])
+def test_unbatched_call_and_missing_state_have_same_bits():
+    module = random_module(**BOTH)
+    x, hx, *_ = random_module_call(module, batch=1)
+    for batched, unbatched in [((x, hx), (x[:, 0], hx[:, 0])), ((x,), (x[:, 0],))]:
+        y, h_n = module(*batched, lengths=[4])
         for lengths in ([4], 4, torch.tensor(4)):
-            found = module(*unbatched, lengths=lengths)
-            assert torch.equal(found[0], y[:, 0])
-            assert torch.equal(found[1], h_n[:, 0])
+            results = module(*unbatched, lengths=lengths)
+            assert torch.equal(results[0], y[:, 0])
+            assert torch.equal(results[1], h_n[:, 0])
     assert torch.equal(module(x)[0], module(x, torch.zeros_like(hx))[0])
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_no_array_is_copied(monkeypatch, batch_first):
-    """Input, state, weights, output, gates, and the gradients of output and input lie in torch's own memory."""
-    module = module_of(batch_first=batch_first)
-    x, hx, dy, dh_n = call_of(module)
+def test_call_copies_no_tensor(monkeypatch, batch_first):
+    """Input, state, weights, output, gates, and the gradients of output and input are in torch's memory."""
+    module = random_module(batch_first=batch_first)
+    x, hx, dy, dh_n = random_module_call(module)
     seen = {}
 
     def train(call, h, y, *args, gates, **options):
@@ -70,9 +70,9 @@ def test_no_array_is_copied(monkeypatch, batch_first):
         return _engine.train(call, h, y, *args, gates=gates, **options)
 
     def backward(tapes, masks, dy, dh_n, *threads):
-        gradients = stack.backward(tapes, masks, dy, dh_n, *threads)
-        seen.update(dy=dy, dh_n=dh_n, taped_x=tapes[0][0].call.x, taped_y=tapes[0][0].y, dx=gradients[0])
-        return gradients
+        results = stack.backward(tapes, masks, dy, dh_n, *threads)
+        seen.update(dy=dy, dh_n=dh_n, taped_x=tapes[0][0].call.x, taped_y=tapes[0][0].y, dx=results[0])
+        return results
 
     monkeypatch.setattr(_ops, "_engine", SimpleNamespace(train=train, Tape=_engine.Tape))
     monkeypatch.setattr(_ops, "stacks", SimpleNamespace(**vars(stack) | {"backward": backward}))
@@ -88,8 +88,8 @@ def test_no_array_is_copied(monkeypatch, batch_first):
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 3]], ids=["full", "lengths"])
 @pytest.mark.parametrize("options", [BOTH, {"recompute": True, "groups": 3, "activation": "softsign"}], ids=str)
-def test_gradcheck(lengths, options):
-    module = module_of(size=(3, 6), **options)
+def test_gradients_pass_gradcheck(lengths, options):
+    module = random_module(size=(3, 6), **options)
     x, hx = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 3, 3), (1, 3, 6)])
     if module.bidirectional:
         hx = torch.randn(4, 3, 6, dtype=torch.float64, requires_grad=True)
@@ -103,39 +103,41 @@ def test_gradcheck(lengths, options):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_what_is_kept_for_the_backward_pass(recompute):
-    kept = set()
-    module = module_of(recompute=recompute)
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.add(tensor.numel()) or tensor, lambda t: t):
-        module(call_of(module)[0])
-    assert (3 * T * B * N in kept) is not recompute
-    assert kept - {3 * T * B * N, 0} == {T * B * D, T * B * N, B * N, D * 3 * N, 3 * N}
+def test_tensors_saved_for_backward_have_the_documented_sizes(recompute):
+    saved_sizes = set()
+    module = random_module(recompute=recompute)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved_sizes.add(tensor.numel()) or tensor, lambda t: t
+    ):
+        module(random_module_call(module)[0])
+    assert (3 * T * B * N in saved_sizes) is not recompute
+    assert saved_sizes - {3 * T * B * N, 0} == {T * B * D, T * B * N, B * N, D * 3 * N, 3 * N}
 
 
-def test_no_second_derivatives():
-    module = module_of()
-    x, *_ = call_of(module)
+def test_second_derivatives_raise():
+    module = random_module()
+    x, *_ = random_module_call(module)
     (dx,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="expected a backward pass of first derivatives, got one through"):
         dx.sum().backward()
 
 
-def test_an_output_that_was_written_to_is_an_error():
-    module = module_of()
-    y, _ = module(call_of(module)[0])
+def test_output_written_before_backward_raises():
+    module = random_module()
+    y, _ = module(random_module_call(module)[0])
     y += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
 
 
-def test_dropout_is_torchs_and_between_layers():
-    module = module_of(**BOTH, dropout=0.4)
-    layers = [module_of(size=(size, N), bidirectional=True) for size in (D, 2 * N)]
+def test_dropout_is_that_of_torch_between_layers():
+    module = random_module(**BOTH, dropout=0.4)
+    layers = [random_module(size=(size, N), bidirectional=True) for size in (D, 2 * N)]
     for layer, k in zip(layers, (0, 1), strict=True):
         layer.load_state_dict(
             {name.replace("l1", "l0"): value for name, value in module.state_dict().items() if f"l{k}" in name}
         )
-    x, *_ = call_of(module)
+    x, *_ = random_module_call(module)
     for training in (True, False):
         module.train(training)
         torch.manual_seed(4)
@@ -146,41 +148,41 @@ def test_dropout_is_torchs_and_between_layers():
     assert not torch.equal(module.train()(x)[0], y)
 
 
-def test_autocast():
-    """In float32 whatever comes in; float64 stays what it is."""
-    single, double = module_of(dtype=torch.float32), module_of()
-    x, hx, *_ = call_of(single)
+def test_autocast_computes_in_float32():
+    """float64 stays float64."""
+    single, double = random_module(dtype=torch.float32), random_module()
+    x, hx, *_ = random_module_call(single)
     with torch.autocast("cpu", torch.bfloat16):
-        found = single(x.bfloat16(), hx)
-        in_double = double(*call_of(double)[:2])
+        results = single(x.bfloat16(), hx)
+        in_double = double(*random_module_call(double)[:2])
     expected = single(x.bfloat16().float(), hx)
-    for a, b in zip(found + in_double, expected + double(*call_of(double)[:2]), strict=True):
+    for a, b in zip(results + in_double, expected + double(*random_module_call(double)[:2]), strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
-    found[0].sum().backward()
+    results[0].sum().backward()
     assert single.kernel_l0.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize("enforce_sorted", [False, True])
-def test_packed_sequences_as_torch_takes_them(enforce_sorted):
-    """torch.nn.GRU of the same weights says what comes out, for whom, and in which order."""
-    module = module_of(**BOTH)
+def test_packed_sequence_has_results_and_order_of_torch_gru(enforce_sorted):
+    """torch.nn.GRU with the same weights determines the results and their order."""
+    module = random_module(**BOTH)
     gru = torch.nn.GRU(D, N, **BOTH, dtype=torch.float64)
     gru.load_state_dict(interop.to_torch(module.to_numpy()))
-    x, hx, *_ = call_of(module)
+    x, hx, *_ = random_module_call(module)
     lengths = torch.tensor([9, 7, 7, 4, 3, 2, 1] if enforce_sorted else [3, 9, 1, 7, 7, 2, 4])
     packed = pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted)
-    (found, h_n), (expected, expected_h_n) = module(packed, hx), gru(packed, hx)
+    (results, h_n), (expected, expected_h_n) = module(packed, hx), gru(packed, hx)
     for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
-        assert getattr(found, name) is getattr(packed, name)
-    padded, _ = pad_packed_sequence(found)
+        assert getattr(results, name) is getattr(packed, name)
+    padded, _ = pad_packed_sequence(results)
     assert torch.equal(padded, module(x, hx, lengths=lengths)[0])
-    for a, b in [(found.data, expected.data), (h_n, expected_h_n)]:
+    for a, b in [(results.data, expected.data), (h_n, expected_h_n)]:
         assert helpers.scaled_error(a.detach().numpy(), b.detach().numpy()) < 1e-12
-    weights = torch.randn_like(found.data)
+    weights = torch.randn_like(results.data)
     grads, expected_grads = (
         torch.autograd.grad((output.data * weights).sum() + state.square().sum(), [x, hx], retain_graph=True)
-        for output, state in ((found, h_n), (expected, expected_h_n))
+        for output, state in ((results, h_n), (expected, expected_h_n))
     )
     for a, b in zip(grads, expected_grads, strict=True):
         assert helpers.scaled_error(a.numpy(), b.numpy()) < 1e-10

@@ -1,6 +1,6 @@
-"""torch.nn.GRU with diagonal recurrent matrices is our layer: outputs and gradients agree, whatever the options.
+"""torch.nn.GRU with diagonal recurrent matrices computes this layer: outputs and gradients agree for all options.
 
-torch computes in float64, from the very same numbers, also where the layer is float32.
+torch computes in float64 from the same numbers, also where the layer is float32.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def random_layer(rng, dtype, num_layers=1, bidirectional=False, bias=True, batch
     return layer
 
 
-def parts(layer):
-    """Suffix of our names and of torch's, for every layer and direction."""
+def parameter_suffixes(layer):
+    """Suffixes of parameter names, which both libraries share, for every layer and direction."""
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     return [f"_l{k}{direction}" for k in range(layer.num_layers) for direction in directions]
 
 
-def twin(layer):
-    """The same layer in torch: both have the order r, z, candidate."""
+def equal_torch_gru(layer):
+    """The same layer in torch: both have the gate order r, z, candidate."""
     gru = torch.nn.GRU(
         D, N, layer.num_layers, layer.bias, layer.batch_first, bidirectional=layer.bidirectional, dtype=torch.float64
     )
     state = {name: torch.zeros_like(value) for name, value in gru.state_dict().items()}
-    for part in parts(layer):
+    for part in parameter_suffixes(layer):
         state[f"weight_ih{part}"] = torch.tensor(layer.parameters[f"kernel{part}"].T.astype(np.float64))
         gates = layer.parameters[f"recurrent_kernel{part}"].astype(np.float64).reshape(3, N)
         state[f"weight_hh{part}"] = torch.tensor(np.concatenate([np.diag(gate) for gate in gates]))
@@ -50,21 +50,21 @@ def twin(layer):
     return gru
 
 
-def random_call(rng, layer, layout):
+def random_layer_call(rng, layer, layout):
     """Arguments of a call and gradients of its results."""
-    n_states, width = len(parts(layer)), N * (1 + layer.bidirectional)
+    n_states, width = len(parameter_suffixes(layer)), N * (1 + layer.bidirectional)
     batch = () if layout == "unbatched" else (B,)
     steps = (B, T) if layout.startswith("batch first") else (T, *batch)
     shapes = {"x": (*steps, D), "h0": (n_states, *batch, N), "dy": (*steps, width), "dh_n": (n_states, *batch, N)}
     arrays = {name: rng.standard_normal(shape).astype(layer.dtype) for name, shape in shapes.items()}
-    # torch takes no empty row.
+    # torch refuses empty rows.
     lengths = rng.permutation([1, T, *rng.integers(1, T + 1, B - 2)]) if "lengths" in layout else None
     return arrays, lengths
 
 
-def run_twin(layer, arrays, lengths):
-    """What torch says: y, h_n and all gradients, under our names."""
-    gru = twin(layer)
+def run_torch_gru(layer, arrays, lengths):
+    """y, h_n and all gradients of torch, under the layer's names."""
+    gru = equal_torch_gru(layer)
     x, h0, dy, dh_n = (torch.tensor(arrays[name].astype(np.float64)) for name in ("x", "h0", "dy", "dh_n"))
     x.requires_grad_()
     h0.requires_grad_()
@@ -76,18 +76,18 @@ def run_twin(layer, arrays, lengths):
         y, h_n = gru(packed, h0)
         y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T, **options)
     ((y * dy).sum() + (h_n * dh_n).sum()).backward()
-    found = {"y": y, "h_n": h_n, "x": x.grad, "h0": h0.grad}
+    results = {"y": y, "h_n": h_n, "x": x.grad, "h0": h0.grad}
     weights = dict(gru.named_parameters())
-    for part in parts(layer):
-        found[f"kernel{part}"] = weights[f"weight_ih{part}"].grad.T
+    for part in parameter_suffixes(layer):
+        results[f"kernel{part}"] = weights[f"weight_ih{part}"].grad.T
         blocks = weights[f"weight_hh{part}"].grad.reshape(3, N, N)
-        found[f"recurrent_kernel{part}"] = torch.diagonal(blocks, dim1=1, dim2=2).reshape(3 * N)
+        results[f"recurrent_kernel{part}"] = torch.diagonal(blocks, dim1=1, dim2=2).reshape(3 * N)
         if layer.bias:
-            found[f"bias{part}"] = weights[f"bias_ih{part}"].grad
-    return {name: value.detach().numpy() for name, value in found.items()}
+            results[f"bias{part}"] = weights[f"bias_ih{part}"].grad
+    return {name: value.detach().numpy() for name, value in results.items()}
 
 
-def run_layer(layer, arrays, lengths):
+def run_numpy_layer(layer, arrays, lengths):
     y, h_n, tape = layer.forward(arrays["x"], arrays["h0"], lengths=lengths)
     grads = layer.backward(tape, arrays["dy"], arrays["dh_n"])
     return {"y": y, "h_n": h_n, "x": grads.x, "h0": grads.h0, **grads.parameters}
@@ -95,30 +95,30 @@ def run_layer(layer, arrays, lengths):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("num_layers", "bidirectional", "bias"), STACKS)
-def test_forward_and_gradients(dtype, num_layers, bidirectional, bias, layout):
+def test_results_and_gradients_equal_those_of_torch(dtype, num_layers, bidirectional, bias, layout):
     rng = np.random.default_rng([num_layers, bidirectional, bias, LAYOUTS.index(layout)])
     layer = random_layer(rng, dtype, num_layers, bidirectional, bias, layout.startswith("batch first"))
-    arrays, lengths = random_call(rng, layer, layout)
-    helpers.assert_close(run_layer(layer, arrays, lengths), run_twin(layer, arrays, lengths), dtype)
+    arrays, lengths = random_layer_call(rng, layer, layout)
+    helpers.assert_close(run_numpy_layer(layer, arrays, lengths), run_torch_gru(layer, arrays, lengths), dtype)
 
 
 @pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
-def test_no_first_state(dtype, num_layers, bidirectional):
-    """None is zeros on both sides, and inference gives what the forward pass gives."""
+def test_missing_initial_state_is_zeros_as_in_torch(dtype, num_layers, bidirectional):
+    """Inference has the results of the forward pass."""
     rng = np.random.default_rng(3)
     layer = random_layer(rng, dtype, num_layers, bidirectional)
-    arrays, _ = random_call(rng, layer, "time first")
-    y, h_n = twin(layer)(torch.tensor(arrays["x"].astype(np.float64)))
+    arrays, _ = random_layer_call(rng, layer, "time first")
+    y, h_n = equal_torch_gru(layer)(torch.tensor(arrays["x"].astype(np.float64)))
     expected = {"y": y.detach().numpy(), "h_n": h_n.detach().numpy()}
     helpers.assert_close(dict(zip(("y", "h_n"), layer(arrays["x"]), strict=True)), expected, dtype)
 
 
-def test_a_candidate_bias_of_the_state_would_differ():
-    """torch multiplies it by r: with one that is not 0 no such layer of ours exists, and the oracle would say so."""
+def test_torch_gru_with_a_recurrent_candidate_bias_differs():
+    """torch multiplies this bias by r. No layer equals such a GRU, and the comparison detects it."""
     rng = np.random.default_rng(4)
     layer = random_layer(rng, np.float64)
-    arrays, _ = random_call(rng, layer, "time first")
-    gru = twin(layer)
+    arrays, _ = random_layer_call(rng, layer, "time first")
+    gru = equal_torch_gru(layer)
     with torch.no_grad():
         gru.bias_hh_l0[2 * N :] = 0.5
         gru.bias_ih_l0[2 * N :] -= 0.5

@@ -1,4 +1,7 @@
-"""Calls of the torch operators with wrong arguments: each must raise, or compute. test_torch_memory.py runs this."""
+"""Calls of a torch operator with wrong arguments: each must raise or compute. Arguments: operator, seed, calls.
+
+Prints how many calls raised and how many computed.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ GROUPS = [1, 1, 2, 3, 0, -1, 4, 2**62, -(2**63), 2**63, None, 1.0]
 DTYPES = [torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.int32, torch.bool, torch.uint8]
 
 
-def right_call(rng, operator):
-    """Arguments that fit, by position: of random directions, bias, lengths, layout and groups."""
+def valid_call(rng, operator):
+    """Valid arguments, by position, with random directions, bias, lengths, layout and groups."""
 
     def tensor(*shape):
         return torch.from_numpy(rng.uniform(-0.9, 0.9, shape).astype(np.float32))
@@ -39,7 +42,7 @@ def right_call(rng, operator):
 
 
 def reshaped(rng, value):
-    """Of another shape: an axis longer, shorter, empty or very long without memory; one more or one less."""
+    """Another shape: an axis longer, shorter, empty, or very long without memory; one axis more or less."""
     shape, kind = list(value.shape), rng.integers(6)
     if kind == 0 or not shape:
         return value[None]
@@ -56,7 +59,7 @@ def reshaped(rng, value):
 
 
 def without_memory(value):
-    """A tensor whose storage has been made smaller than its shape."""
+    """A tensor whose storage is smaller than its shape."""
     value = value.clone()
     value.untyped_storage().resize_(value.untyped_storage().nbytes() // 2)
     return value
@@ -65,12 +68,12 @@ def without_memory(value):
 def misaligned(value):
     """The same numbers at an address that is no multiple of their size."""
     memory = bytearray(value.nbytes + 1)
-    found = torch.frombuffer(memory, dtype=value.dtype, offset=1, count=value.numel()).reshape(value.shape)
-    return found.copy_(value)
+    results = torch.frombuffer(memory, dtype=value.dtype, offset=1, count=value.numel()).reshape(value.shape)
+    return results.copy_(value)
 
 
-def strange(rng, value):
-    """Another tensor, or something else, in the place of one."""
+def wrong_value(rng, value):
+    """Another tensor, or another object, in place of a tensor."""
     if value is None or rng.integers(8) == 0:
         size = int(rng.choice([0, 1, B, N, 3 * N]))
         return [*OTHERS, torch.zeros(size), torch.zeros(1, size)][rng.integers(len(OTHERS) + 2)]
@@ -92,7 +95,7 @@ def strange(rng, value):
     return changes[rng.integers(len(changes))]()
 
 
-def changed(rng, call):
+def changed_call(rng, call):
     """The call with one to three arguments changed."""
     call = list(call)
     for place in rng.choice(len(call), rng.integers(1, 4), replace=False):
@@ -104,7 +107,7 @@ def changed(rng, call):
         elif isinstance(value, int):
             call[place] = GROUPS[rng.integers(len(GROUPS))]
         else:
-            call[place] = strange(rng, value)
+            call[place] = wrong_value(rng, value)
     return call
 
 
@@ -113,7 +116,7 @@ def main(operator, seed, count):
     counts = {"raised": 0, "computed": 0}
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        call = changed(rng, right_call(rng, operator))
+        call = changed_call(rng, valid_call(rng, operator))
         try:
             first, second = OPERATORS[operator](*call), OPERATORS[operator](*call)
         except (TypeError, ValueError, RuntimeError, NotImplementedError, OverflowError, MemoryError):
