@@ -1,4 +1,4 @@
-# csrc/indygru_kernels.h for Cython; shapes and IN/OUT are told there.
+# Declarations of csrc/indygru_kernels.h, which documents shapes and IN/OUT.
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "indygru_kernels.h" nogil:
@@ -74,10 +74,10 @@ cdef extern from "indygru_kernels.h" nogil:
     indygru_team *indygru_own_team()
     void indygru_enter_team(indygru_team *team, int i)
     void indygru_leave_processor(indygru_team *team, int i, int processor)
-    int indygru_take_seats(int wanted, int least)
+    int indygru_take_seats(int n_threads, int min_threads)
     int indygru_seats_taken()
     void indygru_rest()
-    int indygru_grant_team(int wanted)
+    int indygru_grant_team(int n_threads)
     void indygru_leave_seats(int n_threads)
     int indygru_is_forked()
     ptrdiff_t indygru_fork_generation()
@@ -98,7 +98,7 @@ cdef extern from "indygru_kernels.h" nogil:
     ctypedef struct indygru_choice:
         int n_threads
         long long start
-    indygru_choice indygru_choose_threads(job_kind_t job, double work, ptrdiff_t n_steps, int most)
+    indygru_choice indygru_choose_threads(job_kind_t job, double work, ptrdiff_t n_steps, int max_threads)
     void indygru_learn(const indygru_choice *choice)
     void indygru_note_call(int n_threads)
     void indygru_forget_call()
