@@ -1,4 +1,4 @@
-# The functions of indygru_call.h, which tells all of them, for Cython: compile with indygru_cpu.get_include().
+# Declarations of indygru_call.h, which documents the functions. Compile with indygru_cpu.get_include().
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "indygru_call.h" nogil:

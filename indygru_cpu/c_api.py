@@ -1,8 +1,8 @@
-"""The layer for C, Cython and Numba: functions that are called without Python in between.
+"""The layer for C, Cython and Numba: functions that run without Python.
 
-``include/indygru_call.h``, in `get_include`, tells what they take and return; ``docs/c_api.md`` shows how each language
-calls them. Cython: ``from indygru_cpu.c_api cimport indygru_call, indygru_forward``. Numba finds their addresses by
-``numba.extending.get_cython_function_address("indygru_cpu.c_api", "indygru_forward")``.
+The header ``indygru_call.h`` in the folder `get_include` documents their arguments and results; ``docs/c_api.md`` shows
+a call from each language. Cython: ``from indygru_cpu.c_api cimport indygru_call, indygru_forward``. Numba gets their
+addresses from ``numba.extending.get_cython_function_address("indygru_cpu.c_api", "indygru_forward")``.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _FIELDS = [
     (np.uintp, "lengths kernel recurrent_kernel bias x h y tape h0 dy dh dx dkernel drecurrent_kernel dbias"),
 ]
 
-#: `indygru_call` as a NumPy record, for Numba and ctypes; pointers are addresses: ``array.ctypes.data``.
+#: The struct `indygru_call` as a NumPy dtype, for Numba and ctypes. Pointers are addresses: ``array.ctypes.data``.
 CALL = np.dtype([(name, kind) for kind, names in _FIELDS for name in names.split()], align=True)
 
-#: Where `cimport`, Numba and indygru_cpu.h look: the capsules of the functions.
+#: The capsules of the functions, from which `cimport`, Numba and indygru_cpu.h get their addresses.
 __pyx_capi__ = _core.__pyx_capi__
 
 
 def get_include() -> str:
-    """Return the folder of the C headers, for ``include_dirs`` of an extension.
+    """Return the folder of the C headers, for the ``include_dirs`` of an extension.
 
     Returns
     -------
     str
-        The path of ``indygru_cpu/_engine/include``.
+        Path of ``indygru_cpu/_engine/include``.
 
     Examples
     --------

@@ -69,7 +69,7 @@ def tier_in_use():
     return runtime.tier.name.decode()
 
 
-def use_tier(name):
+def _use_tier(name):
     """Switches to a tier. ImportError: the tier is unknown or cannot run here; nothing changes."""
     names = tiers()
     if name not in names:
@@ -93,7 +93,7 @@ def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_thr
 if not tiers():
     raise ImportError("indygru_cpu needs a CPU with SSE4.2 (x86-64-v2)")
 *_, fastest = tiers()
-use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
+_use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
 if indygru_init_threads(start_workers, stop_workers):
     raise ImportError("indygru_cpu could not register its fork handler")
 # Multiply-adds below which a call runs on one thread.
@@ -750,5 +750,5 @@ def _reset_thread_costs():
 testing = SimpleNamespace(
     activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu,
     reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_slice_seconds=_set_slice_seconds,
-    use_tier=use_tier,
+    use_tier=_use_tier,
 )

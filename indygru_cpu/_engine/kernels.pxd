@@ -1,4 +1,4 @@
-# csrc/indygru_kernels.h and csrc/indygru_runtime.h for Cython; the headers have shapes and IN/OUT.
+# Declarations of csrc/indygru_kernels.h and csrc/indygru_runtime.h, which document shapes and IN/OUT.
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "indygru_kernels.h" nogil:

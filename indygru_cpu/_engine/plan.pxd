@@ -98,7 +98,7 @@ cdef struct Tile:
 
 cdef inline char *check_alloc(char *block, ptrdiff_t size) except NULL:
     if block is NULL:
-        raise MemoryError(f"indygru_cpu: no memory for {size} bytes of scratch")
+        raise MemoryError(f"indygru_cpu: no memory for {size} bytes")
     return block
 
 

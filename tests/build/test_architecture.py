@@ -9,6 +9,8 @@ from graphlib import TopologicalSorter
 import helpers
 import pytest
 
+from indygru_cpu._engine import _core
+
 PACKAGE = helpers.ROOT / "indygru_cpu"
 CSRC = sorted((PACKAGE / "_engine" / "csrc").glob("*.[ch]"))
 CYTHON = [path for ending in ("pyx", "pxd") for path in sorted(PACKAGE.rglob(f"*.{ending}"))]
@@ -274,6 +276,21 @@ def test_cython_module_cimports_named_parts_of_listed_modules(module):
 
 def test_cython_modules_form_no_cycle():
     list(TopologicalSorter(CIMPORTS).static_order())
+
+
+def names_in(body):
+    """Names that a stub's module or class defines."""
+    names = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    return names | {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+
+
+def test_stub_of_the_core_lists_its_functions():
+    """Those that only tests call are in one namespace, `_core.testing`."""
+    body = ast.parse((PACKAGE / "_engine" / "_core.pyi").read_text()).body
+    classes = {node.name: node.body for node in body if isinstance(node, ast.ClassDef)}
+    functions = {name for name, value in vars(_core).items() if "cython" in type(value).__name__ and name[0] != "_"}
+    assert vars(_core.testing).keys() == names_in(classes["Testing"])
+    assert functions <= names_in(body) <= vars(_core).keys()
 
 
 @pytest.mark.parametrize(

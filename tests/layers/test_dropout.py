@@ -29,7 +29,7 @@ def without_dropout(layer, **options):
 def test_dropout_equals_the_reference_with_the_masks_of_the_tape(tier, dtype, bidirectional, recompute):
     layer = dropout_layer(dtype, bidirectional=bidirectional)
     call = make_layer_call(layer)
-    masks = copy.deepcopy(layer).forward(call["x"])[2].inner.masks
+    masks = copy.deepcopy(layer).forward(call["x"])[2].masks
     helpers.assert_close(
         run_layer(layer, call, recompute=recompute), oracles.stack_by_reference(layer, call, masks), dtype
     )
@@ -38,7 +38,7 @@ def test_dropout_equals_the_reference_with_the_masks_of_the_tape(tier, dtype, bi
 def test_masks_have_the_rate_on_every_axis(dtype):
     """Values are 0 or 1 / (1 - rate), independent for each inner layer. The share of zeros is near the rate."""
     layer = dropout_layer(dtype)
-    masks = layer.forward(make_layer_call(layer, (T, 33))["x"])[2].inner.masks
+    masks = layer.forward(make_layer_call(layer, (T, 33))["x"])[2].masks
     scale = dtype(1) / dtype(1 - RATE)  # with NumPy 1.26 an int would make it float64
     assert [mask.shape for mask in masks] == [(T, 33, 2 * N)] * 2
     for mask in masks:
