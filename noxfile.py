@@ -11,7 +11,6 @@ import shutil
 import sys
 from pathlib import Path
 
-
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))

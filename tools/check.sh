@@ -147,8 +147,8 @@ check_nehalem-python() {
     needs qemu-x86_64
     local packages
     packages=$("$python" -c 'import site; print(*site.getsitepackages(), sep=":")')
-    PYTHONPATH=$root:$packages qemu-x86_64 -cpu Nehalem \
-        "$(readlink -f "$("$python" -c 'import sys; print(sys.executable)')")" tools/nehalem.py "$root"
+    PYTHONPATH=$root:$root/tests/support:$packages qemu-x86_64 -cpu Nehalem \
+        "$(readlink -f "$("$python" -c 'import sys; print(sys.executable)')")" tools/nehalem.py
 }
 
 check_aarch64() {

@@ -1,15 +1,9 @@
 """Compare forward and backward of the package with the reference on a processor without AVX.
 
-``tools/check.sh nehalem-python`` runs this program under qemu, with the path of the tree as its argument.
+``tools/check.sh nehalem-python`` runs this program under qemu, with the tests' modules on the path.
 """
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-ROOT = Path(sys.argv[1])
-sys.path[:0] = [str(ROOT / "tests" / "support")]
 
 import helpers
 

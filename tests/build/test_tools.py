@@ -208,7 +208,7 @@ def test_a_missing_tool_is_no_success(tmp_path):
         (tmp_path / name).symlink_to(shutil.which(name))
     status, text = check("valgrind", PATH=str(tmp_path))
     assert status == 77
-    assert "there is no valgrind here" in text
+    assert "valgrind: not installed" in text
     assert "== valgrind: NOT RUN" in text
     status, text = check("valgrind", "instructions", PATH=str(tmp_path), PYTHON="/bin/false")
     assert status == 1

@@ -132,7 +132,7 @@ def test_interleaved_memory_does_not_overlap(case):
 def test_h_out_that_overlaps_out_is_refused(case):
     """A copy of h0 is the state, so that only the check prevents two results in one memory."""
     out = out_for(case)
-    with pytest.raises(ValueError, match="^h_out shares memory with out: "):
+    with pytest.raises(ValueError, match=r"^h_out shares memory with out: "):
         forward(case, out=out, h_out=out[-1])
     assert (out == 0.375).all()
 
