@@ -78,3 +78,13 @@ def run_python(tmp_path):
         return helpers.run_python(code, *arguments, folder=tmp_path, **environment)
 
     return run
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """`helpers.run_script` with an empty current directory."""
+
+    def run(path, *arguments, **environment):
+        return helpers.run_script(path, *arguments, folder=tmp_path, **environment)
+
+    return run

@@ -21,6 +21,8 @@ from indygru_cpu import functional, reference
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
 GOLDEN = DATA / "golden"
+SCRIPTS = ROOT / "tests" / "scripts"
+SUPPORT = ROOT / "tests" / "support"
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
 DTYPES = (np.float32, np.float64)
 #: Inputs from which on a tier leaves a projection of many lines to BLAS.
@@ -235,11 +237,29 @@ def give_up_capabilities():
         assert ctypes.CDLL(None).capset(header, none) == 0
 
 
-def run_python(code, *arguments, folder, status=0, timeout=60, **environment):
-    """What a fresh interpreter prints in a clean environment."""
+def _run(command, arguments, folder, status, timeout, environment):
+    """What a fresh interpreter prints, to stderr if `status` is not 0."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
+        [sys.executable, "-W", "error", *command, *map(str, arguments)],
         env=clean_environment(**environment), cwd=folder, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip() if status == 0 else done.stderr.strip()
+
+
+def run_python(code, *arguments, folder, status=0, timeout=60, **environment):
+    """Output of `code` in a fresh interpreter with a clean environment; stderr if a failure `status` is expected.
+
+    For one or two statements. Longer programs are files, run by `run_script`.
+    """
+    return _run(["-c", textwrap.dedent(code)], arguments, folder, status, timeout, environment)
+
+
+def run_script(path, *arguments, folder=None, status=0, timeout=60, **environment):
+    """The same of the file `tests/scripts/<path>`, which can import `helpers` and the other modules of tests/support.
+
+    The script's own folder is on its path, too; `folder` is its current directory.
+    """
+    parts = [str(SUPPORT), environment.pop("PYTHONPATH", os.environ.get("PYTHONPATH"))]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
+    return _run([str(SCRIPTS / path)], arguments, folder, status, timeout, environment)
