@@ -213,3 +213,19 @@ def test_a_missing_tool_is_no_success(tmp_path):
     status, text = check("valgrind", "instructions", PATH=str(tmp_path), PYTHON="/bin/false")
     assert status == 1
     assert "== instructions: FAILED" in text
+
+
+@pytest.mark.parametrize("name", ["CORE", "MACHINE", "THREADED"])
+def test_check_lists_name_existing_test_files(name):
+    files = re.search(rf'^{name}="([^"]*)"', CHECK.read_text(), re.M)[1].split()
+    assert files
+    for file in files:
+        assert len(list(helpers.ROOT.glob(f"tests/*/{file}.py"))) == 1, file
+
+
+@pytest.mark.parametrize("path", sorted(CHECK.parent.glob("mutation/*.toml")), ids=lambda path: path.stem)
+def test_mutation_configuration_names_existing_files(path):
+    text = path.read_text()
+    (module,) = re.findall(r'^module-path = "(.*)"', text, re.M)
+    for file in [module, *re.findall(r"tests/\S+\.py", text)]:
+        assert (helpers.ROOT / file).is_file(), file
