@@ -120,7 +120,7 @@ def files(pattern: str) -> list[str]:
 core = Extension(
     "indygru_cpu._engine._core",
     ["indygru_cpu/_engine/_core.pyx", *files("_engine/csrc/*.c")],
-    depends=[*files("_engine/csrc/*.h"), *files("_engine/include/*.h"), *files("**/*.px[di]")],
+    depends=[*files("_engine/csrc/*.h"), *files("_engine/include/*.h"), *files("**/*.pxd")],
     include_dirs=["indygru_cpu/_engine/csrc", "indygru_cpu/_engine/include", str(blas_headers())],
 )
 setup(ext_modules=cythonize([core], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildExt})

@@ -219,7 +219,7 @@ def _states(x: Any, h0: Any, *_others: Any) -> tuple[jax.ShapeDtypeStruct, jax.S
 
 
 def _run(target: str, options: _Options, results: Any, operands: Any) -> Any:
-    """A handler of _xla.pxi, which knows the order of operands and options; vmap gives all operands a leading axis."""
+    """A handler of xla.pxd, which knows the order of operands and options; vmap gives all operands a leading axis."""
     numbers = np.array(options, np.int64)
     call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
     found = call(*operands, options=numbers)

@@ -23,7 +23,7 @@ def _snapshot(layer: Weighted, num_threads: int | None) -> Stack:
     return stack._replace(weights=[[Weights(*(array.copy() for array in own)) for own in k] for k in stack.weights])
 
 
-class Stream(_core.Steps):
+class Stream(_core.StreamBase):
     """The state of a layer between steps, and a snapshot of its weights: made by `IndyGRU.stream`.
 
     All that a step needs is made beforehand: weights packed for the processor, and room for states and results, so that
@@ -96,7 +96,7 @@ class Stream(_core.Steps):
         """
         x = self._checked("chunk", chunk, ("T",))
         y = memory.new((*x.shape[:-1], self._states.shape[2]), x.dtype)
-        self._alone(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
+        self._call_exclusively(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
         return y
 
     def _run_chunk(self, x: Array, y: Array) -> None:
@@ -107,13 +107,13 @@ class Stream(_core.Steps):
     @property
     def state(self) -> Array:
         """A copy of the states, (layers, B, N). Assigning sets them."""
-        return self._alone(self._states.copy)
+        return self._call_exclusively(self._states.copy)
 
     @state.setter
     def state(self, value: object) -> None:
         states = self._states
         state = check.array("state", value, states.shape, ("the stream", states.dtype))
-        self._alone(states.__setitem__, ..., state)
+        self._call_exclusively(states.__setitem__, ..., state)
 
     def reset(self, rows: Any = None) -> None:
         """Set the states of some rows to 0: an index, indices, a mask or a slice of the batch; None is all.
@@ -126,13 +126,13 @@ class Stream(_core.Steps):
         if isinstance(rows, (bool, np.bool_)):
             raise IndexError(f"rows: expected an index, indices, a mask or a slice, got {rows}")
         try:
-            self._alone(self._states.__setitem__, (slice(None), slice(None) if rows is None else rows), 0)
+            self._call_exclusively(self._states.__setitem__, (slice(None), slice(None) if rows is None else rows), 0)
         except IndexError as error:
             raise IndexError(f"rows: {shortened(error)} (the batch size is {self.batch_size})") from None
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights; the state stays."""
-        self._take(_snapshot(self._layer, self._stack.num_threads))
+        self._set_weights(_snapshot(self._layer, self._stack.num_threads))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)

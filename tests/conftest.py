@@ -29,9 +29,9 @@ hypothesis.settings.load_profile("seeded")
 def tier(request):
     """Each tier that this machine can run, in turn; the one chosen at import is restored."""
     before = _core.tier_in_use()
-    _core.use_tier(request.param)
+    _core.testing.use_tier(request.param)
     yield request.param
-    _core.use_tier(before)
+    _core.testing.use_tier(before)
 
 
 @pytest.fixture(params=helpers.DTYPES, ids=lambda dtype: dtype.__name__)
@@ -42,25 +42,25 @@ def dtype(request):
 @pytest.fixture
 def short_rounds():
     """The threads come back to Python after one chunk each."""
-    before = _core.set_seconds_of_a_round(0)
+    before = _core.testing.set_slice_seconds(0)
     yield
-    _core.set_seconds_of_a_round(before)
+    _core.testing.set_slice_seconds(before)
 
 
 @pytest.fixture
 def chunk_bytes():
     """Sets how many bytes of projection a chunk has; the machine's own number is restored."""
-    before = _core.set_chunk_bytes(1)
-    yield _core.set_chunk_bytes
-    _core.set_chunk_bytes(before)
+    before = _core.testing.set_chunk_bytes(1)
+    yield _core.testing.set_chunk_bytes
+    _core.testing.set_chunk_bytes(before)
 
 
 @pytest.fixture
 def long_rounds():
     """They come back when they are done, however slow the machine."""
-    before = _core.set_seconds_of_a_round(1e9)
+    before = _core.testing.set_slice_seconds(1e9)
     yield
-    _core.set_seconds_of_a_round(before)
+    _core.testing.set_slice_seconds(before)
 
 
 @pytest.fixture

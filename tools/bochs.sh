@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a static driver on a processor with AVX-512 emulated by Bochs: a Linux kernel, busybox and the driver on a CD.
 #     tools/bochs.sh DRIVER KERNEL FOLDER
-# Prints the output of `driver all`, `threads` and `surroundings`; status 0 if all three end with 0.
+# Prints the output of `driver all`, `threads` and `runtime`; status 0 if all three end with 0.
 set -euo pipefail
 driver=$1 kernel=$2 folder=$3
 
@@ -11,7 +11,7 @@ cp "$(command -v busybox)" "$folder/initrd/bin/busybox"
 cat > "$folder/initrd/init" <<'INIT'
 #!/bin/busybox sh
 echo BEGIN
-for command in all threads surroundings; do /bin/driver $command || echo "FAILED: driver $command"; done
+for command in all threads runtime; do /bin/driver $command || echo "FAILED: driver $command"; done
 echo END
 /bin/busybox sleep 1 # otherwise the serial line loses its last output
 /bin/busybox poweroff -f

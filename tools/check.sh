@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 root=$PWD work=$PWD/build/check
 python=${PYTHON:-python3} clang=${CLANG:-clang} cross=${CROSS:-aarch64-linux-gnu-}
 NOT_RUN=77
-DRIVER="all threads surroundings"
+DRIVER="all threads runtime"
 QUICK="asan ubsan"
 WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 avx512 tiers machines python-dev python-asan
     python-tsan coverage instructions machine-code"

@@ -1,34 +1,34 @@
-/* Runs kernels on seeded numbers and compares them with plain scalar C, without Python: to count their instructions,
- * and to run them under sanitizers, emulators and on other machines.
+/* Runs the kernels on seeded numbers and compares the results with scalar C, without Python: to count instructions, and
+ * to run them under sanitizers, in emulators and on other machines.
  *
- *     driver tiers             the tiers that this machine can run, a line each
- *     driver jobs              the jobs, a line each: name, kernel, what its work is counted in
- *     driver JOB DTYPE TIER    one job (dtype f32 or f64) at its fixed size; prints how much work it was
- *     driver all               every job at odd sizes; prints how often each ran, and a hash of its results' bits
- *     driver threads           tiles on one thread and on several: the same bits
- *     driver surroundings      denormals, forks, tiers, the cache
+ *     driver tiers             the tiers that this machine supports, one per line
+ *     driver jobs              the jobs, one per line: name, kernel, unit of work
+ *     driver JOB DTYPE TIER    one job (dtype f32 or f64) at its fixed size; prints the amount of work
+ *     driver all               every job at odd sizes; prints the number of runs of each, and a hash of its results
+ *     driver threads           tiles on one thread and on several, which must give the same bits
+ *     driver runtime      floating-point state, threads, forks, memory pool, tiers, tuning tables
  *
- * Status 0: all went well; 1: a result is wrong; 2: wrong arguments. */
+ * Status 0: success; 1: a result is wrong; 2: wrong arguments. */
 #ifdef __linux__
 #define _GNU_SOURCE
 #include <sched.h>
 #endif
 #include "driver_jobs.h"
-#include "driver_surroundings.h"
+#include "driver_runtime.h"
 #include "driver_threads.h"
 
 typedef struct {
     const char *name, *kernel, *unit;
     ptrdiff_t (*run)(const setting *s);
-    ptrdiff_t n_rows, n_units, n_steps, n_inputs; /* where instructions are counted */
+    ptrdiff_t n_rows, n_units, n_steps, n_inputs; /* the size at which instructions are counted */
 } job;
 
-/* A batch's projection has packed weights and whole blocks of rows; a single row's reads them as they lie. */
+/* The projection of a batch has packed weights and full register blocks; that of a single row has unpacked weights. */
 static const job jobs[] = {
     {"forward_tile", "forward_tile", "unit-step", forward_tile, 64, 128, 64, 1},
     {"backward_tile", "backward_tile", "unit-step", backward_tile, 64, 128, 64, 1},
     {"project_batch", "project", "multiply-add", project_packed, 96, 128, 1, 256},
-    {"project_row", "project", "multiply-add", project_as_they_lie, 1, 128, 1, 256},
+    {"project_row", "project", "multiply-add", project_unpacked, 1, 128, 1, 256},
     {"pack_panels", "pack", "number", pack_panels, 1, 128, 1, 256},
     {"pack_matrix", "pack", "number", pack_matrix, 1, 128, 1, 256},
     {"activate", "activate", "number", activate, 64, 128, 1, 1},
@@ -44,28 +44,29 @@ static ptrdiff_t run(const job *j, const setting *s)
     return work;
 }
 
-/* The job with and without lengths; rows with lengths begin after their padding, as reversed ones do. */
+/* The job without lengths, with lengths, and with row offsets, by which each row starts after its padding. Returns the
+ * number of runs. */
 static int run_ragged_too(const job *j, setting s)
 {
-    ptrdiff_t lengths[33], origins[33];
+    ptrdiff_t lengths[33], row_offsets[33];
     for (ptrdiff_t row = 0; row < s.n_rows; row++) {
         lengths[row] = (5 * row + 3) % (s.n_steps + 1);
-        origins[row] = s.n_steps - lengths[row];
+        row_offsets[row] = s.n_steps - lengths[row];
     }
     run(j, &s);
     s.lengths = lengths;
     run(j, &s);
-    s.origins = origins;
+    s.row_offsets = row_offsets;
     run(j, &s);
     return 3;
 }
 
-/* A job at every size, in every activation. */
+/* A job at every size, with every activation. */
 static void run_everywhere(const job *j, enum indygru_dtype dtype, const indygru_tier *tier)
 {
-    /* rows, units, steps, inputs: lines that leave each number of rows to the micro-kernel's last block, with columns
-     * for several panels of the widest vectors; the widest tile, more inputs than a run of the micro-kernel, and none
-     */
+    /* rows, units, steps, inputs. They leave every number of rows to the last register block of the micro-kernel, with
+     * columns for several panels of the widest vectors. They include the widest tile, more inputs than a k block, and
+     * no inputs. */
     static const ptrdiff_t sizes[][4] = {{1, 65, 7, 17}, {2, 33, 7, 9},  {7, 17, 33, 1},  {17, 33, 1, 7},
                                          {33, 1, 7, 17}, {7, 128, 3, 9}, {5, 7, 17, 257}, {3, 9, 8, 0}};
     int ran = 0;
@@ -129,7 +130,7 @@ static int run_one(const char *name, const char *dtype, const char *tier)
         printf("%td\n", run(j, &s));
         return 0;
     }
-    fprintf(stderr, "driver: no job %s with %s on tier %s here\n", name, dtype, tier);
+    fprintf(stderr, "driver: no job %s with %s on tier %s on this machine\n", name, dtype, tier);
     return 2;
 }
 
@@ -140,7 +141,7 @@ static const struct {
                 {"jobs", list_jobs},
                 {"all", run_all},
                 {"threads", run_all_threads},
-                {"surroundings", check_surroundings}};
+                {"runtime", check_runtime}};
 
 int main(int argc, char **argv)
 {
@@ -151,6 +152,6 @@ int main(int argc, char **argv)
             commands[i].run();
             return 0;
         }
-    fputs("driver: expected tiers, jobs, all, threads, surroundings, or JOB DTYPE TIER\n", stderr);
+    fputs("driver: expected tiers, jobs, all, threads, runtime, or JOB DTYPE TIER\n", stderr);
     return 2;
 }

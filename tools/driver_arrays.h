@@ -1,61 +1,63 @@
-/* The driver's arrays: each is allocated in its exact size, so that a sanitizer sees one number read or written too
- * far. Inputs are seeded, results begin as NaN: what nobody may write is NaN afterwards. */
+/* The arrays of the driver. Each is allocated with its exact size, so that a sanitizer detects an access past its end.
+ * Inputs are seeded random numbers. Results are initialised with NaN, so that elements that must not be written are NaN
+ * afterwards. */
 #ifndef DRIVER_ARRAYS_H
 #define DRIVER_ARRAYS_H
 
 #include "indygru_kernels.h"
+#include "indygru_runtime.h"
 
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What a job runs with. */
+/* The arguments of a job. */
 typedef struct {
     const indygru_ops *ops;
     enum indygru_dtype dtype;
     enum indygru_activation activation;
     ptrdiff_t n_rows, n_units, n_steps, n_inputs;
-    ptrdiff_t chunk;                    /* steps in a run */
-    const ptrdiff_t *lengths, *origins; /* (n_rows) or NULL */
+    ptrdiff_t chunk;                        /* steps of a chunk */
+    const ptrdiff_t *lengths, *row_offsets; /* (n_rows) or NULL */
 } setting;
 
-/* The largest scaled error that passes. */
+/* The largest accepted scaled error. */
 typedef struct {
     double f32, f64;
 } bound;
 static const bound EXACT = {0, 0}, FORWARD = {5e-6, 1e-12}, GRADIENT = {1e-5, 1e-10};
 
-static void *owned[64];
-static int n_owned;
+static void *arrays[64]; /* all arrays of the current job */
+static int n_arrays;
 static uint64_t seed;
-static uint64_t bits; /* a hash of all results that were checked since it was reset */
+static uint64_t bits; /* hash of all results that were checked since it was reset */
 
 static void fail(const char *what)
 {
-    fprintf(stderr, "driver: wrong: %s\n", what);
+    fprintf(stderr, "driver: failed: %s\n", what);
     exit(1);
 }
 
 static void *allocate(ptrdiff_t n, size_t itemsize)
 {
     void *array = malloc((size_t)n * itemsize);
-    if (!array || n_owned == sizeof owned / sizeof *owned) {
-        fprintf(stderr, "driver: no room for %td numbers\n", n);
+    if (!array || n_arrays == sizeof arrays / sizeof *arrays) {
+        fprintf(stderr, "driver: no memory for %td numbers\n", n);
         exit(1);
     }
-    return owned[n_owned++] = array;
+    return arrays[n_arrays++] = array;
 }
 
 static void free_all(void)
 {
-    while (n_owned)
-        free(owned[--n_owned]);
+    while (n_arrays)
+        free(arrays[--n_arrays]);
 }
 
-static void *at(const setting *s, const void *array, ptrdiff_t i) { return (char *)array + i * s->ops->itemsize; }
+static void *element(const setting *s, const void *array, ptrdiff_t i) { return (char *)array + i * s->ops->itemsize; }
 
-static void put(const setting *s, void *array, ptrdiff_t i, double value)
+static void store(const setting *s, void *array, ptrdiff_t i, double value)
 {
     if (s->dtype == INDYGRU_F32)
         ((float *)array)[i] = (float)value;
@@ -63,58 +65,58 @@ static void put(const setting *s, void *array, ptrdiff_t i, double value)
         ((double *)array)[i] = value;
 }
 
-static double get(const setting *s, const void *array, ptrdiff_t i)
+static double load(const setting *s, const void *array, ptrdiff_t i)
 {
     return s->dtype == INDYGRU_F32 ? ((const float *)array)[i] : ((const double *)array)[i];
 }
 
-/* n numbers from -1 to 1. */
-static void *numbers(const setting *s, ptrdiff_t n)
+/* n random numbers from -1 to 1. */
+static void *random_numbers(const setting *s, ptrdiff_t n)
 {
     void *array = allocate(n, s->ops->itemsize);
     for (ptrdiff_t i = 0; i < n; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        put(s, array, i, ldexp((double)(seed >> 11), -52) - 1);
+        store(s, array, i, ldexp((double)(seed >> 11), -52) - 1);
     }
     return array;
 }
 
-static void *unwritten(const setting *s, ptrdiff_t n)
+static void *nan_filled(const setting *s, ptrdiff_t n)
 {
     void *array = allocate(n, s->ops->itemsize);
     for (ptrdiff_t i = 0; i < n; i++)
-        put(s, array, i, NAN);
+        store(s, array, i, NAN);
     return array;
 }
 
-/* A copy in double, for the reference. */
-static double *widened(const setting *s, const void *array, ptrdiff_t n)
+/* A copy in float64, for the reference. */
+static double *copy_as_double(const setting *s, const void *array, ptrdiff_t n)
 {
     double *copy = allocate(n, sizeof *copy);
     for (ptrdiff_t i = 0; i < n; i++)
-        copy[i] = get(s, array, i);
+        copy[i] = load(s, array, i);
     return copy;
 }
 
-/* Puts n numbers into `bits`. All NaN are one: their signs are the compiler's choice. */
+/* Updates `bits` with n numbers. All NaN count as equal, because the compiler decides their signs. */
 static void hash(const setting *s, const void *array, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
         union {
             double value;
             uint64_t bits;
-        } number = {.value = get(s, array, i)};
+        } number = {.value = load(s, array, i)};
         bits = (bits ^ (isnan(number.value) ? 1 : number.bits)) * 0x100000001b3u;
         bits ^= bits >> 29;
     }
 }
 
-/* Ends the program unless max|a - b| / max(1, max|b|) is within the bound, and NaN and infinities are the same. */
+/* Ends the program unless max|a - b| / max(1, max|b|) is within the bound, and NaN and infinities are equal. */
 static void check(const setting *s, const char *name, const void *array, const double *expected, ptrdiff_t n, bound b)
 {
     double error = 0, scale = 1;
     for (ptrdiff_t i = 0; i < n; i++) {
-        double a = get(s, array, i), e = expected[i];
+        double a = load(s, array, i), e = expected[i];
         if (isfinite(e) && isfinite(a)) {
             error = fmax(error, fabs(a - e));
             scale = fmax(scale, fabs(e));
@@ -126,7 +128,7 @@ static void check(const setting *s, const char *name, const void *array, const d
         return;
     fprintf(stderr, "driver: %s: scaled error %.2g (rows %td, units %td, steps %td, inputs %td, activation %d%s%s)\n",
             name, error / scale, s->n_rows, s->n_units, s->n_steps, s->n_inputs, s->activation,
-            s->lengths ? ", lengths" : "", s->origins ? ", origins" : "");
+            s->lengths ? ", lengths" : "", s->row_offsets ? ", row_offsets" : "");
     exit(1);
 }
 

@@ -1,5 +1,5 @@
-/* The driver's jobs: each makes its arrays, runs the kernel, compares what it wrote with the reference, and returns how
- * much work it was. */
+/* The jobs of the driver. Each creates its arrays, runs the kernel, compares the results with the reference, and
+ * returns the amount of work. */
 #ifndef DRIVER_JOBS_H
 #define DRIVER_JOBS_H
 
@@ -8,60 +8,63 @@
 
 #include <string.h>
 
-static indygru_run run_of(const setting *s) { return (indygru_run){0, s->n_steps, s->n_rows, s->lengths, s->origins}; }
-
-static ptrdiff_t lines_of(const setting *s)
+static indygru_step_range steps_of(const setting *s)
 {
-    indygru_run run = run_of(s);
-    return indygru_count_lines(&run);
+    return (indygru_step_range){0, s->n_steps, s->n_rows, s->lengths, s->row_offsets};
+}
+
+static ptrdiff_t count_valid_steps(const setting *s)
+{
+    indygru_step_range steps = steps_of(s);
+    return indygru_count_valid_steps(&steps);
 }
 
 static indygru_tile tile_of(const setting *s)
 {
-    ptrdiff_t n = s->n_units, lines = lines_of(s), state = s->n_rows * n;
+    ptrdiff_t n = s->n_units, n_valid_steps = count_valid_steps(s), state = s->n_rows * n;
     return (indygru_tile){
-        .run = run_of(s),
+        .steps = steps_of(s),
         .n_units = n,
         .activation = s->activation,
-        .u = numbers(s, 3 * n),
-        .b = numbers(s, 3 * n),
+        .u = random_numbers(s, 3 * n),
+        .b = random_numbers(s, 3 * n),
         .plane = n,
-        .gates = unwritten(s, lines * 3 * n),
-        .gates_line = 3 * n,
-        .proj = numbers(s, lines * 3 * n),
-        .h = numbers(s, state),
+        .gates = nan_filled(s, n_valid_steps * 3 * n),
+        .gates_stride = 3 * n,
+        .proj = random_numbers(s, n_valid_steps * 3 * n),
+        .h = random_numbers(s, state),
         .h_row = n,
-        .y = unwritten(s, s->n_steps * state),
+        .y = nan_filled(s, s->n_steps * state),
         .y_step = state,
         .y_row = n,
-        .h_first = numbers(s, state),
+        .h_first = random_numbers(s, state),
         .h_first_row = n,
-        .dy = numbers(s, s->n_steps * state),
+        .dy = random_numbers(s, s->n_steps * state),
         .dy_step = state,
         .dy_row = n,
-        .dh = numbers(s, state),
+        .dh = random_numbers(s, state),
         .dh_row = n,
-        .dgates = unwritten(s, lines * 3 * n),
-        .dgates_line = 3 * n,
+        .dgates = nan_filled(s, n_valid_steps * 3 * n),
+        .dgates_stride = 3 * n,
         .dgates_plane = n,
-        .du = numbers(s, 3 * n),
-        .db = numbers(s, 3 * n),
+        .du = random_numbers(s, 3 * n),
+        .db = random_numbers(s, 3 * n),
     };
 }
 
-/* The part of a tile from a step on, cut as `_core.pyx` does. */
+/* The chunk of a tile that starts at step `first`, with the same arguments as in the extension. */
 static indygru_tile chunk_of(const setting *s, const indygru_tile *whole, ptrdiff_t first)
 {
     indygru_tile tile = *whole;
-    tile.run.n_steps = first;
-    ptrdiff_t line = indygru_count_lines(&tile.run), left = s->n_steps - first;
-    tile.run.first_step = first;
-    tile.run.n_steps = left < s->chunk ? left : s->chunk;
-    tile.gates = at(s, whole->gates, line * tile.gates_line);
-    tile.proj = at(s, whole->proj, line * 3 * s->n_units);
-    tile.dgates = at(s, whole->dgates, line * tile.dgates_line);
-    tile.y = at(s, whole->y, first * tile.y_step);
-    tile.dy = at(s, whole->dy, first * tile.dy_step);
+    tile.steps.n_steps = first;
+    ptrdiff_t index = indygru_count_valid_steps(&tile.steps), left = s->n_steps - first;
+    tile.steps.first_step = first;
+    tile.steps.n_steps = left < s->chunk ? left : s->chunk;
+    tile.gates = element(s, whole->gates, index * tile.gates_stride);
+    tile.proj = element(s, whole->proj, index * 3 * s->n_units);
+    tile.dgates = element(s, whole->dgates, index * tile.dgates_stride);
+    tile.y = element(s, whole->y, first * tile.y_step);
+    tile.dy = element(s, whole->dy, first * tile.dy_step);
     tile.h_first = first ? NULL : whole->h_first;
     return tile;
 }
@@ -75,43 +78,43 @@ static void forward(const setting *s, const indygru_tile *whole)
     }
 }
 
-/* A copy in double of what a kernel gets, and of what it has written so far. */
+/* A copy in float64 of the arguments of a kernel and of what it has written so far. */
 static indygru_tile reference_of(const setting *s, const indygru_tile *tile)
 {
-    ptrdiff_t n = s->n_units, lines = lines_of(s), state = s->n_rows * n;
+    ptrdiff_t n = s->n_units, n_valid_steps = count_valid_steps(s), state = s->n_rows * n;
     indygru_tile wide = *tile;
-    wide.u = widened(s, tile->u, 3 * n);
-    wide.b = widened(s, tile->b, 3 * n);
-    wide.gates = widened(s, tile->gates, lines * 3 * n);
-    wide.proj = widened(s, tile->proj, lines * 3 * n);
-    wide.h = widened(s, tile->h_first, state);
-    wide.y = widened(s, tile->y, s->n_steps * state);
-    wide.h_first = widened(s, tile->h_first, state);
-    wide.dy = widened(s, tile->dy, s->n_steps * state);
-    wide.dh = widened(s, tile->dh, state);
-    wide.dgates = widened(s, tile->dgates, lines * 3 * n);
-    wide.du = widened(s, tile->du, 3 * n);
-    wide.db = widened(s, tile->db, 3 * n);
+    wide.u = copy_as_double(s, tile->u, 3 * n);
+    wide.b = copy_as_double(s, tile->b, 3 * n);
+    wide.gates = copy_as_double(s, tile->gates, n_valid_steps * 3 * n);
+    wide.proj = copy_as_double(s, tile->proj, n_valid_steps * 3 * n);
+    wide.h = copy_as_double(s, tile->h_first, state);
+    wide.y = copy_as_double(s, tile->y, s->n_steps * state);
+    wide.h_first = copy_as_double(s, tile->h_first, state);
+    wide.dy = copy_as_double(s, tile->dy, s->n_steps * state);
+    wide.dh = copy_as_double(s, tile->dh, state);
+    wide.dgates = copy_as_double(s, tile->dgates, n_valid_steps * 3 * n);
+    wide.du = copy_as_double(s, tile->du, 3 * n);
+    wide.db = copy_as_double(s, tile->db, 3 * n);
     return wide;
 }
 
 static ptrdiff_t forward_tile(const setting *s)
 {
-    ptrdiff_t lines = lines_of(s), state = s->n_rows * s->n_units;
+    ptrdiff_t n_valid_steps = count_valid_steps(s), state = s->n_rows * s->n_units;
     indygru_tile tile = tile_of(s), expected = reference_of(s, &tile);
     forward(s, &tile);
-    if (reference_forward(&expected) != lines)
-        fail("lines");
-    check(s, "gates", tile.gates, expected.gates, lines * 3 * s->n_units, FORWARD);
+    if (reference_forward(&expected) != n_valid_steps)
+        fail("number of valid steps");
+    check(s, "gates", tile.gates, expected.gates, n_valid_steps * 3 * s->n_units, FORWARD);
     check(s, "h", tile.h, expected.h, state, FORWARD);
     check(s, "y", tile.y, expected.y, s->n_steps * state, FORWARD);
-    return lines * s->n_units;
+    return n_valid_steps * s->n_units;
 }
 
-/* The reference goes back from the kernel's own gates: relu and elu have a kink, where rounding would decide. */
+/* The reference starts from the gates of the kernel, because the derivative of relu is discontinuous. */
 static ptrdiff_t backward_tile(const setting *s)
 {
-    ptrdiff_t lines = lines_of(s), columns = 3 * s->n_units;
+    ptrdiff_t n_valid_steps = count_valid_steps(s), columns = 3 * s->n_units;
     indygru_tile whole = tile_of(s);
     forward(s, &whole);
     indygru_tile expected = reference_of(s, &whole);
@@ -119,103 +122,104 @@ static ptrdiff_t backward_tile(const setting *s)
         indygru_tile tile = chunk_of(s, &whole, first);
         s->ops->backward_tile(&tile);
     }
-    reference_backward(&expected, lines);
-    check(s, "dgates", whole.dgates, expected.dgates, lines * columns, GRADIENT);
+    reference_backward(&expected, n_valid_steps);
+    check(s, "dgates", whole.dgates, expected.dgates, n_valid_steps * columns, GRADIENT);
     check(s, "dh", whole.dh, expected.dh, s->n_rows * s->n_units, GRADIENT);
     check(s, "du", whole.du, expected.du, columns, GRADIENT);
     check(s, "db", whole.db, expected.db, columns, GRADIENT);
-    return lines * s->n_units;
+    return n_valid_steps * s->n_units;
 }
 
-/* w (n_inputs, 3 n_units) in panels of `width` columns; *size is how many numbers they have, padding included. */
+/* Packs w (n_inputs, 3 n_units) in panels of `width` columns; *size OUT: their number of elements with padding. */
 static void *pack(const setting *s, const void *w, ptrdiff_t width, ptrdiff_t *size)
 {
     ptrdiff_t columns = 3 * s->n_units;
     *size = (columns + width - 1) / width * width * s->n_inputs;
-    indygru_packing job = {s->n_inputs, s->n_units, w, columns, s->n_units, width, unwritten(s, *size)};
+    indygru_packing job = {s->n_inputs, s->n_units, w, columns, s->n_units, width, nan_filled(s, *size)};
     s->ops->pack(&job);
     return job.out;
 }
 
-static ptrdiff_t pack_in(const setting *s, ptrdiff_t width)
+static ptrdiff_t check_packing(const setting *s, ptrdiff_t width)
 {
     ptrdiff_t size, columns = 3 * s->n_units;
-    const void *w = numbers(s, s->n_inputs * columns);
+    const void *w = random_numbers(s, s->n_inputs * columns);
     const void *packed = pack(s, w, width, &size);
     double *expected = allocate(size, sizeof *expected);
     for (ptrdiff_t i = 0; i < size; i++) {
         ptrdiff_t k = i / width % s->n_inputs, column = i / (width * s->n_inputs) * width + i % width;
-        expected[i] = column < columns ? get(s, w, k * columns + column) : 0;
+        expected[i] = column < columns ? load(s, w, k * columns + column) : 0;
     }
     check(s, "packed", packed, expected, size, EXACT);
     return columns * s->n_inputs;
 }
 
-static ptrdiff_t pack_panels(const setting *s) { return pack_in(s, s->ops->panel); }
-static ptrdiff_t pack_matrix(const setting *s) { return pack_in(s, 3 * s->n_units); }
+static ptrdiff_t pack_panels(const setting *s) { return check_packing(s, s->ops->panel); }
+static ptrdiff_t pack_matrix(const setting *s) { return check_packing(s, 3 * s->n_units); }
 
-/* Fills the lines' products of x (steps, rows, inputs) and w (inputs, columns). */
+/* out (valid steps, columns) OUT: the products of x (steps, rows, inputs) and w (inputs, columns). */
 static void reference_project(const setting *s, const void *x, const void *w, double *out)
 {
     ptrdiff_t columns = 3 * s->n_units;
-    indygru_run run = run_of(s);
+    indygru_step_range steps = steps_of(s);
     for (ptrdiff_t i = 0; i < s->n_steps * s->n_rows; i++) {
         ptrdiff_t step = i / s->n_rows, row = i % s->n_rows;
-        if (is_over(&run, step, row))
+        if (is_over(&steps, step, row))
             continue;
-        ptrdiff_t place = (step + (s->origins ? s->origins[row] : 0)) * s->n_rows + row;
+        ptrdiff_t time = (step + (s->row_offsets ? s->row_offsets[row] : 0)) * s->n_rows + row;
         for (ptrdiff_t j = 0; j < columns; j++, out++) {
             *out = 0;
             for (ptrdiff_t k = 0; k < s->n_inputs; k++)
-                *out += get(s, x, place * s->n_inputs + k) * get(s, w, k * columns + j);
+                *out += load(s, x, time * s->n_inputs + k) * load(s, w, k * columns + j);
         }
     }
 }
 
-/* All of x by w, which lies as the job tells. */
+/* Multiplies x by w. `job` describes the layout of w. */
 static ptrdiff_t project(const setting *s, const void *w, indygru_projection job)
 {
-    indygru_run run = run_of(s);
-    ptrdiff_t lines = lines_of(s), columns = 3 * s->n_units, width = s->n_inputs * s->ops->itemsize;
-    const void *x = numbers(s, s->n_steps * s->n_rows * s->n_inputs);
-    double *expected = allocate(lines * columns, sizeof *expected);
-    job.x = allocate(lines, sizeof *job.x);
-    indygru_find_lines(&run, x, s->n_rows * width, width, (const void **)job.x);
-    job.n_rows = lines;
+    indygru_step_range steps = steps_of(s);
+    ptrdiff_t n_valid_steps = count_valid_steps(s), columns = 3 * s->n_units, width = s->n_inputs * s->ops->itemsize;
+    const void *x = random_numbers(s, s->n_steps * s->n_rows * s->n_inputs);
+    double *expected = allocate(n_valid_steps * columns, sizeof *expected);
+    job.x = allocate(n_valid_steps, sizeof *job.x);
+    indygru_gather_row_pointers(&steps, x, s->n_rows * width, width, (const void **)job.x);
+    job.n_rows = n_valid_steps;
     job.n_inputs = s->n_inputs;
     job.n_columns = job.out_row = columns;
-    job.out = unwritten(s, lines * columns);
-    job.edge = unwritten(s, (s->n_inputs < INDYGRU_RUN ? s->n_inputs : INDYGRU_RUN) * s->ops->panel);
+    job.out = nan_filled(s, n_valid_steps * columns);
+    job.edge = nan_filled(s, (s->n_inputs < INDYGRU_K_BLOCK ? s->n_inputs : INDYGRU_K_BLOCK) * s->ops->panel);
     s->ops->project(&job);
     reference_project(s, x, w, expected);
-    check(s, "projection", job.out, expected, lines * columns, FORWARD);
-    return lines * columns * s->n_inputs;
+    check(s, "projection", job.out, expected, n_valid_steps * columns, FORWARD);
+    return n_valid_steps * columns * s->n_inputs;
 }
 
 static ptrdiff_t project_packed(const setting *s)
 {
     ptrdiff_t panel = s->ops->panel, size;
-    const void *w = numbers(s, s->n_inputs * 3 * s->n_units), *packed = pack(s, w, panel, &size);
+    const void *w = random_numbers(s, s->n_inputs * 3 * s->n_units), *packed = pack(s, w, panel, &size);
     return project(s, w,
                    (indygru_projection){.w = packed, .w_row = panel, .w_panel = s->n_inputs * panel, .padded = 1});
 }
 
-static ptrdiff_t project_as_they_lie(const setting *s)
+static ptrdiff_t project_unpacked(const setting *s)
 {
-    const void *w = numbers(s, s->n_inputs * 3 * s->n_units);
+    const void *w = random_numbers(s, s->n_inputs * 3 * s->n_units);
     return project(s, w, (indygru_projection){.w = w, .w_row = 3 * s->n_units, .w_panel = s->ops->panel});
 }
 
-/* Beside seeded numbers, a few where clamps and NaN decide; no large positive one, which would be the error's scale. */
+/* Random numbers and special values: NaN, infinities, limits of the clamps. There is no large positive number, because
+ * it would determine the scale of the error. */
 static ptrdiff_t activate(const setting *s)
 {
     static const double special[] = {-0.0, NAN, INFINITY, -INFINITY, 9.5, -9.5, -88.5, -1e30, 1e-30};
     enum { N_SPECIAL = sizeof special / sizeof *special };
     ptrdiff_t n = s->n_rows * s->n_units;
-    void *x = numbers(s, n), *out = unwritten(s, n);
+    void *x = random_numbers(s, n), *out = nan_filled(s, n);
     for (ptrdiff_t i = 0; i < n; i += 3)
-        put(s, x, i, special[i / 3 % N_SPECIAL]);
-    double *expected = widened(s, x, n);
+        store(s, x, i, special[i / 3 % N_SPECIAL]);
+    double *expected = copy_as_double(s, x, n);
     for (ptrdiff_t i = 0; i < n; i++)
         expected[i] = activation_of(s->activation, expected[i]);
     s->ops->activate(s->activation, n, x, out);

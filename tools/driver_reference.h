@@ -1,5 +1,5 @@
-/* The equations in plain C and double, one number after the other: what every job's results are compared with.
- * Arrays are dense and lie as `tile_of` in driver_jobs.h lays them; csrc/README.md derives the gradients. */
+/* The equations in scalar C and float64, with which the results of all jobs are compared. Arrays are contiguous, as
+ * `tile_of` in driver_jobs.h creates them. csrc/README.md derives the gradients. */
 #ifndef DRIVER_REFERENCE_H
 #define DRIVER_REFERENCE_H
 
@@ -34,7 +34,7 @@ static double derivative_of(enum indygru_activation activation, double c)
     }
 }
 
-/* One unit's step; the planes of u, b, proj and gates are n apart. */
+/* One step of one unit; the planes of u, b, proj and gates are n_units apart. */
 static void reference_unit(const indygru_tile *tile, const double *u, const double *b, const double *proj,
                            double *gates, double *h, double *y)
 {
@@ -64,50 +64,50 @@ static void reference_unit_backward(const indygru_tile *tile, ptrdiff_t j, const
     *dh = d * z + drh * r + dz * u[n] + dr * u[0];
 }
 
-/* Where a step of a row lies in y and dy. */
-static ptrdiff_t place_of(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row)
+/* Index of a step of a row in y and dy. */
+static ptrdiff_t index_of(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row)
 {
-    ptrdiff_t origin = tile->run.origins ? tile->run.origins[row] : 0;
-    return (origin + step) * tile->y_step + row * tile->n_units;
+    ptrdiff_t offset = tile->steps.row_offsets ? tile->steps.row_offsets[row] : 0;
+    return (offset + step) * tile->y_step + row * tile->n_units;
 }
 
-static int is_over(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+static int is_over(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
 {
-    return run->lengths && step >= run->lengths[row];
+    return steps->lengths && step >= steps->lengths[row];
 }
 
-/* Returns the number of lines. */
+/* Returns the number of valid steps. */
 static ptrdiff_t reference_forward(const indygru_tile *tile)
 {
-    ptrdiff_t n = tile->n_units, line = 0;
-    for (ptrdiff_t step = 0; step < tile->run.n_steps; step++)
-        for (ptrdiff_t row = 0; row < tile->run.n_rows; row++) {
-            if (is_over(&tile->run, step, row))
+    ptrdiff_t n = tile->n_units, i = 0;
+    for (ptrdiff_t step = 0; step < tile->steps.n_steps; step++)
+        for (ptrdiff_t row = 0; row < tile->steps.n_rows; row++) {
+            if (is_over(&tile->steps, step, row))
                 continue;
             for (ptrdiff_t j = 0; j < n; j++)
                 reference_unit(tile, (const double *)tile->u + j, (const double *)tile->b + j,
-                               (const double *)tile->proj + line * 3 * n + j, (double *)tile->gates + line * 3 * n + j,
-                               (double *)tile->h + row * n + j, (double *)tile->y + place_of(tile, step, row) + j);
-            line++;
+                               (const double *)tile->proj + i * 3 * n + j, (double *)tile->gates + i * 3 * n + j,
+                               (double *)tile->h + row * n + j, (double *)tile->y + index_of(tile, step, row) + j);
+            i++;
         }
-    return line;
+    return i;
 }
 
-static void reference_backward(const indygru_tile *tile, ptrdiff_t line)
+static void reference_backward(const indygru_tile *tile, ptrdiff_t i)
 {
     ptrdiff_t n = tile->n_units;
-    for (ptrdiff_t step = tile->run.n_steps - 1; step >= 0; step--)
-        for (ptrdiff_t row = tile->run.n_rows - 1; row >= 0; row--) {
-            if (is_over(&tile->run, step, row))
+    for (ptrdiff_t step = tile->steps.n_steps - 1; step >= 0; step--)
+        for (ptrdiff_t row = tile->steps.n_rows - 1; row >= 0; row--) {
+            if (is_over(&tile->steps, step, row))
                 continue;
-            line--;
-            ptrdiff_t place = place_of(tile, step, row);
+            i--;
+            ptrdiff_t y_index = index_of(tile, step, row);
             const double *h =
-                step ? (const double *)tile->y + place - tile->y_step : (const double *)tile->h_first + row * n;
+                step ? (const double *)tile->y + y_index - tile->y_step : (const double *)tile->h_first + row * n;
             for (ptrdiff_t j = 0; j < n; j++)
-                reference_unit_backward(tile, j, (const double *)tile->gates + line * 3 * n + j, h[j],
-                                        ((const double *)tile->dy)[place + j], (double *)tile->dh + row * n + j,
-                                        (double *)tile->dgates + line * 3 * n + j);
+                reference_unit_backward(tile, j, (const double *)tile->gates + i * 3 * n + j, h[j],
+                                        ((const double *)tile->dy)[y_index + j], (double *)tile->dh + row * n + j,
+                                        (double *)tile->dgates + i * 3 * n + j);
         }
 }
 

@@ -1,4 +1,5 @@
-/* Tiles on several threads, laid out as `_core.pyx` does, to see under ThreadSanitizer that none touches another's. */
+/* Tiles on several threads, with a grid like that of the extension, so that ThreadSanitizer can check that no two tiles
+ * access the same memory. */
 #ifndef DRIVER_THREADS_H
 #define DRIVER_THREADS_H
 
@@ -8,40 +9,40 @@
 
 enum { TILE_ROWS = 3, TILE_UNITS = 16, N_THREADS = 4 };
 
-/* Forward and backward of a whole batch: tiles `first`, `first + stride`, ... are one thread's. */
+/* Forward and backward of a batch: the work of one thread is tiles `first`, `first + stride`, ... */
 typedef struct {
     const setting *s;
     const indygru_tile *whole; /* du, db (row tiles, 3, n_units) */
     const void *x, *w;         /* (steps, rows, inputs), (inputs, 3 n_units) */
     ptrdiff_t first, stride;
-    void *edge; /* scratch of the thread */
+    void *edge; /* scratch of this thread */
 } share;
 
-static ptrdiff_t tiles_across(const setting *s) { return (s->n_units + TILE_UNITS - 1) / TILE_UNITS; }
-static ptrdiff_t tiles_down(const setting *s) { return (s->n_rows + TILE_ROWS - 1) / TILE_ROWS; }
+static ptrdiff_t count_unit_tiles(const setting *s) { return (s->n_units + TILE_UNITS - 1) / TILE_UNITS; }
+static ptrdiff_t count_row_tiles(const setting *s) { return (s->n_rows + TILE_ROWS - 1) / TILE_ROWS; }
 
 static indygru_tile tile_at(const share *work, ptrdiff_t row, ptrdiff_t unit)
 {
     const setting *s = work->s;
     const indygru_tile *whole = work->whole;
-    ptrdiff_t n = s->n_units, place = row * n + unit, sums = row / TILE_ROWS * 3 * n + unit;
+    ptrdiff_t n = s->n_units, offset = row * n + unit, sums = row / TILE_ROWS * 3 * n + unit;
     indygru_tile tile = *whole;
-    tile.run.n_rows = s->n_rows - row < TILE_ROWS ? s->n_rows - row : TILE_ROWS;
+    tile.steps.n_rows = s->n_rows - row < TILE_ROWS ? s->n_rows - row : TILE_ROWS;
     tile.n_units = n - unit < TILE_UNITS ? n - unit : TILE_UNITS;
-    tile.u = at(s, whole->u, unit);
-    tile.b = at(s, whole->b, unit);
-    ptrdiff_t lines_before = s->n_steps * 3 * (row * n + tile.run.n_rows * unit);
-    tile.gates = at(s, whole->gates, lines_before);
-    tile.gates_line = 3 * tile.n_units;
-    tile.proj = at(s, whole->proj, lines_before);
-    tile.h = at(s, whole->h, place);
-    tile.y = at(s, whole->y, place);
-    tile.h_first = at(s, whole->h_first, place);
-    tile.dy = at(s, whole->dy, place);
-    tile.dh = at(s, whole->dh, place);
-    tile.dgates = at(s, whole->dgates, s->n_steps * row * 3 * n + unit);
-    tile.du = at(s, whole->du, sums);
-    tile.db = at(s, whole->db, sums);
+    tile.u = element(s, whole->u, unit);
+    tile.b = element(s, whole->b, unit);
+    ptrdiff_t first_number = s->n_steps * 3 * (row * n + tile.steps.n_rows * unit);
+    tile.gates = element(s, whole->gates, first_number);
+    tile.gates_stride = 3 * tile.n_units;
+    tile.proj = element(s, whole->proj, first_number);
+    tile.h = element(s, whole->h, offset);
+    tile.y = element(s, whole->y, offset);
+    tile.h_first = element(s, whole->h_first, offset);
+    tile.dy = element(s, whole->dy, offset);
+    tile.dh = element(s, whole->dh, offset);
+    tile.dgates = element(s, whole->dgates, s->n_steps * row * 3 * n + unit);
+    tile.du = element(s, whole->du, sums);
+    tile.db = element(s, whole->db, sums);
     return tile;
 }
 
@@ -51,16 +52,16 @@ static void run_tile(const share *work, ptrdiff_t row, ptrdiff_t unit)
     indygru_tile tile = tile_at(work, row, unit);
     ptrdiff_t width = s->n_inputs * s->ops->itemsize;
     const void *x[64];
-    indygru_find_lines(&tile.run, at(s, work->x, row * s->n_inputs), s->n_rows * width, width, x);
+    indygru_gather_row_pointers(&tile.steps, element(s, work->x, row * s->n_inputs), s->n_rows * width, width, x);
     for (int gate = 0; gate < 3; gate++) {
-        indygru_projection job = {.n_rows = indygru_count_lines(&tile.run),
+        indygru_projection job = {.n_rows = indygru_count_valid_steps(&tile.steps),
                                   .n_inputs = s->n_inputs,
                                   .n_columns = tile.n_units,
                                   .x = x,
-                                  .w = at(s, work->w, gate * s->n_units + unit),
+                                  .w = element(s, work->w, gate * s->n_units + unit),
                                   .w_row = 3 * s->n_units,
                                   .w_panel = s->ops->panel,
-                                  .out = at(s, tile.proj, gate * tile.n_units),
+                                  .out = element(s, tile.proj, gate * tile.n_units),
                                   .out_row = 3 * tile.n_units,
                                   .edge = work->edge};
         s->ops->project(&job);
@@ -72,30 +73,31 @@ static void run_tile(const share *work, ptrdiff_t row, ptrdiff_t unit)
 static void *run_share(void *argument)
 {
     const share *work = argument;
-    ptrdiff_t across = tiles_across(work->s);
-    unsigned long long state = indygru_flush_enter();
-    for (ptrdiff_t i = work->first; i < across * tiles_down(work->s); i += work->stride)
-        run_tile(work, i / across * TILE_ROWS, i % across * TILE_UNITS);
-    indygru_flush_leave(state);
+    ptrdiff_t unit_tiles = count_unit_tiles(work->s);
+    unsigned long long state = indygru_enter_ftz();
+    for (ptrdiff_t i = work->first; i < unit_tiles * count_row_tiles(work->s); i += work->stride)
+        run_tile(work, i / unit_tiles * TILE_ROWS, i % unit_tiles * TILE_UNITS);
+    indygru_restore_fp_state(state);
     return NULL;
 }
 
-/* Leaves a hash of all results in `bits`. */
+/* Sets `bits` to a hash of all results. */
 static void run_threads(const setting *s, int n_threads)
 {
-    ptrdiff_t n = s->n_units, state = s->n_rows * n, sums = tiles_down(s) * 3 * n;
+    ptrdiff_t n = s->n_units, state = s->n_rows * n, sums = count_row_tiles(s) * 3 * n;
     seed = 1;
     indygru_tile whole = tile_of(s);
-    whole.du = numbers(s, sums);
-    whole.db = numbers(s, sums);
-    const void *x = numbers(s, s->n_steps * s->n_rows * s->n_inputs), *w = numbers(s, s->n_inputs * 3 * n);
+    whole.du = random_numbers(s, sums);
+    whole.db = random_numbers(s, sums);
+    const void *x = random_numbers(s, s->n_steps * s->n_rows * s->n_inputs),
+               *w = random_numbers(s, s->n_inputs * 3 * n);
     memcpy(whole.h, whole.h_first, state * s->ops->itemsize);
     pthread_t threads[N_THREADS];
     share shares[N_THREADS];
     for (int i = 0; i < n_threads; i++) {
-        shares[i] = (share){s, &whole, x, w, i, n_threads, unwritten(s, INDYGRU_RUN * s->ops->panel)};
+        shares[i] = (share){s, &whole, x, w, i, n_threads, nan_filled(s, INDYGRU_K_BLOCK * s->ops->panel)};
         if (pthread_create(&threads[i], NULL, run_share, &shares[i]))
-            fail("no thread");
+            fail("a thread did not start");
     }
     for (int i = 0; i < n_threads; i++)
         pthread_join(threads[i], NULL);
@@ -109,15 +111,15 @@ static void run_threads(const setting *s, int n_threads)
     free_all();
 }
 
-/* One and several threads give the same bits; a sanitizer sees the rest. */
+/* Checks that one and several threads give the same bits. */
 static void check_threads(const indygru_ops *ops, enum indygru_dtype dtype)
 {
     setting s = {.ops = ops, .dtype = dtype, .n_rows = 17, .n_units = 33, .n_steps = 9, .n_inputs = 7};
     run_threads(&s, 1);
-    uint64_t alone = bits;
+    uint64_t serial_bits = bits;
     run_threads(&s, N_THREADS);
-    if (bits != alone)
-        fail("several threads give other bits than one");
+    if (bits != serial_bits)
+        fail("one and several threads give different bits");
 }
 
 #endif

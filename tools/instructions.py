@@ -1,13 +1,13 @@
-"""Counts the instructions of each kernel under callgrind: a number that does not depend on the machine's mood.
+"""Count the instructions of each kernel under callgrind. Instruction counts are deterministic.
 
 ::
 
-    python tools/instructions.py            # a table
-    python tools/instructions.py --check    # compare with instructions.json: 5 % more is a failure
-    python tools/instructions.py --write    # what has been counted is the release's from now on
+    python tools/instructions.py            # prints a table
+    python tools/instructions.py --check    # compares with instructions.json: an increase above 5 % fails
+    python tools/instructions.py --write    # stores the counts in instructions.json
 
-Status 0: as good as the release, or another compiler, whose counts cannot be compared; 1: worse, or the driver failed;
-77: no valgrind, nothing was run. Valgrind knows no AVX-512: x86_v4 is never counted.
+Status 0: no increase above 5 %, or built by another compiler, whose counts are not comparable; 1: an increase, or the
+driver failed; 77: valgrind is missing, nothing was run. Valgrind does not support AVX-512, so x86_v4 is not counted.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ gcc __GNUC__ __GNUC_MINOR__
 """
 
 
-def built_by() -> str:
-    """Return the compiler and what it compiles for, such as ``"gcc 12.2, x86_64"``."""
+def describe_compiler() -> str:
+    """Return the compiler and its architecture, such as ``"gcc 12.2, x86_64"``."""
     name, major, minor = run(*compiler(), "-E", "-P", "-x", "c", "-", text=COMPILER_PROBE).stdout.split()
     return f"{name} {major}.{minor}, {platform.machine()}"
 
 
-def comparable(one: str, other: str) -> bool:
-    """Whether two compilers differ at most in their minor version."""
+def is_comparable(one: str, other: str) -> bool:
+    """Return whether two compilers differ at most in their minor version."""
     return re.sub(r"\.\d+,", ",", one) == re.sub(r"\.\d+,", ",", other)
 
 
 def count(driver: Path, job: str, kernel: str, dtype: str, tier: str) -> float:
-    """Return the instructions of a kernel, with all that it calls, per piece of the job's work."""
-    collected = [f"--toggle-collect={kernel}_{dtype}", "--callgrind-out-file=/dev/null"]
-    done = run("valgrind", "--tool=callgrind", *collected, driver, job, dtype, tier)
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if not found or not int(found[1]):
-        raise SystemExit(f"callgrind saw no call of {kernel}_{dtype}:\n{done.stderr}")
-    return int(found[1]) / int(done.stdout)
+    """Return the instructions of a kernel and its callees per unit of the job's work."""
+    options = [f"--toggle-collect={kernel}_{dtype}", "--callgrind-out-file=/dev/null"]
+    completed = run("valgrind", "--tool=callgrind", *options, driver, job, dtype, tier)
+    match = re.search(r"Collected : (\d+)", completed.stderr)
+    if not match or not int(match[1]):
+        raise SystemExit(f"callgrind counted no call of {kernel}_{dtype}:\n{completed.stderr}")
+    return int(match[1]) / int(completed.stdout)
 
 
 def count_all(driver: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Return counts by ``"job dtype tier"``, and the unit of each job's work."""
+    """Return the counts by ``"job dtype tier"`` and the unit of work of each job."""
     tiers = run("valgrind", "--tool=none", driver, "tiers").stdout.split()
     jobs = [line.split() for line in run(driver, "jobs").stdout.splitlines()]
     counts = {
@@ -71,7 +71,7 @@ def count_all(driver: Path) -> tuple[dict[str, float], dict[str, str]]:
 
 
 def table(counts: dict[str, float], units: dict[str, str]) -> str:
-    """Return the counts as a Markdown table, a row for each job and dtype, a column for each tier."""
+    """Return the counts as a Markdown table: a row for each job and dtype, a column for each tier."""
     tiers = list(dict.fromkeys(key.split()[2] for key in counts))
     rows = list(dict.fromkeys(key.rsplit(" ", 1)[0] for key in counts))
     lines = [f"| job | dtype | instructions per | {' | '.join(tiers)} |", "|---" * (3 + len(tiers)) + "|"]
@@ -83,45 +83,49 @@ def table(counts: dict[str, float], units: dict[str, str]) -> str:
 
 
 def compare(counts: dict[str, float], release: dict[str, float]) -> tuple[list[str], list[str]]:
-    """Return what is worse than the release, and what could not be compared because its tier does not run here."""
+    """Return the failures, and the keys that are not compared because this machine does not support their tier."""
     tiers = {key.split()[2] for key in counts}
     worse = [
-        f"{key}: {counts[key]:.4g} instead of {before:.4g}, {counts[key] / before - 1:+.1%}"
+        f"{key}: expected at most {LIMIT:.2f} x {before:.4g}, got {counts[key]:.4g} ({counts[key] / before - 1:+.1%})"
         for key, before in release.items()
         if key in counts and counts[key] > LIMIT * before
     ]
     worse += [f"{key}: not in {RELEASE.name}: run --write" for key in counts if key not in release]
     missing = [key for key in release if key not in counts]
-    worse += [f"{key}: in {RELEASE.name}, but there is no such job" for key in missing if key.split()[2] in tiers]
+    worse += [
+        f"{key}: in {RELEASE.name}, but the driver has no such job: run --write"
+        for key in missing
+        if key.split()[2] in tiers
+    ]
     return worse, [key for key in missing if key.split()[2] not in tiers]
 
 
 def check(counts: dict[str, float], made_by: str) -> int:
-    """Compare with the release, say what came of it, and return the status."""
+    """Compare with the release, print the result, and return the status."""
     release = json.loads(RELEASE.read_text())
-    if not comparable(made_by, release["compiler"]):
-        print(f"NOTHING COMPARED: {RELEASE.name} was made by {release['compiler']}, this is {made_by}")
+    if not is_comparable(made_by, release["compiler"]):
+        print(f"NOT COMPARED: {RELEASE.name} was made by {release['compiler']}, this compiler is {made_by}")
         return 0
-    worse, elsewhere = compare(counts, release["instructions"])
-    for key in elsewhere:
-        print(f"not compared, no such tier here: {key}")
+    worse, unsupported = compare(counts, release["instructions"])
+    for key in unsupported:
+        print(f"not compared, unsupported tier: {key}")
     for line in worse:
-        print(f"WORSE: {line}")
-    print(f"{len(counts)} counts compared, {len(worse)} worse than the release by more than {LIMIT - 1:.0%}")
+        print(f"FAILED: {line}")
+    print(f"{len(counts)} counts compared, {len(worse)} failures (limit: {LIMIT - 1:.0%} more than the release)")
     return 1 if worse else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    wish = parser.add_mutually_exclusive_group()
-    wish.add_argument("--check", action="store_true", help=f"compare with {RELEASE.name}")
-    wish.add_argument("--write", action="store_true", help=f"write {RELEASE.name}")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--check", action="store_true", help=f"compare with {RELEASE.name}")
+    group.add_argument("--write", action="store_true", help=f"write {RELEASE.name}")
     options = parser.parse_args(arguments)
     if not shutil.which("valgrind"):
-        print("NOT RUN: there is no valgrind here (Debian: apt install valgrind)", file=sys.stderr)
+        print("NOT RUN: valgrind is not installed (Debian: apt install valgrind)", file=sys.stderr)
         return NOT_RUN
-    made_by = built_by()
+    made_by = describe_compiler()
     with tempfile.TemporaryDirectory() as folder:
         counts, units = count_all(build_driver(Path(folder)))
     print(f"{made_by}\n\n{table(counts, units)}\n")

@@ -1,10 +1,11 @@
-"""Shows what the compiler made of the kernels, and checks what must hold: ``python tools/machine_code.py [EXTENSION]``.
+"""Disassemble the kernels and check their machine code: ``python tools/machine_code.py [EXTENSION]``.
 
-For each function of each tier: the widest vector, and of its vector loops the divisions and the vectors that they read
-from the stack or write to it. Needs objdump and an extension that is not stripped. Status 1: something does not hold.
+Prints for each function of each tier the widest vector register and, of its vector loops, the number of divisions and
+of vectors that are read from the stack or written to it. Needs objdump and an extension that is not stripped. Status 1:
+a check failed.
 
-A vector loop is an innermost loop with packed arithmetic as wide as its tier. The source's loops are counted below;
-when as many are found, every scalar division outside them stands in the tail of one.
+A vector loop is an innermost loop with packed arithmetic at the full width of its tier. `LOOPS` has the number of such
+loops in the source. If the compiler has vectorised all of them, a scalar division outside them is in the tail of one.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu" / "_engine"
 TIERS = {"kernels_baseline.c": "baseline", "kernels_x86_v3.c": "x86_v3", "kernels_x86_v4.c": "x86_v4"}
 REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
-#: Loops over units in the source, one for each activation where it has a say: all, and those that divide.
+#: Loops over units in the source, counted once for each activation that changes them: all loops, and those that divide.
 LOOPS = {"forward_tile": (7, 4), "backward_tile": (7, 0), "activate": (4, 3)}
 PACKED = re.compile(r"v?(add|sub|mul|div|fn?m(add|sub)\d*)p[sd]$")
 BMI = {"andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx"}
 AVX512 = re.compile(r"zmm|[xy]mm(1[6-9]|2\d|3[01])|\bk[0-7]\b")
-#: A vector at a fixed place of the frame. With an index it would be an array, or rbp a pointer like any other.
+#: A vector at a fixed offset of the stack frame. An operand with an index register is an element of an array.
 STACK = re.compile(r"[XYZ]MMWORD PTR \[r[sb]p([+-]0x[0-9a-f]+)?\]")
 
 
@@ -39,15 +40,15 @@ class Instruction:
     operands: str
 
     @property
-    def goes_back_to(self) -> int | None:
-        """The address before it that a conditional jump leads to: the beginning of a loop."""
+    def loop_start(self) -> int | None:
+        """The target of a conditional backward jump, which is the start of a loop, or None."""
         target = int(self.operands.split()[0], 16) if re.match(r"j(?!mp)", self.mnemonic) else self.address
         return target if target < self.address else None
 
 
 @dataclass(frozen=True)
 class Function:
-    """One symbol's instructions; `source` is the C file, as the symbol table tells."""
+    """The instructions of one symbol; `source` is its C file by the symbol table."""
 
     name: str
     source: str
@@ -55,13 +56,13 @@ class Function:
 
     @property
     def tier(self) -> str | None:
-        """The tier it belongs to, or None."""
+        """The tier of the source file, or None."""
         return TIERS.get(self.source)
 
     @cached_property
     def loops(self) -> list[list[Instruction]]:
         """The innermost loops."""
-        ends = {back: step.address for step in self.code if (back := step.goes_back_to) is not None}
+        ends = {back: step.address for step in self.code if (back := step.loop_start) is not None}
         inner = {
             (a, b) for a, b in ends.items() if not any(a <= c and d <= b for c, d in ends.items() if (c, d) != (a, b))
         }
@@ -69,33 +70,34 @@ class Function:
 
     @cached_property
     def vector_loops(self) -> list[list[Instruction]]:
-        """The loops with packed arithmetic in the tier's full width."""
+        """The innermost loops with packed arithmetic at the full width of the tier."""
         full = REGISTERS.get(self.tier or "", "xmm")
         return [loop for loop in self.loops if any(PACKED.match(s.mnemonic) and full in s.operands for s in loop)]
 
     @property
     def widest(self) -> str:
-        """The widest register it names."""
+        """The widest kind of vector register among the operands, or "none"."""
         text = " ".join(step.operands for step in self.code)
         return next((name for name in ("zmm", "ymm", "xmm") if name in text), "none")
 
 
 def objdump(*arguments: object) -> list[str]:
-    """Return what objdump prints."""
-    done = subprocess.run(["objdump", *map(str, arguments)], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    """Return the lines that objdump prints."""
+    completed = subprocess.run(["objdump", *map(str, arguments)], capture_output=True, text=True, check=True)
+    return completed.stdout.splitlines()
 
 
 def source_files(library: Path) -> dict[int, str]:
     """Return the C file of each local function, by address; empty if the library is stripped."""
-    found, source = {}, ""
+    sources: dict[int, str] = {}
+    source = ""
     for line in objdump("-t", library):
         fields = line.split()
         if " df *ABS*" in line:
             source = fields[-1] if len(fields) > 4 else ""
         elif " l     F .text" in line:
-            found[int(fields[0], 16)] = source
-    return found
+            sources[int(fields[0], 16)] = source
+    return sources
 
 
 def functions(library: Path) -> Iterator[Function]:
@@ -112,8 +114,8 @@ def functions(library: Path) -> Iterator[Function]:
             code.append(Instruction(int(step[1], 16), step[2], step[3]))
 
 
-def foreign(function: Function) -> list[str]:
-    """Return the instructions that the function's tier, or code outside the tiers, must not have."""
+def find_forbidden_instructions(function: Function) -> list[str]:
+    """Return the instructions that are outside the instruction set of the function's tier, or of the baseline."""
     if function.tier == "x86_v4":
         return []
     if function.tier == "x86_v3":
@@ -128,12 +130,12 @@ def foreign(function: Function) -> list[str]:
 
 
 def count(loops: list[list[Instruction]], pattern: str) -> int:
-    """Return how many instructions of the loops match, written as mnemonic, space, operands."""
+    """Return the number of instructions in the loops whose text, `mnemonic operands`, matches a pattern."""
     return sum(bool(re.match(pattern, f"{step.mnemonic} {step.operands}")) for loop in loops for step in loop)
 
 
-def figures(function: Function) -> dict[str, int]:
-    """Return what the table shows of a function."""
+def measure(function: Function) -> dict[str, int]:
+    """Return the columns of the table for a function."""
     loops = function.vector_loops
     touching = [step for loop in loops for step in loop if STACK.search(step.operands)]
     stores = sum(bool(STACK.match(step.operands)) for step in touching)
@@ -141,45 +143,45 @@ def figures(function: Function) -> dict[str, int]:
         "vector loops": len(loops),
         "dividing": sum(bool(count([loop], r"v?divp[sd] ")) for loop in loops),
         "scalar divisions in them": count(loops, r"v?divs[sd] "),
-        "elsewhere": count([list(function.code)], r"v?divs[sd] ") - count(loops, r"v?divs[sd] "),
+        "scalar divisions elsewhere": count([list(function.code)], r"v?divs[sd] ") - count(loops, r"v?divs[sd] "),
         "stack reads": len(touching) - stores,
         "stack writes": stores,
     }
 
 
-def wrong(function: Function) -> list[str]:
-    """Return what does not hold of a kernel's function."""
-    found = figures(function)
+def find_violations(function: Function) -> list[str]:
+    """Return the checks that a function of a kernel fails."""
+    counts = measure(function)
     kernel = function.name.rpartition("_")[0]
     loops, dividing = LOOPS.get(kernel, (0, 0))
     rules = {
-        f"at least {loops} vector loops": found["vector loops"] >= loops,
-        f"at least {dividing} of them dividing": found["dividing"] >= dividing,
-        "no scalar division in a vector loop": not found["scalar divisions in them"],
-        "no vector written to the stack in a vector loop": not found["stack writes"],
-        "no vector read from the stack in the micro-kernel": kernel != "block_of" or not found["stack reads"],
+        f"at least {loops} vector loops": counts["vector loops"] >= loops,
+        f"at least {dividing} of them dividing": counts["dividing"] >= dividing,
+        "no scalar division in a vector loop": not counts["scalar divisions in them"],
+        "no vector written to the stack in a vector loop": not counts["stack writes"],
+        "no vector read from the stack in the micro-kernel": kernel != "run_block" or not counts["stack reads"],
     }
     return [f"{function.tier} {function.name}: expected {rule}" for rule, holds in rules.items() if not holds]
 
 
 def main(arguments: list[str]) -> int:
     """Run the command line."""
-    found = [Path(name) for name in arguments] or sorted(PACKAGE.glob("_core.*.so"))
-    if len(found) != 1 or not shutil.which("objdump"):
-        print(f"expected objdump and one built extension, got {[str(path) for path in found]}", file=sys.stderr)
+    libraries = [Path(name) for name in arguments] or sorted(PACKAGE.glob("_core.*.so"))
+    if len(libraries) != 1 or not shutil.which("objdump"):
+        print(f"expected objdump and one built extension, got {[str(path) for path in libraries]}", file=sys.stderr)
         return 2
-    code = list(functions(found[0]))
+    code = list(functions(libraries[0]))
     kernels = [function for function in code if function.tier]
     if not kernels:
-        print(f"{found[0]}: no symbols of the kernels: stripped?", file=sys.stderr)
+        print(f"{libraries[0]}: expected symbols of the kernels, got none: build it without stripping", file=sys.stderr)
         return 2
-    names = list(figures(kernels[0]))
+    names = list(measure(kernels[0]))
     print(f"| tier | function | instructions | widest | {' | '.join(names)} |\n{'|---' * (4 + len(names))}|")
     for f in kernels:
-        print("|", " | ".join(map(str, [f.tier, f.name, len(f.code), f.widest, *figures(f).values()])), "|")
-    problems = [text for function in code for text in foreign(function)]
-    problems += [text for function in kernels for text in wrong(function)]
-    print(*(f"WRONG: {text}" for text in problems), f"{len(problems)} wrong", sep="\n")
+        print("|", " | ".join(map(str, [f.tier, f.name, len(f.code), f.widest, *measure(f).values()])), "|")
+    problems = [text for function in code for text in find_forbidden_instructions(function)]
+    problems += [text for function in kernels for text in find_violations(function)]
+    print(*(f"FAILED: {text}" for text in problems), f"{len(problems)} failures", sep="\n")
     return 1 if problems else 0
 
 

@@ -1,156 +1,210 @@
-"""The way from typed memoryviews to kernels: tiles over prange, time in chunks, BLAS.
+"""The compiled core: what Python and C call.
 
-`_engine` calls forward, backward and step. The checks above it make the error texts. The functions here check every
-shape, stride and length once more, because a Python object may have changed since. Arrays are time-major and have a
-contiguous last axis. A call lays out a plan (_plan.pxi); then tiles run without the GIL, and none waits for another.
+`forward`, `backward` and `step` take typed memoryviews and run one layer in one direction. `_engine` checks arguments
+and makes the error texts; the core checks every shape, stride and length once more, because a Python object may have
+changed since. Arrays are time-major with a contiguous last axis. A call makes a plan (plan.pxd) and runs its tiles
+without the GIL; no tile waits for another one.
 """
+import os
+from types import SimpleNamespace
+
+from numpy import frombuffer, ndarray
+
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
-from cython.parallel cimport prange
-from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport PTRDIFF_MAX, uintptr_t
+from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from indygru_cpu._engine.kernels cimport *
-from indygru_cpu.c_api cimport (
-    INDYGRU_BAD_ACTIVATION, INDYGRU_BAD_CALL, INDYGRU_BAD_DTYPE, INDYGRU_BAD_GROUPS, INDYGRU_BAD_LENGTHS,
-    INDYGRU_BAD_POINTER, INDYGRU_BAD_SIZES, INDYGRU_BAD_THREADS, INDYGRU_DONE, INDYGRU_N_ACTIVATIONS, INDYGRU_N_DTYPES,
-    INDYGRU_NO_MEMORY, indygru_call, indygru_message, indygru_new_call,
+from indygru_cpu._engine.capi cimport backward_call, forward_call, step_call
+from indygru_cpu._engine.kernels cimport (
+    INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
+    INDYGRU_N_TIERS, INDYGRU_N_WORK_CLASSES, INDYGRU_OP_STEP, INDYGRU_POOL_MAX_BYTES, INDYGRU_POOL_MIN_BLOCK,
+    activation_t, indygru_acquire_slots, indygru_acquire_step_scratch, indygru_active_threads, indygru_choice,
+    indygru_choose_threads, indygru_chunk_bytes, indygru_current_cpu, indygru_fork_generation, indygru_get_cost,
+    indygru_get_tier, indygru_init_threads, indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
+    indygru_monotonic_ns, indygru_pool_allocate, indygru_pool_free, indygru_pool_release, indygru_pool_trim,
+    indygru_record_call, indygru_record_cost, indygru_release_slots, indygru_release_step_scratch, indygru_reset_costs,
+    indygru_reset_last_call, indygru_tier_names, operation_t,
 )
+from indygru_cpu._engine.overlap cimport get_bounds
+from indygru_cpu._engine.passes cimport (
+    BLAS_BUFFER_BYTES, Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory,
+    pack_tile, record_cost, release_call,
+)
+from indygru_cpu._engine.plan cimport (
+    PACKED, MatrixView, Plan, StridedView, address_at, align_up, check_alloc, copy_row_layout, count_multiply_adds,
+    exceeds_limits, limit_threads, make_plan, release_row_layout, scratch_bytes, set_projection, set_scratch_sizes,
+    set_single_step, set_step_grid, set_tile_grid, valid_steps_before,
+)
+from indygru_cpu._engine.runtime cimport (
+    dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
+)
+from indygru_cpu._engine.schedule cimport (
+    atomic_compare_exchange, atomic_load, atomic_store, begin_slice, parallel_for, poll_signals_and_progress,
+)
+from indygru_cpu._engine.tiles cimport forward_tile
+from indygru_cpu._engine.xla cimport xla_backward, xla_forward
+from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY, INDYGRU_N_ACTIVATIONS, indygru_call, indygru_message
 
 ctypedef cython.floating real
 
-cdef enum:
-    BLOCK_ROWS = 6            # of the micro-kernel; fewer take nearly as long
-    STEP_ROWS = 2 * BLOCK_ROWS
-    BACKWARD_BYTES = 16 * 1024 * 1024  # of one chunk of backward: long sums for the products, few parallel regions
-    DKERNEL_ROWS = 256        # at most of one block of a product: fewer would pack the other matrix more often,
-    DX_ROWS = 512             # more would leave threads without work
-    PRODUCT_COLUMNS = 768
-    DX_PANELS_INPUTS = 512    # up to which the micro-kernel makes dx faster than BLAS does,
-    DX_PANELS_LINES = 512     # and lines, or columns of the kernel, from which on that pays for packing
-    DX_PANELS_ROWS = 96       # of a block then
-    BLAS_BUFFER = 33 * 1024 * 1024  # of one thread: OpenBLAS's, and what a mapping may cost more
-    PRODUCT_DEPTH = 8192      # products summed at once: nothing interrupts a block
-    BACKWARD_LINES = 256 * 1024  # at most of one chunk of backward, however narrow: nothing interrupts a tile
-
-include "_setup.pxi"
-include "_plan.pxi"
-include "_rounds.pxi"
-include "_tiles.pxi"
-include "_products.pxi"
-include "_passes.pxi"
+MAX_THREADS = INDYGRU_MAX_ACTIVE_THREADS
+# Sizes of the blocks that the pool keeps for later calls.
+POOL_MIN_BLOCK, POOL_MAX_BYTES = INDYGRU_POOL_MIN_BLOCK, INDYGRU_POOL_MAX_BYTES
 
 
-cdef void play_round(Plan *p, job_t job, int n_threads, char *scratch) noexcept nogil:
-    cdef ptrdiff_t bytes = scratch_bytes(p)
-    cdef int i
-    if n_threads == 1:  # not worth the entry into a parallel region
-        take_items(p, job, scratch, 0)
-        return
-    for i in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        take_items(p, job, scratch + i * bytes, i)
+def tiers():
+    """Names of the tiers that this machine can run, slowest first."""
+    return tuple(indygru_tier_names[i].decode() for i in range(INDYGRU_N_TIERS) if indygru_get_tier(i) is not NULL)
 
 
-cdef void pack_tile(const Plan *p, ptrdiff_t column, char *scratch) noexcept nogil:
-    """One unit tile's weights, for all row tiles."""
-    cdef Tile tile = place_tile(p, 0, column, scratch)
-    pack_weights(p, &tile, p.packed + column * p.weights_bytes)
+def tier_in_use():
+    return runtime.tier.name.decode()
 
 
-cdef void forward_alone(const Plan *p, char *scratch) noexcept nogil:
-    """All tiles, by the thread that calls."""
-    cdef ptrdiff_t i
-    for i in range(p.row_tiles * p.unit_tiles):
-        forward_tile(p, i, scratch)
+def use_tier(name):
+    """Switches to a tier. ImportError: the tier is unknown or cannot run here; nothing changes."""
+    names = tiers()
+    if name not in names:
+        known = [indygru_tier_names[i].decode() for i in range(INDYGRU_N_TIERS)]
+        reason = "this CPU or operating system cannot run it" if name in known else "there is no such tier"
+        raise ImportError(f"INDYGRU_CPU_TIER={name!r}: {reason}; choose one of {', '.join(names)}")
+    for i in range(INDYGRU_N_TIERS):
+        if indygru_tier_names[i].decode() == name:
+            runtime.tier = indygru_get_tier(i)
 
 
-cdef void backward_item(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """A tile, and with the first of its rows their inputs."""
-    backward_tile(p, index, scratch)
-    if not p.x_lies and index < p.row_tiles:
-        copy_lines(p, True, &p.x, p.x_lines, index, scratch)
+def use_blas(uintptr_t sgemm_address, uintptr_t dgemm_address, uintptr_t get_threads_address,
+             uintptr_t set_threads_address):
+    """Sets the addresses of cblas_sgemm and cblas_dgemm, and of the functions that read and set OpenBLAS's number of
+    threads, 0 if the library has none."""
+    runtime.sgemm, runtime.dgemm = <sgemm_t> sgemm_address, <dgemm_t> dgemm_address
+    runtime.get_blas_threads = <get_n_threads_t> get_threads_address
+    runtime.set_blas_threads = <set_n_threads_t> set_threads_address
 
 
-cdef void begin_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps) noexcept nogil:
-    """Sets backward's current chunk: steps, lines, and whether its inputs and their gradients lie as matrices."""
-    cdef ptrdiff_t i, row
-    p.now = run_of(p, 0, p.n_batch)
-    p.now.first_step, p.now.n_steps, p.now_lines = first, steps, p.n_batch * steps
-    if p.lengths is not NULL:
-        p.now_lines = 0
-        for i in range(p.row_tiles):
-            p.chunk_lines[i], row = p.now_lines, i * p.tile_rows
-            p.now_lines += count_lines(p, row, min(p.tile_rows, p.n_batch - row), first, steps)
-        p.chunk_lines[p.row_tiles] = p.now_lines
-    p.now_x.data, p.now_dx.data = cell(&p.x, first, 0, 0), cell(&p.dx, first, 0, 0)
-    p.x_lies = p.row_tiles == 1 and in_place(p, &p.x, &p.now, p.now_lines, &p.now_x)
-    p.dx_lies = p.row_tiles == 1 and in_place(p, &p.dx, &p.now, p.now_lines, &p.now_dx)
-    if not p.x_lies:
-        p.now_x = Lines(p.x_lines, p.n_inputs)
-    if not p.dx_lies:
-        p.now_dx = Lines(p.dx_lines, p.n_inputs)
+if not tiers():
+    raise ImportError("indygru_cpu needs a CPU with SSE4.2 (x86-64-v2)")
+*_, fastest = tiers()
+use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
+if indygru_init_threads(start_workers, stop_workers):
+    raise ImportError("indygru_cpu could not register its fork handler")
+# Multiply-adds below which a call runs on one thread.
+MIN_WORK = runtime.tier.ops[0].tuning.min_parallel_work
 
 
-cdef int backward_chunk(Plan *p, ptrdiff_t first, ptrdiff_t steps, int n_threads, char *scratch) except -1 nogil:
-    """Tiles, then the two products over their gradients."""
-    begin_chunk(p, first, steps)
-    go_through(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, p.tape is NULL and p.engine == BLAS)
-    if p.now_lines == 0 or p.n_inputs == 0 or p.n_units == 0:
-        return 0
-    for p.now_slice in range(count_slices(p)):
-        go_through(p, multiply, dkernel_grid(p).n + dx_grid(p).n, n_threads, scratch, True)
-    if not p.dx_lies:
-        go_through(p, store_dx, p.row_tiles, n_threads, scratch, False)
+def l2_bytes():
+    """Size of the L2 cache of one core; 0 if the system does not report it."""
+    return indygru_l2_bytes()
+
+
+def release_memory():
+    """Returns all blocks that the pool keeps for later calls to the system. Returns their size in bytes."""
+    return indygru_pool_trim()
+
+
+def openmp_threads():
+    """OpenMP's maximum for the calling thread; 0 in a serial build."""
+    return omp_get_max_threads()
+
+
+def is_forked():
+    """Whether this process is a forked child without the parent's OpenMP threads."""
+    return bool(indygru_is_forked())
+
+
+def active_threads():
+    """Number of threads that compute now, in all calls of this process."""
+    return indygru_active_threads()
+
+
+def last_threads():
+    """Number of threads of the last call of this thread; 0: there was none. Single steps on one thread do not count."""
+    return indygru_last_n_threads()
+
+
+def multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_units):
+    """Multiply-adds of a forward pass, gates and candidate included."""
+    return count_multiply_adds(n_valid_steps, group_inputs, n_units)
+
+
+def thread_costs():
+    """Measured costs by which calls choose their number of threads: nanoseconds per multiply-add by number of threads,
+    for each (job, log2 of the multiply-adds, smallest number of steps, place)."""
+    jobs, places = ("forward", "backward", "step"), ("following", "alone")
+    cdef int job, work_class, place, arm, n_threads = 0
+    costs = {}
+    for job in range(INDYGRU_N_OPERATIONS):
+        for work_class in range(INDYGRU_N_WORK_CLASSES):
+            for place in range(INDYGRU_N_SPACINGS):
+                for arm in range(INDYGRU_N_ARMS):
+                    cost = indygru_get_cost(job, work_class, place, arm, &n_threads)
+                    if cost:
+                        key = (jobs[job], work_class // INDYGRU_N_LENGTH_CLASSES,
+                               4 ** (work_class % INDYGRU_N_LENGTH_CLASSES), places[place])
+                        costs.setdefault(key, {})[n_threads] = cost
+    return costs
+
+
+def may_overlap(array, dict arrays):
+    """Names of the arrays whose memory bounds overlap those of `array`; None has no memory.
+
+    Equivalent to numpy.may_share_memory for arrays that are not empty, in a quarter of the time. An empty array may be
+    reported."""
+    cdef uintptr_t first, end, other_first, other_end
+    get_bounds(array, &first, &end)
+    names = []
+    for name, other in arrays.items():
+        if other is not None:
+            get_bounds(other, &other_first, &other_end)
+            if first < other_end and other_first < end:
+                names.append(name)
+    return names
+
+
+cdef class PooledBuffer:
+    """A writable buffer of `size` bytes. Its memory returns to the pool when the last reference to it is dropped."""
+    cdef char *data
+    cdef Py_ssize_t size
+    cdef bint is_pooled
+
+    def __cinit__(self, Py_ssize_t size, bint is_pooled=True):
+        self.data, self.size, self.is_pooled = check_alloc(indygru_pool_allocate(size), size), size, is_pooled
+
+    def __dealloc__(self):
+        if self.data is NULL:
+            return
+        if self.is_pooled:
+            indygru_pool_release(self.data)
+        else:
+            indygru_pool_free(self.data)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, False, flags)
+
+
+cdef int require(bint condition, argument) except -1:
+    if not condition:
+        raise ValueError(f"{argument}: expected a shape, strides and values that fit the other arguments of the call: "
+                         "was an array or an attribute changed while it was in use?")
     return 0
-
-
-cdef Plan plan_of_sizes(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units,
-                        int n_groups, int activation) noexcept nogil:
-    """A plan without arrays."""
-    cdef Plan p
-    p.ops = &tier.ops[dtype]
-    p.itemsize = p.ops.itemsize
-    p.n_steps, p.n_batch, p.n_inputs, p.n_units = n_steps, n_batch, n_inputs, n_units
-    p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
-    p.activation = <activation_t> activation
-    p.rows = NULL
-    p.lengths = p.origins = p.chunk_ends = NULL
-    p.tape = p.packed = p.transposed = p.y.data = NULL
-    p.progress = NULL
-    p.in_python, p.steps_told = False, 0
-    p.clear_padding = False
-    p.span = p.span_lines = 0
-    p.n_granted = 1
-    p.processor = -1
-    return p
-
-
-cdef int require(bint fits, what) except -1:
-    if not fits:
-        raise ValueError(f"{what}: expected a shape, strides and values that fit the other arguments of the call: was "
-                         "an array or an attribute changed while it was in use?")
-    return 0
-
-
-cdef bint has_overflow(ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units) noexcept nogil:
-    """Whether an array of a call has more bytes than an address can count, or a matrix more columns than BLAS."""
-    if max(n_inputs, n_batch) > INT_MAX or n_units > INT_MAX // 3:
-        return True
-    return 8.0 * n_steps * n_batch * max(max(n_inputs, 3 * n_units), 1) >= PTRDIFF_MAX
 
 
 cdef bint is_vector(const real[:] a, ptrdiff_t size) noexcept:
-    """Whether kernels can read `size` numbers of `a`: contiguous and aligned."""
+    """Whether the first `size` numbers of `a` are contiguous and aligned."""
     return (a.shape[0] >= size and (size <= 1 or a.strides[0] == sizeof(real))
             and (size == 0 or <uintptr_t> &a[0] % sizeof(real) == 0))
 
 
 cdef bint is_matrix(const real[:, :] a, ptrdiff_t rows, ptrdiff_t columns) noexcept:
-    """The same for (rows, columns), each row contiguous."""
+    """Whether `a` has at least `rows` rows of `columns` columns, each row contiguous and aligned."""
     if a.shape[0] < rows or a.shape[1] != columns:
         return False
     if rows * columns == 0:
@@ -160,11 +214,11 @@ cdef bint is_matrix(const real[:, :] a, ptrdiff_t rows, ptrdiff_t columns) noexc
 
 
 cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, ptrdiff_t columns) noexcept:
-    """The same for (steps, rows, columns) with the rows of a plan, or for (steps, 1, columns), in which the rows follow
-    each other along the first axis."""
+    """Whether `a` is (at least extent, B, columns), each row contiguous and aligned. With row offsets it may be
+    (extent, 1, columns): the rows then follow each other along the first axis."""
     if a.shape[0] < extent or a.shape[2] != columns:
         return False
-    if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.origins is NULL):
+    if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.row_offsets is NULL):
         return False
     if extent * p.n_batch * columns == 0:
         return True
@@ -172,144 +226,118 @@ cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, pt
             and a.strides[1] % <ptrdiff_t> sizeof(real) == 0 and (columns == 1 or a.strides[2] == sizeof(real)))
 
 
-cdef Array array_of_view(const real[:, :, :] a) noexcept:
-    """With one row, the row stride is 0: rows of a ragged array differ in their origins alone."""
-    return Array(<char *> &a[0, 0, 0], a.strides[0], 0 if a.shape[1] == 1 else a.strides[1])
+cdef StridedView view_of(const real[:, :, :] a) noexcept:
+    """The row stride of an array with one row is 0: rows of a ragged array differ in their offsets alone."""
+    return StridedView(<char *> &a[0, 0, 0], a.strides[0], 0 if a.shape[1] == 1 else a.strides[1])
 
 
-cdef Plan plan_of(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, const real[:, :] kernel,
-                  const real[:] recurrent_kernel, const real[:] bias, int n_groups, int activation,
-                  bint reproducible) except *:
-    """A plan without results, lengths and origins. Checks that the arguments fit each other."""
+cdef Plan plan_from_arrays(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, const real[:, :] kernel,
+                           const real[:] recurrent_kernel, const real[:] bias, int n_groups, int activation,
+                           bint reproducible) except *:
+    """Checks that the arguments fit each other. Results, lengths and row offsets are not set."""
     cdef ptrdiff_t n_inputs = x.shape[2], n_units = recurrent_kernel.shape[0] // 3, n_batch = h.shape[0]
     cdef Plan p
     require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
     require(n_groups >= 1 and n_inputs % n_groups == 0 and n_units % n_groups == 0, "groups")
-    require(n_steps >= 0 and not has_overflow(n_steps, n_batch, n_inputs, n_units), "x")
+    require(n_steps >= 0 and not exceeds_limits(n_steps, n_batch, n_inputs, n_units), "x")
     require(is_matrix(kernel, n_inputs // n_groups, 3 * n_units) and kernel.shape[0] == n_inputs // n_groups, "kernel")
     require(kernel.shape[0] <= 1 or kernel.strides[0] == 3 * n_units * <ptrdiff_t> sizeof(real), "kernel")
     require(recurrent_kernel.shape[0] == 3 * n_units and is_vector(recurrent_kernel, 3 * n_units), "recurrent_kernel")
     require(is_vector(bias, 3 * n_units), "bias")
     require(is_matrix(h, n_batch, n_units), "h0")
-    p = plan_of_sizes(real is double, n_steps, n_batch, n_inputs, n_units, n_groups, activation)
-    p.x = array_of_view(x)
-    p.kernel = Lines(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
-    p.u, p.b, p.in_python = <char *> &recurrent_kernel[0], <char *> &bias[0], True
-    lay_grid(&p)
-    choose_engine(&p, reproducible)
+    p = make_plan(real is double, n_steps, n_batch, n_inputs, n_units, n_groups, activation)
+    p.x = view_of(x)
+    p.kernel = MatrixView(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
+    p.u, p.b, p.has_python = <char *> &recurrent_kernel[0], <char *> &bias[0], True
+    set_tile_grid(&p)
+    set_projection(&p, reproducible)
     return p
 
 
-cdef ptrdiff_t take_rows(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, ptrdiff_t extent) except -1:
-    """Copies lengths and origins into the plan, for arrays of `extent` steps. Returns how many steps the arrays of the
-    call must have."""
+cdef ptrdiff_t set_row_layout(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets,
+                              ptrdiff_t extent) except -1:
+    """Copies lengths and row offsets into the plan, for arrays of `extent` steps. Returns the number of steps that the
+    arrays of the call must have."""
     cdef const ptrdiff_t *lengths_data = NULL
-    cdef const ptrdiff_t *origins_data = NULL
+    cdef const ptrdiff_t *offsets_data = NULL
     cdef int status
     require(p.n_steps <= extent, "x")
     if lengths is not None:
         require(lengths.shape[0] == p.n_batch, "lengths")
         require(p.n_batch <= 1 or lengths.strides[0] == sizeof(ptrdiff_t), "lengths")
         lengths_data = <const ptrdiff_t *> &lengths[0]
-    if origins is not None:
-        require(lengths is not None and origins.shape[0] == p.n_batch
-                and (p.n_batch <= 1 or origins.strides[0] == sizeof(ptrdiff_t)), "offsets")
-        origins_data = <const ptrdiff_t *> &origins[0]
-    status = copy_rows(p, lengths_data, origins_data, extent)
+    if row_offsets is not None:
+        require(lengths is not None and row_offsets.shape[0] == p.n_batch
+                and (p.n_batch <= 1 or row_offsets.strides[0] == sizeof(ptrdiff_t)), "offsets")
+        offsets_data = <const ptrdiff_t *> &row_offsets[0]
+    status = copy_row_layout(p, lengths_data, offsets_data, extent)
     if status == INDYGRU_NO_MEMORY:
         raise MemoryError(f"indygru_cpu: no memory for the lengths of {p.n_batch} rows")
     if status != INDYGRU_DONE:
-        release_rows(p)
+        release_row_layout(p)
         require(False, "lengths")
-    return p.n_steps if origins is None else extent
+    return p.n_steps if row_offsets is None else extent
 
 
-cdef int clamp_threads(int n_threads) noexcept nogil:
-    return max(1, min(n_threads, INDYGRU_MOST_SEATS))
+cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint is_chosen) except -1:
+    """Runs a pass without the GIL, polls signals and progress, and releases all memory of the plan."""
+    cdef char *scratch = NULL
+    cdef indygru_choice choice
+    n_threads = choose_n_threads(p, pass_, n_threads, is_chosen, &choice)
+    try:
+        scratch = check_alloc(pass_.prepare(p, n_threads), p.scratch_size)
+        if lacks_blas_memory(p, n_threads):
+            bytes = <size_t> n_threads * BLAS_BUFFER_BYTES
+            raise MemoryError(f"indygru_cpu: no memory for {bytes} bytes of BLAS buffers")
+        begin_slice(p)
+        with nogil:
+            pass_.run(p, n_threads, scratch)
+        poll_signals_and_progress(p)
+        record_cost(&choice, p.max_team_size)
+    finally:
+        release_call(p, scratch)
+    return 0
 
 
 def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
             const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
-            const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, bint clear_padding, int n_groups,
+            const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, bint clear_padding, int n_groups,
             int activation, int n_threads, bint is_chosen, bint reproducible, progress):
-    """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (lines * 3N,) OUT, or
-    None. T is n_steps. A row's step t lies at origins + t along the first axis; with origins, x and y may be
-    (S, 1, width), all rows one after the other. n_threads is the number; if is_chosen, the upper limit of a choice.
-    progress(steps done) is called from time to time."""
-    cdef Plan p = plan_of(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
-    cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
+    """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (valid steps * 3N,)
+    OUT, or None. T is n_steps.
+
+    Step t of row b has index row_offsets[b] + t along the first axis. With row offsets, x and y may be (S, 1, width):
+    all rows, one after the other. n_threads is the number of threads; if is_chosen, the upper limit of a choice.
+    progress(steps done) is called between time slices."""
+    cdef Plan p = plan_from_arrays(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
+    cdef ptrdiff_t extent = set_row_layout(&p, lengths, row_offsets, x.shape[0])
     try:
         require(is_sequence(x, &p, extent, p.n_inputs), "x")
-        p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
+        p.h = StridedView(<char *> &h[0, 0], 0, h.strides[0])
         if y is not None:
             require(is_sequence(y, &p, extent, p.n_units), "out")
-            p.y = array_of_view(y)
+            p.y = view_of(y)
             p.clear_padding = clear_padding and p.lengths is not NULL and y.shape[1] >= p.n_batch
         if tape is not None:
-            require(is_vector(tape, 3 * p.n_units * lines_before(&p, p.row_tiles)), "tape")
+            require(is_vector(tape, 3 * p.n_units * valid_steps_before(&p, p.row_tiles)), "tape")
             p.tape = <char *> &tape[0]
         if progress is not None:
             p.progress = <PyObject *> progress
     except BaseException:
-        release_rows(&p)
+        release_row_layout(&p)
         raise
-    run_in_python(&p, FORWARD, clamp_threads(n_threads), is_chosen)
-
-
-cdef void lay_single_step(Plan *p) noexcept nogil:
-    p.engine, p.chunk = AS_THEY_LIE, 1
-    p.tile_rows, p.row_tiles = STEP_ROWS, ceil_div(p.n_batch, STEP_ROWS)
-    measure_scratch(p)
-
-
-cdef int long_step(Plan *p, char *scratch) except -1:
-    """On a copy of the state, because a signal may end it."""
-    cdef Array h = p.h
-    cdef ptrdiff_t row, width = p.n_units * p.itemsize
-    cdef char *copy = found(indygru_allocate(p.n_batch * width), p.n_batch * width)
-    p.h = Array(copy, 0, width)
-    try:
-        for row in range(p.n_batch):
-            memcpy(cell(&p.h, 0, row, 0), cell(&h, 0, row, 0), width)
-        begin_round(p)
-        with nogil:
-            go_through(p, forward_tile, p.row_tiles * p.unit_tiles, 1, scratch, False)
-        look_around(p)
-        for row in range(p.n_batch):
-            memcpy(cell(&h, 0, row, 0), cell(&p.h, 0, row, 0), width)
-    finally:
-        indygru_release(copy)
-    return 0
-
-
-def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
-         const real[:] bias, int n_groups, int activation):
-    """x (1, B, D) IN; h (B, N) IN/OUT. Enters no parallel region, and allocates nothing that counts."""
-    cdef Plan p = plan_of(1, x, h, kernel, recurrent_kernel, bias, n_groups, activation, True)
-    cdef char *scratch
-    require(is_sequence(x, &p, 1, p.n_inputs), "x")
-    p.h = Array(<char *> &h[0, 0], 0, h.strides[0])
-    lay_single_step(&p)
-    scratch = found(indygru_acquire_step_scratch(scratch_bytes(&p)), scratch_bytes(&p))
-    try:
-        if work_of_a_step(&p) >= INTERRUPTED_WORK:
-            long_step(&p, scratch)
-        else:
-            with nogil:
-                forward_alone(&p, scratch)
-    finally:
-        indygru_release_step_scratch(scratch)
+    run_in_python(&p, forward_pass(), n_threads, is_chosen)
 
 
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
              const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
-             const Py_ssize_t[:] lengths, const Py_ssize_t[:] origins, int n_groups, int activation, int n_threads,
+             const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, int n_groups, int activation, int n_threads,
              bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
              real[:, :] dkernel, real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The other arguments are those of forward."""
-    cdef Plan p = plan_of(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
-    cdef ptrdiff_t extent = take_rows(&p, lengths, origins, x.shape[0])
+    cdef Plan p = plan_from_arrays(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
+    cdef ptrdiff_t extent = set_row_layout(&p, lengths, row_offsets, x.shape[0])
     try:
         require(is_sequence(x, &p, extent, p.n_inputs), "x")
         require(is_sequence(y, &p, extent, p.n_units), "y")
@@ -320,19 +348,407 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
                 and (p.group_inputs <= 1 or dkernel.strides[0] == 3 * p.n_units * <ptrdiff_t> sizeof(real)), "dkernel")
         require(is_vector(du, 3 * p.n_units) and is_vector(db, 3 * p.n_units), "dbias")
         if tape is not None:
-            require(is_vector(tape, 3 * p.n_units * lines_before(&p, p.row_tiles)), "tape")
+            require(is_vector(tape, 3 * p.n_units * valid_steps_before(&p, p.row_tiles)), "tape")
             p.tape = <char *> &tape[0]
     except BaseException:
-        release_rows(&p)
+        release_row_layout(&p)
         raise
-    p.h0 = Array(<char *> &h0[0, 0], 0, h0.strides[0])
-    p.y, p.dy, p.dx = array_of_view(y), array_of_view(dy), array_of_view(dx)
-    p.dh = Array(<char *> &dh[0, 0], 0, dh.strides[0])
+    p.h0 = StridedView(<char *> &h0[0, 0], 0, h0.strides[0])
+    p.y, p.dy, p.dx = view_of(y), view_of(dy), view_of(dx)
+    p.dh = StridedView(<char *> &dh[0, 0], 0, dh.strides[0])
     p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
-    run_in_python(&p, BACKWARD, clamp_threads(n_threads), is_chosen)
+    run_in_python(&p, backward_pass(), n_threads, is_chosen)
 
 
-include "_neighbours.pxi"
-include "_stream.pxi"
-include "_capi.pxi"
-include "_xla.pxi"
+cdef int long_step(Plan *p, char *scratch) except -1:
+    """Runs on a copy of the state, because a signal handler may raise between two time slices."""
+    cdef StridedView h = p.h
+    cdef ptrdiff_t row, width = p.n_units * p.itemsize
+    cdef char *copy = check_alloc(indygru_pool_allocate(p.n_batch * width), p.n_batch * width)
+    p.h = StridedView(copy, 0, width)
+    try:
+        for row in range(p.n_batch):
+            memcpy(address_at(&p.h, 0, row, 0), address_at(&h, 0, row, 0), width)
+        begin_slice(p)
+        with nogil:
+            parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, 1, scratch, False)
+        poll_signals_and_progress(p)
+        for row in range(p.n_batch):
+            memcpy(address_at(&h, 0, row, 0), address_at(&p.h, 0, row, 0), width)
+    finally:
+        indygru_pool_release(copy)
+    return 0
+
+
+def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
+         const real[:] bias, int n_groups, int activation):
+    """x (1, B, D) IN; h (B, N) IN/OUT. Runs on the calling thread; scratch of usual size is not allocated."""
+    cdef Plan p = plan_from_arrays(1, x, h, kernel, recurrent_kernel, bias, n_groups, activation, True)
+    cdef char *scratch
+    require(is_sequence(x, &p, 1, p.n_inputs), "x")
+    p.h = StridedView(<char *> &h[0, 0], 0, h.strides[0])
+    set_single_step(&p)
+    scratch = check_alloc(indygru_acquire_step_scratch(scratch_bytes(&p)), scratch_bytes(&p))
+    try:
+        if count_multiply_adds(p.n_batch, p.group_inputs, p.n_units) >= p.ops.tuning.min_interruptible_work:
+            long_step(&p, scratch)
+        else:
+            with nogil:
+                forward_serial(&p, scratch)
+    finally:
+        indygru_release_step_scratch(scratch)
+
+
+cdef class StreamBase:
+    """The base of `stream.Stream`: a stack of layers that runs one step at a time, with weights packed in advance.
+
+    `Stream` checks the arguments, and provides `_checked_x`, which converts what `push` cannot read, and
+    `_serial_threads`, which is called when a fork has ended the threads. All memory that a step touches belongs to this
+    object: no attribute of an array can move it.
+    """
+    cdef Plan *plans        # one for each layer
+    cdef char *block        # weights of all layers, packed kernels first, then saved_states and scratch
+    cdef char *scratch
+    cdef char *saved_states  # the states before a step that a signal or a fork may end
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes
+    cdef double work        # multiply-adds of a step
+    cdef int n_threads
+    cdef bint is_chosen
+    cdef bint is_stepping   # whether saved_states are the states to restore
+    cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
+    cdef readonly object _stack  # options, and the weights that are packed
+    cdef PooledBuffer state_buffer, y_buffer
+    cdef object y, y_row
+    cdef char *state_data
+    cdef char *y_data
+
+    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint is_chosen):
+        """The weights of `stack` are arrays of one dtype; n_batch is at least 1. n_threads is the number of threads of
+        a step; if is_chosen, it is the upper limit of a choice at each step."""
+        cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
+        cdef int n_groups = stack.groups, activation = stack.activation
+        cdef Plan *p
+        if self.plans is not NULL:
+            raise RuntimeError("stream: it is initialised already")
+        require(len(stack.weights) > 0 and n_batch > 0, "layer")
+        kernel, recurrent_kernel, _ = stack.weights[0][0]
+        self.n_layers, self.n_batch, self.itemsize = len(stack.weights), n_batch, recurrent_kernel.itemsize
+        self.n_inputs, self.n_units = kernel.shape[0] * n_groups, recurrent_kernel.shape[0] // 3
+        require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
+        require(n_groups >= 1 and self.n_inputs % n_groups == 0 and self.n_units % n_groups == 0, "groups")
+        require(self.n_inputs > 0 and self.n_units > 0, "layer")
+        width = max(self.n_inputs, self.n_units)
+        require(not exceeds_limits(self.n_layers, n_batch, width, self.n_units), "batch_size")
+        self.state_bytes = n_batch * self.n_units * self.itemsize
+        self.state_buffer = PooledBuffer(self.n_layers * self.state_bytes, False)
+        self.y_buffer = PooledBuffer(self.state_bytes, False)
+        self.state_data, self.y_data = self.state_buffer.data, self.y_buffer.data
+        memset(self.state_data, 0, self.n_layers * self.state_bytes)
+        memset(self.y_data, 0, self.state_bytes)
+        self.y = frombuffer(memoryview(self.y_buffer), recurrent_kernel.dtype).reshape(n_batch, self.n_units)
+        self.y_row = self.y[0] if n_batch == 1 else None
+        self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
+        if self.plans is NULL:
+            raise MemoryError("indygru_cpu: no memory for a stream")
+        self.work = 0
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
+                             self.n_units, n_groups, activation)
+            self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
+        self.n_threads, self.is_chosen = limit_threads(n_threads, self.work), is_chosen
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            set_step_grid(p, self.n_threads)
+            p.projection, p.proj_steps, p.has_python = PACKED, 1, True
+            set_scratch_sizes(p)
+            weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
+            scratch = max(scratch, self.n_threads * scratch_bytes(p))
+        bytes = weights + align_up(self.n_layers * self.state_bytes) + scratch
+        self.block = check_alloc(indygru_pool_allocate(bytes), bytes)
+        self.saved_states = self.block + weights
+        self.scratch = self.saved_states + align_up(self.n_layers * self.state_bytes)
+        bytes = 0
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            p.packed_weights = self.block + bytes
+            p.u = p.packed_weights + p.unit_tiles * p.weights_bytes
+            p.b = p.u + self.vector_bytes()
+            bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
+        self._set_weights(stack)
+
+    def __dealloc__(self):
+        free(self.plans)
+        if self.block is not NULL:
+            indygru_pool_free(self.block)
+
+    cdef ptrdiff_t vector_bytes(self):
+        """Size of a recurrent kernel or a bias."""
+        return align_up(3 * self.n_units * self.itemsize)
+
+    @property
+    def _states(self):
+        """The states that `push` updates, (layers, B, N)."""
+        if self.block is NULL:
+            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        states = frombuffer(memoryview(self.state_buffer), self.y.dtype)
+        return states.reshape(self.n_layers, self.n_batch, self.n_units)
+
+    def _set_weights(self, stack):
+        """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a stack with the layers,
+        sizes and dtype of the first one."""
+        cdef ptrdiff_t k
+        # A memoryview keeps shape, strides and address, whatever is assigned to the array.
+        views = [[memoryview(array) for array in weights] for (weights,) in stack.weights]
+        require(len(views) == self.n_layers and stack.groups == self.plans[0].n_groups, "layer")
+        self.acquire()
+        try:
+            for k in range(self.n_layers):
+                self.check_weights(k, views[k])
+            for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
+                self.pack(k, views[k])
+            self._stack = stack
+        finally:
+            self.release()
+
+    cdef int check_weights(self, ptrdiff_t k, views) except -1:
+        """Checks the weights of one layer: kernel (D / groups, 3N), recurrent kernel and bias (3N,)."""
+        cdef ptrdiff_t columns = 3 * self.n_units
+        shapes = ((self.plans[k].group_inputs, columns), (columns,), (columns,))
+        require(len(views) == len(shapes), "layer")
+        for view, shape in zip(views, shapes):
+            require(view.format == ("d" if self.itemsize == sizeof(double) else "f") and view.shape == shape
+                    and view.c_contiguous, "layer")
+        return 0
+
+    cdef int pack(self, ptrdiff_t k, views) except -1:
+        cdef Plan *p = &self.plans[k]
+        cdef ptrdiff_t i
+        kernel, recurrent_kernel, bias = views
+        p.kernel = MatrixView(<char *> PyMemoryView_GET_BUFFER(kernel).buf, 3 * p.n_units)
+        memcpy(p.u, PyMemoryView_GET_BUFFER(recurrent_kernel).buf, 3 * p.n_units * p.itemsize)
+        memcpy(p.b, PyMemoryView_GET_BUFFER(bias).buf, 3 * p.n_units * p.itemsize)
+        for i in range(p.unit_tiles):
+            pack_tile(p, i, self.scratch)
+        p.kernel.data = NULL  # steps read the packed copy; the array may be freed
+        return 0
+
+    cdef int acquire(self) except -1:
+        """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
+        cdef ptrdiff_t owner, generation = indygru_fork_generation()
+        if self.block is NULL:
+            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        while True:
+            owner = atomic_load(&self.owner)
+            if owner == generation:
+                raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
+            if atomic_compare_exchange(&self.owner, owner, generation):
+                break
+        if owner and self.is_stepping:  # the fork came during a step of a thread of the parent
+            memcpy(self.state_data, self.saved_states, self.n_layers * self.state_bytes)
+        self.is_stepping = False
+        return 0
+
+    cdef void release(self) noexcept:
+        atomic_store(&self.owner, 0)
+
+    def _call_exclusively(self, function, *arguments):
+        """Calls a function while no other thread can use the stream.
+
+        Compiled, because in Python a signal handler could raise between `acquire` and `try`."""
+        self.acquire()
+        try:
+            return function(*arguments)
+        finally:
+            self.release()
+
+    cdef bint is_readable(self, const Py_buffer *x) noexcept:
+        """Whether x is (B, D), or (D,) if B is 1, of the stream's dtype, aligned, with a contiguous last axis."""
+        cdef Py_ssize_t last = x.ndim - 1
+        if x.format[0] != (c'f' if self.itemsize == sizeof(float) else c'd') or x.format[1] != 0:
+            return False
+        if x.ndim == 2:
+            if x.shape[0] != self.n_batch or x.strides[0] % self.itemsize:
+                return False
+        elif x.ndim != 1 or self.n_batch != 1:
+            return False
+        return (x.shape[last] == self.n_inputs and <uintptr_t> x.buf % self.itemsize == 0
+                and (x.strides[last] == self.itemsize or x.shape[last] == 1))
+
+    cdef bint get_buffer(self, x_t, Py_buffer *x) except -1:
+        """Whether x_t is an array that `push` can read; if so, its buffer is acquired."""
+        if type(x_t) is not ndarray:
+            return False
+        try:
+            PyObject_GetBuffer(x_t, x, PyBUF_FORMAT | PyBUF_STRIDES)
+        except (BufferError, ValueError):  # the buffer protocol cannot express the dtype
+            return False
+        if self.is_readable(x):
+            return True
+        PyBuffer_Release(x)
+        return False
+
+    def push(self, x_t):
+        """Take one step, and return its y: always the same array, overwritten by the next step.
+
+        Parameters
+        ----------
+        x_t : array, (B, D), or (D,) if the batch size is 1
+            Inputs of the step, of the layer's dtype.
+
+        Returns
+        -------
+        array, (B, N) or (N,)
+            The new state of the last layer, until the next push. Copy it to keep it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The dtype or the shape is wrong. The stream is unchanged.
+        RuntimeError
+            Another thread is using the stream.
+        """
+        cdef Py_buffer x
+        self.acquire()
+        try:
+            if not self.get_buffer(x_t, &x) and not self.get_buffer(self._checked_x(x_t), &x):
+                raise ValueError("x_t: expected an array that fits the stream")
+            try:
+                self.run(<char *> x.buf, x.strides[0])
+            finally:
+                PyBuffer_Release(&x)
+        finally:
+            self.release()
+        return self.y if x.ndim == 2 else self.y_row
+
+    cdef int run(self, char *x, ptrdiff_t x_row_stride) except -1:
+        if self.work >= self.plans.ops.tuning.min_interruptible_work or self.n_threads > 1:
+            self.run_interruptibly(x, x_row_stride)
+        elif self.work >= self.plans.ops.tuning.min_nogil_work:
+            with nogil:
+                indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
+                self.run_serially(x, x_row_stride)
+                indygru_release_slots(1)
+        else:
+            self.run_serially(x, x_row_stride)
+        memcpy(self.y_data, self.state_data + (self.n_layers - 1) * self.state_bytes, self.state_bytes)
+        return 0
+
+    cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride) noexcept nogil:
+        """Returns the plan of a layer, with its inputs set: x for the first one, else the states of the one below."""
+        cdef Plan *p = &self.plans[k]
+        p.x = StridedView(x, 0, x_row_stride)
+        p.h = StridedView(self.state_data + k * self.state_bytes, 0, p.n_units * self.itemsize)
+        if k:
+            p.x = self.plans[k - 1].h
+        return p
+
+    cdef void run_serially(self, char *x, ptrdiff_t x_row_stride) noexcept nogil:
+        cdef ptrdiff_t k
+        for k in range(self.n_layers):
+            forward_serial(self.bind_layer(k, x, x_row_stride), self.scratch)
+
+    cdef int run_interruptibly(self, char *x, ptrdiff_t x_row_stride) except -1:
+        """Polls signals between time slices. If a handler raises, the states are as before."""
+        cdef ptrdiff_t k, size = self.n_layers * self.state_bytes
+        cdef Plan *p
+        cdef indygru_choice choice
+        cdef int n_threads
+        if self.n_threads > 1 and indygru_is_forked():
+            self.n_threads = self._serial_threads()
+        memcpy(self.saved_states, self.state_data, size)
+        self.is_stepping = True
+        choice.n_threads, n_threads = 0, self.n_threads
+        if n_threads > 1 and self.is_chosen:
+            choice = indygru_choose_threads(INDYGRU_OP_STEP, self.work, 1, n_threads)
+            n_threads = choice.n_threads
+        try:
+            for k in range(self.n_layers):
+                p = self.bind_layer(k, x, x_row_stride)
+                begin_slice(p)
+                with nogil:
+                    parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, n_threads, self.scratch, False)
+                poll_signals_and_progress(p)
+            record_cost(&choice, n_threads)
+        except BaseException:
+            memcpy(self.state_data, self.saved_states, size)
+            raise
+        finally:
+            self.is_stepping = False
+        return 0
+
+
+cdef api int indygru_forward(const indygru_call *call) noexcept nogil:
+    return forward_call(call, False)
+
+
+cdef api int indygru_backward(const indygru_call *call) noexcept nogil:
+    return backward_call(call, False)
+
+
+cdef api int indygru_step(const indygru_call *call) noexcept nogil:
+    return step_call(call)
+
+
+def message(int status):
+    """Return the meaning of a status of the C functions."""
+    return indygru_message(status).decode()
+
+
+def xla_handlers():
+    """Capsules of the two handlers, by name."""
+    return {"indygru_forward": PyCapsule_New(<void *> xla_forward, NULL, NULL),
+            "indygru_backward": PyCapsule_New(<void *> xla_backward, NULL, NULL)}
+
+
+def _activate(const real[:] x, real[:] out, int activation):
+    """x (n,) IN, out (n,) OUT: applies an activation function."""
+    if x.shape[0]:
+        runtime.tier.ops[real is double].activate(<activation_t> activation, x.shape[0], &x[0], &out[0])
+
+
+def _set_chunk_bytes(ptrdiff_t size):
+    """Sets the size of a chunk's projection and returns the former one. Only the last bits of results computed by BLAS
+    depend on it."""
+    former = runtime.chunk_bytes or indygru_chunk_bytes(runtime.tier.ops[0].tuning)
+    runtime.chunk_bytes = size
+    return former
+
+
+def _set_slice_seconds(double seconds):
+    """Sets the length of a time slice and returns the former one. With 0, a thread runs one item or claim a slice."""
+    former, runtime.slice_ns = runtime.slice_ns, <long long> (seconds * 1e9)
+    return former / 1e9
+
+
+def _current_cpu():
+    """Index of the CPU of the calling thread; -1 if the system does not report it."""
+    return indygru_current_cpu()
+
+
+def _choose_threads(int job, double work, ptrdiff_t n_steps, int max_threads, bint follows, nanoseconds):
+    """Chooses a number of threads for a call that takes nanoseconds[number], records the cost, returns the number."""
+    cdef indygru_choice choice
+    if not (0 <= job < INDYGRU_N_OPERATIONS and 1 <= max_threads <= INDYGRU_MAX_ACTIVE_THREADS and work > 0):
+        raise ValueError("choose_threads: expected a job, work above 0 and at most 64 threads")
+    if follows:
+        indygru_record_call(1)
+    else:
+        indygru_reset_last_call()
+    choice = indygru_choose_threads(<operation_t> job, work, n_steps, max_threads)
+    choice.start = indygru_monotonic_ns() - <long long> nanoseconds[choice.n_threads]
+    indygru_record_cost(&choice)
+    return choice.n_threads
+
+
+def _reset_thread_costs():
+    """Discards all measured costs."""
+    indygru_reset_costs()
+
+
+# Functions that only tests call.
+testing = SimpleNamespace(
+    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu,
+    reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_slice_seconds=_set_slice_seconds,
+    use_tier=use_tier,
+)

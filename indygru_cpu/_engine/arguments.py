@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from indygru_cpu._engine import _core, threads
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine import threads
 from indygru_cpu._engine.sequences import Sequences
 from indygru_cpu._typing import Array
 
@@ -49,10 +49,9 @@ class Weights(NamedTuple):
         return "kernel", self.kernel.dtype
 
 
-def work_of(n_lines: int, kernel: Array) -> int:
-    """Multiply-adds of so many steps of a row; gates and candidate cost some 30 inputs' worth."""
-    work: int = n_lines * kernel.shape[1] * (kernel.shape[0] + 30)
-    return work
+def work_of(n_lines: int, kernel: Array) -> float:
+    """Multiply-adds of a forward pass over n_lines valid steps."""
+    return _core.multiply_adds(n_lines, kernel.shape[0], kernel.shape[1] // 3)
 
 
 class Call(NamedTuple):

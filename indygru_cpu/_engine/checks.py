@@ -223,7 +223,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
         check_shape(name, value.shape, shape)
     if not value.flags.carray:  # writable, aligned and C-contiguous: often
         _check_written(name, value)
-    for other_name in _core.near(value, inputs):  # by the bounds of their memory alone, which takes no time
+    for other_name in _core.may_overlap(value, inputs):  # by the bounds of their memory alone, which takes no time
         if overlaps(value, inputs[other_name]):
             raise ValueError(f"{name} shares memory with {other_name}: give it memory of its own")
     return value

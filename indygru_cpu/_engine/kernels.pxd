@@ -1,22 +1,22 @@
-# csrc/indygru_kernels.h for Cython; shapes and IN/OUT are told there.
+# csrc/indygru_kernels.h and csrc/indygru_runtime.h for Cython; the headers have shapes and IN/OUT.
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "indygru_kernels.h" nogil:
-    enum: INDYGRU_N_TIERS, INDYGRU_MAX_TILE_UNITS, INDYGRU_RUN
+    enum: INDYGRU_N_TIERS, INDYGRU_K_BLOCK, INDYGRU_MAX_DX_PANEL_ROWS
     ctypedef int activation_t "enum indygru_activation"
-    ctypedef struct indygru_run:
+    ctypedef struct indygru_step_range:
         ptrdiff_t first_step, n_steps, n_rows
         const ptrdiff_t *lengths
-        const ptrdiff_t *origins
+        const ptrdiff_t *row_offsets
     ctypedef struct indygru_tile:
-        indygru_run run
+        indygru_step_range steps
         ptrdiff_t n_units
         activation_t activation
         const void *u
         const void *b
         ptrdiff_t plane
         void *gates
-        ptrdiff_t gates_line
+        ptrdiff_t gates_stride
         const void *proj
         void *h
         ptrdiff_t h_row
@@ -29,7 +29,7 @@ cdef extern from "indygru_kernels.h" nogil:
         void *dh
         ptrdiff_t dh_row
         void *dgates
-        ptrdiff_t dgates_line, dgates_plane
+        ptrdiff_t dgates_stride, dgates_plane
         void *du
         void *db
     ctypedef struct indygru_projection:
@@ -46,8 +46,17 @@ cdef extern from "indygru_kernels.h" nogil:
         const void *w
         ptrdiff_t w_row, w_plane, width
         void *out
+    ctypedef struct indygru_tuning:
+        ptrdiff_t min_tile_units, max_tile_units, max_tile_rows, target_tiles, step_tile_rows
+        ptrdiff_t min_packed_steps, min_shared_row_tiles, min_blas_steps, min_blas_inputs
+        ptrdiff_t gates_work, min_parallel_work, min_nogil_work, min_interruptible_work, long_call_work, max_chunk_work
+        ptrdiff_t backward_chunk_bytes, max_backward_chunk_steps
+        ptrdiff_t dkernel_block_rows, dx_block_rows, product_block_columns, max_product_depth
+        ptrdiff_t max_dx_panel_inputs, min_dx_panel_steps, dx_panel_rows
+    ptrdiff_t indygru_chunk_bytes(const indygru_tuning *tuning)
     ctypedef struct indygru_ops:
-        ptrdiff_t itemsize, panel, blas_inputs
+        ptrdiff_t itemsize, panel, block_rows
+        const indygru_tuning *tuning
         void (*forward_tile)(const indygru_tile *) noexcept nogil
         void (*backward_tile)(const indygru_tile *) noexcept nogil
         void (*project)(const indygru_projection *) noexcept nogil
@@ -58,50 +67,53 @@ cdef extern from "indygru_kernels.h" nogil:
         indygru_ops ops[2]
     const char *const indygru_tier_names[INDYGRU_N_TIERS]
     const indygru_tier *indygru_get_tier(int i)
+    int indygru_is_valid(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
+    ptrdiff_t indygru_time_index(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
+    ptrdiff_t indygru_count_valid_steps(const indygru_step_range *steps)
+    void indygru_gather_row_pointers(const indygru_step_range *steps, const char *array, ptrdiff_t step_stride,
+                                     ptrdiff_t row_stride, const void **pointers)
+
+cdef extern from "indygru_runtime.h" nogil:
     ptrdiff_t indygru_l2_bytes()
-    int indygru_is_valid(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
-    ptrdiff_t indygru_place(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
-    ptrdiff_t indygru_count_lines(const indygru_run *run)
-    void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row,
-                            const void **lines)
-    unsigned long long indygru_flush_enter()
-    void indygru_flush_leave(unsigned long long saved)
-    enum: INDYGRU_MOST_SEATS
+    unsigned long long indygru_enter_ftz()
+    void indygru_restore_fp_state(unsigned long long saved)
+    enum: INDYGRU_MAX_ACTIVE_THREADS
     ctypedef struct indygru_team:
         pass
-    int indygru_start_teams(int (*start_helpers)(int, indygru_team *) noexcept nogil,
-                            int (*end_helpers)() noexcept nogil)
-    indygru_team *indygru_own_team()
-    void indygru_enter_team(indygru_team *team, int i)
-    void indygru_leave_processor(indygru_team *team, int i, int processor)
-    int indygru_take_seats(int wanted, int least)
-    int indygru_seats_taken()
-    void indygru_rest()
-    int indygru_grant_team(int wanted)
-    void indygru_leave_seats(int n_threads)
+    int indygru_init_threads(int (*start_workers)(int, indygru_team *) noexcept nogil,
+                             int (*stop_workers)() noexcept nogil)
+    indygru_team *indygru_current_team()
+    void indygru_register_worker(indygru_team *team, int i)
+    void indygru_leave_cpu(indygru_team *team, int i, int cpu)
+    int indygru_acquire_slots(int max_slots, int min_slots)
+    int indygru_active_threads()
+    void indygru_backoff_sleep()
+    int indygru_clamp_to_startable_threads(int n_threads)
+    void indygru_release_slots(int n_threads)
     int indygru_is_forked()
     ptrdiff_t indygru_fork_generation()
-    enum: INDYGRU_LEAST_KEPT, INDYGRU_MOST_KEPT
-    char *indygru_allocate(ptrdiff_t size)
-    void indygru_release(char *start)
-    void indygru_free(char *start)
-    ptrdiff_t indygru_release_memory()
+    enum: INDYGRU_POOL_MIN_BLOCK, INDYGRU_POOL_MAX_BYTES
+    char *indygru_pool_allocate(ptrdiff_t size)
+    void indygru_pool_release(char *start)
+    void indygru_pool_free(char *start)
+    ptrdiff_t indygru_pool_trim()
     char *indygru_acquire_step_scratch(ptrdiff_t size)
     void indygru_release_step_scratch(char *scratch)
-    int indygru_processor()
-    long long indygru_now()
-    ctypedef int job_kind_t "enum indygru_job"
-    ctypedef int call_place_t "enum indygru_call_place"
-    enum: INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS
-    enum: INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES, INDYGRU_N_WORK_CLASSES, INDYGRU_N_LENGTH_CLASSES
+    int indygru_current_cpu()
+    long long indygru_monotonic_ns()
+    ctypedef int operation_t "enum indygru_operation"
+    ctypedef int call_spacing_t "enum indygru_call_spacing"
+    enum: INDYGRU_OP_FORWARD, INDYGRU_OP_BACKWARD, INDYGRU_OP_STEP, INDYGRU_N_OPERATIONS
+    enum: INDYGRU_BACK_TO_BACK, INDYGRU_ISOLATED, INDYGRU_N_SPACINGS, INDYGRU_N_WORK_CLASSES, INDYGRU_N_LENGTH_CLASSES
     enum: INDYGRU_N_ARMS
     ctypedef struct indygru_choice:
         int n_threads
         long long start
-    indygru_choice indygru_choose_threads(job_kind_t job, double work, ptrdiff_t n_steps, int most)
-    void indygru_learn(const indygru_choice *choice)
-    void indygru_note_call(int n_threads)
-    void indygru_forget_call()
+    indygru_choice indygru_choose_threads(operation_t operation, double work, ptrdiff_t n_steps, int max_threads)
+    void indygru_record_cost(const indygru_choice *choice)
+    void indygru_record_call(int n_threads)
+    void indygru_reset_last_call()
     int indygru_last_n_threads()
-    double indygru_known_cost(job_kind_t job, int work_class, call_place_t place, int arm, int *n_threads)
-    void indygru_forget_costs()
+    double indygru_get_cost(operation_t operation, int work_class, call_spacing_t spacing, int arm,
+                            int *n_threads)
+    void indygru_reset_costs()

@@ -41,7 +41,7 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any], zeroed: bool = False) -> A
     page by page when it is written to.
     """
     n_bytes = prod(shape) * dtype.itemsize
-    if not _core.LEAST_KEPT <= n_bytes <= _core.MOST_KEPT:
+    if not _core.POOL_MIN_BLOCK <= n_bytes <= _core.POOL_MAX_BYTES:
         make = np.zeros if zeroed else np.empty
         try:
             return make(shape, dtype)
@@ -49,7 +49,7 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any], zeroed: bool = False) -> A
             if not _core.release_memory():
                 raise
             return make(shape, dtype)  # the released blocks may suffice
-    found = np.frombuffer(memoryview(_core.Room(n_bytes)), dtype).reshape(shape)
+    found = np.frombuffer(memoryview(_core.PooledBuffer(n_bytes)), dtype).reshape(shape)
     if zeroed:
         found.fill(0)
     return found

@@ -4,7 +4,7 @@ A call uses as many threads as it names (`num_threads=`, or else the variable IN
 names no number may use OMP_NUM_THREADS, else the smallest of OpenMP's own maximum, the processors this process may use,
 and its cgroup's share of processor time (both as they were when first asked), less the threads that calls of other
 Python threads have at work. Up to this limit the core chooses a number by the measured costs of such calls
-(csrc/choice.c).
+(csrc/thread_autotuner.c).
 
 A child made by fork after a parallel call stays serial, because OpenMP does not survive that. A small job stays serial,
 because a parallel region would save it microseconds.
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Multiply-adds of a call from which on it may be parallel.
-LEAST_WORK = _core.LEAST_WORK
+LEAST_WORK = _core.MIN_WORK
 #: Of all calls of a process that are at work at once.
-MOST_THREADS = _core.MOST_THREADS
+MOST_THREADS = _core.MAX_THREADS
 
 #: The environment variable with the number of threads of calls that name none; "auto", the default, lets them choose.
 VARIABLE = "INDYGRU_CPU_NUM_THREADS"
@@ -92,7 +92,7 @@ def statistics() -> list[ThreadStatistics]:
     """
     return [
         ThreadStatistics(job, (2.0**size, 2.0 ** (size + 1)), steps, place, costs)
-        for (job, size, steps, place), costs in _core.known_costs().items()
+        for (job, size, steps, place), costs in _core.thread_costs().items()
     ]
 
 
@@ -232,4 +232,4 @@ def count(num_threads: int | None, work: float) -> int:
     if wanted > 1 and _core.is_forked():
         warn_of_fork()
         return 1
-    return max(1, wanted - _core.threads_at_work()) if num_threads is None else wanted
+    return max(1, wanted - _core.active_threads()) if num_threads is None else wanted

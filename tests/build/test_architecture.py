@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = helpers.ROOT / "indygru_cpu"
 CSRC = sorted((PACKAGE / "_engine" / "csrc").glob("*.[ch]"))
-CYTHON = [path for ending in ("pyx", "pxi", "pxd") for path in sorted(PACKAGE.rglob(f"*.{ending}"))]
+CYTHON = [path for ending in ("pyx", "pxd") for path in sorted(PACKAGE.rglob(f"*.{ending}"))]
 
 
 def name_of(path):
@@ -155,8 +155,8 @@ def test_folders_form_no_cycle():
 #: Who may import what is not for every module of the folders above: the extension and its helpers, and the files.
 USERS = {
     "_engine._core": {
-        "_engine", "_engine.blas", "_engine.checks", "_engine.memory", "_engine.threads", "c_api", "jax", "stream",
-        "_cli.info",
+        "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.memory", "_engine.threads", "c_api",
+        "jax", "stream", "_cli.info",
     },
     "_engine.blas": {"_engine", "_cli.info"},
     "_engine.threads": {
@@ -180,27 +180,33 @@ def test_top_level_has_at_most_16_modules():
     assert len(list(PACKAGE.glob("*.py"))) <= 16
 
 
-#: C that is no kernel: what the calls of a process share. It may ask the system for more.
-SHARED = {
-    "team.c": {"pthread.h", "sched.h", "string.h", "sys/syscall.h", "time.h", "unistd.h"},
-    "memory.c": {"stdalign.h", "stdlib.h", "sys/mman.h", "unistd.h"},
+#: The C files of the runtime, and the system headers that each may include beside those of the kernels.
+SYSTEM_HEADERS = {
+    "dispatch.c": {"unistd.h"},
+    "fp_state.c": {"xmmintrin.h"},
+    "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h"},
+    "threads.c": {"pthread.h", "sched.h", "sys/syscall.h", "time.h", "unistd.h"},
 }
 
 
-def test_kernels_know_neither_python_nor_openmp():
-    """No header of theirs, and of other headers only a handful of C's own."""
+def test_csrc_includes_listed_headers_and_knows_neither_python_nor_openmp():
     assert len(CSRC) > 8
     for path in CSRC:
         text = path.read_text()
         headers = set(re.findall(r"#\s*include\s*<(.+?)>", text))
-        allowed = SHARED.get(path.name, {"stddef.h", "string.h", "xmmintrin.h"}) | {"stdint.h"}
-        assert headers <= allowed, path.name
+        assert headers <= SYSTEM_HEADERS.get(path.name, set()) | {"stddef.h", "stdint.h", "string.h"}, path.name
         assert not re.search(r"\b(Py[A-Z_]\w*|npy_\w+|omp_\w+)\b", text), path.name
         assert not re.search(r"#\s*pragma\s+omp\s+(?!simd)", text), path.name
 
 
-@pytest.mark.parametrize("path", [path for path in CSRC if path.name != "memory.c"], ids=lambda path: path.name)
-def test_kernels_allocate_nothing(path):
+def test_kernels_do_not_include_the_runtime():
+    """Tiers, their body and the step index; `tuning.c` asks for the size of L2."""
+    runtime = {"dispatch.c", "fp_state.c", "pool.c", "thread_autotuner.c", "threads.c", "tuning.c"}
+    assert {path.name for path in CSRC if '#include "indygru_runtime.h"' in path.read_text()} == runtime
+
+
+@pytest.mark.parametrize("path", [path for path in CSRC if path.name != "pool.c"], ids=lambda path: path.name)
+def test_csrc_allocates_memory_in_the_pool_only(path):
     assert not re.search(r"\b(malloc|calloc|realloc|alloca|free|printf|abort|exit)\s*\(", path.read_text())
 
 
@@ -209,20 +215,58 @@ def code_of(path):
     return re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.S)
 
 
-def test_threads_and_blas_live_in_the_core_alone():
-    users = {path.name for path in CYTHON if re.search(r"\b(prange|[sd]gemm)\b", code_of(path))}
-    included = set(re.findall(r'^include "(.+?)"', (PACKAGE / "_engine" / "_core.pyx").read_text(), re.M))
-    assert "_core.pyx" in users
-    assert users <= {"_core.pyx"} | included
+#: The Cython modules of the core, and those of the core that each may cimport. What is in no list is denied.
+CIMPORTS = {
+    "kernels": set(),
+    "overlap": set(),
+    "runtime": {"kernels"},
+    "plan": {"kernels", "runtime"},
+    "schedule": {"kernels", "plan", "runtime"},
+    "products": {"kernels", "plan", "runtime"},
+    "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
+    "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles"},
+    "capi": {"kernels", "passes", "plan", "schedule"},
+    "xla": {"capi", "kernels"},
+    "_core": {"capi", "kernels", "overlap", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
+}
+ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
+
+
+def test_the_core_is_one_extension_of_listed_cython_modules():
     assert [path.name for path in PACKAGE.rglob("*.pyx")] == ["_core.pyx"]
-    assert not re.search(r"\bprange\b", "".join(code_of(PACKAGE / "_engine" / name) for name in included))
+    assert sorted(ENGINE) == sorted(CIMPORTS)
 
 
-def test_each_tier_is_a_few_lines_around_one_body():
+def test_nothing_is_included_textually():
+    assert list(PACKAGE.rglob("*.pxi")) == []
+    assert not any(re.search(r"^\s*include\b", code_of(path), re.M) for path in CYTHON)
+
+
+@pytest.mark.parametrize("module", CIMPORTS)
+def test_cython_module_cimports_named_parts_of_listed_modules(module):
+    code = code_of(ENGINE[module])
+    assert set(re.findall(r"from indygru_cpu\._engine\.(\w+) cimport", code)) == CIMPORTS[module]
+    assert not re.search(r"cimport \*", code)
+
+
+def test_cython_modules_form_no_cycle():
+    list(TopologicalSorter(CIMPORTS).static_order())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "users"), [("prange", {"schedule"}), ("[sd]gemm", {"_core", "products", "runtime"})]
+)
+def test_threads_and_blas_are_called_in_one_place(pattern, users):
+    """`_core` sets the addresses that `runtime` holds; `products` calls them."""
+    assert {name for name, path in ENGINE.items() if re.search(rf"\b{pattern}\b", code_of(path))} == users
+    assert not re.search(rf"\b{pattern}\(", code_of(ENGINE["_core"]))
+
+
+def test_tier_files_define_constants_and_include_one_body():
     files = [path for path in CSRC if path.name.startswith("kernels_") and path.suffix == ".c"]
     assert len(files) == 3
     for path in files:
         text = path.read_text()
-        assert text.count("\n") < 40
-        assert '#include "kernel_body.inc.h"' in text
+        assert text.count("\n") <= 10
+        assert '#include "kernel_tier.inc.h"' in text
         assert not re.search(r"\b(for|while)\b", text)

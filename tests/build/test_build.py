@@ -48,7 +48,7 @@ def test_tier_of_the_environment_unavailable_is_an_import_error(run_python, name
     assert ", ".join(_core.tiers()) in error
     before = _core.tier_in_use()
     with pytest.raises(ImportError, match=re.escape(name)):
-        _core.use_tier(name)
+        _core.testing.use_tier(name)
     assert _core.tier_in_use() == before
 
 
@@ -73,11 +73,11 @@ def test_flags_contain_no_fast_math_and_no_native_build():
 
 def test_fast_math_in_cflags_is_a_compile_error():
     assert re.search(
-        r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/kernel_includes.h").read_text()
+        r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/target_begin.h").read_text()
     )
     for path in SOURCES:
         if path.match("kernels_*.c"):
-            assert '#include "kernel_includes.h"' in path.read_text()
+            assert '#include "kernel_tier.inc.h"' in path.read_text()
 
 
 def test_import_without_the_extension_names_the_build_command(run_python, tmp_path):

@@ -1,4 +1,4 @@
-"""The instruction sets of the extension that was built, what its kernels' loops are made of, and that both are seen."""
+"""The instruction sets and vector loops of the built extension, and the tool that checks them."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ def disassembled():
 @pytest.fixture
 def functions():
     if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("tells the instruction sets of x86-64 apart")
+        pytest.skip("needs x86-64")
     if not shutil.which("objdump"):
         pytest.skip("needs objdump")
     if not any(function.source for function in disassembled()):
-        pytest.skip("the extension is stripped: its symbols do not tell which tier a function belongs to")
+        pytest.skip("needs an extension that is not stripped")
     return disassembled()
 
 
 @pytest.mark.parametrize("tier", machine_code.TIERS.values())
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_each_tier_has_its_kernels_at_its_width(functions, tier, dtype):
+def test_kernels_use_the_vector_width_of_their_tier(functions, tier, dtype):
     widest = {function.name: function.widest for function in functions if function.tier == tier}
     for kernel in ("forward_tile", "backward_tile", "pack", "activate"):
         assert widest[f"{kernel}_{dtype}"] == machine_code.REGISTERS[tier]
     assert f"project_{dtype}" in widest
 
 
-def test_no_avx_instruction_outside_its_tier(functions):
-    """Nor BMI, and no AVX-512 in x86_v3: import, dispatch and baseline run on any x86-64-v2."""
-    assert [text for function in functions for text in machine_code.foreign(function)] == []
+def test_functions_use_the_instruction_set_of_their_tier(functions):
+    """No AVX or BMI outside the tiers, so import, dispatch and baseline run on any x86-64-v2; no AVX-512 in x86_v3."""
+    assert [text for function in functions for text in machine_code.find_forbidden_instructions(function)] == []
 
 
-def test_loops(functions):
-    """Vectors, without scalar divisions and spills. Compilers differ: only the release's is asked."""
+def test_loops_are_vectorised_without_spills(functions):
+    """Compilers differ, so only the compiler of the release is checked."""
     built_by = re.findall(rb"GCC: \(.*?\) (\d+)\.", Path(_core.__file__).read_bytes())
     name, version, _ = json.loads((helpers.ROOT / "tools" / "instructions.json").read_text())["compiler"].split()
     assert name == "gcc"
     if set(built_by) != {version.split(".")[0].encode()}:
-        pytest.skip(f"looked at with {name} {version} only")
-    assert [text for function in functions if function.tier for text in machine_code.wrong(function)] == []
+        pytest.skip(f"needs an extension built by {name} {version}")
+    assert [text for function in functions if function.tier for text in machine_code.find_violations(function)] == []
 
 
 def function_of(text, name="forward_tile_f32", source="kernels_x86_v3.c"):
-    """A function from lines `mnemonic operands`, one byte each."""
+    """Return a function from lines of `mnemonic operands`, with instructions of one byte."""
     code = [Instruction(i, *line.strip().split(maxsplit=1)) for i, line in enumerate(text.strip().splitlines())]
     return Function(name, source, tuple(code))
 
@@ -77,9 +77,11 @@ def function_of(text, name="forward_tile_f32", source="kernels_x86_v3.c"):
         ("kernels_x86_v3.c", "vmovups ymm0{k1},ymm2"),
     ],
 )
-def test_a_foreign_instruction_is_found(source, line):
-    assert machine_code.foreign(function_of(f"mov rax,rbx\n{line}", source=source)) != []
-    assert machine_code.foreign(function_of(f"mov rax,rbx\n{line}", source="kernels_x86_v4.c")) == []
+def test_forbidden_instruction_is_found(source, line):
+    assert machine_code.find_forbidden_instructions(function_of(f"mov rax,rbx\n{line}", source=source)) != []
+    assert (
+        machine_code.find_forbidden_instructions(function_of(f"mov rax,rbx\n{line}", source="kernels_x86_v4.c")) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,8 @@ def test_a_foreign_instruction_is_found(source, line):
         ("kernels_x86_v3.c", "shlx rax,rbx,rcx"),
     ],
 )
-def test_what_a_tier_may_have(source, line):
-    assert machine_code.foreign(function_of(line, source=source)) == []
+def test_allowed_instruction_is_not_reported(source, line):
+    assert machine_code.find_forbidden_instructions(function_of(line, source=source)) == []
 
 
 LOOP = """
@@ -118,14 +120,15 @@ LOOP = """
         ("vmulss xmm0,xmm1,xmm2", {}),
     ],
 )
-def test_what_is_seen_in_a_loop(line, changed):
-    """The inner of two loops, with one scalar division behind it."""
-    found = machine_code.figures(function_of(LOOP.format(line)))
-    plain = {"vector loops": 1, "dividing": 0, "scalar divisions in them": 0, "elsewhere": 1}
-    assert found == {**plain, "stack reads": 1, "stack writes": 0, **changed}
+def test_measure_counts_the_innermost_loop(line, changed):
+    """The inner of two loops, with one scalar division after it."""
+    counts = machine_code.measure(function_of(LOOP.format(line)))
+    plain = {"vector loops": 1, "dividing": 0, "scalar divisions in them": 0}
+    plain["scalar divisions elsewhere"] = 1
+    assert counts == {**plain, "stack reads": 1, "stack writes": 0, **changed}
 
 
-def test_narrow_and_scalar_loops_are_no_vector_loops():
+def test_narrow_and_scalar_loops_are_not_vector_loops():
     function = function_of(LOOP.format("vaddps xmm0,xmm1,xmm2").replace("vfmadd231ps ymm", "vfmadd231ss xmm"))
-    assert machine_code.figures(function)["vector loops"] == 0
-    assert any("at least 7 vector loops" in text for text in machine_code.wrong(function))
+    assert machine_code.measure(function)["vector loops"] == 0
+    assert any("at least 7 vector loops" in text for text in machine_code.find_violations(function))

@@ -1,4 +1,4 @@
-"""The C driver, the checks by name, and what is made of the instructions that the driver is counted to take."""
+"""The C driver, check.sh, and the comparison of instruction counts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ sys.path.insert(0, str(helpers.ROOT / "tools"))
 import build_driver
 import instructions
 
-needs_compiler = pytest.mark.skipif(not shutil.which(build_driver.compiler()[0]), reason="there is no C compiler here")
+needs_compiler = pytest.mark.skipif(not shutil.which(build_driver.compiler()[0]), reason="needs a C compiler")
 RELEASE = {"forward_tile f32 baseline": 40.0, "forward_tile f32 x86_v3": 13.0}
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    """Under sanitizers, if the compiler has them. Not optimised: that is quicker to build."""
+    """Build the driver with sanitizers if the compiler has them, without optimisation, which is faster to build."""
     folder = tmp_path_factory.mktemp("driver")
     strict = ("-O0", "-Wall", "-Wextra", "-Werror")
     try:
@@ -40,17 +40,17 @@ def ask(driver, *arguments, status=0):
 
 
 def bits_of(lines):
-    """Hashes of the results by tier, then by job and dtype. Panels are as wide as a tier's vectors, so they differ."""
-    found = {}
+    """Return hashes of the results by tier, then by job and dtype, without panels: their width depends on the tier."""
+    hashes = {}
     for job, dtype, tier, _, bits in map(str.split, lines):
         if job != "pack_panels":
-            found.setdefault(tier, {})[job, dtype] = bits
-    return found
+            hashes.setdefault(tier, {})[job, dtype] = bits
+    return hashes
 
 
 @needs_compiler
-def test_driver_agrees_with_plain_c(driver):
-    """Each job in every tier and dtype: eight sizes, six activations; full, with lengths, and with origins."""
+def test_driver_all_jobs_match_scalar_c(driver):
+    """Each job in every tier and dtype: eight sizes, six activations; full, with lengths, and with row offsets."""
     jobs = [line.split()[0] for line in ask(driver, "jobs").splitlines()]
     assert ask(driver, "tiers").split() == list(_core.tiers())
     lines = ask(driver, "all").splitlines()
@@ -63,48 +63,48 @@ def test_driver_agrees_with_plain_c(driver):
 
 
 @needs_compiler
-def test_driver_has_the_same_bits_on_several_threads(driver):
+def test_driver_threads_have_the_bits_of_one_thread(driver):
     assert ask(driver, "threads").splitlines() == [
         f"{dtype} {tier}" for tier in _core.tiers() for dtype in ("f32", "f64")
     ]
 
 
 @needs_compiler
-def test_driver_flushes_denormals_and_sees_forks(driver):
-    assert ask(driver, "surroundings") == ""
+def test_driver_runtime_checks_pass(driver):
+    assert ask(driver, "runtime") == ""
 
 
 @needs_compiler
 @pytest.mark.parametrize(
     ("job", "work"), [("forward_tile", 64 * 128 * 64), ("project_batch", 96 * 384 * 256), ("pack_panels", 384 * 256)]
 )
-def test_driver_tells_how_much_work_a_job_is(driver, job, work):
+def test_driver_job_prints_its_amount_of_work(driver, job, work):
     assert int(ask(driver, job, "f32", "baseline")) == work
 
 
 @needs_compiler
-@pytest.mark.parametrize("wrong", [["every"], ["forward_tile", "f32"], ["forward_tile", "f16", "baseline"], []])
-def test_driver_refuses(driver, wrong):
-    assert ask(driver, *wrong, status=2).startswith("driver: ")
+@pytest.mark.parametrize("arguments", [["every"], ["forward_tile", "f32"], ["forward_tile", "f16", "baseline"], []])
+def test_driver_unknown_arguments_exit_with_status_2(driver, arguments):
+    assert ask(driver, *arguments, status=2).startswith("driver: ")
 
 
 @needs_compiler
-def test_compiler_is_named():
-    name, version, machine = instructions.built_by().split()
+def test_describe_compiler_has_name_version_and_architecture():
+    name, version, machine = instructions.describe_compiler().split()
     assert name in ("gcc", "clang")
     assert version.endswith(",")
     assert machine
 
 
 @needs_compiler
-def test_the_flags_are_those_of_setup():
+def test_release_flags_are_those_of_setup():
     flags = build_driver.release_flags()
     assert flags[0] == "-O3"
     assert all(f'"{flag}"' in (helpers.ROOT / "setup.py").read_text() for flag in flags)
 
 
 @pytest.mark.parametrize(
-    ("other", "same"),
+    ("other", "expected"),
     [
         ("gcc 12.2, x86_64", True),
         ("gcc 12.4, x86_64", True),
@@ -113,62 +113,65 @@ def test_the_flags_are_those_of_setup():
         ("gcc 12.2, aarch64", False),
     ],
 )
-def test_comparable(other, same):
-    assert instructions.comparable("gcc 12.2, x86_64", other) is same
+def test_is_comparable_ignores_the_minor_version(other, expected):
+    assert instructions.is_comparable("gcc 12.2, x86_64", other) is expected
 
 
 @pytest.mark.parametrize(
-    ("counts", "worse", "elsewhere"),
+    ("counts", "failures", "unsupported"),
     [
         ({"forward_tile f32 baseline": 42.0, "forward_tile f32 x86_v3": 9.0}, [], []),
-        ({"forward_tile f32 baseline": 42.1, "forward_tile f32 x86_v3": 13.0}, ["42.1 instead of 40, +5.2%"], []),
+        (
+            {"forward_tile f32 baseline": 42.1, "forward_tile f32 x86_v3": 13.0},
+            ["expected at most 1.05 x 40, got 42.1 (+5.2%)"],
+            [],
+        ),
         ({"forward_tile f32 baseline": 40.0}, [], ["forward_tile f32 x86_v3"]),
         ({**RELEASE, "activate f32 baseline": 3.0}, ["activate f32 baseline: not in"], []),
         ({"activate f32 x86_v3": 3.0}, ["not in", "forward_tile f32 x86_v3: in"], ["forward_tile f32 baseline"]),
     ],
 )
-def test_compare(counts, worse, elsewhere):
-    found, missing = instructions.compare(counts, RELEASE)
-    assert len(found) == len(worse)
-    assert all(words in text for words, text in zip(worse, found, strict=True))
-    assert missing == elsewhere
+def test_compare_reports_increases_and_unknown_jobs(counts, failures, unsupported):
+    texts, missing = instructions.compare(counts, RELEASE)
+    assert len(texts) == len(failures)
+    assert all(words in text for words, text in zip(failures, texts, strict=True))
+    assert missing == unsupported
 
 
-def test_check(monkeypatch, tmp_path, capsys):
-    """Worse is status 1; another compiler's counts are not compared, and that is said."""
+def test_check_status_is_1_for_an_increase_and_0_for_another_compiler(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(instructions, "RELEASE", tmp_path / "instructions.json")
     instructions.RELEASE.write_text(json.dumps({"compiler": "gcc 12.2, x86_64", "instructions": RELEASE}))
     slow = {key: 1.06 * value for key, value in RELEASE.items()}
     assert instructions.check(RELEASE, "gcc 12.3, x86_64") == 0
-    assert "2 counts compared, 0 worse" in capsys.readouterr().out
+    assert "2 counts compared, 0 failures" in capsys.readouterr().out
     assert instructions.check(slow, "gcc 12.2, x86_64") == 1
-    assert "WORSE: forward_tile f32 baseline: 42.4 instead of 40, +6.0%" in capsys.readouterr().out
+    assert "FAILED: forward_tile f32 baseline: expected at most 1.05 x 40, got 42.4 (+6.0%)" in capsys.readouterr().out
     assert instructions.check(slow, "gcc 13.1, x86_64") == 0
-    assert capsys.readouterr().out.startswith("NOTHING COMPARED: ")
+    assert capsys.readouterr().out.startswith("NOT COMPARED: ")
 
 
-def test_without_valgrind(monkeypatch, capsys):
+def test_main_without_valgrind_exits_with_status_77(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert instructions.main(["--check"]) == 77
-    assert "NOT RUN: there is no valgrind" in capsys.readouterr().err
+    assert "NOT RUN: valgrind is not installed" in capsys.readouterr().err
 
 
-def test_the_release_has_every_job():
-    """Counted in both dtypes and in the two tiers that valgrind knows."""
+def test_release_counts_have_every_job():
+    """In both dtypes and in the two tiers that valgrind supports."""
     release = json.loads(instructions.RELEASE.read_text())["instructions"]
     jobs = {key.split()[0] for key in release}
     assert {"forward_tile", "backward_tile", "project_batch", "project_row"} <= jobs
     assert set(release) == {f"{j} {d} {t}" for j in jobs for d in instructions.DTYPES for t in ("baseline", "x86_v3")}
 
 
-def test_table():
+def test_table_has_a_row_for_each_job_and_dtype():
     lines = instructions.table(RELEASE, {"forward_tile": "unit-step"}).splitlines()
     assert lines[0] == "| job | dtype | instructions per | baseline | x86_v3 |"
     assert lines[2] == "| forward_tile | f32 | unit-step | 40 | 13 |"
 
 
 CHECK = helpers.ROOT / "tools" / "check.sh"
-needs_bash = pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
+needs_bash = pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 
 
 def check(*names, **environment):

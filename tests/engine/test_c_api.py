@@ -94,7 +94,8 @@ WRONG = {
                   {"n_batch": 2**31}, {"n_steps": 2**59}],
     "BAD_GROUPS": [{"n_groups": 0}, {"n_groups": -1}, {"n_groups": 3}, {"n_groups": 2}, {"n_groups": 2**40}],
     "BAD_LENGTHS": [{"lengths": np.array([1, 2, 3, 4, 5, 6, 18])}, {"lengths": np.array([0, -1, 3, 4, 5, 6, 7])}],
-    "BAD_POINTER": [{name: None} for name in ("x", *WEIGHTS, "h")],
+    "BAD_POINTER": [*({name: None} for name in ("x", *WEIGHTS, "h")),
+                    {"x": None, "lengths": None, "n_steps": 2**20, "n_batch": 2**12}],  # a multiple of 2^32 numbers
 }  # fmt: skip
 
 

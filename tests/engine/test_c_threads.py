@@ -73,7 +73,7 @@ def run(run_python, library):
 def test_no_gil_and_two_threads_at_once(run, seconds_of_a_round):
     """This thread keeps the GIL: a function that asked for it would wait until the process's time-out."""
     code = f"""
-    _core.set_seconds_of_a_round({seconds_of_a_round})
+    _core.testing.set_slice_seconds({seconds_of_a_round})
     calls, rooms = Calls(2, 2), [c_calls.backward_room(case) for _ in range(2)]
     print(calls.run(5, held), calls.are_right())
     given = [dict(y=room["y"], tape=room["tape"], h0=case.h0, dy=case.dy) for room in calls.rooms]
@@ -97,11 +97,11 @@ def test_many_callers_stay_within_the_bound(run):
         work = threading.Thread(target=lambda: status.append(calls.run(1)))
         work.start()
         while work.is_alive():
-            now = _core.threads_at_work(), len(os.listdir("/proc/self/task")) - before - 1 - calls.n
+            now = _core.active_threads(), len(os.listdir("/proc/self/task")) - before - 1 - calls.n
             most = [max(pair) for pair in zip(most, now)]
             time.sleep(0.001)
     assert most[0] <= bound and most[1] <= 2 * bound, most
-    print(set(status), calls.are_right(), _core.threads_at_work())
+    print(set(status), calls.are_right(), _core.active_threads())
     """
     assert run(code) == "{0} True 0"
 
@@ -116,7 +116,7 @@ def test_forks_while_they_compute(run):
     calls, status = Calls(3, 2), []
     work = threading.Thread(target=lambda: status.append(calls.run(10**9)), daemon=True)
     work.start()
-    while not _core.threads_at_work():
+    while not _core.active_threads():
         time.sleep(0.001)
     tasks = lambda: len(os.listdir("/proc/self/task"))
     right = 0
@@ -126,7 +126,7 @@ def test_forks_while_they_compute(run):
             signal.alarm(50)
             own = Calls(1, 2)
             c_calls.function("forward")(own.data.ctypes.data)
-            os._exit(0 if own.are_right() and tasks() == 1 and _core.threads_at_work() == 0 else 3)
+            os._exit(0 if own.are_right() and tasks() == 1 and _core.active_threads() == 0 else 3)
         right += os.waitpid(child, 0)[1] == 0
     print(right, status, flush=True)
     os._exit(0)  # others still compute

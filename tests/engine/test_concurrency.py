@@ -59,7 +59,7 @@ def test_many_callers(run_python, callers):
             thread.start()
         gate.wait()
         while gate.n_waiting < {callers}:
-            most = [max(most[0], tasks()), max(most[1], _core.threads_at_work())]
+            most = [max(most[0], tasks()), max(most[1], _core.active_threads())]
             time.sleep(0.002)
         while tasks() - before - {callers} > thread_counts.MOST_THREADS:  # threads that were told to end do so in time
             time.sleep(0.002)
@@ -70,7 +70,7 @@ def test_many_callers(run_python, callers):
         assert len(right) == 2 * {callers} and all(right)
         assert most[0] - before - {callers} <= 2 * bound, most
         assert everything() == expected
-        print(_core.threads_at_work())
+        print(_core.active_threads())
     """
     assert run_python(script(code), OPENBLAS_NUM_THREADS="1") == "0"
 
@@ -109,7 +109,7 @@ def test_callers_of_blas_are_bounded(run_python):
             gate.wait()
             for _ in range(3):
                 right.append(gradients() == expected)
-                most.append(_core.threads_at_work())
+                most.append(_core.active_threads())
         threads = [threading.Thread(target=work) for _ in range(200)]
         sys.setswitchinterval(1e-5)
         for thread in threads:
@@ -126,7 +126,7 @@ def test_callers_of_blas_are_bounded(run_python):
 def test_teams_shrink_while_others_are_at_work(monkeypatch):
     monkeypatch.setattr(thread_counts, "_without_fork", lambda: thread_counts.Choice(8, "test"))
     for at_work, expected in [(0, 8), (3, 5), (7, 1), (64, 1)]:
-        monkeypatch.setattr(thread_counts._core, "threads_at_work", lambda at_work=at_work: at_work)
+        monkeypatch.setattr(thread_counts._core, "active_threads", lambda at_work=at_work: at_work)
         assert thread_counts.count(None, 1e12) == expected
         assert thread_counts.count(6, 1e12) == 6
 

@@ -112,7 +112,7 @@ def test_what_the_caller_traps_does_not_trap_in_a_call(run_python):
         import floating_point as fp, helpers, numpy as np
         from indygru_cpu._engine import _core
         for tier in _core.tiers():
-            _core.use_tier(tier)
+            _core.testing.use_tier(tier)
             case = helpers.random_case((9, 7, 8, 33), np.float32)
             case.x[3, 2, 5], case.x[4, 4], case.h0[1, 4] = np.inf, np.finfo(np.float32).max, -np.inf
             expected = case.run()

@@ -191,7 +191,7 @@ print(in_child(unchanged))
 def test_fork_in_the_middle_of_a_call(run):
     """By its `progress`: parent and child both go on with it."""
     code = """
-_core.set_seconds_of_a_round(0)
+_core.testing.set_slice_seconds(0)
 expected, parent, children = layer(x, num_threads=1)[0].tobytes(), os.getpid(), []
 
 def progress(done, total):
@@ -224,11 +224,11 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads:
     thread.start()
-right = [in_child(lambda: _core.threads_at_work() == 0 and report()[0] == expected) for _ in range(60)]
+right = [in_child(lambda: _core.active_threads() == 0 and report()[0] == expected) for _ in range(60)]
 stop.set()
 for thread in threads:
     thread.join()
-print(all(right), _core.threads_at_work())
+print(all(right), _core.active_threads())
 """
     assert run(code) == "True 0"
 

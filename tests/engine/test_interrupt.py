@@ -126,7 +126,7 @@ INTERRUPT = """
     before = [array.copy() for array in others]
     sent = []
     def send():
-        while not thread_counts._core.threads_at_work():
+        while not thread_counts._core.active_threads():
             time.sleep(0.001)
         time.sleep(0.2)
         sent.append(time.process_time())
@@ -141,7 +141,7 @@ INTERRUPT = """
     some = random(70, 17, 33)
     y, _, tape = small.forward(some, num_threads=2)
     small.backward(tape, y)
-    assert thread_counts._core.threads_at_work() == 0
+    assert thread_counts._core.active_threads() == 0
     print(latency)
 """
 
@@ -180,6 +180,6 @@ def test_calls_of_other_threads(run_python):
             ended.wait(60)  # not join: before Python 3.13 an interrupted join takes the thread for ended
         except KeyboardInterrupt:
             stop.set()
-        print(ended.wait(60) and thread_counts._core.threads_at_work() == 0)
+        print(ended.wait(60) and thread_counts._core.active_threads() == 0)
     """
     assert run_python(script(code)) == "True"

@@ -22,28 +22,29 @@ def address_of(room):
 @pytest.fixture
 def nothing_kept():
     """Blocks of other sizes take the places of those that were kept; these are no use to the sizes below."""
-    rooms = [_core.Room(24 * MB) for _ in range(8)]
+    rooms = [_core.PooledBuffer(24 * MB) for _ in range(8)]
     del rooms
 
 
 @pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize(("wanted", "is_same"), [(7 * MB, True), (4 * MB, True), (3 * MB, False), (8 * MB, False)])
 def test_the_next_gets_a_block_that_is_not_twice_as_large(wanted, is_same):
-    room = _core.Room(7 * MB)
+    room = _core.PooledBuffer(7 * MB)
     address = address_of(room)
-    others = [_core.Room(7 * MB) for _ in range(3)]  # live all the while, so that malloc cannot give their places
+    # They live all the while, so that malloc cannot give their places.
+    others = [_core.PooledBuffer(7 * MB) for _ in range(3)]
     del room
-    found = _core.Room(wanted)
+    found = _core.PooledBuffer(wanted)
     assert (address_of(found) == address) == is_same
     del others
 
 
 def test_a_room_is_aligned_and_lives_as_long_as_its_arrays():
     for size in (1, 1000, 9 * MB):
-        array = np.frombuffer(_core.Room(size), np.uint8)
+        array = np.frombuffer(_core.PooledBuffer(size), np.uint8)
         assert array.ctypes.data % 64 == 0
         assert array.flags.writeable
-        other = np.frombuffer(_core.Room(size), np.uint8)
+        other = np.frombuffer(_core.PooledBuffer(size), np.uint8)
         array[...], other[...] = 1, 2
         assert (array == 1).all()
         assert (other == 2).all()
@@ -51,7 +52,7 @@ def test_a_room_is_aligned_and_lives_as_long_as_its_arrays():
 
 def test_no_memory_is_a_memory_error():
     with pytest.raises(MemoryError, match=f"no memory for {sys.maxsize} bytes"):
-        _core.Room(sys.maxsize)
+        _core.PooledBuffer(sys.maxsize)
 
 
 def test_a_tape_stays_as_it_is_while_others_come_and_go():
@@ -81,7 +82,7 @@ def test_no_more_than_192_megabytes_stay(tmp_path):
 
         before = resident()
         for sizes in ((80, 80, 80, 80), (180,), (193,), (5, 60, 120, 160), (2,) * 120, (33,)):
-            rooms = [_core.Room(size << 20) for size in sizes]
+            rooms = [_core.PooledBuffer(size << 20) for size in sizes]
             for room in rooms:
                 np.frombuffer(room, np.uint8)[...] = 1
             del rooms, room
@@ -127,7 +128,7 @@ def test_results_of_a_call_stay_as_they_are():
 @pytest.mark.usefixtures("nothing_kept")
 def test_release_memory_gives_back_what_is_idle_and_nothing_else():
     indygru_cpu.release_memory()
-    used, idle = _core.Room(7 * MB), [_core.Room(5 * MB), _core.Room(3 * MB)]
+    used, idle = _core.PooledBuffer(7 * MB), [_core.PooledBuffer(5 * MB), _core.PooledBuffer(3 * MB)]
     array = np.frombuffer(used, np.uint8)
     array[...] = 3
     assert indygru_cpu.release_memory() == 0
@@ -138,7 +139,7 @@ def test_release_memory_gives_back_what_is_idle_and_nothing_else():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-@pytest.mark.parametrize("make", ["_core.Room(170 * MB)", "memory.new((210 * MB,), np.dtype(np.uint8))"])
+@pytest.mark.parametrize("make", ["_core.PooledBuffer(170 * MB)", "memory.new((210 * MB,), np.dtype(np.uint8))"])
 def test_idle_memory_is_given_back_before_an_allocation_fails(run_python, make):
     """Of a block that the library keeps, and of an array that is too large for that.
 
@@ -150,7 +151,7 @@ def test_idle_memory_is_given_back_before_an_allocation_fails(run_python, make):
         from indygru_cpu._engine import _core, memory
 
         MB = 1 << 20
-        idle = [_core.Room(60 * MB) for _ in range(3)]
+        idle = [_core.PooledBuffer(60 * MB) for _ in range(3)]
         del idle
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + 100 * MB, resource.RLIM_INFINITY))
@@ -158,7 +159,7 @@ def test_idle_memory_is_given_back_before_an_allocation_fails(run_python, make):
         assert np.frombuffer(found, np.uint8).nbytes > 160 * MB
         del found
         try:
-            _core.Room(400 * MB)
+            _core.PooledBuffer(400 * MB)
         except MemoryError:
             print("done")
     """

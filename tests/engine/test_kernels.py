@@ -180,9 +180,9 @@ def test_tiers_agree(dtype):
     before, found = _core.tier_in_use(), {}
     try:
         for name in _core.tiers():
-            _core.use_tier(name)
+            _core.testing.use_tier(name)
             found[name] = case.run()
     finally:
-        _core.use_tier(before)
+        _core.testing.use_tier(before)
     for results in found.values():
         helpers.assert_close(results, found["baseline"], dtype)

@@ -24,7 +24,7 @@ def test_neighbours_are_those_that_numpy_finds(dtype):
         array, *others = (random_view(rng, room) for _ in range(3))
         named = {"a": others[0], "nobody": None, "b": others[1]}
         names = [name for name in ("a", "b") if np.may_share_memory(array, named[name])]
-        near = _core.near(array, named)
+        near = _core.may_overlap(array, named)
         if array.size and all(other.size for other in others):
             assert near == names
             found.append(len(names))

@@ -49,7 +49,7 @@ def watched(call, until=lambda seen: True):
     def watch():
         while not over.is_set():
             for thread, mask in masks().items():
-                if _core.threads_at_work() > 1:
+                if _core.active_threads() > 1:
                     seen.setdefault(thread, set()).add(mask)
 
     watcher = threading.Thread(target=watch)
@@ -144,12 +144,12 @@ def test_mask_that_a_user_gives_a_helper_stays(run):
 def test_mask_that_a_user_gives_a_helper_during_a_call_stays(run):
     code = """
     found = []
-    long, before = np.concatenate([x] * 20), _core.set_seconds_of_a_round(1e9)
+    long, before = np.concatenate([x] * 20), _core.testing.set_slice_seconds(1e9)
 
     def change():
         while not found:
             for thread, mask in masks().items():
-                if mask < full and thread != os.getpid() and _core.threads_at_work() > 1:
+                if mask < full and thread != os.getpid() and _core.active_threads() > 1:
                     os.sched_setaffinity(thread, full - mask)  # another one than the library has given it
                     found.extend([thread, full - mask])
                     return
@@ -160,7 +160,7 @@ def test_mask_that_a_user_gives_a_helper_during_a_call_stays(run):
         time.sleep(0.003)
         layer(long, num_threads=2)
     watcher.join()
-    _core.set_seconds_of_a_round(before)
+    _core.testing.set_slice_seconds(before)
     print(masks()[found[0]] == found[1])
     """
     assert run(code) == "True"
@@ -178,14 +178,14 @@ def test_masks_after_an_error_and_after_several_teams_are_what_they_were(run):
             layer(x, num_threads=2)
 
     long = np.concatenate([x] * 8)
-    before = _core.set_seconds_of_a_round(0)
+    before = _core.testing.set_slice_seconds(0)
     for _ in range(5):
         time.sleep(0.002)
         try:
             layer(long, num_threads=2, progress=fail)
         except KeyError:
             pass
-    _core.set_seconds_of_a_round(before)
+    _core.testing.set_slice_seconds(before)
     assert set(masks().values()) == {full}
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -215,7 +215,7 @@ def test_other_users_of_the_same_openmp_find_all_processors(run, tmp_path):
     library = built(tmp_path, "other_openmp", "-fopenmp")
     code = f"""
     import ctypes
-    region = ctypes.CDLL({str(library)!r}).processors_of_a_region
+    region = ctypes.CDLL({str(library)!r}).count_allowed_cpus
     expected = layer(x, num_threads=1)[0].tobytes()
     for n in (2, 5, 3, 2, 4, 1, 3, 6, 2) * 5:
         time.sleep(0.002)
@@ -235,7 +235,7 @@ def test_calls_are_right_where_the_system_has_no_masks(run, tmp_path):
     for _ in range(5):
         time.sleep(0.002)
         assert layer(x, num_threads=3)[0].tobytes() == layer(x)[0].tobytes() == expected
-    print(_core.processor())
+    print(_core.testing.current_cpu())
     """
     library = built(tmp_path, "no_affinity")
     prepared = WORK.replace("os.sched_getaffinity(0)", "()")

@@ -22,10 +22,10 @@ def test_any_number_of_threads_ends_every_tile(num_threads, seconds):
     x = np.random.default_rng(0).standard_normal((n_steps, n_batch, n_inputs), dtype=np.float32)
     lengths = np.random.default_rng(1).integers(0, n_steps + 1, n_batch)
     expected = layer(x, lengths=lengths, num_threads=1)
-    before = _core.set_seconds_of_a_round(seconds)
+    before = _core.testing.set_slice_seconds(seconds)
     try:
         found = layer(x, lengths=lengths, num_threads=num_threads)
     finally:
-        _core.set_seconds_of_a_round(before)
+        _core.testing.set_slice_seconds(before)
     for a, b in zip(found, expected, strict=True):
         helpers.assert_same_bits(a, b)

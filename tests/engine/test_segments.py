@@ -27,7 +27,7 @@ def test_same_bits_on_any_number_of_threads(long_rounds, shape, reproducible):
     """In rounds of one chunk, too."""
     case = long_case(shape)
     expected = case.forward(num_threads=1, reproducible=reproducible)
-    _core.set_seconds_of_a_round(0)
+    _core.testing.set_slice_seconds(0)
     for num_threads in (1, 2, 3, 5):
         helpers.assert_same_bits(case.forward(num_threads=num_threads, reproducible=reproducible), expected)
 
@@ -59,7 +59,7 @@ def test_backward_in_short_rounds(dtype, ragged):
     """Several chunks, each job in rounds: the bits of one round."""
     case = helpers.random_case((90, 7, 4000, 9), dtype, ragged=ragged)
     short = case.run(num_threads=3)
-    _core.set_seconds_of_a_round(1e9)
+    _core.testing.set_slice_seconds(1e9)
     helpers.assert_same_bits(case.run(num_threads=1), short)
 
 
@@ -84,8 +84,8 @@ def test_no_bit_depends_on_the_size_of_the_cache(tier, dtype, shape, chunk_bytes
 def test_half_of_the_cache_is_a_chunks():
     """Within bounds."""
     found = _core.l2_bytes()
-    chunk = _core.set_chunk_bytes(1)
-    assert _core.set_chunk_bytes(chunk) == 1
+    chunk = _core.testing.set_chunk_bytes(1)
+    assert _core.testing.set_chunk_bytes(chunk) == 1
     assert chunk == min(max((found or 512 * 1024) // 2, 128 * 1024), 1024 * 1024)
 
 

@@ -20,9 +20,9 @@ US, WORK = 1000, 2e6
 
 @pytest.fixture(autouse=True)
 def nothing_known():
-    _core.forget_costs()
+    _core.testing.reset_thread_costs()
     yield
-    _core.forget_costs()
+    _core.testing.reset_thread_costs()
 
 
 def choose(costs, n_calls, *, most=2, follows=False, work=WORK, n_steps=50, job=FORWARD):
@@ -31,7 +31,7 @@ def choose(costs, n_calls, *, most=2, follows=False, work=WORK, n_steps=50, job=
     for _ in range(n_calls):
         before = chosen[-1] if chosen else 1
         times = {n: costs(n, before) if callable(costs) else costs[n] for n in range(1, most + 1)}
-        chosen.append(_core.choose_threads(job, work, n_steps, most, follows, times))
+        chosen.append(_core.testing.choose_threads(job, work, n_steps, most, follows, times))
     return chosen
 
 
@@ -67,7 +67,7 @@ def test_trial_among_calls_that_follow_each_other_lets_helpers_wake():
     def costs(n, before):
         return 50 * US if n == 1 else 30 * US if before > 1 else 400 * US
 
-    _core.choose_threads(FORWARD, WORK, 50, 1, True, {1: 50 * US})
+    _core.testing.choose_threads(FORWARD, WORK, 50, 1, True, {1: 50 * US})
     chosen = choose(costs, 500, follows=True)
     assert chosen[-200:].count(2) > 150
 
@@ -94,8 +94,8 @@ def test_choices_of_jobs_sizes_and_places_are_independent():
     assert choose({1: 60 * US, 2: 900 * US}, 200, n_steps=2000)[-20:].count(1) > 10
     assert choose({1: 60 * US, 2: 900 * US}, 200, follows=True)[-20:].count(1) > 10
     assert choose({1: 100 * US, 2: 60 * US}, 20).count(2) > 10
-    assert {key[0] for key in _core.known_costs()} == {"forward", "backward"}
-    assert {key[3] for key in _core.known_costs()} == {"following", "alone"}
+    assert {key[0] for key in _core.thread_costs()} == {"forward", "backward"}
+    assert {key[3] for key in _core.thread_costs()} == {"following", "alone"}
 
 
 @pytest.mark.parametrize("work", [1.0, 1e6, 2.0**62, 1e300])
@@ -116,7 +116,7 @@ def test_call_that_names_a_number_of_threads_gets_it():
         _, _, tape = layer.forward(x, num_threads=n)
         layer.backward(tape)
         assert indygru_cpu.last_num_threads() == n
-    assert _core.known_costs() == {}
+    assert _core.thread_costs() == {}
 
 
 @needs_openmp
@@ -187,7 +187,8 @@ def test_callers_that_take_turns_choose_as_one(run_python):
 
         with ThreadPoolExecutor(4) as pool:
             found = [
-                pool.submit(_core.choose_threads, 0, 2e6, 50, 2, False, {1: 9e5, 2: 5e5}).result() for _ in range(400)
+                pool.submit(_core.testing.choose_threads, 0, 2e6, 50, 2, False, {1: 9e5, 2: 5e5}).result()
+                for _ in range(400)
             ]
         print(found.count(2) > 300)
     """

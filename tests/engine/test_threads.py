@@ -86,7 +86,7 @@ def test_gil_is_free_during_a_call(direction):
         thread.start()
         while thread.is_alive():
             time.sleep(0.0005)
-            seen += _core.threads_at_work() == 1
+            seen += _core.active_threads() == 1
         thread.join()
         if seen > 1:
             break

@@ -68,7 +68,7 @@ def test_same_bits_on_any_number_of_threads(dtype, n_batch, n_inputs, n_units, o
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
 @pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 @pytest.mark.parametrize("run", ["push(x)", "push_many(np.tile(x, (8, 1, 1)))"])
-@pytest.mark.parametrize("sizes", [(1, 350, 1001), (131, 33, 90)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 350, 1001), (131, 33, 90), (64, 1, 4000)], ids=str)
 @pytest.mark.parametrize(
     ("options", "own", "started"),
     [({"num_threads": 3}, {}, 2), ({}, {"num_threads": 2}, 1), ({"num_threads": 3}, {"num_threads": 1}, 0)],

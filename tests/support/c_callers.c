@@ -1,39 +1,39 @@
-/* Threads that know nothing of Python, each of which makes one call again and again. */
+/* Threads without Python, each of which repeats one call. */
 #include <indygru_call.h>
 
 #include <pthread.h>
 
-enum { MOST_CALLERS = 200 };
+enum { MAX_CALLERS = 200 };
 
 typedef int (*function)(const indygru_call *call);
 
 typedef struct {
-    function made;
+    function function;
     const indygru_call *call;
-    int times, status;
+    int repetitions, status;
 } caller;
 
 static void *repeat(void *argument)
 {
-    caller *own = argument;
-    const indygru_call *call = own->call;
+    caller *c = argument;
+    const indygru_call *call = c->call;
     size_t state = call->n_batch * call->n_units * (call->dtype == INDYGRU_F64 ? sizeof(double) : sizeof(float));
-    for (int i = 0; i < own->times && own->status == INDYGRU_DONE; i++) {
-        if (call->h) /* not of backward */
+    for (int i = 0; i < c->repetitions && c->status == INDYGRU_DONE; i++) {
+        if (call->h) /* NULL in calls of backward */
             memcpy(call->h, call->h0, state);
-        own->status = own->made(call);
+        c->status = c->function(call);
     }
     return NULL;
 }
 
-/* Each of the calls in a thread of its own. The worst status. */
-int run_callers(function made, const indygru_call *calls, int n, int times)
+/* Runs each call in its own thread, and returns the highest status. */
+int run_callers(function function, const indygru_call *calls, int n, int repetitions)
 {
-    pthread_t threads[MOST_CALLERS];
-    caller callers[MOST_CALLERS];
+    pthread_t threads[MAX_CALLERS];
+    caller callers[MAX_CALLERS];
     int worst = INDYGRU_DONE;
     for (int i = 0; i < n; i++) {
-        callers[i] = (caller){made, &calls[i], times, INDYGRU_DONE};
+        callers[i] = (caller){function, &calls[i], repetitions, INDYGRU_DONE};
         if (pthread_create(&threads[i], NULL, repeat, &callers[i]))
             return -1;
     }

@@ -1,7 +1,8 @@
-/* Preloaded into a process: counts its blocks, and lets one allocation of the calling thread fail. glibc only.
+/* An allocator to preload into a process: counts blocks, and makes one allocation of the calling thread fail. glibc
+ * only.
  *
- * Only those fail that our extension makes, or NumPy for an array's numbers: where its own objects find no memory,
- * NumPy 2 itself loses blocks and crashes. */
+ * Only allocations of the extension and of NumPy's array data fail: NumPy 2 leaks and crashes if the allocation of its
+ * own objects fails. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -18,7 +19,7 @@ void __libc_free(void *block);
 static _Thread_local long countdown;
 static atomic_long live;
 
-/* The n-th allocation from now on fails; 0: none. Returns how many were left until then. */
+/* Makes the n-th allocation from now on fail; 0: none. Returns the former number of remaining allocations. */
 long fail_allocation(long n)
 {
     long left = countdown;

@@ -1,15 +1,15 @@
-/* Another user of the process's OpenMP: a region of so many threads. */
+/* Another library that uses the OpenMP runtime of the process. */
 #define _GNU_SOURCE
 #include <omp.h>
 #include <sched.h>
 
-/* How many processors each of its threads may run on: (n_threads) OUT. */
-void processors_of_a_region(int n_threads, int *processors)
+/* Runs a parallel region. n_cpus (n_threads) OUT: the number of CPUs in the affinity mask of each thread. */
+void count_allowed_cpus(int n_threads, int *n_cpus)
 {
 #pragma omp parallel num_threads(n_threads)
     {
         cpu_set_t allowed;
         sched_getaffinity(0, sizeof allowed, &allowed);
-        processors[omp_get_thread_num()] = CPU_COUNT(&allowed);
+        n_cpus[omp_get_thread_num()] = CPU_COUNT(&allowed);
     }
 }

@@ -1,4 +1,4 @@
-/* A library with the two products of cblas that are called, row-major, and a count of them: no OpenBLAS. */
+/* A BLAS other than OpenBLAS: the two row-major products that the extension calls, and their number of calls. */
 long products;
 
 #define PRODUCT(name, real)                                                                                            \

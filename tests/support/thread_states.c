@@ -1,4 +1,4 @@
-/* The floating-point environment of OpenMP's threads, which are those of the extension if it links the same OpenMP. */
+/* The floating-point environments of the OpenMP threads of the process, which the extension shares. */
 #include <fenv.h>
 #include <omp.h>
 

@@ -1,9 +1,9 @@
-/* sigmoid, the six activations and their derivatives, on one number; loops over units inline and vectorise them.
+/* sigmoid, the six activations and their derivatives, for one number; loops over units inline and vectorise them.
  *
- * Every FMA is written out and the compiler may not contract others, so a number gets the same bits in a vector, in
- * a loop's scalar tail, and on every tier that has FMA. Comparisons are written so that NaN falls through. */
+ * Every FMA is explicit and the compiler must not contract others, so a number gets the same bits in a vector, in the
+ * scalar tail of a loop, and on every tier that has FMA. Comparisons are false for NaN, so NaN is propagated. */
 
-/* Max and min, NaN kept, if the compiler does not know the bounds (limits.c). */
+/* Propagates NaN. The compiler makes max and min of it if it does not know the bounds (activation_limits.c). */
 INLINE REAL NAME(clamp)(REAL x, REAL low, REAL high)
 {
     REAL raised = x < low ? low : x;
@@ -11,15 +11,15 @@ INLINE REAL NAME(clamp)(REAL x, REAL low, REAL high)
 }
 
 /* For y = factor * x from exp_low to -sigmoid_low: exp(y) = scale * (1 + m) and expm1(y) = scale * m + (scale - 1),
- * with scale = 2^n and m = expm1(y - n log 2). The factor is a constant, which costs an instruction less than a
- * product. */
+ * with scale = 2^n and m = expm1(y - n log 2). The factor is a compile-time constant and is merged into other
+ * constants, which saves the instruction that multiplies by it. */
 typedef struct {
     REAL scale, m;
 } NAME(exp_parts);
 
 INLINE NAME(exp_parts) NAME(split_exp)(REAL factor, REAL x)
 {
-    /* Adding 1.5 * 2^mantissa rounds to an integer and leaves it, biased, in the low bits. */
+    /* Adding 1.5 * 2^mantissa rounds to an integer. The low bits of the sum hold that integer plus the bias. */
     REAL rounder = (REAL)1.5 * ((BITS)1 << MANTISSA_BITS) + EXPONENT_BIAS;
     union {
         REAL value;
@@ -30,7 +30,7 @@ INLINE NAME(exp_parts) NAME(split_exp)(REAL factor, REAL x)
     REAL r = FMA(n, -LOG2_LOW, FMA(n, -LOG2_HIGH, factor * x));
     static const REAL coefficients[] = {EXPM1_COEFFICIENTS};
     enum { LAST = sizeof coefficients / sizeof *coefficients - 1 };
-    /* In pairs of coefficients: half as long a chain as one by one. */
+    /* Coefficients are evaluated in pairs, which halves the dependency chain. */
     REAL r2 = r * r, q = LAST % 2 ? FMA(coefficients[LAST], r, coefficients[LAST - 1]) : coefficients[LAST];
     UNROLL(8)
     for (int k = (LAST - 2) / 2 * 2; k >= 0; k -= 2)
@@ -40,7 +40,7 @@ INLINE NAME(exp_parts) NAME(split_exp)(REAL factor, REAL x)
 
 INLINE REAL NAME(sigmoid)(REAL x)
 {
-    REAL low = NAME(indygru_limits).sigmoid_low, high = NAME(indygru_limits).sigmoid_high;
+    REAL low = NAME(indygru_activation_limits).sigmoid_low, high = NAME(indygru_activation_limits).sigmoid_high;
     NAME(exp_parts) e = NAME(split_exp)(-1, NAME(clamp)(x, low, high));
     return 1 / FMA(e.scale, 1 + e.m, (REAL)1);
 }
@@ -54,25 +54,26 @@ INLINE REAL NAME(expm1_unclamped)(REAL factor, REAL x)
 
 INLINE REAL NAME(tanh)(REAL x)
 {
-    REAL limit = NAME(indygru_limits).tanh_one;
+    REAL limit = NAME(indygru_activation_limits).tanh_high;
     REAL e = NAME(expm1_unclamped)(-2, NAME(clamp)(x, -limit, limit));
-    return COPYSIGN(e / (2 + e), x); /* for -0 */
+    return COPYSIGN(e / (2 + e), x); /* so that tanh(-0) is -0 */
 }
 
-/* `activation` is a constant wherever these are inlined, so that the switch costs nothing. */
+/* `activation` is a compile-time constant at each call, so the switch is resolved by the compiler. */
 INLINE REAL NAME(activate_one)(enum indygru_activation activation, REAL x)
 {
     switch (activation) {
     case INDYGRU_TANH: return NAME(tanh)(x);
     case INDYGRU_RELU: return x < 0 ? 0 : x;
     case INDYGRU_SIGMOID: return NAME(sigmoid)(x);
-    case INDYGRU_ELU: return x < 0 ? NAME(expm1_unclamped)(1, NAME(clamp)(x, NAME(indygru_limits).exp_low, 0)) : x;
+    case INDYGRU_ELU:
+        return x < 0 ? NAME(expm1_unclamped)(1, NAME(clamp)(x, NAME(indygru_activation_limits).exp_low, 0)) : x;
     case INDYGRU_SOFTSIGN: return x / (1 + ABS(x));
     default: return x;
     }
 }
 
-/* The derivative, from the activation's output c. */
+/* The derivative, from the output c of the activation. */
 INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
 {
     switch (activation) {
@@ -85,7 +86,7 @@ INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
     }
 }
 
-/* Expands to one call per activation, each with a constant first argument. */
+/* Expands to one call for each activation, each with a constant first argument. */
 #define FOR_ACTIVATION(activation, call, ...)                                                                          \
     switch (activation) {                                                                                              \
     case INDYGRU_TANH: call(INDYGRU_TANH, __VA_ARGS__); break;                                                         \

@@ -1,16 +1,16 @@
-/* Which tiers this machine can run, and denormals: what a call has to ask of its surroundings. */
+/* Properties of the CPU: the tiers that it supports, and the size of its L2 cache. */
 #include "indygru_kernels.h"
+#include "indygru_runtime.h"
 
-#include <stdint.h>
-#if defined(__x86_64__)
-#include <xmmintrin.h>
+#ifndef _WIN32
+#include <unistd.h>
 #endif
 
 extern const indygru_tier indygru_tier_baseline, indygru_tier_x86_v3, indygru_tier_x86_v4;
 
 const char *const indygru_tier_names[INDYGRU_N_TIERS] = {"baseline", "x86_v3", "x86_v4"};
 
-/* __builtin_cpu_supports looks at XCR0 too: a wide register that the operating system does not save is no register. */
+/* __builtin_cpu_supports also checks in XCR0 that the operating system saves the wide registers. */
 const indygru_tier *indygru_get_tier(int i)
 {
 #if defined(__x86_64__)
@@ -29,35 +29,18 @@ const indygru_tier *indygru_get_tier(int i)
     return i < 0 || i >= INDYGRU_N_TIERS ? NULL : tiers[i];
 }
 
-#if defined(__x86_64__)
-/* MXCSR: all exceptions masked, round to nearest, flush results to zero, take denormal operands as zero. */
-#define KERNEL_STATE 0x9fc0u
-static unsigned long long get_state(void) { return _mm_getcsr(); }
-static void set_state(unsigned long long state) { _mm_setcsr((unsigned)state); }
-#elif defined(__aarch64__)
-/* FPCR.FZ, and with zeros elsewhere round to nearest and no traps. The flags of FPSR are the upper half. */
-#define KERNEL_STATE (1u << 24)
-static unsigned long long get_state(void)
+/* The result is cached, because glibc executes CPUID for each query, which traps in a virtual machine. */
+ptrdiff_t indygru_l2_bytes(void)
 {
-    unsigned long long control, flags;
-    __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(control), "=r"(flags));
-    return flags << 32 | control;
-}
-static void set_state(unsigned long long state)
-{
-    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(state & 0xffffffff), "r"(state >> 32));
-}
-#else
-#define KERNEL_STATE 0u
-static unsigned long long get_state(void) { return 0; }
-static void set_state(unsigned long long state) { (void)state; }
+    static ptrdiff_t cached = -1;
+    ptrdiff_t size = __atomic_load_n(&cached, __ATOMIC_RELAXED);
+    if (size < 0) {
+        size = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+        long reported = sysconf(_SC_LEVEL2_CACHE_SIZE);
+        size = reported > 0 ? reported : 0;
 #endif
-
-unsigned long long indygru_flush_enter(void)
-{
-    unsigned long long saved = get_state();
-    set_state(KERNEL_STATE);
-    return saved;
+        __atomic_store_n(&cached, size, __ATOMIC_RELAXED);
+    }
+    return size;
 }
-
-void indygru_flush_leave(unsigned long long saved) { set_state(saved); }

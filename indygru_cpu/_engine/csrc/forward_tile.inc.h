@@ -1,7 +1,7 @@
-/* One tile, forward: from the first step to the last, from projection to gates and states.
+/* Forward pass of one tile: from its projection to its gates and states, step by step.
  * Shapes and IN/OUT: indygru_tile in indygru_kernels.h. */
 
-/* proj, u and b (3, n), h (n) IN, gates (3, n) OUT: r and z for one row. */
+/* r and z of one row. proj, u and b (3, n), h (n) IN, gates (3, n) OUT. */
 INLINE void NAME(gates_row)(ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u, const REAL *restrict b,
                             const REAL *restrict h, const REAL *restrict proj, REAL *restrict gates)
 {
@@ -14,9 +14,10 @@ INLINE void NAME(gates_row)(ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u
     }
 }
 
-/* The same shapes; h (n) IN/OUT, y (n) OUT: candidate and new state for one row. A loop of its own, as r -> c -> h is
- * one chain of some 180 cycles: two short stages over all units keep more of it in flight than one long one (2.2
- * against 2.5 ns per unit-step). */
+/* Candidate and new state of one row. The same shapes; h (n) IN/OUT, y (n) OUT.
+ *
+ * r -> c -> h is a dependency chain of about 180 cycles. Two short loops over all units keep more units in flight than
+ * one long loop: 2.2 instead of 2.5 ns per unit-step. */
 INLINE void NAME(candidate_row)(enum indygru_activation activation, ptrdiff_t n, const REAL *restrict u,
                                 const REAL *restrict b, const REAL *restrict proj, REAL *restrict gates,
                                 REAL *restrict h, REAL *restrict y)
@@ -30,8 +31,8 @@ INLINE void NAME(candidate_row)(enum indygru_activation activation, ptrdiff_t n,
     }
 }
 
-/* Asks for the cache lines of a row that will be written: the processor foresees no runs as short as a tile's. */
-INLINE void NAME(fetch)(const REAL *row, ptrdiff_t n)
+/* Prefetches the cache lines of a row of y: the rows of a tile are too short for the hardware prefetcher. */
+INLINE void NAME(prefetch)(const REAL *row, ptrdiff_t n)
 {
     for (ptrdiff_t j = 0; j < n; j += 64 / (ptrdiff_t)sizeof *row)
         __builtin_prefetch(row + j, 1);
@@ -39,21 +40,21 @@ INLINE void NAME(fetch)(const REAL *row, ptrdiff_t n)
 
 static void NAME(forward_tile)(const indygru_tile *tile)
 {
-    const indygru_run *run = &tile->run;
+    const indygru_step_range *steps = &tile->steps;
     ptrdiff_t n = tile->n_units;
     const REAL *u = tile->u, *b = tile->b, *u_c = u + 2 * tile->plane, *b_c = b + 2 * tile->plane;
     const REAL *proj = tile->proj;
     REAL *gates = tile->gates;
-    for (ptrdiff_t step = 0; step < run->n_steps; step++)
-        for (ptrdiff_t row = 0; row < run->n_rows; row++) {
-            if (!indygru_is_valid(run, step, row))
+    for (ptrdiff_t step = 0; step < steps->n_steps; step++)
+        for (ptrdiff_t row = 0; row < steps->n_rows; row++) {
+            if (!indygru_is_valid(steps, step, row))
                 continue;
             REAL *h = (REAL *)tile->h + row * tile->h_row;
-            REAL *y = (REAL *)tile->y + indygru_place(run, step, row) * tile->y_step + row * tile->y_row;
-            NAME(fetch)(y + tile->y_step, n);
+            REAL *y = (REAL *)tile->y + indygru_time_index(steps, step, row) * tile->y_step + row * tile->y_row;
+            NAME(prefetch)(y + tile->y_step, n);
             NAME(gates_row)(n, tile->plane, u, b, h, proj, gates);
             FOR_ACTIVATION(tile->activation, NAME(candidate_row), n, u_c, b_c, proj, gates, h, y)
             proj += 3 * n;
-            gates += tile->gates_line;
+            gates += tile->gates_stride;
         }
 }

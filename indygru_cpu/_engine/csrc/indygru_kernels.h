@@ -1,8 +1,8 @@
-/* The contract between the kernels and whoever calls them (`_core.pyx`, or a C driver).
+/* The contract between the kernels and their callers (the Cython modules of `_engine`, and tools/driver.c).
  *
- * A kernel takes one job: sizes, pointers, strides. It allocates nothing, starts no thread and cannot fail.
- * Pointers are `void *` so that one job serves both dtypes: the kernel taken from `ops[dtype]` says what they point to.
- * Strides count elements, the last axis is always contiguous, and no OUT array overlaps another array of the same job.
+ * A kernel takes one argument struct: sizes, pointers, strides. It allocates nothing, starts no thread and cannot fail.
+ * Pointers are `void *`, so that one struct serves both dtypes: the kernel taken from `ops[dtype]` determines the type.
+ * Strides count elements. The last axis is always contiguous. No OUT array overlaps another array of the same struct.
  * Planes 0, 1, 2 are r, z, candidate, everywhere.
  */
 #ifndef INDYGRU_KERNELS_H
@@ -12,91 +12,138 @@
 
 #include "../include/indygru_call.h" /* enums of dtypes and activations */
 
-/* The widest tile: lets backward keep a tile's per-unit sums on the stack, 6 KB of float64. From scratch the same loop
- * needs 3 to 7 % more instructions. */
+/* Upper bound of the units in a tile. The backward kernel keeps the per-unit sums of a tile on the stack, 6 KB in
+ * float64; with the sums in scratch memory the same loop takes 3 to 7 % more instructions. */
 #define INDYGRU_MAX_TILE_UNITS 128
 
-/* Inputs that the projection sums at once. */
-#define INDYGRU_RUN 256
+/* Upper bound of indygru_tuning.dx_panel_rows: callers keep that many row pointers on the stack. */
+#define INDYGRU_MAX_DX_PANEL_ROWS 96
 
-/* A run of n_steps time steps, from first_step on, of n_rows sequences.
+/* Inputs that the micro-kernel sums in one chain (the k block of a matrix product). It determines the bits of a
+ * projection, so it is the same on all tiers. */
+#define INDYGRU_K_BLOCK 256
+
+/* n_steps time steps, from first_step on, of n_rows sequences.
  *
- * Its lines are its valid (step, row) pairs, step by step, row by row: a row whose length is over has none. Projection
- * and gates are stored by lines, so that padding costs neither memory nor time. */
+ * A valid step is a (step, row) pair whose step is below the length of the row. Projections and gates are stored for
+ * valid steps only, step by step and row by row within a step, so that padding costs neither memory nor time. In the
+ * shapes below, V is the number of valid steps. */
 typedef struct {
     ptrdiff_t first_step, n_steps, n_rows;
-    const ptrdiff_t *lengths; /* (n_rows)                IN   valid steps of each sequence; NULL: all */
-    const ptrdiff_t *origins; /* (n_rows)                IN   steps that lie before each sequence's first; NULL: none */
-} indygru_run;
+    const ptrdiff_t *lengths;     /* (n_rows)  IN  length of each sequence; NULL: all steps are valid */
+    const ptrdiff_t *row_offsets; /* (n_rows)  IN  index of each sequence's step 0 on the time axis; NULL: 0 */
+} indygru_step_range;
 
-static inline int indygru_is_valid(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+static inline int indygru_is_valid(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
 {
-    return !run->lengths || run->first_step + step < run->lengths[row];
+    return !steps->lengths || steps->first_step + step < steps->lengths[row];
 }
 
-/* Where a step of a row lies along the time axis of x, y, dx and dy, counted from the run's first step. */
-static inline ptrdiff_t indygru_place(const indygru_run *run, ptrdiff_t step, ptrdiff_t row)
+/* Index of a step of a row on the time axis of x, y, dx and dy, relative to first_step. */
+static inline ptrdiff_t indygru_time_index(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
 {
-    return run->origins ? step + run->origins[row] : step;
+    return steps->row_offsets ? step + steps->row_offsets[row] : step;
 }
 
-/* One tile (run.n_rows x n_units) over a run. */
+ptrdiff_t indygru_count_valid_steps(const indygru_step_range *steps);
+
+/* Stores the address of each valid step in an array (time, n_rows, any width). The strides are in bytes. */
+void indygru_gather_row_pointers(const indygru_step_range *steps, const char *array, ptrdiff_t step_stride,
+                                 ptrdiff_t row_stride, const void **pointers);
+
+/* One tile (steps.n_rows x n_units) over a range of steps. */
 typedef struct {
-    indygru_run run;
+    indygru_step_range steps;
     ptrdiff_t n_units;
     enum indygru_activation activation;
-    const void *u;        /* (3, n_units)            IN   recurrent weights */
-    const void *b;        /* (3, n_units)            IN   biases */
-    ptrdiff_t plane;      /* from one plane of u and b to the next */
-    void *gates;          /* (lines, 3, n_units)     forward: OUT r, z, c; backward: IN */
-    ptrdiff_t gates_line; /* 0: each line overwrites the one before */
+    const void *u;          /* (3, n_units)             IN   recurrent weights */
+    const void *b;          /* (3, n_units)             IN   biases */
+    ptrdiff_t plane;        /* stride between the planes of u, b, du and db */
+    void *gates;            /* (V, 3, n_units)          forward: OUT r, z, c; backward: IN */
+    ptrdiff_t gates_stride; /* 0: each valid step overwrites the previous one */
     /* forward */
-    const void *proj; /* (lines, 3, n_units)    IN   projection */
-    void *h;          /* (n_rows, n_units)       IN the state before the first step, OUT after the last valid */
+    const void *proj; /* (V, 3, n_units)          IN   projection, contiguous */
+    void *h;          /* (n_rows, n_units)        IN the state before the first step, OUT after the last valid step */
     ptrdiff_t h_row;
-    void *y; /* (n_steps, n_rows, n_units) forward: OUT, untouched past a length; backward: IN */
+    void *y; /* (n_steps, n_rows, n_units) forward: OUT, not written past a length; backward: IN */
     ptrdiff_t y_step, y_row;
     /* backward */
-    const void *h_first; /* (n_rows, n_units)       IN   the state before the first step; NULL: it lies in y there */
+    const void *h_first; /* (n_rows, n_units)        IN   the state before the first step; NULL: read from y */
     ptrdiff_t h_first_row;
     const void *dy; /* (n_steps, n_rows, n_units) IN */
     ptrdiff_t dy_step, dy_row;
-    void *dh; /* (n_rows, n_units)       IN gradient of the last state, OUT of h_first */
+    void *dh; /* (n_rows, n_units)        IN gradient of the last state, OUT of the state before the first step */
     ptrdiff_t dh_row;
-    void *dgates; /* (lines, 3, n_units)     OUT  gradients of the pre-activations */
-    ptrdiff_t dgates_line, dgates_plane;
-    void *du, *db; /* (3, n_units), `plane`   IN/OUT gradients of u and b, added to */
+    void *dgates; /* (V, 3, n_units)          OUT  gradients of the pre-activations */
+    ptrdiff_t dgates_stride, dgates_plane;
+    void *du, *db; /* (3, n_units)             IN/OUT gradients of u and b, accumulated */
 } indygru_tile;
 
-/* out[i, j] = sum over k of x[i, k] w[k, j], in an order that depends on nothing but n_inputs.
+/* out[i, j] = sum over k of x[i, k] w[k, j]. The order of summation depends on n_inputs only.
  *
- * w is read in panels of `ops.panel` columns: w[k, j] lies at w[(j / panel) * w_panel + k * w_row + j % panel].
- * Weights as they lie have w_panel = panel and w_row = their row stride; packed ones w_panel = n_inputs * panel and
- * w_row = panel, and the last panel is padded. */
+ * w is read in panels of `ops.panel` columns: the address of w[k, j] is w + (j / panel) * w_panel + k * w_row + j %
+ * panel. Unpacked weights have w_panel = panel, and w_row is their row stride. Packed weights have w_panel = n_inputs *
+ * panel and w_row = panel, and their last panel is padded. */
 typedef struct {
     ptrdiff_t n_rows, n_inputs, n_columns;
-    const void *const *x; /* (n_rows) of (n_inputs)  IN   where each row lies */
+    const void *const *x; /* (n_rows) addresses of (n_inputs)  IN */
     const void *w;        /* (n_inputs, n_columns)   IN */
     ptrdiff_t w_row, w_panel;
-    int padded; /* whether the last panel of w is readable in full */
+    int padded; /* whether the last panel of w is padded to its full width */
     void *out;  /* (n_rows, n_columns)     OUT */
     ptrdiff_t out_row;
-    void *edge; /* (INDYGRU_RUN or n_inputs, panel) scratch; not needed where `padded` is set */
+    void *edge; /* (min(n_inputs, INDYGRU_K_BLOCK), panel) scratch; not needed if `padded` is set */
 } indygru_projection;
 
-/* Packs a tile's columns (of each of the three planes) as one matrix of 3 * n_units columns. */
+/* Packs the columns of a tile (of each of the three planes) as one matrix of 3 * n_units columns. */
 typedef struct {
     ptrdiff_t n_inputs, n_units;
     const void *w; /* (n_inputs, 3, n_units)  IN */
     ptrdiff_t w_row, w_plane;
-    ptrdiff_t width; /* columns in a panel; 3 * n_units gives a plain row-major matrix */
+    ptrdiff_t width; /* columns of a panel; 3 * n_units gives a plain row-major matrix */
     void *out;       /* (panels, n_inputs, width) OUT, padded with zeros */
 } indygru_packing;
 
+/* Constants of a tier that were chosen by measurement; tuning.c has the values and the figures. Work is counted in
+ * multiply-adds. The constants of the tile grid and those that choose between the micro-kernel and BLAS decide the last
+ * bits of some results. */
+typedef struct {
+    /* tile grid */
+    ptrdiff_t min_tile_units, max_tile_units; /* at most INDYGRU_MAX_TILE_UNITS */
+    ptrdiff_t max_tile_rows;
+    ptrdiff_t target_tiles;   /* number of tiles that the grid aims at */
+    ptrdiff_t step_tile_rows; /* rows of a tile in a call of a single step */
+    /* projection */
+    ptrdiff_t min_packed_steps;                 /* valid steps of a tile from which its weights are packed */
+    ptrdiff_t min_shared_row_tiles;             /* row tiles from which the weights are packed once for all of them */
+    ptrdiff_t min_blas_steps, min_blas_inputs;  /* valid steps of a tile, and inputs, from which BLAS multiplies */
+    ptrdiff_t min_chunk_bytes, max_chunk_bytes; /* projection of a chunk: half of L2, within these bounds */
+    ptrdiff_t default_l2_bytes;                 /* if the system does not report the size of L2 */
+    /* work */
+    ptrdiff_t gates_work;             /* cost of the gates of a unit, per plane */
+    ptrdiff_t min_parallel_work;      /* of a call, below which it runs on one thread */
+    ptrdiff_t min_nogil_work;         /* of a stream's step, from which it releases the GIL */
+    ptrdiff_t min_interruptible_work; /* of a step, from which it runs in time slices */
+    ptrdiff_t long_call_work;         /* of a call, from which its weights are packed once for all row tiles */
+    ptrdiff_t max_chunk_work;         /* of one tile's chunk, which cannot be interrupted */
+    /* backward */
+    ptrdiff_t backward_chunk_bytes;     /* gradients and inputs of a chunk of backward */
+    ptrdiff_t max_backward_chunk_steps; /* valid steps of a chunk of backward, which a tile does not interrupt */
+    ptrdiff_t dkernel_block_rows, dx_block_rows, product_block_columns; /* largest blocks of the products by BLAS */
+    ptrdiff_t max_product_depth; /* products that a block sums at once, because it cannot be interrupted */
+    ptrdiff_t max_dx_panel_inputs, min_dx_panel_steps; /* inputs up to which, and valid steps from which, the
+                                                          micro-kernel computes dx instead of BLAS */
+    ptrdiff_t dx_panel_rows; /* rows of a block of dx by the micro-kernel; at most INDYGRU_MAX_DX_PANEL_ROWS */
+} indygru_tuning;
+
+/* The chunk size in bytes, from the size of L2 and the bounds of the tier. */
+ptrdiff_t indygru_chunk_bytes(const indygru_tuning *tuning);
+
 typedef struct {
     ptrdiff_t itemsize;
-    ptrdiff_t panel;       /* columns the micro-kernel handles at once */
-    ptrdiff_t blas_inputs; /* inputs from which BLAS is as fast for many rows (measured) */
+    ptrdiff_t panel;      /* columns of a panel of the micro-kernel */
+    ptrdiff_t block_rows; /* rows of a register block of the micro-kernel; fewer rows take nearly as long */
+    const indygru_tuning *tuning;
     void (*forward_tile)(const indygru_tile *tile);
     void (*backward_tile)(const indygru_tile *tile);
     void (*project)(const indygru_projection *job);
@@ -109,122 +156,18 @@ typedef struct {
     indygru_ops ops[INDYGRU_N_DTYPES];
 } indygru_tier;
 
-/* exp(x) is 0 up to exp_low; sigmoid(x) is 0 up to sigmoid_low and 1 from sigmoid_high on, tanh(x) from tanh_one on. */
-extern const struct indygru_limits_f32 {
-    float exp_low, sigmoid_low, sigmoid_high, tanh_one;
-} indygru_limits_f32;
-extern const struct indygru_limits_f64 {
-    double exp_low, sigmoid_low, sigmoid_high, tanh_one;
-} indygru_limits_f64;
-
-ptrdiff_t indygru_count_lines(const indygru_run *run);
-
-/* Addresses of a run's lines in an array (n_steps, n_rows, any width); strides in bytes. */
-void indygru_find_lines(const indygru_run *run, const char *array, ptrdiff_t step, ptrdiff_t row, const void **lines);
-
-/* The i-th tier, slowest first, or NULL when this build, CPU or operating system has no such tier. */
+/* The i-th tier, slowest first. NULL if the build, the CPU or the operating system does not support it. */
 #define INDYGRU_N_TIERS 3
 const indygru_tier *indygru_get_tier(int i);
 extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
 
-/* Of one core's second cache; 0 where the system does not tell. */
-ptrdiff_t indygru_l2_bytes(void);
-
-/* Between enter and leave the calling thread rounds to nearest, traps nothing and flushes denormals to zero, whatever
- * its own state says; leave restores that, exception flags included. So results depend on no thread's state. */
-unsigned long long indygru_flush_enter(void);
-void indygru_flush_leave(unsigned long long saved);
-
-/* Memory, aligned to a cache line; NULL: there is none. What is released may be kept for the next who wants as much
- * (memory.c), LEAST_KEPT bytes or more, MOST_KEPT of all blocks; what is freed goes back to the system. */
-#define INDYGRU_LEAST_KEPT (1 << 20)
-#define INDYGRU_MOST_KEPT (192 << 20)
-char *indygru_allocate(ptrdiff_t size);
-void indygru_release(char *start);
-void indygru_free(char *start);
-
-/* Frees all kept blocks and returns their bytes. */
-ptrdiff_t indygru_release_memory(void);
-
-/* Scratch of a single step: from a few static blocks, so that a step allocates nothing and needs little stack; where
- * these are in use or too small, from indygru_allocate. NULL: there is no memory. */
-char *indygru_acquire_step_scratch(ptrdiff_t size);
-void indygru_release_step_scratch(char *scratch);
-void indygru_reset_step_scratch(void); /* in a forked child, where no other thread is in a step */
-
-/* What all calls of the process share (team.c). A seat is a thread at work, the calling one included. */
-/* OpenBLAS has a fixed number of work buffers: this many callers stay far below it. */
-#define INDYGRU_MOST_SEATS INDYGRU_MAX_THREADS
-
-/* The helpers that OpenMP keeps for one calling thread: their thread ids and affinity masks. */
-typedef struct indygru_team indygru_team;
-
-/* Once, at import; 0 on success. `start_helpers` makes OpenMP start the threads of a team of n_threads, which enter it,
- * and keep them for the calling thread; `end_helpers` ends those that it keeps. Both return 0 on success. */
-int indygru_start_teams(int (*start_helpers)(int n_threads, indygru_team *team), int (*end_helpers)(void));
-
-/* Up to `wanted` seats, as far as there are any, but at least `least`; the number may be 0. While a fork is made it
-   waits. */
-int indygru_take_seats(int wanted, int least);
-int indygru_seats_taken(void);
-void indygru_rest(void); /* half a millisecond, before who got no seat asks again */
-
-/* Of a team that has its seats, how many threads can be started now; the seats of the others are free again. OpenMP
-   would end the process where one cannot be started. */
-int indygru_grant_team(int wanted);
-
-/* After the work of a team: its seats are free, and OpenMP keeps its threads, unless it keeps too many already. */
-void indygru_leave_seats(int n_threads);
-
-/* Whether this process is the child of a fork that OpenMP's threads did not survive, so that it must stay serial. */
-int indygru_is_forked(void);
-
-/* At least 1. A forked child has another number than its parent. */
-ptrdiff_t indygru_fork_generation(void);
-
-/* The processor that the calling thread is on; -1 where that cannot be told. */
-int indygru_processor(void);
-
-/* The calling thread's team. NULL: it has none yet, or there was no memory. */
-indygru_team *indygru_own_team(void);
-
-/* Called by helper i (from 1 on): notes its thread id in the team. */
-void indygru_enter_team(indygru_team *team, int i);
-
-/* Moves the calling helper off a processor, if it is on that one and may run on others. */
-void indygru_leave_processor(indygru_team *team, int i, int processor);
-
-long long indygru_now(void); /* nanoseconds, of a clock that nobody sets */
-
-/* The number of threads of a call that names none (choice.c). */
-enum indygru_job { INDYGRU_FORWARD_JOB, INDYGRU_BACKWARD_JOB, INDYGRU_STEP_JOB, INDYGRU_N_JOBS };
-enum indygru_call_place { INDYGRU_FOLLOWING, INDYGRU_ALONE, INDYGRU_N_PLACES }; /* right after a call, or later */
-#define INDYGRU_N_LENGTH_CLASSES 8                                              /* powers of four of steps */
-#define INDYGRU_N_WORK_CLASSES (48 * INDYGRU_N_LENGTH_CLASSES)                  /* powers of two of multiply-adds */
-#define INDYGRU_N_ARMS 7                                                        /* 1, 2, 4, ... 64 threads */
-
-typedef struct {
-    enum indygru_job job;
-    enum indygru_call_place place;
-    int work_class, arm, n_threads;
-    double work;
-    long long start;
-} indygru_choice;
-
-/* Chooses a number of threads from 1 to `most` for a call of `work` multiply-adds, and notes when the call began. */
-indygru_choice indygru_choose_threads(enum indygru_job job, double work, ptrdiff_t n_steps, int most);
-
-/* Records the time since the choice. Not for calls that an error has ended. */
-void indygru_learn(const indygru_choice *choice);
-
-/* Called at the end of each call, whether its number of threads was chosen or not. */
-void indygru_note_call(int n_threads);
-void indygru_forget_call(void);   /* for tests: makes the last call of this thread one of long ago */
-int indygru_last_n_threads(void); /* 0: there was no call */
-
-/* Nanoseconds per multiply-add of an arm, and the number of threads that its calls had; 0: not tried. A class of work
- * is log2(multiply-adds) * INDYGRU_N_LENGTH_CLASSES + log4(steps). */
-double indygru_known_cost(enum indygru_job job, int work_class, enum indygru_call_place place, int arm, int *n_threads);
-void indygru_forget_costs(void);
+/* exp(x) is 0 up to exp_low. sigmoid(x) is 0 up to sigmoid_low and 1 from sigmoid_high on. tanh(x) is 1 from tanh_high
+ * on. */
+extern const struct indygru_activation_limits_f32 {
+    float exp_low, sigmoid_low, sigmoid_high, tanh_high;
+} indygru_activation_limits_f32;
+extern const struct indygru_activation_limits_f64 {
+    double exp_low, sigmoid_low, sigmoid_high, tanh_high;
+} indygru_activation_limits_f64;
 
 #endif

@@ -1,21 +1,19 @@
-/* All kernels for both dtypes, for the instruction set that the including file has opened.
- * That file defines TIER (the suffix), VECTOR_BYTES, HAS_FMA and BLAS_INPUTS, and includes nothing else inside its
- * target region. */
+/* All kernels for both dtypes, and the table of the tier. Included inside the target region that target_begin.h opens,
+ * and includes no header of its own there. */
 
-#ifndef INLINE /* static alone, where branches are counted: inlined copies would count each time */
+#ifndef INLINE /* `static` in coverage builds, in which each inlined copy would be counted */
 #define INLINE static inline __attribute__((always_inline))
 #endif
 #define SIMD _Pragma("omp simd")
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)
 #define NAME(word) PASTE(word, SUFFIX)
-#define TEXT(x) _Pragma(#x)
 #ifdef __clang__
-#define UNROLL(n) TEXT(unroll n)
+#define UNROLL(n) PRAGMA(unroll n)
 #else
-#define UNROLL(n) TEXT(GCC unroll n)
+#define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
-/* Without the instruction, the fused function would be a library call: two roundings instead. */
+/* Without FMA instructions fma() would be a slow library call, so the product and the sum are rounded separately. */
 #if HAS_FMA
 #define FMA(a, b, c) FUSED(a, b, c)
 #else
@@ -30,7 +28,7 @@
 #define FUSED __builtin_fmaf
 #define ABS __builtin_fabsf
 #define COPYSIGN __builtin_copysignf
-#define LOG2_HIGH 0x1.63p-1f /* few bits, so that n * LOG2_HIGH is exact */
+#define LOG2_HIGH 0x1.63p-1f /* has few bits, so that n * LOG2_HIGH is exact */
 #define LOG2_LOW -0x1.bd0106p-13f
 /* expm1(x) = x + x^2 p(x) on |x| <= log(2) / 2; minimax (Remez) p, error below 1.4e-8 |x| */
 #define EXPM1_COEFFICIENTS                                                                                             \
@@ -54,9 +52,11 @@
         0x1.af7672b5185dep-26
 #include "kernels_of_dtype.inc.h"
 
+extern const indygru_tuning PASTE(indygru_tuning, TIER);
 #define OPS(suffix, type)                                                                                              \
-    {sizeof(type),           PANEL_##suffix,   BLAS_INPUTS,   forward_tile_##suffix,                                   \
-     backward_tile_##suffix, project_##suffix, pack_##suffix, activate_##suffix}
+    {sizeof(type),          PANEL_##suffix,         BLOCK_ROWS_##suffix, &PASTE(indygru_tuning, TIER),                 \
+     forward_tile_##suffix, backward_tile_##suffix, project_##suffix,    pack_##suffix,                                \
+     activate_##suffix}
 #define STRING(x) #x
 #define TIER_NAME(tier) STRING(tier)
 const indygru_tier PASTE(indygru_tier, TIER) = {TIER_NAME(TIER), {OPS(f32, float), OPS(f64, double)}};

@@ -1,4 +1,4 @@
-/* The four kernels for the dtype that kernel_body.inc.h has just described. */
+/* The kernels of one dtype. The including file defines the macros that are undefined below. */
 #include "activations.inc.h"
 #include "forward_tile.inc.h"
 #include "backward_tile.inc.h"

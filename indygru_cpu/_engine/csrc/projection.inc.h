@@ -1,16 +1,17 @@
-/* The micro-kernel: a block of rows times panels of columns, kept in registers over a run of inputs.
- * Shapes and IN/OUT: indygru_projection and indygru_packing in indygru_kernels.h. */
+/* The micro-kernel of the projection, and the packing of weights. A register block of rows times panels of columns
+ * accumulates over a k block of inputs. Shapes and IN/OUT: indygru_projection and indygru_packing in
+ * indygru_kernels.h. */
 
 enum {
-    NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors a row: with six rows, 12 of 16 registers add up */
+    NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors: with six rows, 12 of 16 registers accumulate */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    NAME(RUN) = INDYGRU_RUN, /* inputs at once: a panel of that many (16 KB on AVX2) stays in L1 for a group of rows */
-    NAME(GROUP) = 48 /* rows at once: a run of theirs (48 KB of float32) and their sums stay in L2 for all panels */
+    NAME(K_BLOCK) = INDYGRU_K_BLOCK, /* a panel of so many inputs (16 KB with AVX2) stays in L1 for a row block */
+    NAME(ROW_BLOCK) = 48 /* a k block of so many rows (48 KB of float32) and their sums stay in L2 for all panels */
 };
 
-/* sums (rows, panels * PANEL) += x w of one input. `rows` and `panels` are constants where this is inlined, and every
- * loop over them unrolled, so that the sums live in registers. */
+/* sums (rows, panels * PANEL) += x[:, k] w[k, :]. `rows` and `panels` are constants where this is inlined, and all
+ * loops over them are unrolled, so that the sums are in registers. */
 INLINE void NAME(add_input)(int rows, int panels, const indygru_projection *job, const void *const *x, ptrdiff_t k,
                             const REAL *restrict w, REAL (*restrict sums)[NAME(BLOCK_PANELS) * NAME(PANEL)])
 {
@@ -28,8 +29,8 @@ INLINE void NAME(add_input)(int rows, int panels, const indygru_projection *job,
     }
 }
 
-/* rows x panels of out (+)= x w over inputs first to last. Runs are summed apart, so that rounding errors grow with the
- * length of one run and the number of runs, not with all inputs. */
+/* out (rows, panels * PANEL) = x w over inputs first to last - 1, added to out unless `first` is 0. Each k block has
+ * its own sums, so that rounding errors grow with the length of a k block plus their number, not with all inputs. */
 INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, const void *const *x, ptrdiff_t first,
                         ptrdiff_t last, const REAL *restrict w, ptrdiff_t w_row, REAL *restrict out, ptrdiff_t out_row)
 {
@@ -41,7 +42,7 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
         for (int j = 0; j < panels * PANEL; j++)
             sums[i][j] = 0;
     }
-    if (rows == 3 && panels == 2) { /* no register is left for several inputs at once */
+    if (rows == 3 && panels == 2) { /* not unrolled: no register is left */
         for (ptrdiff_t k = first; k < last; k++, w += w_row)
             NAME(add_input)(rows, panels, job, x, k, w, sums);
     } else {
@@ -58,16 +59,16 @@ INLINE void NAME(block)(int rows, int panels, const indygru_projection *job, con
 }
 
 typedef struct {
-    ptrdiff_t first, last; /* the run of inputs */
-    ptrdiff_t row, column; /* the block's first row and column */
+    ptrdiff_t first, last; /* inputs of the k block: first to last - 1 */
+    ptrdiff_t row, column; /* first row and column of the register block */
     int rows, panels;
-} NAME(place);
+} NAME(position);
 
-static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
-                           REAL *out, ptrdiff_t out_row)
+static void NAME(run_block)(const NAME(position) * at, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
+                            REAL *out, ptrdiff_t out_row)
 {
     const void *const *x = job->x + at->row;
-#define THREE_ROWS_PANELS (HAS_FMA ? 2 : 1) /* a product of its own takes the last register */
+#define THREE_ROWS_PANELS (HAS_FMA ? 2 : 1) /* without FMA the product needs a register */
 #define BLOCK(rows, panels)                                                                                            \
     NAME(block)(rows, panels, job, x, at->first, at->last, w, w_row, out, out_row);                                    \
     break
@@ -86,8 +87,8 @@ static void NAME(block_of)(const NAME(place) * at, const indygru_projection *job
 #undef BLOCK
 }
 
-/* The last columns, fewer than a panel: the same block, from padded copies of the weights and of the sums so far. */
-static void NAME(edge_block)(const NAME(place) * at, const indygru_projection *job, const REAL *w, REAL *out)
+/* The last columns, fewer than a panel: a register block on padded copies of the weights and of out. */
+static void NAME(edge_block)(const NAME(position) * at, const indygru_projection *job, const REAL *w, REAL *out)
 {
     enum { PANEL = NAME(PANEL) };
     REAL sums[NAME(BLOCK_ROWS) * PANEL] = {0}, *weights = job->edge;
@@ -101,27 +102,28 @@ static void NAME(edge_block)(const NAME(place) * at, const indygru_projection *j
     }
     for (int i = 0; i < at->rows; i++)
         memcpy(sums + i * PANEL, out + i * job->out_row, columns * sizeof *out);
-    NAME(block_of)(at, job, w, w_row, sums, PANEL);
+    NAME(run_block)(at, job, w, w_row, sums, PANEL);
     for (int i = 0; i < at->rows; i++)
         memcpy(out + i * job->out_row, sums + i * PANEL, columns * sizeof *out);
 }
 
-/* Rows from `at->row` to `end` in blocks of at->rows, all columns: panels outside, so that each stays in L1. */
-static void NAME(project_rows)(NAME(place) at, ptrdiff_t end, const indygru_projection *job)
+/* Rows at.row to end - 1 in blocks of at.rows, all columns. The outer loop is over panels, so that a panel stays in L1.
+ */
+static void NAME(project_rows)(NAME(position) at, ptrdiff_t end, const indygru_projection *job)
 {
-    static const int most_panels[] = {0, 4, 2, THREE_ROWS_PANELS, 1, 1, 1}; /* as many as fill the registers, by rows */
+    static const int max_panels[] = {0, 4, 2, THREE_ROWS_PANELS, 1, 1, 1}; /* that fit the registers, by rows */
     enum { PANEL = NAME(PANEL) };
     ptrdiff_t start = at.row;
     for (at.column = 0; at.column < job->n_columns; at.column += at.panels * PANEL) {
         ptrdiff_t left = (job->n_columns - at.column) / PANEL;
-        at.panels = most_panels[at.rows];
+        at.panels = max_panels[at.rows];
         while (at.panels > 1 && at.panels > left)
             at.panels /= 2;
         const REAL *w = (const REAL *)job->w + at.column / PANEL * job->w_panel + at.first * job->w_row;
         for (at.row = start; at.row < end; at.row += at.rows) {
             REAL *out = (REAL *)job->out + at.row * job->out_row + at.column;
             if (left)
-                NAME(block_of)(&at, job, w, job->w_row, out, job->out_row);
+                NAME(run_block)(&at, job, w, job->w_row, out, job->out_row);
             else
                 NAME(edge_block)(&at, job, w, out);
         }
@@ -130,11 +132,11 @@ static void NAME(project_rows)(NAME(place) at, ptrdiff_t end, const indygru_proj
 
 static void NAME(project)(const indygru_projection *job)
 {
-    NAME(place) at = {0};
+    NAME(position) at = {0};
     do {
-        at.last = job->n_inputs - at.first < NAME(RUN) ? job->n_inputs : at.first + NAME(RUN);
-        for (ptrdiff_t row = 0; row < job->n_rows; row += NAME(GROUP)) {
-            ptrdiff_t rows = job->n_rows - row < NAME(GROUP) ? job->n_rows - row : NAME(GROUP);
+        at.last = job->n_inputs - at.first < NAME(K_BLOCK) ? job->n_inputs : at.first + NAME(K_BLOCK);
+        for (ptrdiff_t row = 0; row < job->n_rows; row += NAME(ROW_BLOCK)) {
+            ptrdiff_t rows = job->n_rows - row < NAME(ROW_BLOCK) ? job->n_rows - row : NAME(ROW_BLOCK);
             at.row = row;
             at.rows = NAME(BLOCK_ROWS);
             NAME(project_rows)(at, row + rows - rows % NAME(BLOCK_ROWS), job);
@@ -147,7 +149,7 @@ static void NAME(project)(const indygru_projection *job)
     } while (at.first < job->n_inputs);
 }
 
-/* n columns of w into a panel, from column `at` on; w NULL gives zeros. */
+/* Copies n columns of w into a panel, from its column `at` on; zeros if w is NULL. */
 INLINE void NAME(pack_columns)(const indygru_packing *job, const REAL *w, ptrdiff_t n, REAL *panel, ptrdiff_t at)
 {
     for (ptrdiff_t k = 0; k < job->n_inputs; k++) {
@@ -162,16 +164,16 @@ INLINE void NAME(pack_columns)(const indygru_packing *job, const REAL *w, ptrdif
 static void NAME(pack)(const indygru_packing *job)
 {
     enum { PANEL = NAME(PANEL) };
-    ptrdiff_t n = job->n_units, width = job->width, run;
+    ptrdiff_t n = job->n_units, width = job->width, n_columns;
     for (ptrdiff_t column = 0; column < 3 * n; column += width)
-        for (ptrdiff_t at = 0; at < width; at += run) { /* runs of columns in one plane, or past the last */
+        for (ptrdiff_t at = 0; at < width; at += n_columns) { /* columns that are adjacent in w, or padding */
             ptrdiff_t plane = (column + at) / n, unit = (column + at) % n;
             const REAL *w = plane < 3 ? (const REAL *)job->w + plane * job->w_plane + unit : NULL;
             REAL *panel = (REAL *)job->out + column * job->n_inputs;
-            run = w && n - unit < width - at ? n - unit : width - at;
-            if (w && run == PANEL) /* the common case, with a constant for the compiler */
+            n_columns = w && n - unit < width - at ? n - unit : width - at;
+            if (w && n_columns == PANEL) /* the common case, with a constant length */
                 NAME(pack_columns)(job, w, PANEL, panel, at);
             else
-                NAME(pack_columns)(job, w, run, panel, at);
+                NAME(pack_columns)(job, w, n_columns, panel, at);
         }
 }

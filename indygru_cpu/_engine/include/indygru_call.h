@@ -1,20 +1,23 @@
-/* A layer's forward pass, its gradients, and a single step, for callers without Python: C, Cython, Numba.
+/* The forward pass of a layer, its gradients, and a single step, for callers without Python: C, Cython, Numba.
  *
- * The functions take one call: sizes, pointers, options. Fields that a function does not name are not read; zeros in
- * the rest mean "without", so a call begins as indygru_new_call(dtype). Arrays are C-contiguous, aligned, and of one
- * dtype. No OUT array may overlap another array of the same call. Planes 0, 1, 2 are r, z, candidate.
+ * Each function takes one struct of sizes, pointers and options. A function reads only the fields that it needs. Zeros
+ * in optional fields mean that the option is off, so initialise a call with indygru_new_call(dtype). Arrays are
+ * C-contiguous, aligned, and of one dtype. No OUT array may overlap another array of the same call. Planes 0, 1, 2 are
+ * r, z, candidate.
  *
- *     int indygru_forward(const indygru_call *call);    reads h, writes h and, where they are given, y and tape
- *     int indygru_backward(const indygru_call *call);   of a forward pass that gave y, and tape if it is given
- *     int indygru_step(const indygru_call *call);       n_steps and lengths are not read; starts no thread, and
- *                                                       allocates nothing while at most 16 threads are in a step
+ *     int indygru_forward(const indygru_call *call);    reads h; writes h, and y and tape unless they are NULL
+ *     int indygru_backward(const indygru_call *call);   gradients of a forward pass with y, and with its tape unless
+ *                                                       tape is NULL
+ *     int indygru_step(const indygru_call *call);       does not read n_steps, n_threads and lengths; starts no thread;
+ *                                                       allocates nothing while at most 16 threads are in a step whose
+ *                                                       scratch has at most 96 KB
  *
- * The caller must pass arrays of the sizes that the call states, and must not free them while it runs. `lengths` are
- * copied first, and the copy is checked and used, so writing into them during the call changes nothing.
+ * The caller must pass arrays of the sizes that the call states, and must not free them during the call. `lengths` is
+ * copied first, and the copy is checked and used, so writing to it during the call has no effect.
  *
- * Each returns a status, and with another one than INDYGRU_DONE has written nothing. They need no GIL, and may be
- * called from several threads at a time with arrays of their own. Results have the same bits for any number of threads.
- * Every twentieth of a second a call lets a fork of the process pass; nothing else ends it before it is done.
+ * Each function returns a status. If it is not INDYGRU_DONE, nothing was written. The functions do not need the GIL,
+ * and several threads may call them at the same time with different arrays. Results have the same bits for any number
+ * of threads. Every 50 ms a call pauses if the process is being forked; it cannot be interrupted otherwise.
  */
 #ifndef INDYGRU_CALL_H
 #define INDYGRU_CALL_H
@@ -34,34 +37,34 @@ enum indygru_activation {
     INDYGRU_N_ACTIVATIONS
 };
 
-/* More threads than this are not used by a call. */
+/* Largest number of threads of a call. */
 #define INDYGRU_MAX_THREADS 64
 
 typedef struct {
-    size_t size;                                   /* sizeof(indygru_call), by which releases are told apart */
-    int dtype;                                     /* enum indygru_dtype: what the pointers to void point to */
-    int activation;                                /* enum indygru_activation, of the candidate */
-    int reproducible;                              /* make a row's bits depend on that row alone */
-    int n_threads;                                 /* at least 1: take no more than these; not of a step */
+    size_t size;                                   /* sizeof(indygru_call); identifies the release */
+    int dtype;                                     /* enum indygru_dtype: type of the elements of all arrays */
+    int activation;                                /* enum indygru_activation of the candidate */
+    int reproducible;                              /* 1: the bits of a row do not depend on other rows */
+    int n_threads;                                 /* largest number of threads, at least 1; not read by step */
     ptrdiff_t n_steps, n_batch, n_inputs, n_units; /* T, B, D, N */
-    ptrdiff_t n_groups;                            /* G, a divisor of D and N: blocks of inputs and units; else 1 */
-    const ptrdiff_t *lengths;                      /* (B)            IN   valid steps of each row; NULL: all */
+    ptrdiff_t n_groups;                            /* G, a divisor of D and N: groups of inputs and units */
+    const ptrdiff_t *lengths;                      /* (B)            IN   length of each row; NULL: T */
     const void *kernel;                            /* (D / G, 3, N)  IN */
     const void *recurrent_kernel;                  /* (3, N)         IN */
     const void *bias;                              /* (3, N)         IN */
-    const void *x;                                 /* (T, B, D)      IN; of a step (B, D) */
-    void *h;                                       /* (B, N)         IN the first state, OUT the last */
+    const void *x;                                 /* (T, B, D)      IN; of step (B, D) */
+    void *h;                                       /* (B, N)         IN the initial state, OUT the last */
     void *y;                                       /* (T, B, N)      forward: OUT, 0 past a length; backward: IN */
-    void *tape;                                    /* (3, T, B, N)   forward: OUT; backward: IN; NULL: computed anew */
+    void *tape;                                    /* (3, T, B, N)   forward: OUT; backward: IN; NULL: recomputed */
     /* backward */
-    const void *h0;                            /* (B, N)         IN   the first state */
-    const void *dy;                            /* (T, B, N)      IN */
-    void *dh;                                  /* (B, N)         IN gradient of the last state, OUT of the first */
-    void *dx;                                  /* (T, B, D)      OUT, untouched past a length */
-    void *dkernel, *drecurrent_kernel, *dbias; /* like weights   IN/OUT, added to */
+    const void *h0; /* (B, N)         IN   the initial state */
+    const void *dy; /* (T, B, N)      IN */
+    void *dh;       /* (B, N)         IN gradient of the last state, OUT of the initial state */
+    void *dx;       /* (T, B, D)      OUT, not written past a length */
+    void *dkernel, *drecurrent_kernel, *dbias; /* like weights   IN/OUT, accumulated */
 } indygru_call;
 
-/* A call of one group on one thread, all else zeros. */
+/* A call with one group and one thread. All other fields are zero. */
 static inline indygru_call indygru_new_call(int dtype)
 {
     indygru_call call;
@@ -86,7 +89,7 @@ enum indygru_status {
     INDYGRU_N_STATUSES
 };
 
-/* What a status means. */
+/* The text of a status. */
 static inline const char *indygru_message(int status)
 {
     static const char *const messages[INDYGRU_N_STATUSES] = {
