@@ -31,6 +31,8 @@ TESTED_ELSEWHERE = {
 }
 #: Packages whose absence skips the program of a page.
 OPTIONAL = {"dask", "torch"}
+#: Files that a page asks the reader to create, or that another project has.
+FILES_OF_EXAMPLES = {"in_c.c", "in_cython.pyx", "in_numba.py", "train.py", "peers/NAME.py"}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
                  IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
 
@@ -124,12 +126,14 @@ def test_readme_has_at_most_140_lines():
     assert README.read_text(encoding="utf-8").count("\n") <= 140
 
 
-def test_docs_name_existing_test_files():
-    """Paths of tests in the documentation are files: renamed tests are renamed there, too."""
+def test_docs_name_existing_files():
+    """File names in backticks exist: with a path below the root or the package, or by name alone."""
     pages = [*helpers.ROOT.glob("*.md"), *DOCS.rglob("*.md"), *helpers.ROOT.glob("*/README.md")]
+    folders = [helpers.ROOT / name for name in ("indygru_cpu", "tests", "benchmarks", "tools", "examples")]
+    files = [path.as_posix() for folder in folders for path in folder.rglob("*.*")] + ["/setup.py"]
     for page in set(pages) - {helpers.ROOT / "CHANGELOG.md"}:
-        for path in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text(encoding="utf-8")):
-            assert (helpers.ROOT / path).is_file(), f"{page.name}: {path}"
+        for name in re.findall(r"`([\w/][\w./]*\.(?:py|pyx|pxd|c|h|sh))`", page.read_text(encoding="utf-8")):
+            assert name in FILES_OF_EXAMPLES or any(path.endswith(f"/{name}") for path in files), f"{page.name}: {name}"
 
 
 def test_layer_forward_example_reduces_the_loss():
