@@ -37,7 +37,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line can change. docs/verification.md says how the values were chosen."""
+    """What the command line can change. CONTRIBUTING.md says how the values were chosen."""
 
     hidden_size: int = 64
     networks: int = 5

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from indygru_cpu.sklearn._training import Network
 
 
-#: Chosen by cross-validation on the training utterances: see docs/verification.md.
+#: Chosen by cross-validation on the training utterances: see CONTRIBUTING.md.
 CHOSEN: dict[str, Any] = {"pooling": ("mean", "last", "max"), "dropout": 0.3, "noise": 0.5, "batch_size": 16}
 
 
