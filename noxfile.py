@@ -1,12 +1,13 @@
-"""Runs of the tests on other versions and with coverage, and a wheel: `nox -l` lists them.
+"""Sessions: tests on other versions, coverage, mutation testing, a wheel. `nox -l` lists them.
 
 pip install nox
-nox -s tests-3.12 -- tests/engine/test_golden.py     # all of the tests without the path
+nox -s tests-3.12 -- tests/engine/test_golden.py     # without a path: all tests
 nox -s wheel
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests on one version of Python, with the newest NumPy there is for it."""
+    """The tests on one version of Python, with the newest NumPy for it."""
     session.install(".[test]")
     session.run("pytest", *session.posargs)
 
@@ -38,14 +39,14 @@ def core(session: nox.Session) -> None:
 @nox.session(python=["3.10", "3.11", "3.12"])
 @nox.parametrize("numpy", ["1.26", "2.0", "2.2"])
 def numpy(session: nox.Session, numpy: str) -> None:
-    """The core with an older NumPy. It was built without one: the extension has nothing of NumPy's C-API."""
+    """The core with an older NumPy. One build works with every NumPy: the extension does not use its C-API."""
     session.install(".", *core_tests.NEEDS, f"numpy=={numpy}.*")
     session.run("pytest", *(session.posargs or core_tests.PATHS))
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Lines of Python that the tests run: at least 98 %."""
+    """Coverage of the lines of Python: at least 98 %."""
     session.install("-e", ".[test]", "coverage>=7.10")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine")
@@ -54,12 +55,27 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Changes of the modules that check arguments, each of which a test must notice."""
-    session.install("-e", ".[test]")
-    session.run("python", "tools/mutate.py", *(session.posargs or ["functional", "_engine.checks"]))
+    """Mutation testing by the configurations in tools/mutation, or by those that are named; prints the survivors.
+
+    cosmic-ray changes the source in place, so that it runs in a clone of the last commit.
+    """
+    root = Path(__file__).parent
+    configurations = session.posargs or sorted(f"tools/mutation/{path.name}" for path in root.glob("tools/mutation/*"))
+    tree = Path(session.create_tmp()).resolve() / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    session.run("git", "clone", "--quiet", str(root), str(tree), external=True)
+    session.chdir(tree)
+    session.install("-e", ".[test]", "cosmic-ray>=8.7")
+    for configuration in configurations:
+        database = f"{Path(configuration).stem}.sqlite"
+        session.run("cosmic-ray", "baseline", configuration)  # the tests pass without a mutation
+        session.run("cosmic-ray", "init", configuration, database)
+        session.run("cr-filter-operators", database, configuration)
+        session.run("cosmic-ray", "exec", configuration, database)
+        session.run("cr-report", "--surviving-only", "--show-diff", database)
 
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """A wheel of Linux: built, audited, repaired, and tested where nothing else is."""
+    """A wheel for Linux: built, audited, repaired, and tested where nothing else is installed."""
     session.run("tools/wheel.sh", f"{session.bin}/python", external=True)

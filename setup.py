@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 # -ffp-contract=off: the kernels write out every FMA, so that a number has the same bits wherever it is computed.
-# fast-math in any form and -march=native are forbidden: CONTRIBUTING.md says why.
+# fast-math in any form and -march=native are forbidden: docs/design.md says why.
 CFLAGS = [
     "-O3",
     "-fno-math-errno",

@@ -1,4 +1,4 @@
-"""What everybody computes: the shapes, and their seeded inputs."""
+"""The shapes and their seeded inputs, which the library and all peers share."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs and weights of one shape, each made when it is first asked for, and the threads to use (None: unnamed)."""
+    """Inputs and weights of one shape, each created at first use, and the number of threads (None: the library's)."""
 
     shape: Shape
     dtype: str
     threads: int | None
 
     def chunked(self) -> tuple[Case, list[int]]:
-        """The case of one chunk, and the lengths of all chunks of this one."""
-        whole, rest = divmod(self.shape[0], CHUNK)
-        return replace(self, shape=(min(CHUNK, self.shape[0]), *self.shape[1:])), [CHUNK] * whole + [rest] * (rest > 0)
+        """The case of one chunk, and the lengths of all chunks of this case."""
+        n_whole, n_last = divmod(self.shape[0], CHUNK)
+        lengths = [CHUNK] * n_whole + [n_last] * (n_last > 0)
+        return replace(self, shape=(min(CHUNK, self.shape[0]), *self.shape[1:])), lengths
 
     def normal(self, seed: int, *size: int) -> Array:
-        """Numbers of ordinary size, the same for everybody who asks with this seed."""
+        """Standard normal numbers of a seed."""
         array: Array = np.random.default_rng(seed).standard_normal(size, dtype=np.dtype(self.dtype).type)
         return array
 
@@ -60,7 +61,7 @@ class Case:
 
     @cached_property
     def recurrent_kernel(self) -> Array:
-        """Weights of the state, (3N,), as IndyGRU draws them."""
+        """Recurrent weights, (3N,), from the distribution of IndyGRU's initial values."""
         return np.random.default_rng(3).uniform(-1, 1, 3 * self.shape[3]).astype(self.dtype)
 
     @cached_property
@@ -70,22 +71,22 @@ class Case:
 
     @cached_property
     def dy(self) -> Array:
-        """Gradient with respect to all states, (T, B, N); that with respect to the last state is zero."""
+        """Gradient with respect to all states, (T, B, N); the gradient with respect to the last state is zero."""
         return self.normal(5, *self.shape[:2], self.shape[3])
 
     @cached_property
     def before(self) -> Array:
-        """Weights of a matmul before the layer in a pipeline, (D, D)."""
+        """Weights of the product before the layer in a pipeline, (D, D)."""
         return self.normal(6, self.shape[2], self.shape[2]) / np.sqrt(self.shape[2], dtype=self.dtype)
 
     @cached_property
     def after(self) -> Array:
-        """The same after it, (N, N)."""
+        """Weights of the product after the layer, (N, N)."""
         return self.normal(7, self.shape[3], self.shape[3]) / np.sqrt(self.shape[3], dtype=self.dtype)
 
     @property
     def weights(self) -> tuple[Array, Array, Array]:
-        """What every engine takes."""
+        """Weights in the order of the arguments of every engine."""
         return self.kernel, self.recurrent_kernel, self.bias
 
     @property

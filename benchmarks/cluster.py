@@ -1,4 +1,4 @@
-"""What a machine of many cores, and a cluster of them, would do, on paper; `docs/many_machines.md` has the formulas."""
+"""Estimates for a machine with many cores and for a cluster; `docs/many_machines.md` has the formulas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tables import number, table
 
 @dataclass(frozen=True)
 class Machine:
-    """What is assumed: bytes and seconds."""
+    """Assumptions, in bytes and seconds."""
 
     cores: int = 64
     memory: float = 200e9
@@ -25,7 +25,7 @@ MACHINES = 32
 
 @dataclass(frozen=True)
 class Bytes:
-    """Of a sequence: its x, its y and its h_n; and of a layer: the gradients of its weights."""
+    """Bytes of x, y and h_n of a sequence, and of the gradients of a layer's weights."""
 
     x: int
     y: int
@@ -34,7 +34,7 @@ class Bytes:
 
 
 def bytes_of(shape: str) -> Bytes:
-    """In float32."""
+    """Sizes of a shape in float32."""
     n_steps, _, n_inputs, n_units = SHAPES[shape]
     return Bytes(*(4 * n for n in (n_steps * n_inputs, n_steps * n_units, n_units, 3 * n_units * (n_inputs + 2))))
 
@@ -43,35 +43,35 @@ BYTES_OF = {shape: bytes_of(shape) for shape in ("speech", "lm")}
 
 
 def computed(machine: Machine, per_core: float) -> float:
-    """Sequences per second that the cores compute."""
+    """Sequences per second, bound by the cores."""
     return machine.cores * per_core
 
 
 def remembered(machine: Machine, size: Bytes) -> float:
-    """Sequences per second that memory brings: x is read, y written, and what is written is read first."""
+    """Sequences per second, bound by memory: x is read, y is written, and a cache line is read before it is written."""
     return machine.memory / (size.x + 2 * size.y)
 
 
 def received(machine: Machine, size: Bytes, out: int) -> float:
-    """Sequences per second that the network brings and takes, each way on its own."""
+    """Sequences per second, bound by the network, whose two directions are independent."""
     return machine.network / max(size.x, out)
 
 
 def of_cluster(machine: Machine, size: Bytes, out: int, per_core: float) -> float:
-    """Sequences per second of all machines: each has its own network."""
+    """Sequences per second of all machines, each with a network of its own."""
     return MACHINES * min(computed(machine, per_core), remembered(machine, size), received(machine, size, out))
 
 
 def reduced(machine: Machine, ranks: int, size: Bytes) -> float:
-    """Seconds of a ring's all-reduce: each rank passes on 2 (R - 1) pieces of an R-th of the gradients, in turn."""
+    """Seconds of a ring all-reduce: each rank sends 2 (R - 1) messages in turn, each an R-th of the gradients."""
     rounds = 2 * (ranks - 1)
     return rounds * (machine.message + size.gradients / ranks / machine.network)
 
 
-def column(found: dict[str, Any], shape: str) -> list[str]:
-    """One shape's numbers, in the order of `ROWS`."""
+def column(record: dict[str, Any], shape: str) -> list[str]:
+    """Numbers of one shape, in the order of `ROWS`."""
     size, n_batch = BYTES_OF[shape], SHAPES[shape][1]
-    infers, trains = (found["rates"][f"{work} {shape}"][-1] / found["cores"] for work in ("forward", "training"))
+    infers, trains = (record["rates"][f"{work} {shape}"][-1] / record["cores"] for work in ("forward", "training"))
     step = n_batch / trains
     rates = [
         infers, computed(MACHINE, infers), remembered(MACHINE, size),
@@ -88,8 +88,8 @@ def column(found: dict[str, Any], shape: str) -> list[str]:
 
 ROWS = [
     "one core, measured",
-    "64 cores: what they compute",
-    "64 cores: what memory brings",
+    "64 cores, bound by the cores",
+    "64 cores, bound by memory",
     "25 Gbit/s: x in and y out",
     "25 Gbit/s: x in and h_n out",
     "100 Gbit/s: x in and y out",
@@ -99,15 +99,15 @@ ROWS = [
     "32 machines at 100 Gbit/s, y",
     "32 machines at 100 Gbit/s, h_n",
     "training: gradients of a layer",
-    "a step: one batch a core",
+    "one training step: one batch a core",
     "all-reduce, 1 process a machine (its share)",
     "all-reduce, 64 processes a machine (its share)",
     "32 machines train, 1 process each",
 ]
 
 
-def section(found: dict[str, Any]) -> str:
-    """The table, in sequences per second where no unit is said."""
-    columns = [column(found, shape) for shape in BYTES_OF]
+def section(record: dict[str, Any]) -> str:
+    """The table; cells without a unit are in sequences per second."""
+    columns = [column(record, shape) for shape in BYTES_OF]
     lines = [[title, *cells] for title, *cells in zip(ROWS, *columns, strict=True)]
     return table(["sequences per second", *(f"{shape} {SHAPES[shape]}" for shape in BYTES_OF)], lines)

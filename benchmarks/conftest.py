@@ -1,4 +1,4 @@
-"""Makes `cases` importable wherever pytest is started from."""
+"""Makes the modules of this folder importable from any working directory."""
 
 import sys
 from pathlib import Path

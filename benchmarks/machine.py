@@ -1,4 +1,4 @@
-"""Where and with what the numbers were measured: it stands beside every number."""
+"""The machine, the versions and the commit of a measurement; every table names them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ PACKAGES = ("numpy", "scipy-openblas32", "numba", "jax", "torch", "onnxruntime",
 
 
 def processor() -> str:
-    """The processor's name, as the system tells it."""
+    """Name of the processor."""
     try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        found = None
-    return found.group(1) if found else platform.processor() or platform.machine()
+        match = None
+    return match.group(1) if match else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
-    """Of this package, of Python and of those of `PACKAGES` that are installed."""
-    found = {"indygru_cpu": __version__, "python": platform.python_version()}
+    """Versions of this package, of Python and of the installed ones of `PACKAGES`."""
+    installed = {"indygru_cpu": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
-    return {**found, "numpy's BLAS": f"{blas['name']} {blas['version']}"}
+    return {**installed, "numpy's BLAS": f"{blas['name']} {blas['version']}"}
 
 
 def commit() -> str:
-    """The source's, with a plus sign if it was changed since; "unknown" outside a clone."""
+    """Commit of the source, with a plus sign if the tree has changes; "unknown" outside a clone."""
     try:
         command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
         return subprocess.run(
@@ -52,7 +52,7 @@ def commit() -> str:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """All of it, ready for JSON."""
+    """All of it, as a dictionary for JSON."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "commit": commit(),
@@ -65,16 +65,16 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """The same as one sentence."""
-    installed = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+def as_text(record: dict[str, Any]) -> str:
+    """The dictionary as one sentence."""
+    installed = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return (
-        f"{found['processor']}, {found['cores']} cores, {found['system']}, tier {found['tier']}, "
-        f"{found['threads']} threads; {installed}; commit {found['commit']}, {found['date']}"
+        f"{record['processor']}, {record['cores']} cores, {record['system']}, tier {record['tier']}, "
+        f"{record['threads']} threads; {installed}; commit {record['commit']}, {record['date']}"
     )
 
 
-def slug(found: dict[str, Any]) -> str:
-    """The machine's name in a file's."""
-    name = f"{found['processor']} {found['cores']} cores {found['tier']}"
+def slug(record: dict[str, Any]) -> str:
+    """Name of the machine as part of a file name."""
+    name = f"{record['processor']} {record['cores']} cores {record['tier']}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

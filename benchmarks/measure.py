@@ -1,4 +1,4 @@
-"""Takes the turns of rows and measures figures. What comes out is all that tables, pictures and history are made of."""
+"""Measures rows and figures. `Measured` is the input of all tables, pictures and history lines."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from rows import Figure, Row
-from turns import Job, Players, take_turns, thread_variables
+from runners import Job, RunnerPool, interleave, thread_variables
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass
 class Measured:
-    """Seconds of every job in every round, by the group that took turns; values of every figure; reasons of none.
+    """Seconds of every job by group, values of every figure, and reasons for what is missing.
 
-    In a place the seconds are those of every call.
+    The seconds of a job are one number a round; in a place they are those of every call.
     """
 
     times: dict[str, dict[Job, list[float]]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Measured:
     missing: dict[Job | Figure, str] = field(default_factory=dict)
 
     def value(self, row: Row | Figure) -> float | None:
-        """What the tables show: the median of ratios, or of a figure's values; None if it was not measured."""
+        """Value in the tables: the median of the ratios, or of the figure's values. None if not measured."""
         if isinstance(row, Figure):
             return median(self.figures[row.title]) if row.title in self.figures else None
         times = self.times.get(row.group, {})
@@ -45,57 +45,88 @@ class Measured:
         return float(np.quantile(times, quantile)) if times else None
 
 
-#: A group whose rounds are short takes turns for so long: the machine's moods last for seconds.
-LEAST_OF_A_GROUP = 12.0
+class Recorded(Measured):
+    """Values and seconds from one line of history. It has no single times, so that it cannot draw pictures."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        super().__init__()
+        self._entries = {
+            (entry["group"], entry["title"], entry.get("work") == "training"): entry for entry in record["rows"]
+        }
+
+    def _entry(self, row: Row | Figure) -> dict[str, Any]:
+        is_training = isinstance(row, Row) and row.job.work == "training"
+        entry: dict[str, Any] = self._entries.get((row.group, row.title, is_training), {})
+        return entry
+
+    def has(self, row: Row | Figure) -> bool:
+        """Whether the line names the row, measured or not."""
+        return bool(self._entry(row))
+
+    def value(self, row: Row | Figure) -> float | None:
+        """Value that was recorded."""
+        return self._entry(row).get("value")
+
+    def seconds(self, row: Row, job: Job | None = None, quantile: float = 0.5) -> float | None:
+        """Median of the row's job; in a place also the 90th percentile, and those of the other jobs of the row."""
+        if quantiles := self._entry(row).get("p50 and p90"):
+            seconds: float | None = quantiles[(job or row.job).work][(0.5, 0.9).index(quantile)]
+        else:
+            seconds = self._entry(row).get("seconds")
+        return seconds
+
+
+#: Seconds for which a group with short rounds is measured: the speed of a shared machine varies over seconds.
+MIN_GROUP_SECONDS = 12.0
 
 
 def measure_group(
-    rows: Sequence[Row], rounds: int, players: Players, seconds: float = 0
+    rows: Sequence[Row], rounds: int, pool: RunnerPool, seconds: float = 0
 ) -> tuple[dict[Job, list[float]], dict[Job, str]]:
-    """Let all jobs of the rows take turns, but those that something is missing for."""
+    """Interleave all jobs of the rows, except for jobs with a missing dependency."""
     missing = {row.job: row.missing for row in rows if row.missing}
     jobs = [job for row in rows if not row.missing for job in row.jobs]
-    times, failed = take_turns(jobs, rounds, players, seconds) if jobs else ({}, {})
+    times, failed = interleave(jobs, rounds, pool, seconds) if jobs else ({}, {})
     return times, {**missing, **failed}
 
 
 def measure_figure(figure: Figure, threads: int) -> float:
-    """Its value in a fresh process."""
+    """Value of a figure in a fresh process."""
     program, case = Path(__file__).with_name("figures.py"), json.dumps([figure.shape, "float32", threads])
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, program, figure.work, case], check=True, stdout=subprocess.PIPE, text=True,
         env={**os.environ, **thread_variables(threads)},
     )  # fmt: skip
-    return float(found.stdout)
+    return float(process.stdout)
 
 
 def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Measured:
-    """Measure them all and tell what was found; calls in place, peers and figures in a third of the rounds."""
-    found, few = Measured(), max(1, rounds // 3)
+    """Measure and print all rows. Calls in place, peers and figures take a third of the rounds."""
+    measured, fewer_rounds = Measured(), max(1, rounds // 3)
     groups = by_group([row for row in all_rows if isinstance(row, Row)])
     for _, session in groupby(groups.items(), key=lambda item: item[1][0].session):
-        with Players() as players:
+        with RunnerPool() as pool:
             for group, rows in session:
                 start = time.perf_counter()
-                several = few if rows[0].section in ("in place", "peers") else rounds
-                found.times[group], missing = measure_group(rows, several, players, LEAST_OF_A_GROUP)
-                found.missing.update(missing)
+                group_rounds = fewer_rounds if rows[0].section in ("in place", "peers") else rounds
+                measured.times[group], missing = measure_group(rows, group_rounds, pool, MIN_GROUP_SECONDS)
+                measured.missing.update(missing)
                 print(f"\n{group}: {time.perf_counter() - start:.0f} s")
                 for row in rows:
-                    value = found.value(row)
-                    text = found.missing.get(row.job) if value is None else f"{value:.2f}"
+                    value = measured.value(row)
+                    text = measured.missing.get(row.job) if value is None else f"{value:.2f}"
                     print(f"  {row.title}, {row.job.work}: {text}", flush=True)
     for figure in [row for row in all_rows if isinstance(row, Figure)]:
         if figure.missing:
-            found.missing[figure] = figure.missing
+            measured.missing[figure] = figure.missing
             continue
-        found.figures[figure.title] = [measure_figure(figure, threads) for _ in range(few)]
-        print(f"  {figure.title}: {found.value(figure):.2f} {figure.unit}", flush=True)
-    return found
+        measured.figures[figure.title] = [measure_figure(figure, threads) for _ in range(fewer_rounds)]
+        print(f"  {figure.title}: {measured.value(figure):.2f} {figure.unit}", flush=True)
+    return measured
 
 
 def by_group(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
-    """Rows that take turns together."""
+    """Rows by the group in which they are interleaved."""
     groups: dict[str, list[AnyRow]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
@@ -103,13 +134,24 @@ def by_group(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
 
 
 def from_json(path: Path) -> Measured:
-    """What `pytest benchmarks --benchmark-json` wrote."""
-    found = Measured()
+    """Read the file that `pytest benchmarks --benchmark-json` writes."""
+    measured = Measured()
     for entry in json.loads(path.read_text(encoding="utf8"))["benchmarks"]:
-        told = entry["extra_info"]
-        if "figure" in told:
-            found.figures[told["figure"]] = told["values"]
+        extra = entry["extra_info"]
+        if "figure" in extra:
+            measured.figures[extra["figure"]] = extra["values"]
         else:
-            module, work, shape, *rest = told["job"]
-            found.times.setdefault(entry["group"], {})[Job(module, work, tuple(shape), *rest)] = entry["stats"]["data"]
-    return found
+            module, work, shape, *options = extra["job"]
+            job = Job(module, work, tuple(shape), *options)
+            measured.times.setdefault(entry["group"], {})[job] = entry["stats"]["data"]
+    return measured
+
+
+def from_history(path: Path, rows: Sequence[Row | Figure]) -> tuple[Recorded, dict[str, Any]]:
+    """Newest line of a machine's history that has all of the rows: its values, and the machine."""
+    for line in reversed(path.read_text(encoding="utf8").splitlines()):
+        record = json.loads(line)
+        recorded = Recorded(record)
+        if all(recorded.has(row) for row in rows):
+            return recorded, record
+    raise SystemExit(f"{path}: expected a line with all {len(rows)} rows, got none")

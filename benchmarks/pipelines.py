@@ -1,7 +1,7 @@
-"""The layer between products of NumPy: work of a process of its own.
+"""The layer between products of NumPy, in a process of its own.
 
-NumPy's OpenBLAS keeps its threads in a loop for a tenth of a second after a product. In the process of `ours` they
-would slow the layer alone down, which the pipeline is measured against.
+NumPy's OpenBLAS keeps its threads spinning for 0.1 s after a product. In the process of `library` they would slow down
+the layer alone, which is the baseline of the pipeline.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from cases import Case
-from ours import layer_of
+from library import make_layer
 
 
 def pipeline(case: Case) -> Callable[[], Any]:
-    """One round of: matmul -> layer -> matmul, and again, and again."""
-    layer, h0, rows, before, after = layer_of(case), case.h0[None], case.rows, case.before, case.after
+    """One round of the pipeline matmul -> layer -> matmul."""
+    layer, h0, rows, before, after = make_layer(case), case.h0[None], case.rows, case.before, case.after
     x, y, z = np.empty_like(case.x), np.empty_like(case.dy), np.empty_like(case.dy)
     x_rows, y_rows, z_rows = (array.reshape(len(rows), -1) for array in (x, y, z))
 
@@ -28,8 +28,8 @@ def pipeline(case: Case) -> Callable[[], Any]:
     return work
 
 
-def pipeline_in_a_crowd(case: Case) -> Callable[[], Any]:
-    """The same after torch and scikit-learn have started their threads in this process."""
+def pipeline_beside_others(case: Case) -> Callable[[], Any]:
+    """The pipeline after torch and scikit-learn have started their threads in this process."""
     import torch
     from sklearn.ensemble import HistGradientBoostingRegressor
 

@@ -1,4 +1,4 @@
-"""The places where a layer is called: what happens right before each timed call."""
+"""Places of a timed call: what the process does directly before it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-#: Seconds between two calls of a live source.
+#: Seconds between two calls, as from a live source.
 PAUSE = 0.02
-#: Rows and columns of the product: its threads are at work for some milliseconds, and spin afterwards.
+#: Rows and columns of the product. Its threads work for some milliseconds and spin afterwards.
 PRODUCT_SIZE = 600
 
 
 class Place(NamedTuple):
-    """A title for the tables, and a function that prepares what runs before each call."""
+    """A title for the tables, and a function that returns the function to run before each call."""
 
     title: str
     prepare: Callable[[], Callable[[], Any]]

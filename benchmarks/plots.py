@@ -1,4 +1,4 @@
-"""The two pictures, as SVG that has the same bytes for the same numbers."""
+"""The two pictures, as SVG with the same bytes for the same numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("svg")  # needs no screen
+mpl.use("svg")  # works without a display
 
 import matplotlib.pyplot as plt
 from cases import SHAPES
@@ -16,28 +16,28 @@ from rows import Row, unit_steps
 from tables import number
 
 mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
-OURS, OTHERS, YARDSTICK = "tab:blue", "tab:gray", "tab:red"
+LIBRARY_COLOR, PEER_COLOR, BASELINE_COLOR = "tab:blue", "tab:gray", "tab:red"
 
 
 def save(figure: plt.Figure, path: Path) -> None:
-    """Without a date in it."""
+    """Save without a date."""
     figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
 
 
 def peers(measured: Measured, rows: Sequence[Row], path: Path) -> None:
-    """Bars of everybody's time, as a multiple of the projection's, for each shape."""
+    """Bars: times of the library and its peers as multiples of the projection's, for each shape."""
     works = {"forward": "forward", "training": "forward + backward"}
     titles = list(dict.fromkeys(row.title for row in rows))
     figure, axes = plt.subplots(len(works), len(SHAPES), figsize=(12, 5), sharey=True, sharex=True, squeeze=False)
     for lines, (work, label) in zip(axes, works.items(), strict=True):
         for axis, (name, shape) in zip(lines, SHAPES.items(), strict=True):
-            found = {r.title: measured.value(r) for r in rows if (r.job.work, r.column) == (work, name)}
+            values = {r.title: measured.value(r) for r in rows if (r.job.work, r.column) == (work, name)}
             for place, title in enumerate(titles):
-                if value := found.get(title):
-                    axis.barh(place, value, color=OTHERS if place else OURS)
+                if value := values.get(title):
+                    axis.barh(place, value, color=PEER_COLOR if place else LIBRARY_COLOR)
                     axis.annotate(f" {number(value)}", (value, place), va="center", fontsize=7)
-            axis.axvline(1, color=YARDSTICK, linewidth=1)
+            axis.axvline(1, color=BASELINE_COLOR, linewidth=1)
             axis.set(xscale="log", title=f"{name} {shape}\n{label}", xlim=(0.3, 3e4))
             axis.title.set_fontsize(8)
             axis.minorticks_off()
@@ -49,9 +49,12 @@ def peers(measured: Measured, rows: Sequence[Row], path: Path) -> None:
 
 
 def lengths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
-    """Nanoseconds of a unit-step in sequences of any length."""
+    """Nanoseconds of a unit-step against the length of the sequence."""
     figure, axis = plt.subplots(figsize=(6, 3.5))
-    for which, color, label in ((0, OURS, "indygru_cpu"), (1, YARDSTICK, "numpy.matmul of the projection alone")):
+    for which, color, label in (
+        (0, LIBRARY_COLOR, "indygru_cpu"),
+        (1, BASELINE_COLOR, "numpy.matmul of the projection alone"),
+    ):
         points = []
         for row in rows:
             job, times = row.jobs[which], measured.times.get(row.group, {}).get(row.jobs[which])

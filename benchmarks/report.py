@@ -1,8 +1,8 @@
-"""Measures every row, and writes the tables of the README and docs/speed.md, two pictures and a line of history.
+"""Measure all rows; write the tables of README.md and docs/speed.md, two pictures and a line of history.
 
-``python benchmarks/report.py`` measures itself; with ``--json FILE`` it takes what ``pytest benchmarks
---benchmark-json=FILE`` measured. With ``--only`` or ``--skip`` it shows the tables and writes none but those of
-``--write-sections``.
+``--json FILE`` takes what ``pytest benchmarks --benchmark-json=FILE`` measured. ``--from-history FILE`` writes the
+tables again from a recorded line. With ``--only`` or ``--skip`` the tables are printed and not written, except for
+those that ``--write-sections`` names.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from typing import Any, NamedTuple
 
 import machine
 import tables
-from measure import Measured, from_json, measure
-from rows import FIGURES, Figure, PlaceRow, Row, chosen, of_section, rows
+from measure import Measured, from_history, from_json, measure
+from rows import FIGURES, Figure, PlaceRow, Row, in_section, rows, select
 
 ROOT = Path(__file__).parent.parent
+AnyRow = Row | Figure
 
 
 class Section(NamedTuple):
-    """Tables that are written together: which rows they need, the text for each page, and pictures."""
+    """Tables that are written together: the rows that they need, the page, the text, and the pictures."""
 
-    needs: Callable[[Row | Figure], bool]
-    pages: dict[str, Callable[[Measured, Sequence[Any], str], str]]
+    needs: Callable[[AnyRow], bool]
+    page: str
+    text: Callable[[Measured, Sequence[Any], str], str]
     draw: Callable[[Measured, Sequence[Any], Path], None] | None = None
 
 
-def draw(measured: Measured, all_rows: Sequence[Row | Figure], folder: Path) -> None:
+def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
     """Draw the two pictures."""
-    import plots  # needs matplotlib, which the tables do without
+    import plots  # needs matplotlib, which the tables do not need
 
-    plots.peers(measured, of_section(all_rows, "peers"), folder / "speed_peers.svg")
-    plots.lengths(measured, of_section(all_rows, "lengths"), folder / "speed_steps.svg")
+    plots.peers(measured, in_section(all_rows, "peers"), folder / "speed_peers.svg")
+    plots.lengths(measured, in_section(all_rows, "lengths"), folder / "speed_steps.svg")
 
 
-#: Each stands between marks with its name.
+#: Each section is written between two marks that contain its name.
 SECTIONS = {
-    "in place": Section(
-        lambda row: isinstance(row, PlaceRow),
-        {"README.md": tables.place_section, "docs/speed.md": tables.place_page},
-    ),
-    "speeds": Section(lambda row: not isinstance(row, PlaceRow), {"README.md": tables.section}, draw),
+    "in place": Section(lambda row: isinstance(row, PlaceRow), "docs/speed.md", tables.place_section),
+    "summary": Section(tables.in_summary, "README.md", tables.summary_section),
+    "speeds": Section(lambda row: not isinstance(row, PlaceRow), "docs/speed.md", tables.speeds_section, draw),
 }
 
 
 def marks(name: str) -> tuple[str, str]:
-    """Where the section begins and ends in a page."""
+    """First and last line of a section in its page."""
     return f"<!-- {name}: benchmarks/report.py writes from here -->", f"<!-- {name}: to here -->"
 
 
-def history(measured: Measured, all_rows: Sequence[Row | Figure], place: dict[str, Any]) -> str:
+def history(measured: Measured, all_rows: Sequence[AnyRow], place: dict[str, Any]) -> str:
     """All ratios, figures and median times of a run, with the machine, as one line of JSON.
 
     Rows in place have the median and the 90th percentile of every job.
@@ -60,7 +60,7 @@ def history(measured: Measured, all_rows: Sequence[Row | Figure], place: dict[st
     lines = []
     for row in all_rows:
         line: dict[str, Any] = {"group": row.group, "title": row.title, "value": measured.value(row)}
-        line["reach"] = row.reach
+        line["target"] = row.target
         if isinstance(row, Row):
             line.update(work=row.job.work, seconds=measured.seconds(row))
         if isinstance(row, PlaceRow):
@@ -72,15 +72,25 @@ def history(measured: Measured, all_rows: Sequence[Row | Figure], place: dict[st
 
 
 def append(line: str, name: str, into: Path) -> None:
-    """Append to the machine's history."""
+    """Append a line to the machine's history."""
     folder = into / "benchmarks" / "history"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.jsonl").open("a", encoding="utf8") as file:
         print(line, file=file)
 
 
+def write_recorded(path: Path, every_row: Sequence[AnyRow], names: Sequence[str], into: Path) -> None:
+    """Write sections from a machine's history. Pictures need single times, which a history line does not have."""
+    for name in names:
+        section = SECTIONS[name]
+        section_rows = [row for row in every_row if section.needs(row)]
+        recorded, place = from_history(path, section_rows)
+        text = section.text(recorded, section_rows, machine.as_text(place))
+        tables.write_between(into / section.page, *marks(name), text)
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15, help="of a group; in place, and of peers and figures a third")
@@ -88,42 +98,51 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--skip", nargs="+", default=(), metavar="TEXT", help="but not those that contain one of these")
     parser.add_argument(
         "--write-sections", nargs="+", default=None, choices=SECTIONS, metavar="NAME",
-        help=f"write these ({', '.join(SECTIONS)}); without it all, or with --only or --skip none",
+        help=f"write these ({', '.join(SECTIONS)}); default: all, or none with --only, --skip or --from-history",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="from pytest-benchmark, instead of measuring")
+    parser.add_argument(
+        "--from-history", type=Path, metavar="FILE",
+        help="write --write-sections from the newest line of FILE that has all of their rows, instead of measuring",
+    )  # fmt: skip
     parser.add_argument("--into", type=Path, default=ROOT, metavar="FOLDER", help="with README.md and docs/speed.md")
     options = parser.parse_args(arguments)
-    every_row = [*rows(options.threads), *FIGURES]
-    options.rows = chosen(every_row, options.only, options.skip)
-    needed = {name: {row for row in every_row if section.needs(row)} for name, section in SECTIONS.items()}
+    options.every_row = [*rows(options.threads), *FIGURES]
+    options.rows = select(options.every_row, options.only, options.skip)
+    needed = {name: {row for row in options.every_row if section.needs(row)} for name, section in SECTIONS.items()}
     if options.write_sections is None:
-        options.write_sections = [] if options.only or options.skip else [name for name in SECTIONS if needed[name]]
+        writes_none = options.only or options.skip or options.from_history
+        options.write_sections = [] if writes_none else [name for name in SECTIONS if needed[name]]
     for name in options.write_sections:
         if not needed[name]:
             parser.error(f"--write-sections: {name!r} has no rows with --threads {options.threads}")
-        if left_out := needed[name].difference(options.rows):
-            parser.error(f"--write-sections: {name!r} needs {len(left_out)} rows that --only or --skip leave out")
-        for page in SECTIONS[name].pages:
-            tables.between(options.into / page, *marks(name))  # an error now, not after minutes of measuring
+        if missing := needed[name].difference(options.rows):
+            parser.error(f"--write-sections: {name!r} needs {len(missing)} rows that --only or --skip leave out")
+        tables.between(options.into / SECTIONS[name].page, *marks(name))  # fails now, not after minutes of measuring
+    if options.from_history and not options.write_sections:
+        parser.error("--from-history: expected --write-sections NAME, got none")
     return options
 
 
 def main() -> None:
-    """Measure or read, then show or write."""
+    """Measure or read, then print or write."""
     options = parse()
-    place = machine.machine(options.threads)  # before anything is measured or written: the commit is that of the code
+    if options.from_history:
+        write_recorded(options.from_history, options.every_row, options.write_sections, options.into)
+        return
+    place = machine.machine(options.threads)  # before anything is written: the commit is that of the measured code
     measured = from_json(options.json) if options.json else measure(options.rows, options.threads, options.rounds)
     for name, section in SECTIONS.items():
         section_rows = [row for row in options.rows if section.needs(row)]
+        if not section_rows:
+            continue
+        text = section.text(measured, section_rows, machine.as_text(place))
         if name in options.write_sections:
-            for page, text_of in section.pages.items():
-                text = text_of(measured, section_rows, machine.as_text(place))
-                tables.write_between(options.into / page, *marks(name), text)
+            tables.write_between(options.into / section.page, *marks(name), text)
             if section.draw:
                 section.draw(measured, section_rows, options.into / "docs")
-        elif section_rows:
-            texts = (text_of(measured, section_rows, machine.as_text(place)) for text_of in section.pages.values())
-            print(*texts, sep="\n\n")
+        else:
+            print(text, end="\n\n")
     if options.write_sections:
         append(history(measured, options.rows, place), machine.slug(place), options.into)
 

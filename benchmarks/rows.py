@@ -1,4 +1,4 @@
-"""Every row of the tables: what is measured, against what, and how far it is meant to reach."""
+"""Every row of the tables: what is measured, against which baseline, and its target."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 from cases import PLACE_SHAPES, SHAPES, Shape
 from peers import PEERS, not_installed
 from places import PLACES
-from turns import Job
+from runners import Job
 
-#: (B, D, N) of sequences of any length, and the lengths of the picture.
+#: (B, D, N) of the streamed sequences, and their lengths in the picture.
 STREAMED = (1, 64, 128)
 LENGTHS = [1, 4, 16, 64, 256, 1024, 4096, 32768, 1_000_000]
 
-FORWARD_REACH = dict(zip(SHAPES, (0.9, 0.95, 0.85, 0.85, 2.4), strict=True))
-TRAINING_REACH = dict(zip(SHAPES, (4.0, 3.6, 3.0, 2.9, 9), strict=True))
-THREADS_REACH = {"speech": 1.85, "lm": 1.85, "wide": 1.85, "long": 1.8}
+FORWARD_TARGETS = dict(zip(SHAPES, (0.9, 0.95, 0.85, 0.85, 2.4), strict=True))
+TRAINING_TARGETS = dict(zip(SHAPES, (4.0, 3.6, 3.0, 2.9, 9), strict=True))
+THREADS_TARGETS = {"speech": 1.85, "lm": 1.85, "wide": 1.85, "long": 1.8}
 #: In place, default threads: the median and the 90th percentile against the better of 1 and 2 threads.
 BETTER_TARGET, BETTER_P90_TARGET = 1.1, 1.5
-#: The same against 1 thread, where there is a target.
+#: The same against 1 thread, for the places and shapes that have a target.
 ONE_THREAD_TARGETS = {
     "pause": dict(zip(PLACE_SHAPES, (1.1, 0.95, 0.85, 0.7, 0.65), strict=True)),
     "product": dict(zip(PLACE_SHAPES, (1.1, 0.8, 0.8, 1.05, 0.85), strict=True)),
@@ -33,43 +33,43 @@ ONE_THREAD_TARGETS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A ratio of times: of a job, and of one or several others together, which take turns with it.
+    """Ratio of the time of a job to the sum of the times of its baseline jobs.
 
-    Rows of one group are measured in the same rounds. `column` is a shape's name where a title has one row a shape.
+    Rows of one group are interleaved. `column` is the name of a shape where a title has one row for each shape.
     """
 
     section: str
     title: str
     job: Job
-    yardstick: tuple[Job, ...]
+    baseline: tuple[Job, ...]
     column: str = ""
-    reach: float | None = None
+    target: float | None = None
     at_least: bool = False
     per_unit_step: bool = False
     needs: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
-        """What takes turns together."""
+        """Name of the rows that are interleaved."""
         return f"{self.section} {self.column or self.title}"
 
     @property
     def session(self) -> str:
-        """Groups of one session that follow each other have the same players."""
+        """Consecutive groups of one session share their runners."""
         return self.group
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """All that it needs the times of."""
-        return (self.job, *self.yardstick)
+        """All jobs whose times the ratio needs."""
+        return (self.job, *self.baseline)
 
     @property
     def missing(self) -> str | None:
-        """Why it cannot be measured here."""
+        """Reason why the row cannot be measured here, or None."""
         return not_installed(self.needs)
 
     def value(self, times: dict[Job, list[float]]) -> float:
-        """Median of the ratios of each round."""
+        """Median over the rounds of the ratio within a round."""
         seconds = np.array([times[job] for job in self.jobs])
         if self.per_unit_step:
             seconds /= [[unit_steps(job)] for job in self.jobs]
@@ -78,41 +78,41 @@ class Row:
 
 @dataclass(frozen=True)
 class PlaceRow(Row):
-    """A ratio of quantiles of times of single calls: of a job, and of the better of the others in the same place."""
+    """Ratio of a quantile of the times of single calls to the smallest such quantile of the baseline jobs."""
 
     quantile: float = 0.5
 
     @property
     def session(self) -> str:
-        """All places of a shape: peers that take long to start or to compile do so once for each."""
+        """All places of a shape share runners, so that peers start and compile once a shape."""
         return f"{self.section} {self.job.shape}"
 
     def value(self, times: dict[Job, list[float]]) -> float:
-        """The ratio over all calls of all blocks."""
-        seconds, *others = (float(np.quantile(times[job], self.quantile)) for job in self.jobs)
-        return seconds / min(others)
+        """Ratio over all calls of all blocks."""
+        seconds, *baselines = (float(np.quantile(times[job], self.quantile)) for job in self.jobs)
+        return seconds / min(baselines)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that is no ratio of times: a function of `figures`, and its unit."""
+    """A number that is not a ratio of times: a function of `figures`, and its unit."""
 
     title: str
     work: str
     shape: Shape
     unit: str
-    reach: float | None = None
+    target: float | None = None
 
     section, group = "single", "figures"
 
     @property
     def missing(self) -> str | None:
-        """Why it cannot be measured here."""
+        """Reason why the row cannot be measured here, or None."""
         return None if self.unit != "MB" or Path("/proc/self/clear_refs").exists() else "needs Linux's /proc"
 
 
 def unit_steps(job: Job) -> int:
-    """How often the recurrence runs: T B N."""
+    """Number of evaluations of the recurrence: T B N."""
     n_steps, n_batch, _, n_units = job.shape
     return n_steps * n_batch * n_units
 
@@ -130,7 +130,7 @@ FIGURES = [
 
 
 def place_rows(threads: int) -> Iterator[PlaceRow]:
-    """Default threads against numbers of threads named by hand, and peers against default threads, in each place."""
+    """Default threads against explicit numbers of threads, and peers against default threads, in each place."""
     if threads == 1:
         return
     for shape in PLACE_SHAPES:
@@ -141,117 +141,122 @@ def place_rows(threads: int) -> Iterator[PlaceRow]:
 
             row = partial(PlaceRow, "in place", column=f"{place} {shape}")
             settings = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_default")
-            one, several, default = (job("ours", work) for work in settings)
+            one, several, default = (job("library", work) for work in settings)
             target = ONE_THREAD_TARGETS.get(place, {}).get(shape)
             yield row(f"1 thread / {threads} threads", one, (several,))
-            yield row(f"default / the better of 1 and {threads}", default, (one, several), reach=BETTER_TARGET)
+            yield row(f"default / the better of 1 and {threads}", default, (one, several), target=BETTER_TARGET)
             yield row(f"default / the better of 1 and {threads}, p90", default, (one, several),
-                      reach=BETTER_P90_TARGET, quantile=0.9)  # fmt: skip
-            yield row("default / 1 thread", default, (one,), reach=target)
+                      target=BETTER_P90_TARGET, quantile=0.9)  # fmt: skip
+            yield row("default / 1 thread", default, (one,), target=target)
             for peer in PEERS:
                 if peer.in_place:
                     yield row(peer.title, job(f"peers.{peer.module}", "forward"), (default,), needs=peer.needs)
 
 
 def shape_rows(threads: int) -> Iterator[Row]:
-    """What each shape costs, against the projection alone."""
+    """Times of each shape against the projection alone."""
     for name, shape in SHAPES.items():
-        ours, numpy = (partial(Job, module, shape=shape, threads=threads) for module in ("ours", "yardsticks"))
+        library, numpy = (partial(Job, module, shape=shape, threads=threads) for module in ("library", "baselines"))
         row = partial(Row, "shapes", column=name)
         matmul = (numpy("matmul"),)
-        yield row("forward", ours("forward"), matmul, reach=FORWARD_REACH[name])
-        yield row("forward + backward", ours("training"), matmul, reach=TRAINING_REACH[name])
+        yield row("forward", library("forward"), matmul, target=FORWARD_TARGETS[name])
+        yield row("forward + backward", library("training"), matmul, target=TRAINING_TARGETS[name])
         yield row("the three matrix products of training alone", numpy("products"), matmul)
-        if threads > 1 and name in THREADS_REACH:
-            alone = Job("ours", "forward", shape, threads=1)
-            title, reach = f"forward, 1 thread / {threads} threads", THREADS_REACH[name] if threads == 2 else None
-            yield row(title, alone, (ours("forward"),), reach=reach, at_least=True)
+        if threads > 1 and name in THREADS_TARGETS:
+            alone = Job("library", "forward", shape, threads=1)
+            title, target = f"forward, 1 thread / {threads} threads", THREADS_TARGETS[name] if threads == 2 else None
+            yield row(title, alone, (library("forward"),), target=target, at_least=True)
 
 
 def single_rows(threads: int) -> Iterator[Row]:
-    """What has one shape of its own."""
+    """Rows with a shape of their own."""
 
-    def row(title: str, reach: float | None, shape: Shape, work: str, *yardstick: str, **options: Any) -> Row:
+    def row(title: str, target: float | None, shape: Shape, work: str, *baseline: str, **options: Any) -> Row:
         dtype = options.pop("dtype", "float32")
-        ours, *others = (Job(*name.split("."), shape, dtype, threads) for name in (work, *yardstick))
-        return Row("single", title, ours, tuple(others), reach=reach, **options)
+        job, *baselines = (Job(*name.split("."), shape, dtype, threads) for name in (work, *baseline))
+        return Row("single", title, job, tuple(baselines), target=target, **options)
 
-    def per_unit_step(title: str, reach: float, *jobs: Job) -> Row:
-        return Row("single", title, jobs[0], jobs[1:], reach=reach, per_unit_step=True)
+    def per_unit_step(title: str, target: float, *jobs: Job) -> Row:
+        return Row("single", title, jobs[0], jobs[1:], target=target, per_unit_step=True)
 
-    forward, step, matmul = "ours.forward", "ours.step", "yardsticks.matmul"
+    forward, step, matmul = "library.forward", "library.step", "baselines.matmul"
     double = (200, 16, 64, 128)
     yield row(f"float64: forward / matmul, {double}", 1.6, double, forward, matmul, dtype="float64")
     yield per_unit_step(
         "the recurrence alone, one thread, in cache: a unit-step / `numpy.tanh` of one float32", 1,
-        Job("ours", "recurrence", (8192, 1, 1, 128), threads=1), Job("yardsticks", "tanh", (128, 1, 1, 128), threads=1),
+        Job("library", "recurrence", (8192, 1, 1, 128), threads=1),
+        Job("baselines", "tanh", (128, 1, 1, 128), threads=1),
     )  # fmt: skip
     yield row("`push`, one row, (32, 32) / `numpy.add(a, b, out=c)` of 32 floats", 5, (1, 1, 32, 32), step,
-              "yardsticks.add")  # fmt: skip
-    yield row("`push`, one row, (256, 256) / `numpy.dot(x, W, out=g)`", 0.6, (1, 1, 256, 256), step, "yardsticks.dot")
+              "baselines.add")  # fmt: skip
+    yield row("`push`, one row, (256, 256) / `numpy.dot(x, W, out=g)`", 0.6, (1, 1, 256, 256), step, "baselines.dot")
     yield row("`push`, 64 rows, (256, 256) / matmul", 0.95, (1, 64, 256, 256), step, matmul)
-    crowd = ", beside torch and scikit-learn"
+    beside = ", beside torch and scikit-learn"
     for name in ("small", "speech"):
-        for work, who, needs in (("pipeline", "", ()), ("pipeline_in_a_crowd", crowd, ("torch", "sklearn"))):
-            title = f"matmul -> layer -> matmul -> ..., {name}{who} / its parts alone"
-            yield row(title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "yardsticks.around", needs=needs)
-    yield row("10,000 steps of silence / of random inputs", 1.1, (10_000, 1, 64, 64), "ours.silence", forward)
+        for work, suffix, needs in (("pipeline", "", ()), ("pipeline_beside_others", beside, ("torch", "sklearn"))):
+            title = f"matmul -> layer -> matmul -> ..., {name}{suffix} / its parts alone"
+            yield row(title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "baselines.around", needs=needs)
+    yield row("10,000 steps of silence / of random inputs", 1.1, (10_000, 1, 64, 64), "library.silence", forward)
     yield per_unit_step(
         "a unit-step, T = 1,000,000 in chunks / T = 256", 1.1,
-        *(Job("ours", "streamed", (length, *STREAMED), threads=threads) for length in (1_000_000, 256)),
+        *(Job("library", "streamed", (length, *STREAMED), threads=threads) for length in (1_000_000, 256)),
     )  # fmt: skip
-    yield row("32 groups, (50, 8, 1024, 960) / one", None, (50, 8, 1024, 960), "ours.grouped", forward)
+    yield row("32 groups, (50, 8, 1024, 960) / one", None, (50, 8, 1024, 960), "library.grouped", forward)
     jobs = [
-        Job("ours", work, (2000, n_batch, 64, 128), threads=threads)
+        Job("library", work, (2000, n_batch, 64, 128), threads=threads)
         for work, n_batch in (("uneven", 64), ("forward", 1))
     ]
     yield Row("single", "one row of 2000 steps among 63 of one step / that row alone", jobs[0], (jobs[1],))
-    recompute = "ours.training_with_recompute"
-    yield row("training with `recompute=True` / without, lm", 1.35, SHAPES["lm"], recompute, "ours.training")
+    recompute = "library.training_with_recompute"
+    yield row("training with `recompute=True` / without, lm", 1.35, SHAPES["lm"], recompute, "library.training")
 
 
 def torch_rows(threads: int) -> Iterator[Row]:
-    """The module against the layer; and between products of torch, whose OpenMP has other threads than ours."""
+    """The module against the layer, alone and between products of torch."""
     for name in ("small", "speech", "lm"):
-        ours, torch = (partial(Job, module, shape=SHAPES[name], threads=threads) for module in ("ours", "ours_torch"))
-        row = partial(Row, "single", reach=1.1, needs=("torch",))
+        modules = ("library", "library_torch")
+        library, torch = (partial(Job, module, shape=SHAPES[name], threads=threads) for module in modules)
+        row = partial(Row, "single", target=1.1, needs=("torch",))
         title = f"a training step of `indygru_cpu.torch`, {name} / of the layer"
-        yield row(title, torch("training"), (ours("training"),))
+        yield row(title, torch("training"), (library("training"),))
         title = f"product -> `indygru_cpu.torch` -> product -> ..., {name} / its parts alone"
         yield row(title, torch("pipeline"), (torch("forward"), torch("around")))
 
 
 def peer_rows(threads: int) -> Iterator[Row]:
-    """Each peer, and we, also under torch, in the same rounds, at each shape, against the projection alone."""
-    us = [("indygru_cpu", "ours", True, ()), ("indygru_cpu.torch", "ours_torch", True, ("torch",))]
-    everybody = [*us, *((peer.title, f"peers.{peer.module}", peer.trains, peer.needs) for peer in PEERS)]
+    """The library, its PyTorch module and all peers in the same rounds, at each shape, against the projection."""
+    modules = [
+        ("indygru_cpu", "library", True, ()),
+        ("indygru_cpu.torch", "library_torch", True, ("torch",)),
+        *((peer.title, f"peers.{peer.module}", peer.trains, peer.needs) for peer in PEERS),
+    ]
     for column, shape in SHAPES.items():
-        matmul = (Job("yardsticks", "matmul", shape, threads=threads),)
-        for title, module, trains, needs in everybody:
+        matmul = (Job("baselines", "matmul", shape, threads=threads),)
+        for title, module, trains, needs in modules:
             for work in ("forward", "training")[: 1 + trains]:
                 yield Row("peers", title, Job(module, work, shape, threads=threads), matmul, column, needs=needs)
 
 
 def length_rows(threads: int) -> Iterator[Row]:
-    """What a step costs in sequences of any length, for the picture."""
+    """Cost of a step in sequences of different lengths, for the picture."""
     for length in LENGTHS:
-        jobs = [Job(m, "streamed", (length, *STREAMED), threads=threads) for m in ("ours", "yardsticks")]
+        jobs = [Job(m, "streamed", (length, *STREAMED), threads=threads) for m in ("library", "baselines")]
         yield Row("lengths", f"{length} steps", jobs[0], (jobs[1],))
 
 
 def rows(threads: int) -> list[Row]:
-    """All of them."""
+    """All rows."""
     parts = (place_rows, shape_rows, single_rows, torch_rows, length_rows, peer_rows)
     return [row for part in parts for row in part(threads)]
 
 
-def of_section(all_rows: Sequence[Any], section: str) -> list[Any]:
-    """Those of one table or picture."""
+def in_section(all_rows: Sequence[Any], section: str) -> list[Any]:
+    """Rows of one table or picture."""
     return [row for row in all_rows if row.section == section]
 
 
-def chosen(all_rows: Sequence[Any], only: Sequence[str], skip: Sequence[str]) -> list[Any]:
-    """Those whose group contains one of the words, if there are any, and none of the others."""
+def select(all_rows: Sequence[Any], only: Sequence[str], skip: Sequence[str]) -> list[Any]:
+    """Rows whose group contains one of the words of `only`, if any are given, and none of the words of `skip`."""
     return [
         row
         for row in all_rows

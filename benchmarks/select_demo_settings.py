@@ -1,8 +1,8 @@
 """Choose the demo's settings by cross-validation on the training utterances alone.
 
-Run ``python benchmarks/select_demo_settings.py`` (half an hour); it prints the table in CONTRIBUTING.md. Five folds,
-stratified by speaker; each is scored by networks that learned from the other four. The lowest cross-entropy of the
-held-out utterances counts: the accuracies differ by a few utterances only. The test utterances are never used.
+Run ``python benchmarks/select_demo_settings.py`` (half an hour); it prints the table in docs/verification.md. Five
+folds, stratified by speaker; each is scored by networks trained on the other four. The criterion is the cross-entropy
+of the held-out utterances, because the accuracies differ by a few utterances only. The test utterances are never used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Settings = dict[str, Any]
 ALL: Settings = {"pooling": ("mean", "last", "max")}
 BOTH: Settings = {"bidirectional": True, "pooling": ("mean", "max")}
 NOISY: Settings = {"dropout": 0.3, "noise": 0.3}
-#: Seen first, with two networks each: pooling and directions; then size, penalty, training, dropout and noise.
+#: First pass, two networks each: pooling and directions; then size, penalty, training, dropout and noise.
 FIRST: list[Settings] = [
     *({"pooling": pooling} for pooling in ("mean", "last", ("mean", "last"), ("mean", "max"))),
     *({"bidirectional": True, "pooling": pooling} for pooling in ("mean", ("mean", "last"), ("mean", "last", "max"))),
@@ -41,7 +41,7 @@ FIRST: list[Settings] = [
     {**BOTH, "hidden_size": 32},
     {"bidirectional": True, "dropout": 0.3},
 ]
-#: The best of them, and their neighbours, with five.
+#: Second pass, five networks each: the best settings of the first pass and similar ones.
 SECOND: list[Settings] = [
     ALL,
     BOTH,
@@ -58,7 +58,7 @@ SEEDS = (0, 1)  # of the folds
 
 
 class Score(NamedTuple):
-    """On held-out utterances: means over SEEDS."""
+    """Scores on held-out utterances: means over SEEDS."""
 
     cross_entropy: float
     accuracy: float
@@ -76,7 +76,7 @@ def held_out(part: SpeakerData, settings: Settings, network: int, seed: int) -> 
 
 
 def scores(y: np.ndarray, p: np.ndarray) -> tuple[Score, Score]:
-    """Of p (seeds, networks, 270, 9): networks alone, on average; and their mean, which a soft vote takes."""
+    """Scores of p (seeds, networks, 270, 9): mean over single networks, and of their mean probability (soft vote)."""
 
     def score(candidates: np.ndarray) -> Score:
         return Score(*np.mean([(log_loss(y, p), accuracy_score(y, p.argmax(axis=1))) for p in candidates], axis=0))

@@ -1,7 +1,7 @@
-"""Every row beside its yardstick, for pytest-benchmark: ``pytest benchmarks --benchmark-json=FILE``.
+"""Every row and its baseline for pytest-benchmark: ``pytest benchmarks --benchmark-json=FILE``.
 
-pytest-benchmark would time one after the other. Here the jobs of a group take turns, once, in processes of their own,
-and each test hands over the times of one of them by a clock that stands still but for that.
+pytest-benchmark times one test after the other. Here the jobs of a group are interleaved once, in processes of their
+own, and each test reports the times of one job through a clock that it advances itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import measure
 import pytest
 from rows import FIGURES, rows
-from turns import Players
+from runners import RunnerPool
 
 THREADS = 2
 GROUPS = measure.by_group(rows(THREADS))
@@ -19,16 +19,16 @@ JOBS = [(group, job) for group, members in GROUPS.items() for job in dict.fromke
 
 
 class Clock:
-    """Shows as much time as it was told has passed."""
+    """A clock that only `advance` moves."""
 
     now = 0.0
 
     def __call__(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since its creation."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let them pass."""
+        """Move the clock forward."""
         self.now += seconds
 
 
@@ -37,8 +37,8 @@ clock = Clock()
 
 @functools.cache
 def measured(group, rounds):
-    with Players() as players:
-        return measure.measure_group(GROUPS[group], rounds, players)
+    with RunnerPool() as pool:
+        return measure.measure_group(GROUPS[group], rounds, pool)
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def rounds(request, benchmark):
 
 
 def replay(benchmark, times):
-    remaining = iter(times)
-    benchmark.pedantic(clock.advance, setup=lambda: ((next(remaining),), {}), rounds=len(times))
+    next_time = iter(times).__next__
+    benchmark.pedantic(clock.advance, setup=lambda: ((next_time(),), {}), rounds=len(times))
 
 
 @pytest.mark.benchmark(timer=clock)

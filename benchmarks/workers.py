@@ -1,4 +1,4 @@
-"""Sequences per second of some worker processes with some threads each, and what a cluster would do, on paper.
+"""Sequences per second of several worker processes with several threads each, and estimates for a cluster.
 
 ``python benchmarks/workers.py`` measures, writes the tables of `docs/many_machines.md` and appends a line to
 `history/workers.jsonl`; with ``--show`` it writes nothing.
@@ -18,81 +18,82 @@ from statistics import median
 from typing import Any
 
 import cluster
+import library
 import machine
 import numpy as np
-import ours
 from cases import SHAPES, Case
 from tables import number, table, write_between
 
 ROOT = Path(__file__).parent.parent
 PAGE, HISTORY = ROOT / "docs" / "many_machines.md", Path(__file__).parent / "history" / "workers.jsonl"
 BEGIN, END = "<!-- benchmarks/workers.py writes from here -->", "<!-- to here -->"
-#: Seconds that all workers are at work in a turn.
-TURN = 0.5
-COPIED = 2**28
+#: Seconds that all workers work for one sample.
+SAMPLE_SECONDS = 0.5
+COPY_BYTES = 2**28
 
 
 def layouts(cores: int) -> list[tuple[int, int]]:
-    """Workers and threads: one of one, then all that fill the cores by powers of two, and the cores themselves."""
+    """Pairs of workers and threads: (1, 1), then all that fill the cores by powers of two or one worker a core."""
     divisors = {2**k for k in range(cores.bit_length())} | {cores}
     filling = [(workers, cores // workers) for workers in sorted(divisors) if cores % workers == 0]
     return list(dict.fromkeys([(1, 1), *filling]))
 
 
 def prepare(work: str, shape: str, threads: int) -> tuple[Callable[[], Any], float]:
-    """What a worker repeats, and how much one run is: sequences, or of a copy the bytes read and written."""
+    """Function that a worker repeats, and the amount of one run: sequences, or bytes read and written by a copy."""
     if work == "copy":
-        source = np.ones(COPIED, np.uint8)
-        target = source.copy()
-        return lambda: np.copyto(target, source), 2 * COPIED
+        source = np.ones(COPY_BYTES, np.uint8)
+        destination = source.copy()
+        return lambda: np.copyto(destination, source), 2 * COPY_BYTES
     case = Case(SHAPES[shape], "float32", threads)
-    return getattr(ours, work)(case), case.shape[1]
+    return getattr(library, work)(case), case.shape[1]
 
 
 def serve(jobs: Any) -> None:
-    """A worker: runs what it was given, again and again for a turn, each time it is told to, and says how fast."""
+    """Run a worker: repeat its job for each requested sample and send the rate."""
     run, amount = prepare(*jobs.recv())
     run()
     jobs.send(None)
     while jobs.recv():
         start, runs = time.perf_counter(), 0
-        while (seconds := time.perf_counter() - start) < TURN or not runs:
+        while (seconds := time.perf_counter() - start) < SAMPLE_SECONDS or not runs:
             run()
             runs += 1
         jobs.send(runs * amount / seconds)
 
 
 @contextmanager
-def team(workers: int, *job: Any) -> Iterator[Callable[[], float]]:
-    """So many workers, as a function that gives the rate of all in a turn together."""
+def worker_group(workers: int, *job: Any) -> Iterator[Callable[[], float]]:
+    """Start workers; the function that it yields returns their total rate in one sample."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(workers)]
-    processes = [context.Process(target=serve, args=(there,), daemon=True) for _, there in pipes]
-    for process, (here, _) in zip(processes, pipes, strict=True):
+    processes = [context.Process(target=serve, args=(child,), daemon=True) for _, child in pipes]
+    for process, (parent, _) in zip(processes, pipes, strict=True):
         process.start()
-        here.send(job)
-        here.recv()
+        parent.send(job)
+        parent.recv()
 
-    def turn() -> float:
-        for here, _ in pipes:
-            here.send(True)
-        return sum(here.recv() for here, _ in pipes)
+    def sample() -> float:
+        for parent, _ in pipes:
+            parent.send(True)
+        return sum(parent.recv() for parent, _ in pipes)
 
-    yield turn
-    for process, (here, _) in zip(processes, pipes, strict=True):
-        here.send(False)
+    yield sample
+    for process, (parent, _) in zip(processes, pipes, strict=True):
+        parent.send(False)
         process.join()
 
 
 def measure(work: str, shape: str, places: list[tuple[int, int]], rounds: int) -> list[float]:
-    """Rates of each layout of workers, which take turns: medians."""
+    """Median rate of each layout; the layouts are interleaved."""
     with ExitStack() as stack:
-        turns = [stack.enter_context(team(workers, work, shape, threads)) for workers, threads in places]
-        return [median(rates) for rates in zip(*([turn() for turn in turns] for _ in range(rounds)), strict=True)]
+        groups = [stack.enter_context(worker_group(workers, work, shape, threads)) for workers, threads in places]
+        samples = ([sample() for sample in groups] for _ in range(rounds))
+        return [median(rates) for rates in zip(*samples, strict=True)]
 
 
 def measure_all(cores: int, rounds: int) -> dict[str, Any]:
-    """All of it, ready for JSON."""
+    """All rates, as a dictionary for JSON."""
     places = layouts(cores)
     jobs = [(work, shape) for shape in cluster.BYTES_OF for work in ("forward", "training")]
     rates = {f"{work} {shape}": measure(work, shape, places, rounds) for work, shape in jobs}
@@ -100,26 +101,26 @@ def measure_all(cores: int, rounds: int) -> dict[str, Any]:
     return {**machine.machine(cores), "layouts": places, "rates": rates, "copies": copies}
 
 
-def section(found: dict[str, Any]) -> str:
-    """Both tables, of what was measured and of what follows from it."""
+def section(record: dict[str, Any]) -> str:
+    """Both tables: measured rates, and estimates for a cluster."""
     lines = []
-    for job, rates in found["rates"].items():
+    for job, rates in record["rates"].items():
         work, shape = job.split()
         line = [f"{number(rate)} ({number(rate / rates[0])})" for rate in rates]
         lines.append([f"{work}, {shape} {SHAPES[shape]}", *line])
-    head = [f"{workers} x {threads}" for workers, threads in found["layouts"]]
-    alone, together = (f"{rate / 1e9:.1f} GB/s" for rate in found["copies"])
+    head = [f"{workers} x {threads}" for workers, threads in record["layouts"]]
+    alone, together = (f"{rate / 1e9:.1f} GB/s" for rate in record["copies"])
     return f"""\
-Sequences per second, float32, of processes x threads; in brackets, times those of one process of one thread. A copy
-from memory to memory reads and writes {alone} on one core, {together} on {found["cores"]} at once.
+Sequences per second, float32, of processes x threads; in brackets, as multiples of one process with one thread. A copy
+from memory to memory reads and writes {alone} on one core, {together} on {record["cores"]} at once.
 
 {table(["", *head], lines)}
 
-{machine.as_text(found)}.
+{machine.as_text(record)}.
 
-## On paper
+## Estimates
 
-{cluster.section(found)}"""
+{cluster.section(record)}"""
 
 
 def main() -> None:
@@ -129,13 +130,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--show", action="store_true", help="and write nothing")
     options = parser.parse_args()
-    found = measure_all(options.cores, options.rounds)
+    record = measure_all(options.cores, options.rounds)
     if options.show:
-        print(section(found))
+        print(section(record))
         return
-    write_between(PAGE, BEGIN, END, section(found))
+    write_between(PAGE, BEGIN, END, section(record))
     with HISTORY.open("a", encoding="utf8") as file:
-        print(json.dumps(found), file=file)
+        print(json.dumps(record), file=file)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Who speaks? Dask runs a layer with random weights over all utterances; a linear classifier on its states tells.
+"""Speaker classification on Dask: a layer with random weights over all utterances, a linear classifier on its states.
 
 pip install "indygru_cpu[dask,sklearn]" && python examples/dask_speakers.py [WORKERS]
 
-The layer is a reservoir, as in echo state networks: it is not trained, so its states are all there is to compute, and
-they can be computed anywhere. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
+The layer is a reservoir, as in echo state networks: it is not trained, so that only its states are computed, in
+any process. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from indygru_cpu.datasets import Utterances, japanese_vowels
 def states(layer: IndyGRU, part: Utterances, workers: int) -> np.ndarray:
     utterances = [part.x[:length, i] for i, length in enumerate(part.lengths)]  # each (T_i, 12)
     bag = dask.bag.from_sequence(utterances, npartitions=4 * workers)
-    found = predict(layer, bag, last=True).compute()
-    return np.stack(found).reshape(len(found), -1)
+    last_states = predict(layer, bag, last=True).compute()
+    return np.stack(last_states).reshape(len(last_states), -1)
 
 
 def main() -> None:

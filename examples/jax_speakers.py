@@ -1,4 +1,4 @@
-"""Who speaks? Nine speakers utter /ae/ (Japanese Vowels, 12 cepstrum coefficients a frame): IndyGRU under JAX.
+"""Speaker classification with JAX: nine speakers utter /ae/ (Japanese Vowels, 12 cepstrum coefficients a frame).
 
 pip install "indygru_cpu[jax]" && python examples/jax_speakers.py [EPOCHS]
 """
@@ -20,14 +20,14 @@ Tree = Any
 
 
 def scores(params: Tree, x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The mean state of an utterance, and a linear map to nine speakers."""
+    """Scores of nine speakers: a linear map of the mean state of an utterance."""
     y, _ = indygru(params["gru"], x, lengths=lengths)  # y is 0 past the end of an utterance
     return y.sum(axis=0) / lengths[:, None] @ params["head"]
 
 
 def loss(params: Tree, x: jax.Array, lengths: jax.Array, speakers: jax.Array) -> jax.Array:
-    found = jax.nn.log_softmax(scores(params, x, lengths))
-    return -jnp.take_along_axis(found, speakers[:, None], axis=1).mean()
+    log_p = jax.nn.log_softmax(scores(params, x, lengths))
+    return -jnp.take_along_axis(log_p, speakers[:, None], axis=1).mean()
 
 
 @jax.jit
@@ -44,16 +44,16 @@ def main() -> None:
     rng = np.random.default_rng(0)
     train, test = japanese_vowels()
     mean, scale = train.x[train.valid].mean(axis=0), train.x[train.valid].std(axis=0)
-    start = IndyGRU(12, 64, seed=0).parameters
-    gru = {name: jnp.asarray(start[f"{name}_l0"]) for name in ("kernel", "recurrent_kernel", "bias")}
+    initial = IndyGRU(12, 64, seed=0).parameters
+    gru = {name: jnp.asarray(initial[f"{name}_l0"]) for name in ("kernel", "recurrent_kernel", "bias")}
     params: Tree = {"gru": gru, "head": jnp.zeros((64, 9))}
     moments, step = (jax.tree.map(jnp.zeros_like, params),) * 2, 0
     for _ in range(epochs):
         for rows in rng.permutation(len(train.speakers)).reshape(-1, 30):
             batch, step = train.select(rows), step + 1
             params, moments = adam_step(params, moments, step, (batch.x - mean) / scale, *batch[1:])
-    right = scores(params, (test.x - mean) / scale, test.lengths).argmax(axis=1) == test.speakers
-    print(f"Test accuracy: {100 * right.mean():.1f}%")
+    correct = scores(params, (test.x - mean) / scale, test.lengths).argmax(axis=1) == test.speakers
+    print(f"Test accuracy: {100 * correct.mean():.1f}%")
 
 
 if __name__ == "__main__":

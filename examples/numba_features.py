@@ -1,4 +1,4 @@
-"""Who speaks? Random IndyGRU features of Japanese Vowels utterances, in Numba on all processors, and ridge regression.
+"""Speaker classification with Numba: random IndyGRU features of utterances on all processors, and ridge regression.
 
 pip install indygru_cpu numba && python examples/numba_features.py
 """
@@ -45,7 +45,7 @@ def run(layer: IndyGRU, part: Utterances) -> Array:
         calls[name] = weights[f"{name}_l0"].ctypes.data
     out = np.ones((len(calls), 2 * layer.hidden_size + 1), np.float32)
     x, rows = np.ascontiguousarray(part.x.swapaxes(0, 1)), range(0, len(calls), 100)
-    with ThreadPoolExecutor() as pool:  # of threads that need no GIL
+    with ThreadPoolExecutor() as pool:  # its threads do not need the GIL
         parts = [[array[i : i + 100] for i in rows] for array in (x, part.lengths, calls, out[:, :-1])]
         if status := max(pool.map(features, *parts)):
             raise RuntimeError(message(status))
@@ -54,7 +54,7 @@ def run(layer: IndyGRU, part: Utterances) -> Array:
 
 train, test = japanese_vowels()
 layer = IndyGRU(12, 256, seed=0)
-known = run(layer, train)
-ridge = known.T @ known + 0.01 * np.eye(known.shape[1])
-readout = np.linalg.solve(ridge, known.T @ np.eye(9)[train.speakers])
+train_features = run(layer, train)
+ridge = train_features.T @ train_features + 0.01 * np.eye(train_features.shape[1])
+readout = np.linalg.solve(ridge, train_features.T @ np.eye(9)[train.speakers])
 print(f"Test accuracy: {100 * ((run(layer, test) @ readout).argmax(axis=1) == test.speakers).mean():.1f}%")

@@ -1,9 +1,9 @@
-"""Who speaks? Ray runs a layer with random weights over all utterances; a linear classifier on its states tells.
+"""Speaker classification on Ray: a layer with random weights over all utterances, a linear classifier on its states.
 
 pip install "indygru_cpu[ray,sklearn]" && python examples/ray_speakers.py [WORKERS]
 
-The layer is a reservoir, as in echo state networks: it is not trained, so its states are all there is to compute, and
-they can be computed anywhere. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
+The layer is a reservoir, as in echo state networks: it is not trained, so that only its states are computed, in
+any process. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def main() -> None:
     ray.init(num_cpus=workers, include_dashboard=False)
     actors = ray.data.ActorPoolStrategy(size=workers)
     states = predict(layer, ray.data.from_items(rows), output="state", last=True, compute=actors)
-    found = states.drop_columns(["x"]).to_pandas()
+    frame = states.drop_columns(["x"]).to_pandas()
     ray.shutdown()
-    X, is_train = np.stack(found["state"]).reshape(len(found), -1), found["part"] == "train"
+    X, is_train = np.stack(frame["state"]).reshape(len(frame), -1), frame["part"] == "train"
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    model.fit(X[is_train], found["speaker"][is_train])
-    print(f"Test accuracy: {100 * model.score(X[~is_train], found['speaker'][~is_train]):.1f}%")
+    model.fit(X[is_train], frame["speaker"][is_train])
+    print(f"Test accuracy: {100 * model.score(X[~is_train], frame['speaker'][~is_train]):.1f}%")
 
 
 if __name__ == "__main__":

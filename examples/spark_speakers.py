@@ -1,9 +1,9 @@
-"""Who speaks? Spark runs a layer with random weights over all utterances; a linear classifier on its states tells.
+"""Speaker classification on Spark: a layer with random weights over all utterances, a linear classifier on its states.
 
-pip install "indygru_cpu[spark,sklearn]" && python examples/spark_speakers.py [WORKERS]      # and a Java
+pip install "indygru_cpu[spark,sklearn]" && python examples/spark_speakers.py [WORKERS]      # needs Java
 
-The layer is a reservoir, as in echo state networks: it is not trained, so its states are all there is to compute, and
-they can be computed anywhere. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
+The layer is a reservoir, as in echo state networks: it is not trained, so that only its states are computed, in
+any process. Japanese Vowels (doi 10.24432/C5NS47) comes with indygru_cpu.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ def main() -> None:
     layer = IndyGRU(12, 256, bidirectional=True, seed=0, reproducible=True)
     spark = SparkSession.builder.master(f"local[{workers}]").config("spark.ui.enabled", "false").getOrCreate()
     frame = spark.createDataFrame(rows, "part string, speaker int, x array<float>")
-    found = predict(layer, frame, output="state", last=True).drop("x").collect()
+    states = predict(layer, frame, output="state", last=True).drop("x").collect()
     spark.stop()
-    X, speakers = np.float32([row.state for row in found]).reshape(len(found), -1), np.array([r.speaker for r in found])
-    is_train = np.array([row.part == "train" for row in found])
+    X = np.float32([row.state for row in states]).reshape(len(states), -1)
+    speakers = np.array([row.speaker for row in states])
+    is_train = np.array([row.part == "train" for row in states])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     model.fit(X[is_train], speakers[is_train])
     print(f"Test accuracy: {100 * model.score(X[~is_train], speakers[~is_train]):.1f}%")

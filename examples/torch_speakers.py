@@ -1,4 +1,4 @@
-"""Who speaks? Nine speakers utter /ae/ (Japanese Vowels, 12 cepstrum coefficients a frame): IndyGRU under PyTorch.
+"""Speaker classification with PyTorch: nine speakers utter /ae/ (Japanese Vowels, 12 cepstrum coefficients a frame).
 
 pip install "indygru_cpu[torch]" && python examples/torch_speakers.py [EPOCHS]
 """
@@ -15,7 +15,7 @@ from indygru_cpu.torch import IndyGRU
 
 
 class Speakers(torch.nn.Module):
-    """Two layers that run both ways, the mean of their states, and a linear map to nine speakers."""
+    """Scores of nine speakers: a linear map of the mean state of two bidirectional layers."""
 
     def __init__(self, mean: torch.Tensor, scale: torch.Tensor, hidden_size: int = 64) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ def main() -> None:
     model.eval()
     x, lengths, speakers = tensors(test)
     with torch.no_grad():
-        right = (model(x, lengths).argmax(dim=1) == speakers).float().mean().item()
-    print(f"Test accuracy: {100 * right:.1f}%")
+        accuracy = (model(x, lengths).argmax(dim=1) == speakers).float().mean().item()
+    print(f"Test accuracy: {100 * accuracy:.1f}%")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a static driver on a processor with AVX-512, which Bochs emulates: a Linux kernel, busybox and the driver on a CD.
+# Runs a static driver on a processor with AVX-512 emulated by Bochs: a Linux kernel, busybox and the driver on a CD.
 #     tools/bochs.sh DRIVER KERNEL FOLDER
-# Prints what `driver all`, `threads` and `runtime` print; status 0 if all three ended with 0.
+# Prints the output of `driver all`, `threads` and `runtime`; status 0 if all three end with 0.
 set -euo pipefail
 driver=$1 kernel=$2 folder=$3
 
@@ -13,14 +13,14 @@ cat > "$folder/initrd/init" <<'INIT'
 echo BEGIN
 for command in all threads runtime; do /bin/driver $command || echo "FAILED: driver $command"; done
 echo END
-/bin/busybox sleep 1 # or the serial line loses its last words
+/bin/busybox sleep 1 # otherwise the serial line loses its last output
 /bin/busybox poweroff -f
 INIT
 chmod +x "$folder/initrd/init"
 (cd "$folder/initrd" && find . | cpio --quiet -o -H newc | gzip) > "$folder/cd/boot/initrd"
 cp "$kernel" "$folder/cd/boot/kernel"
-# Bochs 2.7 gives the compacted XSAVE area (xsaves, and xsavec: feature 321) another size than Linux works out for
-# itself, which then leaves all of AVX off.
+# Bochs 2.7 reports a size of the compacted XSAVE area (xsaves, and xsavec: feature 321) that differs from the one that
+# Linux computes; Linux then disables AVX.
 cat > "$folder/cd/boot/grub/grub.cfg" <<'GRUB'
 set timeout=0
 menuentry driver {
@@ -44,6 +44,6 @@ panic: action=fatal
 BOCHS
 printf 'continue\nquit\n' > "$folder/debugger" # Debian's Bochs starts in its debugger
 bochs -q -f "$folder/bochsrc" -rc "$folder/debugger" < /dev/null > "$folder/bochs.out" 2>&1 || true
-sed -n '/^BEGIN/,/^END/p' "$folder/serial.txt" | tr -d '\r' > "$folder/said"
-grep -v -e '^BEGIN$' -e '^END$' "$folder/said" || true
-grep -q '^END$' "$folder/said" && ! grep -q FAILED "$folder/said"
+sed -n '/^BEGIN/,/^END/p' "$folder/serial.txt" | tr -d '\r' > "$folder/output.txt"
+grep -v -e '^BEGIN$' -e '^END$' "$folder/output.txt" || true
+grep -q '^END$' "$folder/output.txt" && ! grep -q FAILED "$folder/output.txt"

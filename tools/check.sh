@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs checks by name, and says of each in a line what came of it. tools/README.md tells what each one does.
+# Runs checks by name and prints one line with the result of each. tools/README.md describes them.
 #
-#     tools/check.sh NAME...          such as asan, tiers; or quick, weekly: lists of them
+#     tools/check.sh NAME...          such as asan, tiers; quick and weekly are lists of checks
 #     tools/check.sh list             all names
 #
-# Status: 0, all hold; 1, one does not; 77, none failed, but one was not run, because a tool is missing.
-# PYTHON (python3) needs what `pip install -e ".[test]"` installs, and the extension must have been built.
+# Status: 0, all pass; 1, at least one fails; 77, none failed, but at least one was not run because a tool is missing.
+# PYTHON (python3) needs the packages of `pip install -e ".[test]"`, and the extension must have been built.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD work=$PWD/build/check
@@ -15,39 +15,39 @@ DRIVER="all threads runtime"
 QUICK="asan ubsan"
 WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 avx512 tiers machines python-dev python-asan
     python-tsan coverage instructions machine-code"
-# What runs the kernels, or _core around them, in one process; the rest of the suite is Python.
+# Tests that run the kernels, or the compiled core around them, in one process.
 CORE="test_activations test_kernels test_properties test_golden test_groups test_ragged test_segments test_serving
     test_stacks test_step test_stream test_stream_state test_stream_use test_stream_threads test_threads test_leaks
     test_dropout test_layer test_layer_parameters test_layer_refused test_progress test_reference test_cell_golden
     test_cell_sequences test_cell_lengths test_validation test_validation_memory"
 THREADED="test_threads test_stream_threads test_progress test_groups"
-# What could see the machine beside the kernels: its BLAS, threads, processors, caches and NumPy.
+# Tests that could depend on the machine beside the kernels: its BLAS, threads, processors, caches and NumPy.
 MACHINE="test_blas test_bits test_tiles test_concurrency test_containers test_fork test_c_threads test_memory_pool
     test_interrupt test_main test_build test_sklearn"
-# OpenBLAS's kernels of other processors than this one: without AVX, with AVX2, with AVX-512.
+# OpenBLAS's kernels for other processors: without AVX, with AVX2, with AVX-512.
 BLAS_CORES="Prescott Haswell Zen SkylakeX"
 
-# needs COMMAND... : ends the check, unless they are all here.
+# needs COMMAND... : ends the check with the status NOT_RUN if a command is missing.
 needs() {
     local name
     for name; do
-        command -v "$name" > /dev/null || { echo "there is no $name here"; exit $NOT_RUN; }
+        command -v "$name" > /dev/null || { echo "$name: not installed"; exit $NOT_RUN; }
     done
 }
 
-# driver FOLDER FLAG... : the driver, built by $CC, in build/check/FOLDER.
+# driver FOLDER FLAG... : builds the driver with $CC in build/check/FOLDER.
 driver() {
     mkdir -p "$work/$1"
     "$python" tools/build_driver.py "$work/$1" "${@:2}"
 }
 
-# drive FOLDER [EMULATOR...] : the driver's checks; what they print is in FOLDER/results.
+# drive FOLDER [EMULATOR...] : runs the driver's checks; their output is in FOLDER/results.
 drive() {
     local command
     for command in $DRIVER; do "${@:2}" "$work/$1/driver" "$command" || return; done > "$work/$1/results"
 }
 
-# package FOLDER FLAG... : a copy of the package and its tests, built with flags that come after setup.py's own.
+# package FOLDER FLAG... : builds a copy of the package and its tests with flags that follow setup.py's own.
 package() {
     local folder=$work/$1/package
     rm -rf "$folder" && mkdir -p "$folder"
@@ -57,17 +57,26 @@ package() {
         { tail -20 "$work/$1/build.log"; return 1; }
 }
 
-# suite FOLDER VARIABLE=VALUE... -- OPTION... : CORE's tests of a package, file by file, each with a time limit; what
-# they print is in $logs. A sanitizer needs --capture=sys: what pytest has caught dies with the process, or is dropped.
+# test_path FOLDER NAME : the file of a test module; it may be in any folder of the tests.
+test_path() {
+    local paths
+    mapfile -t paths < <(find "$1/tests" -name "$2.py")
+    [ ${#paths[@]} -eq 1 ] || { echo "$2: expected one file of that name in tests, got ${#paths[@]}" >&2; return 1; }
+    echo "${paths[0]}"
+}
+
+# suite FOLDER VARIABLE=VALUE... -- OPTION... : runs the tests of a package, file by file, each with a time limit; their
+# output is in $logs. A sanitizer needs --capture=sys: output that pytest holds is lost if the process ends.
 suite() {
-    local folder=$1 file status worst=0 settings=()
+    local folder=$1 file path status worst=0 settings=()
     mkdir -p "$logs"
     shift
     while [ "$1" != -- ]; do settings+=("$1"); shift; done
     shift
     for file in ${TESTS:-$CORE}; do
+        path=$(test_path "$folder" "$file") || { worst=1; continue; }
         (cd "$work" && env PYTHONPATH="$folder" "${settings[@]}" timeout "${TIMEOUT:-600}" "${runner[@]}" "$python" "${interpreter[@]}" \
-            -m pytest "$folder/tests/$file.py" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -v \
+            -m pytest "$path" -c "$folder/pyproject.toml" --rootdir "$folder" -p no:cacheprovider -v \
             "$@") > "$logs/$file.log" 2>&1
         status=$?
         echo "  $file: $(tail -1 "$logs/$file.log" | tr -d =)$([ $status -ne 124 ] || echo ': out of time')"
@@ -92,21 +101,21 @@ check_clang() {
     CC=$clang driver clang -Wall -Wextra -Werror && drive clang && driver static -static && drive static && same_bits clang static
 }
 
-# same_bits FOLDER OTHER : both have the same results, line by line; they know the same tiers.
+# same_bits FOLDER OTHER : compares the results of two drivers that support the same tiers, line by line.
 same_bits() { diff "$work/$1/results" "$work/$2/results" && echo "the same bits: $(wc -l < "$work/$1/results") lines"; }
 
-# bits FOLDER TIER : the hashes of a tier's results. Panels are as wide as a tier's vectors, so they differ.
+# bits FOLDER TIER : the hashes of a tier's results. Panels have the width of a tier's vectors and differ between tiers.
 bits() { sed -n "s/ $2 / /p" "$work/$1/results" | grep -v '^pack_panels'; }
 
-# as_x86_v3 FOLDER TIER : that tier has the bits of x86_v3 on this machine.
+# as_x86_v3 FOLDER TIER : compares the results of a tier with the bits of x86_v3 on this machine.
 as_x86_v3() {
     driver static -static && drive static || return
-    [ -n "$(bits static x86_v3)" ] || { echo "this machine has no x86_v3 to compare with"; return $NOT_RUN; }
-    [ -n "$(bits "$1" "$2")" ] || { echo "the driver found no $2 there"; return 1; }
+    [ -n "$(bits static x86_v3)" ] || { echo "x86_v3: not available on this machine"; return $NOT_RUN; }
+    [ -n "$(bits "$1" "$2")" ] || { echo "$2: not detected by the driver"; return 1; }
     diff <(bits static x86_v3) <(bits "$1" "$2") && echo "the bits of x86_v3: $(bits "$1" "$2" | wc -l) jobs"
 }
 
-# Each line: a processor of qemu, and the tiers that it can run.
+# Each line: a processor of qemu and the tiers that it can run.
 PROCESSORS="core2duo:
     Nehalem,-popcnt:
     Nehalem: baseline
@@ -117,12 +126,12 @@ PROCESSORS="core2duo:
     Haswell,-xsave: baseline
     Haswell: baseline x86_v3"
 
-# on_processors PROGRAM : the tiers that it finds on each.
+# on_processors PROGRAM : compares the tiers that the driver detects on each processor with the expected ones.
 on_processors() {
-    local line found worst=0
+    local name tiers detected worst=0
     while IFS=: read -r name tiers; do
-        found=$(qemu-x86_64 -cpu "${name// /}" "$1" tiers 2> /dev/null | xargs)
-        [ "$found" = "${tiers# }" ] || { echo "$name: expected '${tiers# }', found '$found'"; worst=1; }
+        detected=$(qemu-x86_64 -cpu "${name// /}" "$1" tiers 2> /dev/null | xargs)
+        [ "$detected" = "${tiers# }" ] || { echo "$name: expected '${tiers# }', got '$detected'"; worst=1; }
     done <<< "$PROCESSORS"
     return $worst
 }
@@ -136,19 +145,10 @@ check_processors() {
 
 check_nehalem-python() {
     needs qemu-x86_64
-    local file
-    cd "$work" || return
-    PYTHONPATH=$root qemu-x86_64 -cpu Nehalem "$(readlink -f "$("$python" -c 'import sys; print(sys.executable)')")" -c "
-import sys; sys.path[:0] = $("$python" -c 'import site; print(site.getsitepackages())') + ['$root/tests']
-import helpers, numpy as np
-from indygru_cpu._engine import _core
-assert _core.tiers() == ('baseline',), _core.tiers()
-for shape in [(9, 7, 8, 17), (150, 9, 33, 130), helpers.THROUGH_BLAS[0]]:
-    for dtype in helpers.DTYPES:
-        case = helpers.random_case(shape, dtype, ragged=True)
-        helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
-print('forward and backward hold on', *_core.tiers())
-"
+    local packages
+    packages=$("$python" -c 'import site; print(*site.getsitepackages(), sep=":")')
+    PYTHONPATH=$root:$root/tests/support:$packages qemu-x86_64 -cpu Nehalem \
+        "$(readlink -f "$("$python" -c 'import sys; print(sys.executable)')")" tools/nehalem.py
 }
 
 check_aarch64() {
@@ -160,7 +160,7 @@ check_avx512() {
     needs bochs busybox cpio grub-mkrescue xorriso mformat
     local kernel
     kernel=${KERNEL:-$(find /boot -name 'vmlinuz-*' 2> /dev/null | sort | tail -1)}
-    [ -r "$kernel" ] || { echo "there is no Linux kernel here: KERNEL=path of a vmlinuz"; return $NOT_RUN; }
+    [ -r "$kernel" ] || { echo "no Linux kernel: set KERNEL to the path of a vmlinuz"; return $NOT_RUN; }
     driver avx512 -static && tools/bochs.sh "$work/avx512/driver" "$kernel" "$work/avx512" > "$work/avx512/results" &&
         as_x86_v3 avx512 x86_v4
 }
@@ -169,19 +169,19 @@ check_tiers() {
     local tier worst=0
     for tier in $("$python" -c 'from indygru_cpu._engine import _core; print(*_core.tiers())'); do
         echo " $tier"
-        TESTS=${TESTS:-$(cd tests && ls test_*.py | sed 's/\.py$//')} logs=$logs/$tier suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
+        TESTS=${TESTS:-$(find tests -name 'test_*.py' -exec basename {} .py \; | sort)} logs=$logs/$tier suite "$root" "INDYGRU_CPU_TIER=$tier" -- || worst=1
     done
     return $worst
 }
 
-# numpy_features : those that NumPy found here above its baseline, as NPY_DISABLE_CPU_FEATURES takes them.
+# numpy_features : features above NumPy's baseline on this processor, in the format of NPY_DISABLE_CPU_FEATURES.
 numpy_features() {
     "$python" -c "
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 print(*(name for name in __cpu_dispatch__ if __cpu_features__[name]), sep=',')"
 }
 
-# fake_l2 BYTES : builds a library that, loaded first, tells this size of the L2 cache.
+# fake_l2 BYTES : builds a library that reports this size of the L2 cache if it is loaded first.
 fake_l2() {
     "${CC:-cc}" -shared -fPIC -x c -o "$work/l2_$1.so" - << END
 #include <unistd.h>
@@ -190,7 +190,7 @@ long sysconf(int name) { return name == _SC_LEVEL2_CACHE_SIZE ? $1 : __sysconf(n
 END
 }
 
-# as_machine NAME VARIABLE=VALUE... : the suite with what another machine has.
+# as_machine NAME VARIABLE=VALUE... : runs the tests with the settings of another machine.
 as_machine() {
     echo " $1"
     TESTS=${TESTS:-$CORE $MACHINE} logs=$logs/$1 suite "$root" "${@:2}" --
@@ -198,11 +198,11 @@ as_machine() {
 
 check_machines() {
     needs taskset
-    local each worst=0 features
-    for each in $BLAS_CORES; do as_machine "blas-$each" "OPENBLAS_CORETYPE=$each" || worst=1; done
-    for each in 1 3 64; do as_machine "threads-$each" "OMP_NUM_THREADS=$each" || worst=1; done
-    for each in 0 65536 8388608; do
-        fake_l2 $each && as_machine "l2-$each" "LD_PRELOAD=$work/l2_$each.so" || worst=1
+    local value worst=0 features
+    for value in $BLAS_CORES; do as_machine "blas-$value" "OPENBLAS_CORETYPE=$value" || worst=1; done
+    for value in 1 3 64; do as_machine "threads-$value" "OMP_NUM_THREADS=$value" || worst=1; done
+    for value in 0 65536 8388608; do
+        fake_l2 $value && as_machine "l2-$value" "LD_PRELOAD=$work/l2_$value.so" || worst=1
     done
     features=$(numpy_features) && as_machine numpy-baseline ${features:+"NPY_DISABLE_CPU_FEATURES=$features"} || worst=1
     runner=(taskset -c "$("$python" -c 'import os; print(min(os.sched_getaffinity(0)))')")
@@ -215,26 +215,26 @@ check_python-dev() {
     suite "$root" --
 }
 
-# But for two tests that measure memory: the sanitizer needs some of its own, and keeps what was freed.
+# Two tests that measure memory are left out: the sanitizer uses memory of its own and keeps freed memory.
 check_python-asan() {
     package python-asan -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer &&
         suite "$work/python-asan/package" ASAN_OPTIONS=detect_leaks=0 \
-            "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" -- --capture=sys -k "not memory_of_inference and not ends_early_leaks_nothing"
+            "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libasan.so) $("${CC:-cc}" -print-file-name=libstdc++.so)" -- --capture=sys -k "not memory_of_inference and not ends_early_leaks_nothing and not progress_stops_leak_nothing"
 }
 
-# With Clang's OpenMP, which tells the sanitizer through archer what waits for what; GCC's does not. It has a thread more
-# than was asked for, so the test that counts them is left out.
+# Clang's OpenMP reports its synchronisation to the sanitizer through archer; GCC's does not. It starts one thread more
+# than requested, so that the test that counts threads is left out.
 check_python-tsan() {
     needs setarch
     local archer folder
     archer=$(find /usr/lib/llvm-*/lib -name libarcher.so 2> /dev/null | sort -V | tail -1)
-    [ -n "$archer" ] || { echo "there is no libarcher.so here, of LLVM's OpenMP"; return $NOT_RUN; }
+    [ -n "$archer" ] || { echo "libarcher.so (LLVM's OpenMP): not installed"; return $NOT_RUN; }
     folder=$(dirname "$archer")
     TSAN_OPTIONS=exitcode=0 package python-tsan -g -fsanitize=thread || return
     runner=(setarch --addr-no-randomize)
     TESTS=${TESTS:-$THREADED} suite "$work/python-tsan/package" "LD_LIBRARY_PATH=$folder" \
         "LD_PRELOAD=$("${CC:-cc}" -print-file-name=libtsan.so) $folder/libomp.so.5" \
-        TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys -k "(thread or progress) and not asked_for_are_used"
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys -k "(thread or progress) and not asked_for_are_used and not num_threads_of_a_call_are_started"
 }
 
 check_coverage() {
@@ -250,11 +250,11 @@ check_machine-code() { needs objdump && "$python" tools/machine_code.py; }
 
 one() {
     local status output
-    declare -F "check_$1" > /dev/null || { echo "tools/check.sh: there is no check $1: see tools/check.sh list" >&2; exit 2; }
+    declare -F "check_$1" > /dev/null || { echo "tools/check.sh: unknown check $1: see tools/check.sh list" >&2; exit 2; }
     (runner=() interpreter=() logs=$work/logs/$1 && "check_$1")
     status=$?
     case $status in
-        0) echo "== $1: holds" ;;
+        0) echo "== $1: passed" ;;
         "$NOT_RUN") echo "== $1: NOT RUN" ;;
         *) echo "== $1: FAILED" ;;
     esac
@@ -282,4 +282,4 @@ main() {
     [ $missing -eq 0 ] || exit $NOT_RUN
 }
 
-{ main "$@"; exit; } # in one piece: bash reads a script as it goes, and someone may edit it
+{ main "$@"; exit; } # one compound command: bash reads it as a whole, so that an edit during a run has no effect

@@ -1,6 +1,6 @@
-"""The tests of the core, for runs that must be short: they run every line of `_core`, and need no foreign library.
+"""Tests of the core for short runs: they cover every line of `_core` and need few packages.
 
-Beside pytest and hypothesis they need safetensors. ``python tools/core_tests.py`` prints their paths.
+These are pytest, hypothesis and safetensors. ``python tools/core_tests.py`` prints the paths of the tests.
 """
 
 from __future__ import annotations

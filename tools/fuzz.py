@@ -1,11 +1,11 @@
-"""Coverage-guided fuzzing of everything that reads what others wrote: bytes are read, or refused with a named error.
+"""Coverage-guided fuzzing of all readers: every input is read, or refused with a documented error.
 
     pip install -e ".[fuzz]"
     python tools/fuzz.py npz --seconds 600 --corpus build/fuzz/npz
 
-Another error, ten seconds of a processor, or memory beyond four times the file ends the run, and the bytes that did it
-lie in the current folder as `crash-*`. With `--keep tests/data/fuzz/npz` nothing is run, and that folder gets the
-shortest bytes of the corpus for each text of a refusal, and of what is read: tests/build/test_fuzz.py replays them.
+Another error, ten seconds of processor time, or memory beyond four times the file ends the run and leaves the input
+in the current folder as `crash-*`. `--keep tests/data/fuzz/npz` runs nothing: it copies the shortest input of the
+corpus for each error text, and for inputs that are read, into that folder; tests/build/test_fuzz.py replays them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-#: What reading takes beside the file, such as buffers of `zipfile`.
-MOST_PER_BYTE, ALWAYS = 4, 1.25 * 2**20
-MOST_SECONDS = 10
-#: First bytes of a checkpoint as one input: how long its index is.
+#: Memory of a reader: a multiple of the file, and a constant for buffers such as those of `zipfile`.
+MAX_BYTES_PER_BYTE, MAX_EXTRA_BYTES = 4, 1.25 * 2**20
+MAX_SECONDS = 10
+#: A checkpoint as one input starts with the length of its index, in so many bytes.
 _INDEX_SIZE = 2
 
 
 class Loader(NamedTuple):
-    """Reads bytes, which it may lay in a folder first; and makes sound ones to begin with."""
+    """A function that reads an input, with a folder for files, and one that returns valid inputs."""
 
     read: Callable[[bytes, Path], object]
     seeds: Callable[[Path], list[bytes]]
@@ -48,11 +48,11 @@ def _layer_file(suffix: str) -> Loader:
     def seeds(folder: Path) -> list[bytes]:
         from indygru_cpu import IndyGRU
 
-        path, found = folder / f"layer{suffix}", []
+        path, inputs = folder / f"layer{suffix}", []
         for layer in (IndyGRU(2, 1, bias=False), IndyGRU(2, 4, 2, dtype="float64", groups=2, bidirectional=True)):
             layer.save(path)
-            found.append(path.read_bytes())
-        return found
+            inputs.append(path.read_bytes())
+        return inputs
 
     return Loader(read, seeds)
 
@@ -60,10 +60,9 @@ def _layer_file(suffix: str) -> Loader:
 def _read_checkpoint(data: bytes, folder: Path) -> object:
     from indygru_cpu.tensorflow import load_checkpoint
 
-    rest = data[_INDEX_SIZE:]
-    size = int.from_bytes(data[:_INDEX_SIZE], "little")
-    (folder / "model.index").write_bytes(rest[:size])
-    (folder / "model.data-00000-of-00001").write_bytes(rest[size:])
+    index_end = _INDEX_SIZE + int.from_bytes(data[:_INDEX_SIZE], "little")
+    (folder / "model.index").write_bytes(data[_INDEX_SIZE:index_end])
+    (folder / "model.data-00000-of-00001").write_bytes(data[index_end:])
     return load_checkpoint(folder / "model")
 
 
@@ -71,14 +70,14 @@ def _checkpoint_seeds(folder: Path) -> list[bytes]:
     from indygru_cpu import IndyGRUCell
     from indygru_cpu.tensorflow import save_checkpoint
 
-    found = []
+    inputs = []
     for dtype in ("float32", "float64"):
         cell = IndyGRUCell(1, name="cell", dtype=dtype)
         cell.build((None, 2))
         save_checkpoint(folder / dtype, cell)
         index, data = ((folder / f"{dtype}.{kind}").read_bytes() for kind in ("index", "data-00000-of-00001"))
-        found.append(len(index).to_bytes(_INDEX_SIZE, "little") + index + data)
-    return found
+        inputs.append(len(index).to_bytes(_INDEX_SIZE, "little") + index + data)
+    return inputs
 
 
 def _read_onnx(data: bytes, folder: Path) -> object:
@@ -89,7 +88,7 @@ def _read_onnx(data: bytes, folder: Path) -> object:
 
     try:
         model = onnx.load_model_from_string(data)
-    except DecodeError:  # not ours
+    except DecodeError:  # raised by the package onnx, not by the reader
         raise ValueError("no protobuf") from None
     return from_onnx(model, reverse=True, project="diagonal")
 
@@ -111,15 +110,15 @@ LOADERS = {
 
 
 def refusal(name: str, data: bytes, folder: Path) -> str | None:
-    """Why a loader refuses the bytes, or None if it reads them; what else it does is an error.
+    """Return the error text of a refusal, or None if the loader reads the input. Any other outcome raises.
 
-    Memory is seen if the caller has started `tracemalloc`: once, because each start leaks a little.
+    Memory is measured if the caller has started `tracemalloc`: once a process, because each start leaks memory.
     """
     from indygru_cpu import WeightsError
     from indygru_cpu.tensorflow import CheckpointError
 
     refusals = {"checkpoint": (CheckpointError,), "onnx": (ValueError, TypeError)}.get(name, (WeightsError,))
-    began = time.process_time()  # the clock on the wall goes on while others have the processor
+    start = time.process_time()  # independent of the load of the machine
     before = tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
     try:
@@ -129,14 +128,15 @@ def refusal(name: str, data: bytes, folder: Path) -> str | None:
         return str(error)
     finally:
         peak = tracemalloc.get_traced_memory()[1] - before
-        if name != "onnx" and peak > MOST_PER_BYTE * len(data) + ALWAYS:  # ONNX's own parser is not ours to bound
+        # The memory of ONNX's parser is not bounded by this library.
+        if name != "onnx" and peak > MAX_BYTES_PER_BYTE * len(data) + MAX_EXTRA_BYTES:
             raise MemoryError(f"{peak} bytes for {len(data)}")
-        if (seconds := time.process_time() - began) > MOST_SECONDS:
+        if (seconds := time.process_time() - start) > MAX_SECONDS:
             raise TimeoutError(f"{seconds} seconds for {len(data)} bytes")
 
 
 class _Agrees(int):
-    """A checksum that every other one equals."""
+    """A checksum that equals every other checksum."""
 
     __hash__ = int.__hash__
 
@@ -149,7 +149,7 @@ class _Agrees(int):
 
 @contextmanager
 def checksums_agree() -> Iterator[None]:
-    """Whoever writes a hostile file writes its checksums, which a fuzzer cannot: so none is wrong here."""
+    """Disable the comparison of checksums: an attacker can write valid ones, a fuzzer cannot."""
     modules = ("tensorflow._checkpoint.masked_crc32c", "tensorflow._sstable.masked_crc32c", "_files._checksum")
     with ExitStack() as stack:
         stack.enter_context(mock.patch("zipfile.ZipExtFile._update_crc"))
@@ -158,14 +158,14 @@ def checksums_agree() -> Iterator[None]:
         yield
 
 
-def keep(name: str, corpus: Path, target: Path, folder: Path) -> None:
-    """Copy the shortest bytes for each refusal; numbers and what is quoted make no other text."""
-    found: dict[str | None, bytes] = {}
+def copy_shortest(name: str, corpus: Path, target: Path, folder: Path) -> None:
+    """Copy the shortest input for each error text; texts that differ in numbers or quoted parts count as equal."""
+    shortest: dict[str | None, bytes] = {}
     for data in sorted((path.read_bytes() for path in corpus.iterdir()), key=lambda data: (len(data), data)):
         text = refusal(name, data, folder)
-        found.setdefault(text and re.sub(r"'[^']*'|\"[^\"]*\"|b?\S*\\x\S*|\d+", "_", text), data)
+        shortest.setdefault(text and re.sub(r"'[^']*'|\"[^\"]*\"|b?\S*\\x\S*|\d+", "_", text), data)
     target.mkdir(parents=True, exist_ok=True)
-    for data in found.values():
+    for data in shortest.values():
         (target / hashlib.sha1(data).hexdigest()[:12]).write_bytes(data)
 
 
@@ -175,11 +175,11 @@ def main() -> None:
     parser.add_argument("loader", choices=LOADERS)
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--corpus", type=Path, required=True, help="a folder that is read, and added to")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy what is worth to be kept, and run nothing")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy the shortest inputs, and run nothing")
     options = parser.parse_args()
     if options.keep:
         with tempfile.TemporaryDirectory() as folder, checksums_agree():
-            keep(options.loader, options.corpus, options.keep, Path(folder))
+            copy_shortest(options.loader, options.corpus, options.keep, Path(folder))
         return
     fuzz(options.loader, options.corpus, options.seconds)
 

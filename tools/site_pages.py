@@ -1,4 +1,4 @@
-"""A hook of mkdocs.yml: pages of the site that do not lie in docs/, and links to them."""
+"""A hook of mkdocs.yml: pages of the site from outside docs/, and links to them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
-#: Pages of the repository, and where they are in the site.
-ELSEWHERE = {
+#: Pages of the repository outside docs/, and their paths in the site.
+SITE_PATHS = {
     "README.md": "index.md",
     "SECURITY.md": "the-project/security.md",
     "CONTRIBUTING.md": "the-project/contributing.md",
     "CHANGELOG.md": "the-project/changelog.md",
+    "benchmarks/README.md": "the-project/benchmarks.md",
+    "tools/README.md": "the-project/tools.md",
     "indygru_cpu/_engine/csrc/README.md": "the-project/kernels.md",
     "indygru_cpu/data/README.md": "the-project/data.md",
 }
-IN_REPOSITORY = {site: source for source, site in ELSEWHERE.items()}
+SOURCES = {site: source for source, site in SITE_PATHS.items()}
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
-    there = (
+    pages = (
         File.generated(config, site, content=(ROOT / source).read_text(encoding="utf-8"))
-        for source, site in ELSEWHERE.items()
+        for source, site in SITE_PATHS.items()
     )
-    return Files([*files, *there])
+    return Files([*files, *pages])
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Turn links that hold in the repository into those that hold in the site."""
-    here = page.file.src_uri
-    source = IN_REPOSITORY.get(here, f"docs/{here}")
+    """Replace links between files of the repository by links between pages of the site."""
+    page_path = page.file.src_uri
+    source = SOURCES.get(page_path, f"docs/{page_path}")
 
-    def of_site(match: re.Match[str]) -> str:
+    def site_link(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
-        site = ELSEWHERE.get(target, target.removeprefix("docs/"))
-        return f"]({posixpath.relpath(site, posixpath.dirname(here) or '.')}"
+        site = SITE_PATHS.get(target, target.removeprefix("docs/"))
+        return f"]({posixpath.relpath(site, posixpath.dirname(page_path) or '.')}"
 
-    return LINK.sub(of_site, markdown)
+    return LINK.sub(site_link, markdown)
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Docstrings announce code by two colons, one of which is markup."""
+    """Remove one of the two colons that introduce code in docstrings, which is markup."""
     return html.replace("::</p>", ":</p>")

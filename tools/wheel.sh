@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A wheel for Linux: built, audited, repaired, and tested where nothing of this folder is.
-#     tools/wheel.sh [PYTHON] [FOLDER]      python3 and dist unless given; also `nox -s wheel`
-# Its platform tag is that of this machine's C library. cibuildwheel (pyproject.toml) makes those for all others.
+# Builds, audits and repairs a wheel for Linux, and tests it outside this folder.
+#     tools/wheel.sh [PYTHON] [FOLDER]      defaults: python3 and dist; also `nox -s wheel`
+# The platform tag is that of this machine's C library. cibuildwheel (pyproject.toml) builds wheels for other platforms.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}

@@ -1,7 +1,7 @@
-"""Who else computes the layer.
+"""Peers: other implementations of the layer.
 
-A peer is a module here. Its `forward(case)` and, if it can train, `training(case)` prepare the work and return the
-function that is timed: it gives y, or the gradients of x, h0, kernel, recurrent_kernel and bias.
+A peer is a module of this package. Its `forward(case)` and, if it can train, `training(case)` prepare the work and
+return the function that is timed, which returns y, or the gradients of x, h0, kernel, recurrent_kernel and bias.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from cases import Case
 
 from indygru_cpu import reference
 
-#: Scaled error of y, which rational and vectorised functions keep easily, and of the gradients, sums of thousands.
+#: Bounds on the scaled error of y and of the gradients, which are sums of thousands of terms.
 TOLERANCE = {"forward": 1e-4, "training": 1e-3}
 
 
 def not_installed(packages: Iterable[str]) -> str | None:
-    """Tell which of them are missing, if any."""
+    """Return a text that names the missing packages, or None."""
     missing = [name for name in packages if find_spec(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
 
 
 class Peer(NamedTuple):
-    """How it is called in the tables, its module, what must be installed, and its process's environment.
+    """Title in the tables, module, required packages, and environment of the process.
 
-    Peers with `in_place` are also timed in each place.
+    Peers with `more_work` have full recurrent matrices. Peers with `in_place` are also timed in each place.
     """
 
     title: str
@@ -43,10 +43,10 @@ class Peer(NamedTuple):
 
 PEERS = [
     Peer("NumPy reference", "numpy_reference", ()),
-    # An OpenMP pool would spin against the threads of NumPy's BLAS.
+    # The threads of an OpenMP pool would spin while those of NumPy's BLAS work.
     Peer("Numba by hand", "numba_tiles", ("numba",), in_place=True, environment={"NUMBA_THREADING_LAYER": "workqueue"}),
     Peer("JAX `lax.scan`", "jax_scan", ("jax",)),
-    # Compiling in processes of their own, which nobody would stop, gains nothing with one kernel at a time.
+    # Compile workers would not be stopped with the runner, and one kernel at a time gains nothing from them.
     Peer(
         "torch.compile, 20 steps",
         "torch_compile",
@@ -62,22 +62,22 @@ PEERS = [
 ]
 
 
-def scaled_error(found: Any, wanted: Any) -> float:
-    """Largest difference, relative to the largest number wanted if that is above 1."""
-    found = np.asarray(found)
-    if found.shape != wanted.shape:
-        raise ValueError(f"expected shape {wanted.shape}, got {found.shape}")
-    return float(np.abs(found - wanted).max() / max(1, np.abs(wanted).max()))
+def scaled_error(actual: Any, expected: Any) -> float:
+    """Largest difference, divided by the largest expected magnitude if that is above 1."""
+    actual = np.asarray(actual)
+    if actual.shape != expected.shape:
+        raise ValueError(f"expected shape {expected.shape}, got {actual.shape}")
+    return float(np.abs(actual - expected).max() / max(1, np.abs(expected).max()))
 
 
 def check(work: str, result: Any, case: Case) -> None:
-    """Compare a result with the reference; an error tells which part differs, and how far."""
+    """Compare a result with the reference. The error names the array and its difference."""
     y, _, tape = reference.forward(case.x, case.h0, *case.weights)
-    wanted = {"y": y}
+    expected = {"y": y}
     if work == "training":
-        wanted = reference.backward(tape, case.dy, np.zeros_like(case.h0))._asdict()
+        expected = reference.backward(tape, case.dy, np.zeros_like(case.h0))._asdict()
     results = result if work == "training" else (result,)
-    for (name, array), found in zip(wanted.items(), results, strict=True):
-        error = scaled_error(found, array)
+    for (name, array), actual in zip(expected.items(), results, strict=True):
+        error = scaled_error(actual, array)
         if not error <= TOLERANCE[work]:
             raise ValueError(f"{name} differs from the reference by {error:.2g}, tolerance {TOLERANCE[work]:g}")

@@ -1,4 +1,4 @@
-"""What the peers in onnxruntime share: a session with so many threads."""
+"""Shared by the peers in onnxruntime: a session with the number of threads of the case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cases import Case
 
 
 def prepared(model: bytes, case: Case) -> Callable[[], Any]:
-    """From x, bound once, to y, in a session that optimises all it can."""
+    """Function from x, bound once, to y, in a session with all optimisations."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""What the peers in PyTorch share: the tensors of a case, and its steps from the projection on."""
+"""Shared by the peers in PyTorch: the tensors of a case, and the steps after the projection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def both_gates(g: torch.Tensor, h: torch.Tensor, u: torch.Tensor) -> tuple[torch
 
 
 def steps(gates: torch.Tensor, h: torch.Tensor, u: torch.Tensor, r_and_z: Any = both_gates) -> torch.Tensor:
-    """One step after the other, in as few operations as there are."""
+    """All steps in a loop, with fused operations where torch has them."""
     ys = []
     for g in gates.unbind(0):
         r, z = r_and_z(g, h, u)

@@ -32,7 +32,7 @@ def gradients(dy: Any, *arguments: Any) -> Any:
 
 
 def prepared(function: Any, *arrays: Any) -> Callable[[], Any]:
-    """Compiled for these arguments, which lie where JAX wants them; every call waits for its result."""
+    """Compile for the arguments, which are on JAX's device; every call waits for its result."""
     arguments = jax.device_put(arrays)
     compiled = jax.jit(function).lower(*arguments).compile()
     return lambda: jax.block_until_ready(compiled(*arguments))

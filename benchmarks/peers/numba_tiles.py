@@ -1,7 +1,7 @@
-"""Numba, as well as we can: projection by NumPy's BLAS, then one fused loop over tiles of units, in parallel.
+"""Numba, optimised by hand: projection by NumPy's BLAS, then one fused parallel loop over tiles of units.
 
-LLVM vectorises the loops over a tile's units. Buffers stay from call to call. A small call stays on one thread,
-because a parallel region would cost it more than it saves.
+LLVM vectorises the loops over a tile's units. Buffers are reused between calls. A small call runs on one thread,
+because a parallel region costs it more than it saves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cases import Array, Case
 from numba import njit, prange
 
 TILE_ROWS, TILE_UNITS = 16, 64
-LEAST_PARALLEL = 1 << 17  # unit-steps
+MIN_PARALLEL = 1 << 17  # unit-steps
 
 fast = njit(fastmath=True, error_model="numpy", cache=True)
 fast_parallel = njit(fastmath=True, error_model="numpy", cache=True, parallel=True)
@@ -45,8 +45,8 @@ def cut(matrix, first, last):
 
 
 @fast
-def forward_tile(rows, units, gates, h0, u, b, y, keep):
-    """All states of a tile, from projections; with `keep` these become r, z and candidate."""
+def forward_tile(rows, units, gates, h0, u, b, y, training):
+    """All states of a tile, from projections; with `training` these become r, z and candidate."""
     first, last = units
     (u_r, u_z, u_c), (b_r, b_z, b_c) = cut(u, first, last), cut(b, first, last)
     state = h0[:, first:last].copy()
@@ -58,7 +58,7 @@ def forward_tile(rows, units, gates, h0, u, b, y, keep):
                 r = sigmoid(g_r[j] + u_r[j] * h[j] + b_r[j])
                 z = sigmoid(g_z[j] + u_z[j] * h[j] + b_z[j])
                 c = tanh(g_c[j] + u_c[j] * (r * h[j]) + b_c[j])
-                if keep:
+                if training:
                     g_r[j], g_z[j], g_c[j] = r, z, c
                 h[j] = c + z * (h[j] - c)
                 out[j] = h[j]
@@ -105,10 +105,10 @@ def count_tiles(n_batch: int, n_units: int) -> int:
 
 
 @fast_parallel
-def forward_tiles(tiles, gates, h0, u, b, y, keep):
+def forward_tiles(tiles, gates, h0, u, b, y, training):
     for index in prange(tiles):
         rows, units = place(index, *h0.shape)
-        forward_tile(rows, units, gates, h0, u, b, y, keep)
+        forward_tile(rows, units, gates, h0, u, b, y, training)
 
 
 @fast_parallel
@@ -119,17 +119,17 @@ def backward_tiles(tiles, gates, h0, u, y, dy, dh, sums):
 
 
 def over_tiles(tile: Any, tiles: Any, case: Case, *arguments: Any) -> None:
-    """All tiles: in parallel, or one after the other if there is little to do."""
+    """Run all tiles: in parallel, or one after the other if there is little work."""
     count = count_tiles(*case.h0.shape)
-    if case.dy.size >= LEAST_PARALLEL:
+    if case.dy.size >= MIN_PARALLEL:
         tiles(count, *arguments)
         return
     for index in range(count):
         tile(*place(index, *case.h0.shape), *arguments)
 
 
-def prepared(case: Case, keep: bool) -> Callable[[], tuple[Array, Array, Array]]:
-    """The forward pass, into buffers that stay."""
+def prepared(case: Case, training: bool) -> Callable[[], tuple[Array, Array, Array]]:
+    """The forward pass, into buffers that are reused."""
     n_steps, n_batch, _, n_units = case.shape
     gates = np.empty((n_steps, n_batch, 3, n_units), np.float32)
     projection, y = gates.reshape(-1, 3 * n_units), np.empty_like(case.dy)
@@ -137,20 +137,20 @@ def prepared(case: Case, keep: bool) -> Callable[[], tuple[Array, Array, Array]]
 
     def run() -> tuple[Array, Array, Array]:
         np.dot(case.rows, case.kernel, out=projection)
-        over_tiles(forward_tile, forward_tiles, case, gates, case.h0, u, b, y, keep)
+        over_tiles(forward_tile, forward_tiles, case, gates, case.h0, u, b, y, training)
         return y, gates, u
 
     return run
 
 
 def forward(case: Case) -> Callable[[], Any]:
-    run = prepared(case, keep=False)
+    run = prepared(case, training=False)
     return lambda: run()[0]
 
 
 def training(case: Case) -> Callable[[], Any]:
     n_batch, n_units = case.h0.shape
-    run = prepared(case, keep=True)
+    run = prepared(case, training=True)
     dh, sums = np.empty_like(case.h0), np.empty((2, n_batch, 3, n_units), np.float32)
     dx, dkernel = np.empty_like(case.rows), np.empty_like(case.kernel)
 

@@ -13,7 +13,7 @@ CHUNK = 20
 
 
 def each_gate(g: torch.Tensor, h: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Compute r and z apart: of both at once torch 2.13 compiles a wrong backward pass if the batch is one row."""
+    """Compute r and z separately: for both at once and one row torch 2.13 compiles a wrong backward pass."""
     return tuple(torch.sigmoid(torch.addcmul(g[:, i], u[i], h)) for i in (0, 1))
 
 
@@ -21,7 +21,7 @@ compiled = torch.compile(partial(_torch.steps, r_and_z=each_gate), fullgraph=Tru
 
 
 def chunks(gates: torch.Tensor, h: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """All states. The last chunk is filled up, because another length would be compiled once more."""
+    """All states. The last chunk is padded, because another length would be compiled again."""
     ys = []
     for chunk in pad(gates, (0, 0, 0, 0, 0, 0, 0, -len(gates) % CHUNK)).split(CHUNK):
         ys.append(compiled(chunk, h, u))

@@ -1,4 +1,4 @@
-"""PyTorch as one writes it: a loop over the steps, autograd for the gradients."""
+"""Plain PyTorch: a loop over the steps, autograd for the gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`torch.nn.GRU` of the same size. With diagonal recurrent matrices it computes the same function, at full price."""
+"""`torch.nn.GRU` of the same size. With diagonal recurrent matrices it computes the same function with more work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peers import _torch
 
 
 def module(case: Case) -> torch.nn.GRU:
-    """Its gate order is ours, and so are its equations: r * (u_c * h) is u_c * (r * h)."""
+    """A GRU with the weights of the case: gate order and equations agree, as r * (u_c * h) is u_c * (r * h)."""
     gru = torch.nn.GRU(*case.shape[2:])
     _, _, kernel, recurrent_kernel, bias = _torch.tensors(case)
     diagonals = torch.cat([torch.diag(u) for u in recurrent_kernel.view(3, -1)])

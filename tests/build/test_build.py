@@ -1,4 +1,4 @@
-"""What was built, and what import chooses from it. Building itself is left to `.ci/run`."""
+"""Flags of the build, the tier that import selects, and the effects of import. `.ci/run` tests the build itself."""
 
 from __future__ import annotations
 
@@ -22,36 +22,27 @@ FORBIDDEN = [
 ]
 
 
-def test_tiers_come_slowest_first():
+def test_tiers_are_ordered_from_slowest_to_fastest():
     assert _core.tiers() == tuple(name for name in TIERS if name in _core.tiers())
     assert _core.tiers()[0] == "baseline"
 
 
-def test_the_fastest_tier_is_chosen(run_python):
+def test_tier_in_use_default_is_the_fastest(run_python):
     code = "from indygru_cpu._engine import _core; print(_core.tier_in_use())"
     assert run_python(code) == _core.tiers()[-1]
     assert run_python(code, INDYGRU_CPU_TIER="") == _core.tiers()[-1]
 
 
 @pytest.mark.parametrize("name", _core.tiers())
-def test_tier_from_the_environment(run_python, name):
-    """Chosen, and used: the numbers are those of that tier."""
-    code = """
-        import numpy as np
-        from indygru_cpu import IndyGRU
-        from indygru_cpu._engine import _core
-        x = np.random.default_rng(0).standard_normal((33, 7, 9), np.float32)
-        print(_core.tier_in_use(), hash(IndyGRU(9, 17, seed=0)(x)[0].tobytes()))
-    """
-    found, bits = run_python(code, INDYGRU_CPU_TIER=name, PYTHONHASHSEED="0").split()
-    assert found == name
-    switch = f"from indygru_cpu._engine import _core; _core.testing.use_tier({name!r})\n"
-    lines = "\n".join(line.strip() for line in code.splitlines())
-    assert run_python(switch + lines, PYTHONHASHSEED="0").split() == [name, bits]
+def test_tier_of_the_environment_is_used(run_script, name):
+    """It is named, and results have its bits."""
+    tier, bits = run_script("build/tier_bits.py", INDYGRU_CPU_TIER=name, PYTHONHASHSEED="0").split()
+    assert tier == name
+    assert run_script("build/tier_bits.py", name, PYTHONHASHSEED="0").split() == [name, bits]
 
 
 @pytest.mark.parametrize("name", ["x86_v5", "fast", "BASELINE", *(set(TIERS) - set(_core.tiers()))])
-def test_a_tier_that_cannot_be(run_python, name):
+def test_tier_of_the_environment_unavailable_is_an_import_error(run_python, name):
     error = run_python("import indygru_cpu", status=1, INDYGRU_CPU_TIER=name).splitlines()[-1]
     assert error.startswith(f"ImportError: INDYGRU_CPU_TIER={name!r}")
     assert ", ".join(_core.tiers()) in error
@@ -61,35 +52,26 @@ def test_a_tier_that_cannot_be(run_python, name):
     assert _core.tier_in_use() == before
 
 
-def test_import_leaves_floating_point_alone(run_python):
-    """Denormals are numbers before and after: nothing linked in here flushes them for the whole process."""
-    code = """
-        import numpy as np
-        product = lambda: float(np.float32(1e-30) * np.float32(1e-10)) > 0 and 1e-310 / 2 > 0
-        before = product()
-        import indygru_cpu
-        from indygru_cpu import functional
-        print(before, product())
-    """
-    assert run_python(code) == "True True"
+def test_import_does_not_change_denormals(run_script):
+    """Nothing that is linked flushes them for the whole process."""
+    assert run_script("build/denormals_around_import.py") == "True True"
 
 
-def test_flags():
-    """Strings of setup.py, of the C files' pragmas and attributes, and of the project's settings."""
+def test_flags_contain_no_fast_math_and_no_native_build():
+    """In setup.py, in pragmas and attributes of the C files, and in pyproject.toml."""
     script = ast.parse((helpers.ROOT / "setup.py").read_text())
     flags = {node.value for node in ast.walk(script) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    given = {flag for flag in flags if re.fullmatch(r"-[a-zA-Z][\w=+-]*", flag)}
-    assert {"-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"} <= given
+    cflags = {flag for flag in flags if re.fullmatch(r"-[a-zA-Z][\w=+-]*", flag)}
+    assert {"-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"} <= cflags
     options = [
         line for path in SOURCES for line in path.read_text().splitlines() if "pragma" in line or "target" in line
     ]
     assert len(options) > 10
-    for text in [*given, *options, (helpers.ROOT / "pyproject.toml").read_text()]:
+    for text in [*cflags, *options, (helpers.ROOT / "pyproject.toml").read_text()]:
         assert not any(word in text for word in FORBIDDEN), text
 
 
-def test_fast_math_cannot_be_built():
-    """Whoever forces it through CFLAGS is stopped by the compiler."""
+def test_fast_math_in_cflags_is_a_compile_error():
     assert re.search(
         r"#ifdef __FAST_MATH__\s+#error", (helpers.ROOT / "indygru_cpu/_engine/csrc/target_begin.h").read_text()
     )
@@ -98,8 +80,8 @@ def test_fast_math_cannot_be_built():
             assert '#include "kernel_tier.inc.h"' in path.read_text()
 
 
-def test_the_unbuilt_source_folder_says_so(run_python, tmp_path):
-    """Python files without the extension, as a clone has them."""
+def test_import_without_the_extension_names_the_build_command(run_python, tmp_path):
+    """A clone has the Python files alone."""
     folder = tmp_path / "clone"
     shutil.copytree(Path(indygru_cpu.__file__).parent, folder / "indygru_cpu",
                     ignore=shutil.ignore_patterns("_core*", "__pycache__"))  # fmt: skip
@@ -110,8 +92,7 @@ def test_the_unbuilt_source_folder_says_so(run_python, tmp_path):
         assert words in error
 
 
-def test_a_broken_extension_is_not_called_unbuilt(run_python, tmp_path):
-    """An extension that is there but cannot be loaded keeps its own error."""
+def test_import_of_a_broken_extension_raises_its_own_error(run_python, tmp_path):
     folder = tmp_path / "clone"
     shutil.copytree(Path(indygru_cpu.__file__).parent, folder / "indygru_cpu",
                     ignore=shutil.ignore_patterns("_core*", "__pycache__"))  # fmt: skip
@@ -122,37 +103,21 @@ def test_a_broken_extension_is_not_called_unbuilt(run_python, tmp_path):
     assert "pip install" not in error
 
 
-def test_version():
+def test_version_is_a_semantic_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.?(dev|a|b|rc)\d+)?", indygru_cpu.__version__)
 
 
-def test_run_time_needs_are_few():
-    """numpy and scipy-openblas32 only; the rest are extras."""
+def test_dependencies_are_numpy_and_openblas():
     text = (helpers.ROOT / "pyproject.toml").read_text()
-    needs = ast.literal_eval(re.search(r"^dependencies = (\[.*?\])", text, re.M | re.S).group(1))
-    assert [re.split("[<>=!~]", need)[0] for need in needs] == ["numpy", "scipy-openblas32"]
+    dependencies = ast.literal_eval(re.search(r"^dependencies = (\[.*?\])", text, re.M | re.S).group(1))
+    assert [re.split("[<>=!~]", name)[0] for name in dependencies] == ["numpy", "scipy-openblas32"]
 
 
-def test_import_loads_no_extra(run_python):
-    """Nor any heavy package: SciPy, Matplotlib and tqdm wait until they are used."""
-    code = """
-        import sys
-        import indygru_cpu
-        heavy = {"scipy", "matplotlib", "tqdm", "tensorflow", "torch", "pytest", "google_crc32c"}
-        assert {"IndyGRU", "IndyGRUCell", "variable_scope"} <= set(dir(indygru_cpu))
-        print(sorted((heavy | {"indygru_cpu._tf1.cell"}) & sys.modules.keys()))
-    """
-    assert run_python(code) == "[]"
+def test_import_loads_no_optional_package(run_script):
+    assert run_script("build/optional_imports.py") == "[]"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF symbols through the loader")
-def test_openmp_is_what_the_build_says(run_python):
-    """An OpenMP build has loaded a runtime; a serial build has none and counts no threads."""
-    code = """
-        import indygru_cpu
-        from indygru_cpu._engine import _core
-        maps = open("/proc/self/maps").read()
-        loaded = any(name in maps for name in ("libgomp", "libomp", "libiomp"))
-        print(loaded == bool(_core.openmp_threads()))
-    """
-    assert run_python(code) == "True"
+def test_openmp_is_loaded_if_the_build_has_it(run_script):
+    """An OpenMP build has loaded a runtime; a serial build has none and reports no threads."""
+    assert run_script("build/openmp_loaded.py") == "True"

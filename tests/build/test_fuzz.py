@@ -1,4 +1,4 @@
-"""What fuzzing has found, replayed: whoever reads the bytes of others reads or refuses them, in bounded memory."""
+"""Replay of the fuzzing corpus: every input is read or refused, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEEDS = {"onnx": "onnx", "checkpoint": "google_crc32c", "safetensors": "safetens
 
 
 @pytest.fixture(autouse=True)
-def _memory_is_watched():
+def _traced_memory():
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -34,8 +34,8 @@ def replay(name, folder):
     return {path.name: fuzz.refusal(name, path.read_bytes(), folder) for path in paths}
 
 
-def test_seeds_are_read(loader, tmp_path):
-    """Else all that fuzzing would show is that garbage is refused."""
+def test_seeds_are_read_and_their_halves_refused(loader, tmp_path):
+    """Fuzzing needs valid inputs to start from."""
     seeds = fuzz.LOADERS[loader].seeds(tmp_path)
     assert len(seeds) > 1
     for seed in seeds:
@@ -43,18 +43,17 @@ def test_seeds_are_read(loader, tmp_path):
         assert fuzz.refusal(loader, seed[: len(seed) // 2], tmp_path)
 
 
-def test_corpus(loader, tmp_path):
-    """With checksums as they are, and as one who writes them anew would have them: then more is read."""
-    as_it_is = replay(loader, tmp_path)
+def test_corpus_is_read_or_refused(loader, tmp_path):
+    """With checksums and without their comparison: inputs that are read with it are read without it."""
+    with_checksums = replay(loader, tmp_path)
     with fuzz.checksums_agree():
-        agreed = replay(loader, tmp_path)
-    assert len(set(agreed.values())) > 7
-    assert None in agreed.values()
-    assert all(agreed[name] is None for name, text in as_it_is.items() if text is None)
+        without_checksums = replay(loader, tmp_path)
+    assert len(set(without_checksums.values())) > 7
+    assert None in without_checksums.values()
+    assert all(without_checksums[name] is None for name, text in with_checksums.items() if text is None)
 
 
-def test_other_errors_and_memory_are_findings(monkeypatch, tmp_path):
-    """The harness itself."""
+def test_refusal_other_errors_and_excessive_memory_raise(monkeypatch, tmp_path):
 
     def broken(data, folder):
         raise IndexError("a bug")

@@ -197,7 +197,7 @@ def test_check_refuses_what_it_does_not_know():
 def test_every_check_is_described_and_in_the_weekly_list():
     status, text = check("list")
     assert status == 0
-    descriptions, _ = (CHECK.parent / "README.md").read_text().split("## What was run")
+    descriptions = (CHECK.parent / "README.md").read_text()
     described = re.findall(r"^\| `([\w-]+)` \|", descriptions, re.M)
     weekly = re.search(r'WEEKLY="\$QUICK ([^"]*)"', CHECK.read_text())[1].split()
     quick = re.search(r'QUICK="([^"]*)"', CHECK.read_text())[1].split()
@@ -211,8 +211,24 @@ def test_a_missing_tool_is_no_success(tmp_path):
         (tmp_path / name).symlink_to(shutil.which(name))
     status, text = check("valgrind", PATH=str(tmp_path))
     assert status == 77
-    assert "there is no valgrind here" in text
+    assert "valgrind: not installed" in text
     assert "== valgrind: NOT RUN" in text
     status, text = check("valgrind", "instructions", PATH=str(tmp_path), PYTHON="/bin/false")
     assert status == 1
     assert "== instructions: FAILED" in text
+
+
+@pytest.mark.parametrize("name", ["CORE", "MACHINE", "THREADED"])
+def test_check_lists_name_existing_test_files(name):
+    files = re.search(rf'^{name}="([^"]*)"', CHECK.read_text(), re.M)[1].split()
+    assert files
+    for file in files:
+        assert len(list(helpers.ROOT.glob(f"tests/*/{file}.py"))) == 1, file
+
+
+@pytest.mark.parametrize("path", sorted(CHECK.parent.glob("mutation/*.toml")), ids=lambda path: path.stem)
+def test_mutation_configuration_names_existing_files(path):
+    text = path.read_text()
+    (module,) = re.findall(r'^module-path = "(.*)"', text, re.M)
+    for file in [module, *re.findall(r"tests/\S+\.py", text)]:
+        assert (helpers.ROOT / file).is_file(), file

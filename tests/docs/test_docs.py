@@ -1,4 +1,4 @@
-"""Every example of the docstrings and of the README runs."""
+"""Every example of the docstrings, the README and the pages runs; README and CONTRIBUTING stay short."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
 MODULES = ["_layers.parameters", "functional", "layer", "stream", "torch"]
-#: Modules that need a package, which has their name.
+#: Modules that need the package of the same name.
 BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"
-#: Pages that have a test of their own. The blocks of every other page are one program in Python, run here.
+#: Pages with a test of their own. The blocks of every other page are one Python program, which `test_page` runs.
 TESTED_ELSEWHERE = {
     "c_api": "engine/test_c_api",
     "interop": "interop/test_interop_docs",
@@ -29,14 +29,16 @@ TESTED_ELSEWHERE = {
     "sklearn": "sklearn/test_sklearn_docs",
     "spark": "bridges/test_spark",
 }
-#: What those programs may import and not find.
+#: Packages whose absence skips the program of a page.
 OPTIONAL = {"dask", "torch"}
+#: Files that a page asks the reader to create, or that another project has.
+FILES_OF_EXAMPLES = {"in_c.c", "in_cython.pyx", "in_numba.py", "train.py", "peers/NAME.py"}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
                  IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name):
+def test_docstring_examples_run(name):
     if name in BRIDGES:
         pytest.importorskip(name, reason=f"{name} is not installed, and the examples use it")
     results = doctest.testmod(importlib.import_module(f"indygru_cpu.{name}"))
@@ -45,7 +47,7 @@ def test_docstrings(name):
 
 
 @pytest.mark.parametrize("thing", WITH_EXAMPLES, ids=lambda thing: thing.__qualname__)
-def test_what_is_public_has_an_example(thing):
+def test_docstring_has_parameters_and_an_example(thing):
     text = inspect.getdoc(thing)
     assert doctest.DocTestParser().get_examples(text)
     for section in ["Parameters", "Examples"]:
@@ -53,13 +55,13 @@ def test_what_is_public_has_an_example(thing):
 
 
 @pytest.mark.parametrize("name", indygru_cpu.__all__)
-def test_public_names_exist_and_say_what_they_are(name):
+def test_public_name_exists_and_has_a_docstring(name):
     value = getattr(indygru_cpu, name)
     assert inspect.ismodule(value) or not callable(value) or inspect.getdoc(value)
 
 
 @pytest.mark.parametrize("thing", [functional.forward, functional.backward, functional.step, IndyGRU])
-def test_every_parameter_is_documented(thing):
+def test_docstring_lists_every_parameter(thing):
     text = inspect.getdoc(thing)
     section = re.search(r"^Parameters\n-+\n(.*?)(\n\n\w+\n-+\n|\Z)", text, re.M | re.S).group(1)
     names = {name.strip() for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")}
@@ -72,13 +74,13 @@ def blocks_of(page):
 
 
 def programs():
-    """Pages with blocks, but the README, that have no test of their own."""
+    """Pages with blocks, except for the README and pages with a test of their own."""
     pages = [*helpers.ROOT.glob("*.md"), *DOCS.rglob("*.md"), *helpers.ROOT.glob("*/README.md")]
-    elsewhere = {README, *(DOCS / f"{name}.md" for name in TESTED_ELSEWHERE)}
-    return [page for page in sorted(set(pages) - elsewhere) if blocks_of(page)]
+    tested_elsewhere = {README, *(DOCS / f"{name}.md" for name in TESTED_ELSEWHERE)}
+    return [page for page in sorted(set(pages) - tested_elsewhere) if blocks_of(page)]
 
 
-def test_readme(tmp_path, monkeypatch, capsys):
+def test_readme_blocks_run(tmp_path, monkeypatch, capsys):
     """All Python blocks in order, in one namespace, in an empty folder; those with prompts as doctests."""
     monkeypatch.chdir(tmp_path)
     languages, blocks = zip(*blocks_of(README), strict=True)
@@ -96,10 +98,10 @@ def test_readme(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("page", programs(), ids=lambda page: page.stem)
-def test_page(tmp_path, monkeypatch, page):
-    """A page that is new is run here, without being named; one in another language needs a test of its own."""
+def test_page_blocks_run(tmp_path, monkeypatch, page):
+    """New pages are included automatically; a page with blocks in another language needs a test of its own."""
     languages, blocks = zip(*blocks_of(page), strict=True)
-    assert set(languages) == {"python"}, "nothing runs the other blocks"
+    assert set(languages) == {"python"}, "expected blocks in Python: others need a test of their own"
     program = compile("\n".join(blocks), page.name, "exec")
     for name in OPTIONAL & set(re.findall(r"^\s*(?:import|from) (\w+)", "\n".join(blocks), re.M)):
         pytest.importorskip(name, reason=f"{name} is not installed, and the page's program uses it")
@@ -108,20 +110,34 @@ def test_page(tmp_path, monkeypatch, page):
 
 
 @pytest.mark.parametrize("page", TESTED_ELSEWHERE)
-def test_pages_with_a_test_of_their_own_have_one(page):
+def test_page_tested_elsewhere_has_a_test(page):
     assert blocks_of(DOCS / f"{page}.md")
     test = helpers.ROOT / "tests" / f"{TESTED_ELSEWHERE[page]}.py"
     assert f'"docs" / "{page}.md"' in test.read_text(encoding="utf-8")
 
 
-def test_readme_names_the_two_commands():
+def test_readme_contains_the_two_commands():
     text = README.read_text()
     assert 'pip install ".[demo]" && indygru-cpu demo' in text
     assert 'pip install ".[test]" && pytest' in text
 
 
-def test_the_example_of_descent_descends():
-    """The docstring of IndyGRU.forward takes a step down: the loss there gets smaller."""
+def test_readme_has_at_most_140_lines():
+    assert README.read_text(encoding="utf-8").count("\n") <= 140
+
+
+def test_docs_name_existing_files():
+    """File names in backticks exist: with a path below the root or the package, or by name alone."""
+    pages = [*helpers.ROOT.glob("*.md"), *DOCS.rglob("*.md"), *helpers.ROOT.glob("*/README.md")]
+    folders = [helpers.ROOT / name for name in ("indygru_cpu", "tests", "benchmarks", "tools", "examples")]
+    files = [path.as_posix() for folder in folders for path in folder.rglob("*.*")] + ["/setup.py"]
+    for page in set(pages) - {helpers.ROOT / "CHANGELOG.md"}:
+        for name in re.findall(r"`([\w/][\w./]*\.(?:py|pyx|pxd|c|h|sh))`", page.read_text(encoding="utf-8")):
+            assert name in FILES_OF_EXAMPLES or any(path.endswith(f"/{name}") for path in files), f"{page.name}: {name}"
+
+
+def test_layer_forward_example_reduces_the_loss():
+    """The docstring of IndyGRU.forward shows one step of gradient descent."""
     layer = IndyGRU(3, 5, seed=0)
     x = np.random.default_rng(0).standard_normal((9, 4, 3), dtype=np.float32)
     losses = []

@@ -1,4 +1,4 @@
-"""The site builds without a warning, and what is public is in it."""
+"""The site builds without warnings and contains every public name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 import indygru_cpu
 
-#: `reference` is the specification for tests; the layer and the stream stand under their own names.
-NO_PAGES_OF_THEIR_OWN = {"reference", "cell", "layer", "stream"}
+#: `reference` is the specification for tests; the layer and the stream are documented by their public names.
+WITHOUT_PAGES = {"reference", "cell", "layer", "stream"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_every_page_can_be_reached(site):
+def test_home_page_links_to_every_page(site):
     home = (site / "index.html").read_text(encoding="utf-8")
     pages = [path.parent.relative_to(site).as_posix() for path in site.rglob("index.html")]
     assert {"guarantees", "reference/layer", "the-project/contributing"} < set(pages)
@@ -36,18 +36,18 @@ def test_every_page_can_be_reached(site):
         assert f'href="{page}/"' in home
 
 
-def test_what_is_public_has_its_place(site):
+def test_reference_has_every_public_name(site):
     pages = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").rglob("index.html"))
     modules = {info.name for info in pkgutil.iter_modules(indygru_cpu.__path__) if not info.name.startswith("_")}
-    names = {name for name in indygru_cpu.__all__ if not name.startswith("_")} | modules - NO_PAGES_OF_THEIR_OWN
-    there = set(re.findall(r'<h\d id="indygru_cpu\.(\w+)"', pages))
-    assert there >= names
+    names = {name for name in indygru_cpu.__all__ if not name.startswith("_")} | modules - WITHOUT_PAGES
+    documented = set(re.findall(r'<h\d id="indygru_cpu\.(\w+)"', pages))
+    assert documented >= names
     for method in ["__call__", "forward", "ragged", "save", "load"]:
         assert f'id="indygru_cpu.IndyGRU.{method}"' in pages
     assert "::</p>" not in pages
 
 
-def test_pages_are_drawn_as_meant(site):
+def test_migration_page_renders_its_code_blocks(site):
     page = (site / "migration" / "index.html").read_text(encoding="utf-8")
     assert page.count('<div class="highlight">') == page.count("<pre>") == 15
     assert "```" not in page

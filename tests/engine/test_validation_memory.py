@@ -137,6 +137,14 @@ def test_out_in_interleaved_memory_is_written(case):
     helpers.assert_same_bits(buffer[:, ::2].copy(), case.x)
 
 
+def test_h_out_that_overlaps_out_is_refused(case):
+    """A copy of h0 is the state, so that only the check prevents two results in one memory."""
+    out = out_for(case)
+    with pytest.raises(ValueError, match=r"^h_out shares memory with out: "):
+        forward(case, out=out, h_out=out[-1])
+    assert (out == 0.375).all()
+
+
 @pytest.mark.parametrize("change", [{"bias": np.ones(5, np.float32)}, {"lengths": [9, 9, 9]}, {"activation": "?"}])
 def test_refused_call_writes_nothing(case, change):
     out = out_array(case)

@@ -1,6 +1,6 @@
-"""NumPy's work that ours is measured by: each function prepares one for a case, and returns what is timed.
+"""Baselines in NumPy: each function prepares one for a case and returns the function that is timed.
 
-A partial has less around NumPy's call than a lambda, which counts where the call takes half a microsecond.
+A partial adds less to NumPy's call than a lambda; the difference matters for calls of half a microsecond.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cases import Case
 
 
 def matmul(case: Case) -> Callable[[], Any]:
-    """The input projection alone: the work that nobody can leave out."""
+    """The input projection alone."""
     out = np.empty((len(case.rows), 3 * case.shape[3]), case.dtype)
     return partial(np.matmul, case.rows, case.kernel, out=out)
 
 
 def streamed(case: Case) -> Callable[[], Any]:
-    """The same in as many chunks as ours."""
+    """The input projection in the chunks of `library.streamed`."""
     chunk, lengths = case.chunked()
     rows, out = chunk.rows, np.empty((len(chunk.rows), 3 * case.shape[3]), case.dtype)
     n_batch, kernel = case.shape[1], case.kernel
@@ -46,12 +46,12 @@ def products(case: Case) -> Callable[[], Any]:
 
 
 def tanh(case: Case) -> Callable[[], Any]:
-    """As many as there are unit-steps."""
+    """One tanh for each unit-step."""
     return partial(np.tanh, case.dy, out=np.empty_like(case.dy))
 
 
 def add(case: Case) -> Callable[[], Any]:
-    """As many numbers as there are units."""
+    """One addition for each unit."""
     return partial(np.add, case.h0[0], case.dy[0, 0], out=np.empty_like(case.h0[0]))
 
 
@@ -61,7 +61,7 @@ def dot(case: Case) -> Callable[[], Any]:
 
 
 def around(case: Case) -> Callable[[], Any]:
-    """The two matmuls of the pipeline."""
+    """The two matrix products of the pipeline."""
     y = case.dy.reshape(len(case.rows), -1)
     x, z = np.empty_like(case.rows), np.empty_like(y)
 

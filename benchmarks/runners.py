@@ -1,7 +1,8 @@
-"""Players take turns, one process each; whoever is not on turn is stopped.
+"""Interleaved timing: one process for each module and number of threads; a process is stopped while another is timed.
 
-So nobody's spinning threads disturb another, and all see the machine in the same moods: what counts is the ratio in
-each round. Run as a program, this file is one player: it reads jobs, and answers with the seconds of one run.
+Spinning threads of one library therefore never slow another one down, and a slow moment of the machine affects all jobs
+of a round alike: the ratio within a round is what counts. Run as a program, this file is one such process: it reads
+jobs and answers with the seconds of one run.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from peers import PEERS, check
 from places import PLACES
 
 ENVIRONMENTS = {f"peers.{peer.module}": peer.environment for peer in PEERS}
-#: Every pool of threads reads one of these; NPROC is XLA's.
+#: Every thread pool reads one of these; NPROC is XLA's.
 THREAD_VARIABLES = [f"{pool}_NUM_THREADS" for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA")] + ["NPROC"]
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """The environment in which every pool has so many, and calls of ours that name no number choose up to them."""
+    """Environment that limits every pool to `threads`; indygru_cpu chooses its default up to that limit."""
     return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "INDYGRU_CPU_NUM_THREADS": "auto"}
 
 
-#: A turn repeats the work until it lasts about so many seconds.
-LEAST = 0.05
-#: Seconds of work from which on its first run in a turn counts. Caches and threads that sleep cost up to 0.04 s of it.
-LONG = 1.0
-#: A turn in a place is a block of calls that lasts about so many seconds, but of at least and at most so many calls.
-BLOCK, BLOCK_CALLS = 0.3, (8, 60)
+#: Seconds for which a sample repeats the work.
+MIN_SAMPLE_SECONDS = 0.05
+#: A first run of at least so many seconds counts: cold caches and sleeping threads cost up to 0.04 s of it.
+MIN_COLD_SECONDS = 1.0
+#: A sample in a place is a block of calls of about so many seconds, within these bounds on the number of calls.
+BLOCK_SECONDS, BLOCK_CALLS = 0.3, (8, 60)
 
 
 class Job(NamedTuple):
-    """What is timed: a module, its function that prepares the work, and for what.
+    """What is timed: a module, its function that prepares the work, and the case.
 
     With a place (a key of PLACES) each call is timed there; without one the mean of many runs is taken.
     """
@@ -58,11 +59,11 @@ class Job(NamedTuple):
 
 
 class JobError(Exception):
-    """A player could not do a job."""
+    """A runner could not do a job."""
 
 
-class Player:
-    """The process that does one module's jobs with so many threads."""
+class Runner:
+    """The process that does the jobs of one module with one number of threads."""
 
     def __init__(self, module: str, threads: int) -> None:
         variables = {**thread_variables(threads), **ENVIRONMENTS.get(module, {})}
@@ -70,58 +71,58 @@ class Player:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **variables}
         )
 
-    def __enter__(self) -> Player:
+    def __enter__(self) -> Runner:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._process.kill()
         self._process.communicate()
 
-    def turn(self, job: Job) -> list[float]:
-        """Seconds of one run, or, in a place, of each call. The first turn prepares the job and takes longer."""
+    def sample(self, job: Job) -> list[float]:
+        """Seconds of one run, or, in a place, of each call. The first sample prepares the job and takes longer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.send_signal(signal.SIGCONT)
-        with suppress(BrokenPipeError):  # it has died: then there is no answer
+        with suppress(BrokenPipeError):  # the process has died: no answer follows
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         self._process.send_signal(signal.SIGSTOP)
         if not answer:
             raise JobError(f"{job.work} {job.shape}: its process ended")
-        found = json.loads(answer)
-        if isinstance(found, str):
-            raise JobError(f"{job.work} {job.shape}: {found}")
-        return list(found)
+        seconds = json.loads(answer)
+        if isinstance(seconds, str):
+            raise JobError(f"{job.work} {job.shape}: {seconds}")
+        return list(seconds)
 
 
-class Players:
-    """The players of a session by module and number of threads. Each starts when it is first needed."""
+class RunnerPool:
+    """The runners of a session by module and number of threads. Each starts with its first job."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._players: dict[tuple[str, int], Player] = {}
+        self._runners: dict[tuple[str, int], Runner] = {}
 
-    def __enter__(self) -> Players:
+    def __enter__(self) -> RunnerPool:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._stack.close()
 
-    def turn(self, job: Job) -> list[float]:
-        """Let the job's player take a turn."""
+    def sample(self, job: Job) -> list[float]:
+        """Return a sample of the job from its runner."""
         key = job.module, job.threads
-        if key not in self._players:
-            self._players[key] = self._stack.enter_context(Player(*key))
-        return self._players[key].turn(job)
+        if key not in self._runners:
+            self._runners[key] = self._stack.enter_context(Runner(*key))
+        return self._runners[key].sample(job)
 
 
-def take_turns(
-    jobs: Iterable[Job], rounds: int, players: Players, seconds: float = 0
+def interleave(
+    jobs: Iterable[Job], rounds: int, pool: RunnerPool, seconds: float = 0
 ) -> tuple[dict[Job, list[float]], dict[Job, str]]:
-    """Seconds of each job in all rounds, and why a peer's job failed. One of ours that fails raises JobError.
+    """Seconds of each job in all rounds, and the reasons of peers' jobs that failed. A failing job of our own raises.
 
-    Short rounds go on until `seconds` have passed, but no further than to ten times as many.
+    Short rounds are repeated until `seconds` have passed, up to ten times `rounds`.
     """
     times: dict[Job, list[float]] = {job: [] for job in jobs}
     failed: dict[Job, str] = {}
@@ -131,20 +132,20 @@ def take_turns(
             break
         for job in list(times):
             try:
-                found = players.turn(job)
+                sample = pool.sample(job)
             except JobError as error:
                 if job.module not in ENVIRONMENTS:
                     raise
                 failed[job] = str(error)
                 del times[job]
                 continue
-            if number > 0:  # the first turn has prepared the job
-                times[job].extend(found)
+            if number > 0:  # the first sample has prepared the job
+                times[job].extend(sample)
     return times, failed
 
 
 def prepare(job: Job) -> Callable[[], Any]:
-    """The work; a peer's is compared with the reference first."""
+    """Return the work. The result of a peer is compared with the reference first."""
     case = Case(job.shape, job.dtype, job.threads)
     work: Callable[[], Any] = getattr(importlib.import_module(job.module), job.work)(case)
     if job.module in ENVIRONMENTS:
@@ -153,18 +154,18 @@ def prepare(job: Job) -> Callable[[], Any]:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Mean of as many runs as the turn has time for, after one that wakes caches and threads; long ones need none."""
+    """Mean of the runs that fit a sample, after one that warms caches and wakes threads; a long first run counts."""
     start = time.perf_counter()
     work()
     first = time.perf_counter() - start
-    if first > LONG:
+    if first > MIN_COLD_SECONDS:
         return first
-    repeats = max(1, round(LEAST / first))
+    repeats = max(1, round(MIN_SAMPLE_SECONDS / first))
     return timeit.timeit(work, number=repeats) / repeats
 
 
 def seconds_of_calls(work: Callable[[], Any], before: Callable[[], Any]) -> list[float]:
-    """Time each call of a block, with `before` right before it, after one that wakes caches and threads."""
+    """Time each call of a block, with `before` directly before it, after one that warms caches and wakes threads."""
 
     def timed_call() -> float:
         before()
@@ -174,21 +175,21 @@ def seconds_of_calls(work: Callable[[], Any], before: Callable[[], Any]) -> list
 
     start = time.perf_counter()
     timed_call()
-    least, most = BLOCK_CALLS
-    repeats = min(most, max(least, round(BLOCK / (time.perf_counter() - start))))
+    min_calls, max_calls = BLOCK_CALLS
+    repeats = min(max_calls, max(min_calls, round(BLOCK_SECONDS / (time.perf_counter() - start))))
     return [timed_call() for _ in range(repeats)]
 
 
 def serve() -> None:
-    """Answer jobs until there are no more."""
-    os.setpgrp()  # a stopped process whose parent dies is told so by the system only in a group of its own
+    """Answer jobs until the input ends."""
+    os.setpgrp()  # only in a group of its own does a stopped process get a signal when its parent dies
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # libraries print to standard output, which carries the answers
     works: dict[Job, Callable[[], Any]] = {}
     places: dict[str, Callable[[], Any]] = {}
     for line in sys.stdin:
-        module, work, shape, *rest, place = json.loads(line)
-        job = Job(module, work, tuple(shape), *rest)  # the same work in every place
+        module, work, shape, *options, place = json.loads(line)
+        job = Job(module, work, tuple(shape), *options)  # the same work in every place
         try:
             if job not in works:
                 works[job] = prepare(job)
@@ -197,7 +198,7 @@ def serve() -> None:
             answer: list[float] | str = (
                 seconds_of_calls(works[job], places[place]) if place else [seconds_of(works[job])]
             )
-        except Exception as error:  # whatever a peer fails with is told in the tables
+        except Exception as error:  # the tables report every failure of a peer
             answer = f"{type(error).__name__}: {error}".splitlines()[0]
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,4 +1,4 @@
-"""Our work under PyTorch: what `ours` does, through `indygru_cpu.torch`."""
+"""Work of `indygru_cpu.torch`, the counterpart of `library`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 from cases import Case
-from ours import layer_of
+from library import make_layer
 
 from indygru_cpu.torch import IndyGRU
 
 
-def module_of(case: Case) -> IndyGRU:
-    """The module with the case's weights."""
+def make_module(case: Case) -> IndyGRU:
+    """A module with the weights of the case."""
     torch.set_num_threads(case.threads)
-    return IndyGRU.from_numpy(layer_of(case))
+    return IndyGRU.from_numpy(make_layer(case))
 
 
 def forward(case: Case) -> Callable[[], Any]:
-    module, x, h0 = module_of(case), torch.tensor(case.x), torch.tensor(case.h0[None])
+    module, x, h0 = make_module(case), torch.tensor(case.x), torch.tensor(case.h0[None])
 
     def work() -> torch.Tensor:
         with torch.inference_mode():
@@ -29,21 +29,21 @@ def forward(case: Case) -> Callable[[], Any]:
 
 
 def training(case: Case) -> Callable[[], Any]:
-    module, dy = module_of(case), torch.tensor(case.dy)
+    module, dy = make_module(case), torch.tensor(case.dy)
     x, h0 = (torch.tensor(array, requires_grad=True) for array in (case.x, case.h0[None]))
     inputs = [x, h0, *module.parameters()]
     return lambda: torch.autograd.grad(module(x, h0)[0], inputs, dy)
 
 
 def around(case: Case) -> Callable[[], Any]:
-    """The two products of the pipeline, by torch."""
+    """The two matrix products of the pipeline, by torch."""
     x, y, before, after = map(torch.tensor, (case.x, case.dy, case.before, case.after))
     return lambda: (x @ before, y @ after)
 
 
 def pipeline(case: Case) -> Callable[[], Any]:
-    """One round of: product -> module -> product, and again, on the threads of torch's OpenMP and of ours in turn."""
-    module, h0 = module_of(case), torch.tensor(case.h0[None])
+    """One round of the pipeline product -> module -> product."""
+    module, h0 = make_module(case), torch.tensor(case.h0[None])
     x, before, after = map(torch.tensor, (case.x, case.before, case.after))
 
     def work() -> torch.Tensor:

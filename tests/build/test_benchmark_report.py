@@ -1,0 +1,244 @@
+"""The benchmark report: interleaved timing in places, ratios, tables, and the sections that a report writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import helpers
+import pytest
+
+sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
+import report
+import runners
+import tables
+from cases import PLACE_SHAPES, SHAPES
+from measure import Measured, by_group
+from places import PLACES
+from rows import FIGURES, PlaceRow, in_section, rows
+from runners import Job, RunnerPool
+
+SMALL = (3, 2, 5, 7)
+SETTINGS = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_default")
+ALL_ROWS = rows(threads=2)
+PLACE_ROWS = in_section(ALL_ROWS, "in place")
+SUMMARY_ROWS = [row for row in ALL_ROWS if tables.in_summary(row)]
+SECTION_PAGES = {name: section.page for name, section in report.SECTIONS.items()}
+
+
+def measured_in_place(default=1e-3, one_thread=2e-3, all_threads=4e-3, peers=3e-3):
+    """Ten calls of every job: nine take the time of the argument, one takes a second."""
+    seconds = {
+        "forward_by_default": default, "forward_on_one_thread": one_thread, "forward_on_all_threads": all_threads,
+    }  # fmt: skip
+    measured = Measured()
+    for row in PLACE_ROWS:
+        for job in row.jobs:
+            measured.times.setdefault(row.group, {})[job] = [seconds.get(job.work, peers)] * 9 + [1.0]
+    return measured
+
+
+def measured_everywhere():
+    """Every row outside of places: the library takes 2 ms, peers 3 ms, baselines 1 ms; every figure is 1."""
+    measured = measured_in_place()
+    for row in ALL_ROWS:
+        if row not in PLACE_ROWS:
+            for job in row.jobs:
+                seconds = 2e-3 if job.module.startswith("library") else 3e-3 if job.module.startswith("peers") else 1e-3
+                measured.times.setdefault(row.group, {})[job] = [seconds] * 3
+    measured.figures = {figure.title: [1.0] for figure in FIGURES}
+    return measured
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Pages with the marks of their sections."""
+    (tmp_path / "docs").mkdir()
+    for page in SECTION_PAGES.values():
+        marks = [report.marks(name) for name in SECTION_PAGES if SECTION_PAGES[name] == page]
+        sections = "".join(f"{begin}\nold\n{end}\n" for begin, end in marks)
+        (tmp_path / page).write_text(f"before\n{sections}after\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_rows_in_place_first_groups_are_all_shapes_in_all_places():
+    groups = list(by_group(ALL_ROWS))
+    assert groups[: 3 * len(PLACE_SHAPES)] == [
+        f"in place {place} {shape}" for shape in PLACE_SHAPES for place in PLACES
+    ]
+    assert len({row.session for row in PLACE_ROWS}) == len(PLACE_SHAPES)
+
+
+def test_rows_in_place_one_thread_are_none():
+    assert not in_section(rows(threads=1), "in place")
+
+
+def test_place_row_value_is_a_ratio_of_quantiles_to_the_better_baseline():
+    job, one, several = (Job("library", work, SMALL, place="loop") for work in "abc")
+    times = {job: [3.0, 1.0, 2.0], one: [4.0, 4.0, 4.0], several: [8.0, 1.0, 1.0]}
+    assert PlaceRow("in place", "", job, (one, several)).value(times) == 2
+    assert PlaceRow("in place", "", job, (one, several), quantile=1).value(times) == 0.75
+
+
+def test_runner_pool_sample_in_a_place_times_each_call():
+    with RunnerPool() as pool:
+        for place in PLACES:
+            for work in SETTINGS:
+                sample = pool.sample(Job("library", work, SMALL, place=place))
+                min_calls, max_calls = runners.BLOCK_CALLS
+                assert min_calls <= len(sample) <= max_calls
+                assert all(seconds > 0 for seconds in sample)
+        assert len(pool._runners) == 1
+        assert len(pool.sample(Job("library", "forward", SMALL))) == 1
+
+
+def test_seconds_of_calls_excludes_the_preparation():
+    called = []
+    sample = runners.seconds_of_calls(
+        lambda: called.append("work"), lambda: (called.append("before"), time.sleep(0.01))
+    )
+    assert called == ["before", "work"] * (len(sample) + 1)
+    assert sorted(sample)[len(sample) // 2] < 0.01
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_places_prepared_function_can_be_repeated(place):
+    before = PLACES[place].prepare()
+    start = time.perf_counter()
+    before()
+    before()
+    assert place != "pause" or time.perf_counter() - start >= 0.03
+
+
+def test_place_tables_show_all_places_with_ratios_and_targets():
+    measured = measured_in_place()
+    settings = tables.place_settings_table(measured, PLACE_ROWS).splitlines()
+    assert len(settings) == 2 + 3 * len(PLACE_SHAPES)
+    page = tables.place_section(measured, PLACE_ROWS, "a machine")
+    assert "| 2 ms / 102 ms | 4 ms / 104 ms | 1 ms / 101 ms | 0.50 (≤ 1.1) | 0.99 (≤ 1.5) | 0.50 (≤ 0.7) |" in page
+    assert "| 3 ms / 103 ms (3.00) |" in page
+    assert page.endswith("a machine.")
+
+
+def test_place_tables_missed_target_is_bold():
+    table = tables.place_settings_table(measured_in_place(default=3e-3), PLACE_ROWS)
+    first, second = table.splitlines()[2:4]
+    assert "| in a loop |" in first
+    assert "**1.50** (≤ 1.1) | 1.01 (≤ 1.5) | 1.50 |" in first
+    assert "| after 20 ms |" in second
+    assert "**1.50** (≤ 1.1) | 1.01 (≤ 1.5) | **1.50** (≤ 1.1) |" in second
+
+
+def test_place_tables_missing_peer_is_reported_once():
+    measured = measured_in_place()
+    for row in PLACE_ROWS:
+        if row.title == "Numba by hand":
+            del measured.times[row.group][row.job]
+            measured.missing[row.job] = "not installed: numba"
+    text = tables.place_section(measured, PLACE_ROWS, "a machine")
+    assert text.count("- Not measured: peers.numba_tiles: not installed: numba\n") == 1
+    assert "| in a loop | - (-) | 3 ms / 103 ms (3.00) |" in text
+
+
+def test_summary_table_shows_every_shape_without_targets():
+    lines = tables.summary_table(measured_everywhere(), SUMMARY_ROWS).splitlines()
+    assert lines[0].split(" | ")[3:] == [
+        "indygru_cpu", "Numba by hand", "onnxruntime, Scan", "onnxruntime GRU *", "torch.nn.GRU * |",
+    ]  # fmt: skip
+    assert lines[2:] == [f"| {shape} | 2 ms | 1 | 2.00 | 3.00 | 3.00 | 3.00 | 3.00 |" for shape in SHAPES.values()]
+
+
+def test_report_write_sections_writes_the_named_section_alone(tree, monkeypatch):
+    monkeypatch.setattr(report, "measure", lambda *_: measured_in_place())
+    only = ["--only", "in place", "--write-sections", "in place", "--into", str(tree)]
+    monkeypatch.setattr(sys, "argv", ["report.py", *only])
+    report.main()
+    text = (tree / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- in place: ")
+    assert text.endswith("\n".join([report.marks("speeds")[0], "old", report.marks("speeds")[1], "after\n"]))
+    assert "| (256, 32, 512, 512) | after a product |" in text
+    assert "\nold\n" in (tree / "README.md").read_text(encoding="utf-8")
+    (history,) = (tree / "benchmarks" / "history").iterdir()
+    line = json.loads(history.read_text(encoding="utf-8"))
+    assert line["rows"][1]["target"] == 1.1
+    assert len(line["rows"]) == len(PLACE_ROWS)
+    assert line["rows"][0]["p50 and p90"] == {
+        SETTINGS[0]: [2e-3, pytest.approx(0.1018)],
+        SETTINGS[1]: [4e-3, pytest.approx(0.1036)],
+    }
+
+
+def test_report_only_prints_and_writes_nothing(tree, monkeypatch, capsys):
+    monkeypatch.setattr(report, "measure", lambda *_: measured_in_place())
+    monkeypatch.setattr(sys, "argv", ["report.py", "--only", "in place pause", "--into", str(tree)])
+    report.main()
+    assert "after 20 ms" in capsys.readouterr().out
+    assert not (tree / "benchmarks").exists()
+    assert "old" in (tree / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "in place pause", "--write-sections", "in place"], "rows that --only or --skip leave out"),
+        (["--only", "in place", "--write-sections", "speeds"], "rows that --only or --skip leave out"),
+        (["--threads", "1", "--write-sections", "in place"], "has no rows with --threads 1"),
+        (["--from-history", "file.jsonl"], "expected --write-sections NAME, got none"),
+    ],
+)
+def test_report_section_without_all_its_rows_is_refused(tree, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        report.parse([*arguments, "--into", str(tree)])
+    assert message in capsys.readouterr().err
+
+
+def test_report_page_without_marks_is_refused_before_measuring(tree):
+    (tree / "docs" / "speed.md").write_text("no marks\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"speed\.md: expected the marks"):
+        report.parse(["--only", "in place", "--write-sections", "in place", "--into", str(tree)])
+    assert report.parse(["--only", "peers", "--write-sections", "summary", "--into", str(tree)])
+
+
+@pytest.mark.parametrize("name", SECTION_PAGES)
+def test_report_from_history_writes_what_the_measurement_wrote(tree, monkeypatch, name):
+    """A newer line without the rows is passed over."""
+    measured, every_row = measured_everywhere(), [*ALL_ROWS, *FIGURES]
+    place = report.machine.machine(threads=2)
+    section = report.SECTIONS[name]
+    section_rows = [row for row in every_row if section.needs(row)]
+    report.append(report.history(measured, every_row, place), "a-machine", tree)
+    report.append(report.history(measured, [], place | {"commit": "newer, without rows"}), "a-machine", tree)
+    file = tree / "benchmarks" / "history" / "a-machine.jsonl"
+    arguments = ["report.py", "--from-history", str(file), "--write-sections", name, "--into", str(tree)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    report.main()
+    _, text, _ = tables.between(tree / section.page, *report.marks(name))
+    assert text.strip() == section.text(measured, section_rows, report.machine.as_text(place))
+
+
+def test_report_from_history_without_the_rows_is_refused(tree, monkeypatch):
+    report.append(report.history(Measured(), [], {}), "a-machine", tree)
+    file = tree / "benchmarks" / "history" / "a-machine.jsonl"
+    with pytest.raises(SystemExit, match=rf"expected a line with all {len(SUMMARY_ROWS)} rows, got none"):
+        report.write_recorded(file, ALL_ROWS, ["summary"], tree)
+
+
+@pytest.mark.parametrize(("name", "page"), SECTION_PAGES.items())
+def test_pages_have_the_marks(name, page):
+    tables.between(helpers.ROOT / page, *report.marks(name))
+
+
+def test_readme_table_has_the_recorded_values():
+    """The README's table is the newest recorded line of the machine that it names."""
+    section = report.SECTIONS["summary"]
+    _, text, _ = tables.between(helpers.ROOT / section.page, *report.marks("summary"))
+    files = (helpers.ROOT / "benchmarks" / "history").glob("*cores*.jsonl")
+    written = []
+    for file in files:
+        try:
+            recorded, record = report.from_history(file, SUMMARY_ROWS)
+        except SystemExit:
+            continue  # a machine without these rows
+        written.append(section.text(recorded, SUMMARY_ROWS, report.machine.as_text(record)))
+    assert text.strip() in written
