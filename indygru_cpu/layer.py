@@ -135,7 +135,7 @@ class IndyGRU:
     _options: dict[str, Any]
     _parameters: Parameters
     _rng: np.random.Generator | None  # of dropout
-    # Computed from the attributes above by `_prepare_calls`:
+    # Computed from the attributes above by `_set_state`:
     _stack: stacks.Stack
     _sizes: LayerSizes
     _layout: Layout
@@ -511,12 +511,12 @@ class IndyGRU:
             h0 = None if h_out is inputs.h0_argument else inputs.h0
             self._check_out("h_out", h_out, inputs.h_shape, inputs, {"out": out, "h0": h0})
         # The last check, because it changes the total of a tqdm bar.
-        reports = None if progress is None else Progress(progress, inputs.n_steps)
+        reporter = None if progress is None else Progress(progress, inputs.n_steps)
         y = memory.new(inputs.y_shape, dtype) if out is None and return_y else out
         h = inputs.initial_state(dtype)  # not in h_out, which stays unchanged if the call is interrupted
         time_major_y = None if y is None else layout.to_time_major(y)
         x = layout.to_time_major(inputs.x)
-        stacks.infer(stack, x, layout.to_batched_state(h), time_major_y, inputs.sequences, reports)
+        stacks.infer(stack, x, layout.to_batched_state(h), time_major_y, inputs.sequences, reporter)
         if h_out is None:
             return y, h
         h_out[...] = h
@@ -535,13 +535,13 @@ class IndyGRU:
         layout, stack, dtype = inputs.layout, self._stack, self._options["dtype"]
         if num_threads is not None:
             stack = stack.with_threads(check.num_threads(num_threads))
-        reports = None if progress is None else Progress(progress, inputs.n_steps)
+        reporter = None if progress is None else Progress(progress, inputs.n_steps)
         y, h_n = memory.new(inputs.y_shape, dtype), np.empty(inputs.h_shape, dtype)
         # The tape holds a copy of h0, because truncated backpropagation overwrites h0 before `backward`.
         h0 = inputs.initial_state(dtype)
         tapes, masks = stacks.forward(
             stack, layout.to_time_major(inputs.x), layout.to_batched_state(h0), layout.to_batched_state(h_n),
-            layout.to_time_major(y), inputs.sequences, reports,
+            layout.to_time_major(y), inputs.sequences, reporter,
             recompute=recompute, dropout=self._options["dropout"], rng=self._rng,
         )  # fmt: skip
         y.flags.writeable = False

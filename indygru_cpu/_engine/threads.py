@@ -144,9 +144,9 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _cgroups(root: Path, own: Path) -> Iterator[Path]:
-    """Folders of this process's cgroups and of all their ancestors, each of which may have a quota."""
-    for line in ["::", *_read(own).splitlines()]:
+def _cgroups(root: Path, membership: Path) -> Iterator[Path]:
+    """Folders of the cgroups listed in the file `membership`, and of their ancestors. Each of them may have a quota."""
+    for line in ["::", *_read(membership).splitlines()]:
         _, _, name = (*line.split(":", 2), "", "")[:3]  # a line in another format yields the root
         path = root / name.lstrip("/")
         for folder in (path, *path.parents):
@@ -167,11 +167,11 @@ def _quota(folder: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def cgroup_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
+def cgroup_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> float | None:
     """The smallest quota of this process's cgroups (version 2 or 1) in processors; None without a quota."""
     from pathlib import Path  # deferred: importing the package stays fast
 
-    quotas = [_quota(folder) for folder in _cgroups(Path(root), Path(own))]
+    quotas = [_quota(folder) for folder in _cgroups(Path(root), Path(membership))]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
