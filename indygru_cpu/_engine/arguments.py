@@ -45,9 +45,9 @@ class Weights(NamedTuple):
         return cls(kernel, recurrent_kernel, _zero_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
 
-def work_of(n_lines: int, kernel: Array) -> float:
-    """Multiply-adds of a forward pass over n_lines valid steps."""
-    return _core.multiply_adds(n_lines, kernel.shape[0], kernel.shape[1] // 3)
+def work_of(n_valid_steps: int, kernel: Array) -> float:
+    """Multiply-adds of a forward pass over n_valid_steps valid steps."""
+    return _core.multiply_adds(n_valid_steps, kernel.shape[0], kernel.shape[1] // 3)
 
 
 class BoundArguments(NamedTuple):

@@ -139,9 +139,9 @@ def test_out_in_interleaved_memory_is_written(case):
 
 def test_h_out_that_overlaps_out_is_refused(case):
     """A copy of h0 is the state, so that only the check prevents two results in one memory."""
-    out = out_for(case)
+    out = out_array(case)
     with pytest.raises(ValueError, match=r"^h_out shares memory with out: "):
-        forward(case, out=out, h_out=out[-1])
+        run_forward(case, out=out, h_out=out[-1])
     assert (out == 0.375).all()
 
 
