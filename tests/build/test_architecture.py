@@ -28,7 +28,7 @@ MODULES = {*FILES, "_engine._core"}
 
 def imported(module):
     """Modules of the package that a module imports, in whatever form and place."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -42,8 +42,8 @@ def imported(module):
             if parts[0] != "indygru_cpu":
                 continue
             longest = [".".join(parts[1:n]) for n in range(len(parts), 1, -1) if ".".join(parts[1:n]) in MODULES]
-            found.update(longest[:1] or ["__init__"])
-    return found - {module}
+            modules.update(longest[:1] or ["__init__"])
+    return modules - {module}
 
 
 GRAPH = {module: imported(module) for module in FILES}
