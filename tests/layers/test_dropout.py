@@ -131,7 +131,7 @@ def test_ragged_dropout_equals_the_reference(dtype):
     call = make_layer_call(layer)
     values, offsets = oracles.ragged_inputs(call)
     y, h_n, tape = layer.ragged(values, offsets, call["h0"], tape=True)
-    assert [mask.shape for mask in tape.tapes.masks] == [(len(values), 2 * N)] * 2
+    assert [mask.shape for mask in tape.masks] == [(len(values), 2 * N)] * 2
     results = results_and_gradients(
         layer, call | {"dy": oracles.concatenate_rows(call["dy"], call["lengths"])}, y, h_n, tape
     )
