@@ -198,8 +198,8 @@ def test_import_of_the_bridge_starts_no_thread_and_changes_no_configuration(run_
     assert run_script("bridges/import_dask_bridge.py") == "0 True False"
 
 
-def test_import_without_dask_names_the_extra(run_python):
-    error = run_python("import sys; sys.modules['dask'] = None; import indygru_cpu.dask", status=1)
+def test_import_without_dask_names_the_extra(run_script):
+    error = run_script("import_without.py", "indygru_cpu.dask", "dask", status=1)
     assert 'pip install "indygru_cpu[dask]"' in error
 
 
