@@ -25,7 +25,7 @@ def run_jax_checks(run_script):
 
     def run(*options, **environment):
         script = "bridges/run_jax_checks.py"
-        return run_script(script, os.devnull, CHECKS, *options, timeout=300, XLA_FLAGS=TWO_DEVICES, **environment)
+        return run_script(script, os.devnull, CHECKS, *options, timeout=900, XLA_FLAGS=TWO_DEVICES, **environment)
 
     return run
 
