@@ -163,7 +163,7 @@ def test_folders_form_no_cycle():
     )
 
 
-#: Modules that are not for every module of the folders above, and all modules that import them.
+#: Modules that only some modules of the folders above may import, and all modules that import them.
 USERS = {
     "_engine._core": {
         "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.memory", "_engine.threads", "c_api",

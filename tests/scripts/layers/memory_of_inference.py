@@ -52,5 +52,5 @@ for call in too_large:
         call()
     except MemoryError:
         continue
-    raise AssertionError("the limit limits nothing")
+    raise AssertionError("the memory limit has no effect")
 layers["single"].last(x)
