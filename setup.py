@@ -24,7 +24,7 @@ CFLAGS = [
     "-ffp-contract=off",
     "-fopenmp-simd",
 ]
-# Copies of a few vectors stay vectors instead of becoming memcpy. Clang refuses flags that it does not know.
+# Copies of a few vectors stay vector instructions instead of calls of memcpy. Clang does not know this flag.
 GCC_CFLAGS = ["-fno-tree-loop-distribute-patterns"]
 DIRECTIVES = {
     "language_level": 3,
@@ -51,7 +51,7 @@ indygru_cpu: building WITHOUT OpenMP: every call will run on one thread
 
 
 def flags_known(compiler: Any, flags: list[str]) -> list[str]:
-    """Return the flags if the compiler takes them, else none."""
+    """Return the flags if the compiler accepts them, otherwise none."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "empty.c")
         source.touch()
@@ -73,27 +73,27 @@ def openmp_works(compiler: Any) -> bool:
             compiler.link_executable(objects, str(program), extra_postargs=["-fopenmp"])
             environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
             return subprocess.run([program], timeout=60, env=environment).returncode == 0
-        except Exception as error:  # whatever a compiler fails with: there is no OpenMP here
+        except Exception as error:  # any failure of the compiler or the program means that OpenMP does not work
             print(f"indygru_cpu: OpenMP probe: {error}", file=sys.stderr)
             return False
 
 
 def wants_openmp(compiler: Any) -> bool:
     """Decide by INDYGRU_CPU_OPENMP and the probe."""
-    wish = os.environ.get("INDYGRU_CPU_OPENMP", "auto")
-    if wish not in ("0", "1", "auto"):
-        raise SystemExit(f"INDYGRU_CPU_OPENMP={wish!r}: expected 0, 1 or auto")
-    works = wish != "0" and openmp_works(compiler)
-    if wish == "1" and not works:
+    setting = os.environ.get("INDYGRU_CPU_OPENMP", "auto")
+    if setting not in ("0", "1", "auto"):
+        raise SystemExit(f"INDYGRU_CPU_OPENMP={setting!r}: expected 0, 1 or auto")
+    works = setting != "0" and openmp_works(compiler)
+    if setting == "1" and not works:
         raise SystemExit("INDYGRU_CPU_OPENMP=1, but this compiler cannot build and run an OpenMP program")
     return works
 
 
 class BuildExt(build_ext):
-    """Chooses the flags when the compiler is known."""
+    """Chooses the flags once setuptools has chosen the compiler."""
 
     def build_extensions(self) -> None:
-        """Build with OpenMP or, loudly, without."""
+        """Build with OpenMP, or without it and with a warning."""
         openmp = ["-fopenmp"] if wants_openmp(self.compiler) else []
         if not openmp:
             print(SERIAL_WARNING, file=sys.stderr)
@@ -105,7 +105,7 @@ class BuildExt(build_ext):
 
 
 def blas_headers() -> Path:
-    """Return the folder of cblas.h: found without executing the package, which would load its library."""
+    """Return the folder of cblas.h, without importing the package, which would load its library."""
     spec = importlib.util.find_spec("scipy_openblas32")
     if spec is None or spec.origin is None:
         raise SystemExit("indygru_cpu: building needs the package scipy-openblas32 (its cblas.h)")

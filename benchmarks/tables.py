@@ -225,8 +225,8 @@ library's default.
 def summary_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
     """The README's table."""
     return f"""\
-Forward pass, float32. The first column is the time of a call; all others are multiples of the time of `numpy.matmul` of
-the input projection alone, (T B, D) by (D, 3N).
+Forward pass, float32. The second column is the time of a call; those after it are multiples of the time of
+`numpy.matmul` of the input projection alone, (T B, D) by (D, 3N).
 
 {summary_table(measured, rows)}
 

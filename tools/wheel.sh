@@ -29,7 +29,9 @@ tag = re.search(r"-(cp\d+)-(cp\d+)-manylinux_\d+_\d+_\w+\.whl$", sys.argv[1])
 assert tag and tag[1] == tag[2], f"{sys.argv[1]}: not the tag of a wheel for one CPython on any Linux"
 extensions = [name for name in names if name.startswith("indygru_cpu/") and ".so" in name]
 assert len(extensions) == 1 and f"cpython-{tag[1][2:]}-" in extensions[0], extensions
-strays = [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd")) or name.startswith("tests")]
+public = re.compile(r"indygru_cpu/(c_api\.pxd|_engine/include/\w+\.h)")
+sources = [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd")) or name.startswith("tests")]
+strays = [name for name in sources if not public.fullmatch(name)]
 assert not strays, strays
 PY
 

@@ -160,8 +160,8 @@ def test_runner_of_wrong_arguments_raises():
 @pytest.mark.parametrize(
     ("module", "needs"), [("ray", "pyarrow"), ("ray", "ray"), ("spark", "pyarrow"), ("spark", "pyspark")]
 )
-def test_import_of_a_bridge_without_its_package_names_the_extra(run_python, module, needs):
-    error = run_python(f"import sys; sys.modules['{needs}'] = None; import indygru_cpu.{module}", status=1)
+def test_import_of_a_bridge_without_its_package_names_the_extra(run_script, module, needs):
+    error = run_script("import_without.py", f"indygru_cpu.{module}", needs, status=1)
     assert f'pip install "indygru_cpu[{module}]"' in error
 
 

@@ -29,7 +29,7 @@ def run_serially():
         yield
 
 
-def random_inputs(layer, seed=1):
+def random_x_and_lengths(layer, seed=1):
     """x in the layer's layout, and lengths."""
     rng = np.random.default_rng(seed)
     shape = (B, T, D) if layer.batch_first else (T, B, D)
@@ -44,7 +44,7 @@ def split_batch(layer, x):
 @pytest.mark.parametrize("form", ["no lengths", "NumPy", "Dask"])
 def test_predict_of_an_array_gives_the_bits_of_the_layer(dtype, options, form):
     layer = bridge_layer(dtype, **options)
-    x, lengths = random_inputs(layer)
+    x, lengths = random_x_and_lengths(layer)
     argument = {"no lengths": None, "NumPy": lengths, "Dask": dask.array.from_array(lengths, chunks=10)}[form]
     results = layer(x, lengths=None if argument is None else lengths)
     for expected, last in zip(results, (False, True), strict=True):
@@ -72,7 +72,7 @@ def test_predict_of_a_bag_gives_the_bits_of_the_layer(dtype, options):
 
 def test_predict_of_read_only_blocks_and_weights_gives_the_bits_of_the_layer(dtype):
     layer = bridge_layer(dtype)
-    x, _ = random_inputs(layer)
+    x, _ = random_x_and_lengths(layer)
     expected = layer(x)[0]
     x.flags.writeable = False
     received = pickled_out_of_band(layer)
@@ -107,7 +107,7 @@ def test_pickled_layer_after_calls_has_a_single_copy_of_the_weights(dtype, optio
 
 def test_later_changes_of_the_weights_do_not_change_lazy_results():
     layer = bridge_layer()
-    x, _ = random_inputs(layer)
+    x, _ = random_x_and_lengths(layer)
     y, lazy = layer(x)[0], predict(layer, split_batch(layer, x))
     layer.parameters["kernel_l0"][...] *= 0.5
     helpers.assert_same_bits(lazy.compute(), y)
@@ -198,8 +198,8 @@ def test_import_of_the_bridge_starts_no_thread_and_changes_no_configuration(run_
     assert run_script("bridges/import_dask_bridge.py") == "0 True False"
 
 
-def test_import_without_dask_names_the_extra(run_python):
-    error = run_python("import sys; sys.modules['dask'] = None; import indygru_cpu.dask", status=1)
+def test_import_without_dask_names_the_extra(run_script):
+    error = run_script("import_without.py", "indygru_cpu.dask", "dask", status=1)
     assert 'pip install "indygru_cpu[dask]"' in error
 
 

@@ -104,11 +104,10 @@ def test_predict_reserves_a_cpu_for_each_thread(options):
     assert len({"compute", "concurrency"} & passed.keys()) == 1
 
 
-def test_example_of_the_page_runs(tmp_path):
+def test_example_of_the_page_runs(tmp_path, run_script):
     """Two actors compute the layer's bits, in a separate process."""
     page = (helpers.ROOT / "docs" / "ray.md").read_text(encoding="utf-8")
     [program] = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     (tmp_path / "page.py").write_text(program)
     # Ray emits deprecation warnings of its own.
-    code = "import sys, warnings, runpy; warnings.simplefilter('default'); runpy.run_path(sys.argv[1])"
-    helpers.run_python(code, tmp_path / "page.py", folder=tmp_path, timeout=200)
+    run_script("docs/run_example.py", "default", tmp_path / "page.py", timeout=200)

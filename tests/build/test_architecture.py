@@ -1,4 +1,4 @@
-"""Who may call whom: downwards only, and each speciality in one place."""
+"""Imports between modules go downwards only, and each library, header and allocator is used in listed places."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ USES = {
     "datasets": set(),
     "_tf1": {"_engine", "functional", "reference"},
     "tensorflow": {"_engine", "_files", "_tf1"},
-    "_cli": {"_engine", "datasets", "layer", "reference", "sklearn", "top"},
+    "_cli": {"_engine", "datasets", "reference", "sklearn", "top"},
     "_typing": set(),
     "top": {"_engine", "_files", "_tf1", "c_api", "functional", "layer"},
 }
@@ -143,8 +143,16 @@ def test_module_imports_its_folder_and_folders_below_only(module):
     assert used <= USES[own]
 
 
+def test_every_allowed_import_exists():
+    imported = {
+        folder: {FOLDER_OF.get(name, "_engine") for module in modules for name in GRAPH[module]} - {folder, "_typing"}
+        for folder, modules in FOLDERS.items()
+    }
+    assert imported == USES
+
+
 def test_folders_form_no_cycle():
-    """The package's __init__ is on top; interop and the command line read its version alone."""
+    """The package's __init__ is on top; interop and the command line read only its version."""
     below = {folder: uses - {"top"} for folder, uses in USES.items()}
     list(TopologicalSorter(below).static_order())
     allowed = {"_version", "__init__"}
@@ -155,7 +163,7 @@ def test_folders_form_no_cycle():
     )
 
 
-#: Who may import what is not for every module of the folders above: the extension and its helpers, and the files.
+#: Modules that only some modules of the folders above may import, and all modules that import them.
 USERS = {
     "_engine._core": {
         "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.memory", "_engine.threads", "c_api",
@@ -185,8 +193,8 @@ def test_parameter_names_are_composed_in_one_module():
     assert [module for module, path in FILES.items() if composed.search(path.read_text())] == ["_layers.parameters"]
 
 
-def test_parts_of_the_layer_are_used_by_torch_only():
-    """Files and interop use the names and shapes of parameters; all others use the layer's public methods."""
+def test_parts_of_the_layer_are_imported_by_listed_folders():
+    """Files and interop use the names and shapes of parameters only."""
     parts = {user: {name for name in uses if name.startswith("_layers.")} for user, uses in GRAPH.items()}
     users = {FOLDER_OF[user] for user, used in parts.items() if used}
     assert users == {"_files", "_layers", "interop", "layer", "torch"}

@@ -70,7 +70,7 @@ def test_rows_in_place_first_groups_are_all_shapes_in_all_places():
     assert len({row.session for row in PLACE_ROWS}) == len(PLACE_SHAPES)
 
 
-def test_rows_in_place_one_thread_are_none():
+def test_rows_in_place_of_one_thread_do_not_exist():
     assert not in_section(rows(threads=1), "in place")
 
 

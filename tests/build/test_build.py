@@ -85,8 +85,7 @@ def test_import_without_the_extension_names_the_build_command(run_python, tmp_pa
     folder = tmp_path / "clone"
     shutil.copytree(Path(indygru_cpu.__file__).parent, folder / "indygru_cpu",
                     ignore=shutil.ignore_patterns("_core*", "__pycache__"))  # fmt: skip
-    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import indygru_cpu"
-    error = run_python(code, status=1).splitlines()[-1]
+    error = run_python("import indygru_cpu", status=1, PYTHONPATH=str(folder)).splitlines()[-1]
     assert error.startswith("ImportError: ")
     for words in (str(folder / "indygru_cpu"), "pip install .", "pip install -e .", "not built"):
         assert words in error
@@ -97,8 +96,7 @@ def test_import_of_a_broken_extension_raises_its_own_error(run_python, tmp_path)
     shutil.copytree(Path(indygru_cpu.__file__).parent, folder / "indygru_cpu",
                     ignore=shutil.ignore_patterns("_core*", "__pycache__"))  # fmt: skip
     (folder / "indygru_cpu" / "_engine" / "_core.py").write_text("import no_such_module_at_all")
-    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import indygru_cpu"
-    error = run_python(code, status=1).splitlines()[-1]
+    error = run_python("import indygru_cpu", status=1, PYTHONPATH=str(folder)).splitlines()[-1]
     assert "no_such_module_at_all" in error
     assert "pip install" not in error
 

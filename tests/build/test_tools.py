@@ -186,7 +186,7 @@ def check(*names, **environment):
 
 
 @needs_bash
-def test_check_refuses_what_it_does_not_know():
+def test_check_without_a_known_name_exits_with_status_2():
     assert check("asan-and-more")[0] == 2
     status, text = check()
     assert status == 2
@@ -205,8 +205,7 @@ def test_every_check_is_described_and_in_the_weekly_list():
 
 
 @needs_bash
-def test_a_missing_tool_is_no_success(tmp_path):
-    """It is said, its status is 77, and what fails beside it is worse."""
+def test_check_with_a_missing_tool_has_status_77_unless_another_check_fails(tmp_path):
     for name in ("bash", "dirname", "mkdir"):
         (tmp_path / name).symlink_to(shutil.which(name))
     status, text = check("valgrind", PATH=str(tmp_path))
@@ -224,6 +223,18 @@ def test_check_lists_name_existing_test_files(name):
     assert files
     for file in files:
         assert len(list(helpers.ROOT.glob(f"tests/*/{file}.py"))) == 1, file
+
+
+def test_check_leaves_out_existing_tests():
+    """The expressions of `-k` name parts of the names of single tests."""
+    left_out = [
+        name for options in re.findall(r'-k "([^"]*)"', CHECK.read_text()) for name in re.findall(r"not (\w+)", options)
+    ]
+    tests = "".join(path.read_text(encoding="utf-8") for path in helpers.ROOT.glob("tests/*/test_*.py"))
+    assert left_out
+    assert {name: len(re.findall(rf"^def test_\w*{name}", tests, re.M)) for name in left_out} == dict.fromkeys(
+        left_out, 1
+    )
 
 
 @pytest.mark.parametrize("path", sorted(CHECK.parent.glob("mutation/*.toml")), ids=lambda path: path.stem)

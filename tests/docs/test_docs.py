@@ -1,8 +1,9 @@
-"""Every example of the docstrings, the README and the pages runs; README and CONTRIBUTING stay short."""
+"""Examples of the docstrings, the README and the pages run, and what they name exists."""
 
 from __future__ import annotations
 
 import doctest
+import fnmatch
 import importlib
 import inspect
 import re
@@ -19,7 +20,8 @@ MODULES = ["_layers.parameters", "functional", "layer", "stream", "torch"]
 #: Modules that need the package of the same name.
 BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"
-#: Pages with a test of their own. The blocks of every other page are one Python program, which `test_page` runs.
+#: Pages with a test of their own. The blocks of every other page are one Python program, which
+#: `test_page_blocks_run` runs.
 TESTED_ELSEWHERE = {
     "c_api": "engine/test_c_api",
     "interop": "interop/test_interop_docs",
@@ -124,6 +126,16 @@ def test_readme_contains_the_two_commands():
 
 def test_readme_has_at_most_140_lines():
     assert README.read_text(encoding="utf-8").count("\n") <= 140
+
+
+def test_no_test_folder_is_excluded_from_collection(pytestconfig):
+    """pytest's default for `norecursedirs` contains `build`, the name of a folder of tests."""
+    tests = helpers.ROOT / "tests"
+    folders = [path for path in tests.rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    patterns = pytestconfig.getini("norecursedirs")
+    excluded = {path for path in folders if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)}
+    assert {path.parent for path in tests.rglob("test_*.py")} <= set(folders) - excluded
+    assert excluded == {tests / "data", tests / "scripts"}
 
 
 def test_docs_name_existing_files():

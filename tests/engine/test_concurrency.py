@@ -38,10 +38,10 @@ def test_callers_beyond_the_buffers_of_openblas_wait_and_compute_same_bits(run_s
 
 
 @needs_openmp
-def test_default_number_of_threads_excludes_threads_at_work(monkeypatch):
+def test_default_number_of_threads_excludes_active_threads(monkeypatch):
     monkeypatch.setattr(thread_counts, "_unforked_limit", lambda: thread_counts.ThreadLimit(8, "test"))
-    for at_work, expected in [(0, 8), (3, 5), (7, 1), (64, 1)]:
-        monkeypatch.setattr(thread_counts._core, "active_threads", lambda at_work=at_work: at_work)
+    for active, expected in [(0, 8), (3, 5), (7, 1), (64, 1)]:
+        monkeypatch.setattr(thread_counts._core, "active_threads", lambda active=active: active)
         assert thread_counts.count(None, 1e12) == expected
         assert thread_counts.count(6, 1e12) == 6
 

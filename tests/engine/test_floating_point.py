@@ -22,7 +22,7 @@ needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="there is no 
 SHAPES = [(9, 7, 8, 33), helpers.THROUGH_BLAS[1]]
 
 
-def all_results(case, layer):
+def results_of_every_pass(case, layer):
     """Forward, backward, with recomputation, a step and a stream."""
     results = case.run(num_threads=1)
     results |= {f"recomputed {k}": v for k, v in case.run(num_threads=1, recompute=True).items()}
@@ -32,7 +32,7 @@ def all_results(case, layer):
 
 
 @pytest.fixture(scope="module")
-def cases():
+def cases_by_dtype():
     """For each dtype: several row tiles, one case for BLAS, and two with overflow and NaN."""
     results = {}
     for dtype in helpers.DTYPES:
@@ -46,14 +46,14 @@ def cases():
 
 @needs_fenv
 @pytest.mark.parametrize("change", ["nothing", *fp.CHANGES])
-def test_caller_with_any_floating_point_state_keeps_it_and_gets_same_bits(tier, dtype, cases, change):
+def test_caller_with_any_floating_point_state_keeps_it_and_gets_same_bits(tier, dtype, cases_by_dtype, change):
     """A state is a rounding mode, a flushing mode, or flags."""
-    for case in cases[dtype]:
+    for case in cases_by_dtype[dtype]:
         layer = IndyGRU(case.x.shape[2], case.h0.shape[1], dtype=dtype, seed=5)
-        expected = all_results(case, layer)
+        expected = results_of_every_pass(case, layer)
         with fp.Changed(fp.CHANGES.get(change, int)), np.errstate(all="ignore"):
             before = fp.state()
-            results = all_results(case, layer)
+            results = results_of_every_pass(case, layer)
             after = fp.state()
         helpers.assert_same_bits(results, expected)
         assert after == before
@@ -65,10 +65,10 @@ def test_first_calls_import_no_module(run_script):
 
 
 @needs_fenv
-def test_calls_raise_and_clear_no_floating_point_flag(tier, dtype, cases):
+def test_calls_raise_and_clear_no_floating_point_flag(tier, dtype, cases_by_dtype):
     """The calls round, overflow and produce NaN."""
     thread_counts.default()  # the first query of a process divides a cgroup's quota, which raises flags
-    for case in cases[dtype]:
+    for case in cases_by_dtype[dtype]:
         _, _, tape = functional.forward(*case.arguments, tape=True)
         h, layer = case.h0.copy(), IndyGRU(case.x.shape[2], 9, dtype=dtype, seed=5)
         stream = layer.stream(len(h))

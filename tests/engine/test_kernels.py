@@ -42,7 +42,7 @@ def batch_major(array):
     return np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
 
 
-def in_layout(case, layout):
+def case_in_layout(case, layout):
     return case if layout == "time-major" else replace(case, x=batch_major(case.x), dy=batch_major(case.dy))
 
 
@@ -58,7 +58,7 @@ def test_every_combination_of_options_equals_the_reference(tier, dtype, activati
         [False, True], [False, True], [False, True], ["time-major", "batch-major"]
     ):
         case, expected = case_and_expected((9, 7, 8, 17), dtype, activation, ragged)
-        results = in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
+        results = case_in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
         helpers.assert_close(results, expected, dtype)
 
 
@@ -83,7 +83,7 @@ def test_size_with_some_options_equals_the_reference(
     tier, shape, dtype, activation, ragged, recompute, reproducible, layout
 ):
     case, expected = case_and_expected(shape, dtype, activation, ragged)
-    results = in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
+    results = case_in_layout(case, layout).run(recompute=recompute, reproducible=reproducible)
     helpers.assert_close(results, expected, dtype)
 
 
@@ -92,7 +92,7 @@ def test_size_with_some_options_equals_the_reference(
 def test_batch_in_one_tile_through_blas_equals_the_reference(tier, dtype, ragged, layout):
     """The case has so many units that a tile has all rows. BLAS reads them in place unless padding is skipped."""
     case, expected = case_and_expected(helpers.THROUGH_BLAS[3], dtype, "tanh", ragged)
-    helpers.assert_close(in_layout(case, layout).run(recompute=ragged), expected, dtype)
+    helpers.assert_close(case_in_layout(case, layout).run(recompute=ragged), expected, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(helpers.DTYPES[i % 2], shape) for i, shape in enumerate(SHAPES)])

@@ -40,7 +40,7 @@ def forward(**changes):
     return functional.forward(**case | changes)
 
 
-class Refusing:
+class LongRefusal:
     def __array__(self, *_, **__):
         raise ValueError(LONG)
 
@@ -198,7 +198,7 @@ CASES = {
     "functional, out": ("out", lambda _: forward(out=np.zeros((2, 3, 5), FIELDS))),
     "functional, lengths": ("lengths", lambda _: forward(lengths=np.zeros(3, FIELDS))),
     "functional, shape": ("x", lambda _: forward(x=np.zeros((1,) * 30, "f4"))),
-    "functional, foreign error": ("x", lambda _: forward(x=Refusing())),
+    "functional, foreign error": ("x", lambda _: forward(x=LongRefusal())),
     "functional, tape": ("tape", lambda _: functional.backward(LONG, None)),
     "layer, sizes": ("input_size", lambda _: IndyGRU(HUGE, 2)),
     "layer, small sizes": ("hidden_size", lambda _: IndyGRU(2, -HUGE)),

@@ -106,7 +106,7 @@ ARRAYS = [
         lambda: forward(x=CASE.x.astype(int)),
         TypeError, "x", "array float32 float64", str(np.dtype(int)), ".astype(np.float32)",
     ),
-    (lambda: forward(x=Refusing(CASE.x)), TypeError, "x", "array", "Refusing", "not today"),
+    (lambda: forward(x=Refusing(CASE.x)), TypeError, "x", "array", "Refusing", "refused by the test"),
     (lambda: functional.backward("tape"), TypeError, "tape", "forward(..., tape=True)", "str"),
 ]  # fmt: skip
 OUTS = [

@@ -33,7 +33,7 @@ def layer_attributes(layer):
     return {name: getattr(layer, name) for name in RICH}
 
 
-def assert_same_layer(results, layer):
+def assert_separate_copy(results, layer):
     """The layers are equal, and share no parameters."""
     assert type(results) is type(layer)
     assert layer_attributes(results) == layer_attributes(layer)
@@ -54,7 +54,7 @@ class TestLayer:
         layer.save(path)
         results = IndyGRU.load(path)
         assert results.num_threads is None
-        assert_same_layer(results, layer)
+        assert_separate_copy(results, layer)
         assert IndyGRU.load(path, num_threads=1).num_threads == 1
 
     def test_save_leaves_the_layer_as_it_was(self, path, configuration):
@@ -71,13 +71,13 @@ class TestLayer:
         layer = configured_layer(configuration, num_threads=2)
         results = pickle.loads(pickle.dumps(layer, protocol))
         assert results.num_threads == 2
-        assert_same_layer(results, layer)
+        assert_separate_copy(results, layer)
 
     def test_deepcopy_copies_the_layer(self, configuration):
         layer = configured_layer(configuration, num_threads=2)
         results = copy.deepcopy(layer)
         assert results.num_threads == 2
-        assert_same_layer(results, layer)
+        assert_separate_copy(results, layer)
 
     def test_copy_computes_the_gradients_of_the_layer(self, configuration):
         layer = configured_layer(configuration)

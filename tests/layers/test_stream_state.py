@@ -173,13 +173,13 @@ def test_copy_refreshes_from_its_layer(dtype, layer, how):
     helpers.assert_same_bits(push_steps(twin, x), run_whole_sequence(layer, x) if how == "copy" else early)
 
 
-class Subclass(Stream):
+class StreamSubclass(Stream):
     """A subclass of Stream."""
 
 
 @pytest.mark.parametrize("how", COPIES)
 def test_copy_of_a_subclass_is_of_the_subclass(layer, how):
-    assert type(COPIES[how](Subclass(layer, 7))) is Subclass
+    assert type(COPIES[how](StreamSubclass(layer, 7))) is StreamSubclass
 
 
 @pytest.mark.parametrize(

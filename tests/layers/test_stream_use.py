@@ -24,7 +24,7 @@ def field_of_records(x):
     return records["x"]
 
 
-class Subclass(np.ndarray):
+class ArraySubclass(np.ndarray):
     """A subclass of ndarray."""
 
 
@@ -49,7 +49,7 @@ KINDS = {
     "unaligned": lambda x: np.frombuffer(b"?" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
     "in a record": field_of_records,
     "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
-    "a subclass": lambda x: x.view(Subclass),
+    "a subclass": lambda x: x.view(ArraySubclass),
     "convertible": Convertible,
     "a list of arrays": list,
     "a memoryview": memoryview,
@@ -88,7 +88,7 @@ def test_x_with_axes_of_length_one_and_any_strides_has_same_bits(dtype):
         helpers.assert_same_bits(started_stream(layer, shape[0]).push(strided), started_stream(layer, shape[0]).push(x))
 
 
-def assert_refused(stream, name, x, kind, text):
+def assert_push_refused(stream, name, x, kind, text):
     """Nothing has changed, the stream continues as before, and it keeps no reference to x."""
     state, valid_x = stream.state, random_array((stream.batch_size, D), stream.state.dtype)
     y = stream.push(valid_x)
@@ -119,14 +119,14 @@ def test_x_of_another_shape_is_refused(dtype, name, n_batch, shape):
     expected = str(("T",) * len(steps) + rows + (D,)).replace("'", "")
     text = re.escape(f"expected shape {expected}, got {steps + shape}")
     stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
-    assert_refused(stream, name, random_array(steps + shape, dtype), ValueError, text)
+    assert_push_refused(stream, name, random_array(steps + shape, dtype), ValueError, text)
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
 def test_x_that_is_a_number_is_refused(dtype, name):
     stream = started_stream(sized_layer(D, N, dtype=dtype), 1)
-    assert_refused(stream, name, np.full((), 0.5, dtype), ValueError, r"expected shape \(.*1, 9\), got \(\)")
-    assert_refused(stream, name, dtype(0.5), ValueError, r"expected shape \(.*1, 9\), got \(\)")
+    assert_push_refused(stream, name, np.full((), 0.5, dtype), ValueError, r"expected shape \(.*1, 9\), got \(\)")
+    assert_push_refused(stream, name, dtype(0.5), ValueError, r"expected shape \(.*1, 9\), got \(\)")
 
 
 WRONG_DTYPES = {
@@ -148,7 +148,7 @@ def test_x_of_another_dtype_is_refused(dtype, name, other, n_batch):
     stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
     x = WRONG_DTYPES[other](random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype))
     text = rf".*float32 or float64.*got {re.escape(str(np.asarray(x).dtype))}"
-    assert_refused(stream, name, x, TypeError, text)
+    assert_push_refused(stream, name, x, TypeError, text)
 
 
 @pytest.mark.parametrize("name", ["x_t", "chunk"])
@@ -157,11 +157,13 @@ def test_x_of_mixed_dtype_masked_or_no_array_is_refused(dtype, name, n_batch):
     stream = started_stream(sized_layer(D, N, num_layers=2, dtype=dtype), n_batch)
     x = random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype)
     other = np.float32 if dtype == np.float64 else np.float64
-    assert_refused(stream, name, x.astype(other), TypeError, "has dtype .* but the stream has .* never mixed")
-    assert_refused(stream, name, np.ma.masked_less(x, 0), TypeError, "masked arrays are not supported")
-    assert_refused(stream, name, np.ma.masked_array(x), TypeError, "masked arrays are not supported")
-    assert_refused(stream, name, object(), TypeError, ".*got object")
-    assert_refused(stream, name, [[0.5], [1.5, 2.5]], ValueError, "expected an array, got list, which NumPy cannot")
+    assert_push_refused(stream, name, x.astype(other), TypeError, "has dtype .* but the stream has .* never mixed")
+    assert_push_refused(stream, name, np.ma.masked_less(x, 0), TypeError, "masked arrays are not supported")
+    assert_push_refused(stream, name, np.ma.masked_array(x), TypeError, "masked arrays are not supported")
+    assert_push_refused(stream, name, object(), TypeError, ".*got object")
+    assert_push_refused(
+        stream, name, [[0.5], [1.5, 2.5]], ValueError, "expected an array, got list, which NumPy cannot"
+    )
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (B, 1)], ids=str)

@@ -105,7 +105,7 @@ def assert_tensors_equal(actual: dict[str, np.ndarray], expected: dict[str, np.n
         np.testing.assert_array_equal(actual[name], array, strict=True)
 
 
-def random_array(dtype: str, shape: tuple[int, ...], seed: int = 5) -> np.ndarray:
+def random_tensor(dtype: str, shape: tuple[int, ...], seed: int = 5) -> np.ndarray:
     """Return random numbers of any dtype; they are not negative unless complex."""
     values = np.random.default_rng(seed).normal(scale=40, size=(2, *shape))
     return (values[0] + 1j * values[1] if dtype.startswith("complex") else np.abs(values[0])).astype(dtype)

@@ -115,7 +115,7 @@ ACCEPTED = LAYOUTS | EXPORTERS | {
 
 class Refusing(Exporter):
     def __array__(self, dtype=None, copy=None):
-        raise RuntimeError("not today")
+        raise RuntimeError("refused by the test")
 
 
 class RefusingDLPack(DLPack):

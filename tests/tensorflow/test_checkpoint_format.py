@@ -12,7 +12,7 @@ from checkpoint_files import (
     assert_tensors_equal,
     data_file,
     index_file,
-    random_array,
+    random_tensor,
     read_index,
     read_tensors,
     table_block,
@@ -73,10 +73,10 @@ def test_write_checkpoint_golden_tensors_give_identical_files(prefix, tmp_path):
 @pytest.mark.parametrize("dtype", DTYPE_NAMES.split())
 def test_write_checkpoint_every_dtype_is_read_back(dtype, tmp_path):
     tensors = {
-        "cube": random_array(dtype, (7, 1, 9)),
-        "empty": random_array(dtype, (0, 3)),
-        "scalar": random_array(dtype, ()),
-        "vector": random_array(dtype, (33,)),
+        "cube": random_tensor(dtype, (7, 1, 9)),
+        "empty": random_tensor(dtype, (0, 3)),
+        "scalar": random_tensor(dtype, ()),
+        "vector": random_tensor(dtype, (33,)),
     }
     write_checkpoint(str(tmp_path / "a"), tensors)
     stored = read_tensors(tmp_path / "a", tensors)
@@ -87,7 +87,7 @@ def test_write_checkpoint_every_dtype_is_read_back(dtype, tmp_path):
 
 
 def test_write_checkpoint_normalises_layout_and_byte_order(tmp_path):
-    base = random_array("float64", (8, 9))
+    base = random_tensor("float64", (8, 9))
     tensors = {
         "big endian": base.astype(">f8"),
         "strided": base[::2, ::3],
@@ -101,13 +101,13 @@ def test_write_checkpoint_normalises_layout_and_byte_order(tmp_path):
 
 
 def test_read_yields_tensors_in_the_order_of_the_argument(tmp_path):
-    write_checkpoint(tmp_path / "a", {name: random_array("int16", (8,)) for name in "xyz"})
+    write_checkpoint(tmp_path / "a", {name: random_tensor("int16", (8,)) for name in "xyz"})
     assert list(read_tensors(tmp_path / "a", iter("zx"))) == ["z", "x"]
     assert read_tensors(tmp_path / "a", []) == {}
 
 
 def test_read_several_data_files_only_needs_those_used(tmp_path):
-    tensors = {f"rnn/{number}": random_array("float32", (number + 1, 9), number) for number in range(7)}
+    tensors = {f"rnn/{number}": random_tensor("float32", (number + 1, 9), number) for number in range(7)}
     shards, entries = [b"pad", b"", b"unused"], {}
     for number, (name, array) in enumerate(tensors.items()):
         raw, shard = array.tobytes(), number % 2
@@ -128,7 +128,7 @@ def test_read_several_data_files_only_needs_those_used(tmp_path):
 
 def test_write_checkpoint_index_of_several_blocks_is_read_back(tmp_path):
     tensors = {
-        f"{number * 7919 % 500:03d}/{'long' * 170}": random_array("int32", (1,), number) for number in range(500)
+        f"{number * 7919 % 500:03d}/{'long' * 170}": random_tensor("int32", (1,), number) for number in range(500)
     }
     write_checkpoint(tmp_path / "a", tensors)
     assert index_file(tmp_path / "a").stat().st_size > 1.2 * 262144
@@ -137,7 +137,7 @@ def test_write_checkpoint_index_of_several_blocks_is_read_back(tmp_path):
 
 
 def test_read_and_write_allocate_no_copies(tmp_path):
-    tensors = {"t": random_array("float32", (1 << 20,)), "u": random_array("float32", (9, 33))}
+    tensors = {"t": random_tensor("float32", (1 << 20,)), "u": random_tensor("float32", (9, 33))}
     tracemalloc.start()
     try:
         write_checkpoint(tmp_path / "a", tensors)

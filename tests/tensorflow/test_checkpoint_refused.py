@@ -13,7 +13,7 @@ from checkpoint_files import (
     data_file,
     entry_record,
     index_file,
-    random_array,
+    random_tensor,
     read_index,
     read_tensors,
     table_block,
@@ -43,7 +43,7 @@ from indygru_cpu.tensorflow._sstable import read_table
     ],
 )
 def test_index_unreadable_tensor_does_not_affect_others(unreadable, message, tmp_path):
-    plain = random_array("float32", (7,))
+    plain = random_tensor("float32", (7,))
     records = {
         b"unreadable": unreadable,
         b"plain": entry_record(crc=masked_crc32c(plain.tobytes())),

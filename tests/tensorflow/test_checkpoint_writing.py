@@ -13,7 +13,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
-from checkpoint_files import PREFIXES, data_file, index_file, random_array, read_index, read_tensors
+from checkpoint_files import PREFIXES, data_file, index_file, random_tensor, read_index, read_tensors
 
 import indygru_cpu.tensorflow._checkpoint as checkpoint
 from indygru_cpu.tensorflow import latest_checkpoint
@@ -100,7 +100,7 @@ def test_write_checkpoint_invalid_prefix_raises_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize("broken", ["sync_and_close", "encode_index"])
 def test_write_checkpoint_failure_keeps_the_old_checkpoint(broken, tmp_path, monkeypatch):
-    write_checkpoint(tmp_path / "a", {"t": random_array("float32", (9,))})
+    write_checkpoint(tmp_path / "a", {"t": random_tensor("float32", (9,))})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*_, **__):
@@ -109,9 +109,9 @@ def test_write_checkpoint_failure_keeps_the_old_checkpoint(broken, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, broken, fail)
         with pytest.raises(OSError, match="disk full"):
-            write_checkpoint(tmp_path / "a", {"t": random_array("float32", (8,))})
+            write_checkpoint(tmp_path / "a", {"t": random_tensor("float32", (8,))})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    write_checkpoint(tmp_path / "a", {"t": random_array("float32", (8,))})
+    write_checkpoint(tmp_path / "a", {"t": random_tensor("float32", (8,))})
     assert read_index(tmp_path / "a")["t"].shape == (8,)
 
 

@@ -20,7 +20,7 @@ LAYOUTS = ["time first", "batch first", "unbatched", "time first, lengths", "bat
 STACKS = list(itertools.product([1, 2, 3], [False, True], [True, False]))  # num_layers, bidirectional, bias
 
 
-def random_layer(rng, dtype, num_layers=1, bidirectional=False, bias=True, batch_first=False):
+def layer_with_random_biases(rng, dtype, num_layers=1, bidirectional=False, bias=True, batch_first=False):
     layer = IndyGRU(D, N, num_layers, bias, batch_first, bidirectional=bidirectional, dtype=dtype, seed=rng)
     for name in layer.parameters:
         if name.startswith("bias"):
@@ -97,7 +97,7 @@ def run_numpy_layer(layer, arrays, lengths):
 @pytest.mark.parametrize(("num_layers", "bidirectional", "bias"), STACKS)
 def test_results_and_gradients_equal_those_of_torch(dtype, num_layers, bidirectional, bias, layout):
     rng = np.random.default_rng([num_layers, bidirectional, bias, LAYOUTS.index(layout)])
-    layer = random_layer(rng, dtype, num_layers, bidirectional, bias, layout.startswith("batch first"))
+    layer = layer_with_random_biases(rng, dtype, num_layers, bidirectional, bias, layout.startswith("batch first"))
     arrays, lengths = random_layer_call(rng, layer, layout)
     helpers.assert_close(run_numpy_layer(layer, arrays, lengths), run_torch_gru(layer, arrays, lengths), dtype)
 
@@ -106,7 +106,7 @@ def test_results_and_gradients_equal_those_of_torch(dtype, num_layers, bidirecti
 def test_missing_initial_state_is_zeros_as_in_torch(dtype, num_layers, bidirectional):
     """Inference has the results of the forward pass."""
     rng = np.random.default_rng(3)
-    layer = random_layer(rng, dtype, num_layers, bidirectional)
+    layer = layer_with_random_biases(rng, dtype, num_layers, bidirectional)
     arrays, _ = random_layer_call(rng, layer, "time first")
     y, h_n = equal_torch_gru(layer)(torch.tensor(arrays["x"].astype(np.float64)))
     expected = {"y": y.detach().numpy(), "h_n": h_n.detach().numpy()}
@@ -116,7 +116,7 @@ def test_missing_initial_state_is_zeros_as_in_torch(dtype, num_layers, bidirecti
 def test_torch_gru_with_a_recurrent_candidate_bias_differs():
     """torch multiplies this bias by r. No layer equals such a GRU, and the comparison detects it."""
     rng = np.random.default_rng(4)
-    layer = random_layer(rng, np.float64)
+    layer = layer_with_random_biases(rng, np.float64)
     arrays, _ = random_layer_call(rng, layer, "time first")
     gru = equal_torch_gru(layer)
     with torch.no_grad():

@@ -13,18 +13,18 @@ from indygru_cpu._engine import threads as thread_counts
 y, _, tape = wide_layer.forward(x, num_threads=1)
 
 
-def gradients():
+def gradient_bytes():
     return b"".join(array.tobytes() for array in wide_layer.backward(tape, dy=y).parameters.values())
 
 
-expected, matches, at_work, barrier = gradients(), [], [0], threading.Barrier(201)
+expected, matches, active, barrier = gradient_bytes(), [], [0], threading.Barrier(201)
 
 
 def call():
     barrier.wait()
     for _ in range(3):
-        matches.append(gradients() == expected)
-        at_work.append(_core.active_threads())
+        matches.append(gradient_bytes() == expected)
+        active.append(_core.active_threads())
 
 
 callers = [threading.Thread(target=call) for _ in range(200)]
@@ -34,4 +34,4 @@ for caller in callers:
 barrier.wait()
 for caller in callers:
     caller.join()
-print(len(matches), all(matches), max(at_work) <= thread_counts.MAX_THREADS)
+print(len(matches), all(matches), max(active) <= thread_counts.MAX_THREADS)

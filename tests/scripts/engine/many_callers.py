@@ -14,7 +14,7 @@ from indygru_cpu._engine import threads as thread_counts
 
 n_callers = int(sys.argv[1])
 expected, barrier, matches = all_results(1), threading.Barrier(n_callers + 1), []
-most_tasks = most_at_work = 0
+max_threads = max_active = 0
 
 
 def call(i):
@@ -29,8 +29,8 @@ for caller in callers:
     caller.start()
 barrier.wait()
 while barrier.n_waiting < n_callers:
-    most_tasks = max(most_tasks, thread_count())
-    most_at_work = max(most_at_work, _core.active_threads())
+    max_threads = max(max_threads, thread_count())
+    max_active = max(max_active, _core.active_threads())
     time.sleep(0.002)
 while thread_count() - before - n_callers > thread_counts.MAX_THREADS:  # ending threads need some time
     time.sleep(0.002)
@@ -39,6 +39,6 @@ for caller in callers:
     caller.join()
 assert len(matches) == 2 * n_callers
 assert all(matches)
-assert most_tasks - before - n_callers <= 2 * thread_counts.MAX_THREADS, (most_tasks, most_at_work)
+assert max_threads - before - n_callers <= 2 * thread_counts.MAX_THREADS, (max_threads, max_active)
 assert all_results() == expected
 print(_core.active_threads())

@@ -21,7 +21,7 @@ OPTIONS = {
 layers = {name: IndyGRU(D, N, num_threads=1, seed=7, **options) for name, options in OPTIONS.items()}
 
 
-def make_calls(x, y, values, offsets):
+def inference_calls(x, y, values, offsets):
     for name in ("single", "stacked"):
         layer = layers[name]
         yield lambda layer=layer: layer(x, out=y[..., :N])
@@ -36,10 +36,10 @@ def make_calls(x, y, values, offsets):
     yield lambda: layers["single"].ragged(values, offsets, out=y.reshape(-1, 2 * N)[:, :N])
 
 
-for call in make_calls(x[:33], y[:33], values[: 33 * B], np.arange(B + 1) * 33):
+for call in inference_calls(x[:33], y[:33], values[: 33 * B], np.arange(B + 1) * 33):
     call()
 limit_address_space(16 * MEGABYTE)
-for call in make_calls(x, y, values, offsets):
+for call in inference_calls(x, y, values, offsets):
     call()
     assert y[-2].any()
 too_large = [
@@ -52,5 +52,5 @@ for call in too_large:
         call()
     except MemoryError:
         continue
-    raise AssertionError("the limit limits nothing")
+    raise AssertionError("the memory limit has no effect")
 layers["single"].last(x)
