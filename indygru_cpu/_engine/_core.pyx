@@ -279,11 +279,11 @@ cdef ptrdiff_t set_row_layout(Plan *p, const Py_ssize_t[:] lengths, const Py_ssi
     return p.n_steps if row_offsets is None else extent
 
 
-cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint is_chosen) except -1:
+cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint autotune) except -1:
     """Runs a pass without the GIL, polls signals and progress, and releases all memory of the plan."""
     cdef char *scratch = NULL
     cdef indygru_choice choice
-    n_threads = choose_n_threads(p, pass_, n_threads, is_chosen, &choice)
+    n_threads = choose_n_threads(p, pass_, n_threads, autotune, &choice)
     try:
         scratch = check_alloc(pass_.prepare(p, n_threads), p.scratch_size)
         if lacks_blas_memory(p, n_threads):
@@ -302,12 +302,12 @@ cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint is_chosen) excep
 def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
             const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
             const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, bint clear_padding, int n_groups,
-            int activation, int n_threads, bint is_chosen, bint reproducible, progress):
+            int activation, int n_threads, bint autotune, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (valid steps * 3N,)
     OUT, or None. T is n_steps.
 
     Step t of row b has index row_offsets[b] + t along the first axis. With row offsets, x and y may be (S, 1, width):
-    all rows, one after the other. n_threads is the number of threads; if is_chosen, the upper limit of a choice.
+    all rows, one after the other. n_threads is the number of threads; if autotune, the upper limit of a choice.
     progress(steps done) is called between time slices."""
     cdef Plan p = plan_from_arrays(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
     cdef ptrdiff_t extent = set_row_layout(&p, lengths, row_offsets, x.shape[0])
@@ -326,13 +326,13 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
     except BaseException:
         release_row_layout(&p)
         raise
-    run_in_python(&p, forward_pass(), n_threads, is_chosen)
+    run_in_python(&p, forward_pass(), n_threads, autotune)
 
 
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
              const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
              const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, int n_groups, int activation, int n_threads,
-             bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
+             bint autotune, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
              real[:, :] dkernel, real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The other arguments are those of forward."""
@@ -357,7 +357,7 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.y, p.dy, p.dx = view_of(y), view_of(dy), view_of(dx)
     p.dh = StridedView(<char *> &dh[0, 0], 0, dh.strides[0])
     p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
-    run_in_python(&p, backward_pass(), n_threads, is_chosen)
+    run_in_python(&p, backward_pass(), n_threads, autotune)
 
 
 cdef int long_step(Plan *p, char *scratch) except -1:
@@ -413,7 +413,7 @@ cdef class StreamBase:
     cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes
     cdef double work        # multiply-adds of a step
     cdef int n_threads
-    cdef bint is_chosen
+    cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
     cdef readonly object _stack  # options, and the weights that are packed
@@ -422,9 +422,9 @@ cdef class StreamBase:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint is_chosen):
+    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint autotune):
         """The weights of `stack` are arrays of one dtype; n_batch is at least 1. n_threads is the number of threads of
-        a step; if is_chosen, it is the upper limit of a choice at each step."""
+        a step; if autotune, it is the upper limit of a choice at each step."""
         cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
         cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
@@ -456,7 +456,7 @@ cdef class StreamBase:
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
                              self.n_units, n_groups, activation)
             self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
-        self.n_threads, self.is_chosen = limit_threads(n_threads, self.work), is_chosen
+        self.n_threads, self.autotune = limit_threads(n_threads, self.work), autotune
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)
@@ -659,7 +659,7 @@ cdef class StreamBase:
         memcpy(self.saved_states, self.state_data, size)
         self.is_stepping = True
         choice.n_threads, n_threads = 0, self.n_threads
-        if n_threads > 1 and self.is_chosen:
+        if n_threads > 1 and self.autotune:
             choice = indygru_choose_threads(INDYGRU_OP_STEP, self.work, 1, n_threads)
             n_threads = choice.n_threads
         try:

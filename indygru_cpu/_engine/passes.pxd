@@ -240,16 +240,16 @@ cdef inline double pass_work(const Plan *p, Pass pass_) noexcept nogil:
     return pass_.relative_cost * count_multiply_adds(n_valid_steps, p.group_inputs, p.n_units)
 
 
-cdef inline int choose_n_threads(const Plan *p, Pass pass_, int n_threads, bint is_chosen,
+cdef inline int choose_n_threads(const Plan *p, Pass pass_, int n_threads, bint autotune,
                                  indygru_choice *choice) noexcept nogil:
-    """Returns the number of threads of a pass: n_threads as far as the work needs them, or, if is_chosen, a choice up
+    """Returns the number of threads of a pass: n_threads as far as the work needs them, or, if autotune, a choice up
     to that limit. choice OUT: its n_threads is 0 if the number was not chosen."""
     cdef double work = pass_work(p, pass_)
     choice.n_threads = 0
     n_threads = limit_threads(n_threads, work)
-    if pass_.kind == INDYGRU_OP_FORWARD and is_chosen:
+    if pass_.kind == INDYGRU_OP_FORWARD and autotune:
         n_threads = <int> min(n_threads, max(1, p.row_tiles * p.unit_tiles))  # each thread needs a tile
-    if n_threads > 1 and is_chosen:
+    if n_threads > 1 and autotune:
         choice[0] = indygru_choose_threads(pass_.kind, work, p.n_steps, n_threads)
         return choice.n_threads
     return n_threads

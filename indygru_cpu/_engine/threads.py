@@ -46,10 +46,10 @@ class ThreadLimit:
 
 
 class Threads(NamedTuple):
-    """The number of threads of a call; if `is_chosen`, the upper limit of the number that the core chooses."""
+    """The number of threads of a call; if `autotune`, the upper limit of the number that the core chooses."""
 
     number: int
-    is_chosen: bool
+    autotune: bool
 
 
 class ThreadStatistics(NamedTuple):
