@@ -95,7 +95,7 @@ cdef inline int run_nogil(const indygru_call *call, Plan *p, Pass pass_, bint au
 
 
 cdef inline int forward_call(const indygru_call *call, bint autotune) noexcept nogil:
-    """Runs on call.n_threads threads; if autotune, call.n_threads is the upper limit of a choice."""
+    """Runs on call.n_threads threads; if autotune, that number is the upper limit of the autotuner."""
     cdef int status = check_pass(call)
     if status == INDYGRU_DONE and not is_valid_pointer(call.h, call.n_batch):
         status = INDYGRU_BAD_POINTER
