@@ -38,7 +38,7 @@ class _Options(NamedTuple):
     groups: int
     reproducible: bool
     n_threads: int
-    is_chosen: bool
+    autotune: bool
 
 
 def indygru(

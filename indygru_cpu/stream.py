@@ -8,7 +8,7 @@ import numpy as np
 
 from indygru_cpu._engine import _core, memory, threads
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.arguments import Weights, work_of
+from indygru_cpu._engine.arguments import Weights, forward_work
 from indygru_cpu._engine.messages import shortened
 from indygru_cpu._engine.sequences import SequenceLayout
 from indygru_cpu._layers.stack import Stack, infer
@@ -16,14 +16,14 @@ from indygru_cpu._typing import Array
 
 
 @runtime_checkable
-class Layer(Protocol):
+class StreamableLayer(Protocol):
     """The attributes of IndyGRU that a stream reads. `layer` imports this module, so it cannot import IndyGRU."""
 
     _options: dict[str, Any]
     _stack: Stack
 
 
-def _snapshot(layer: Layer, num_threads: int | None) -> Stack:
+def _snapshot(layer: StreamableLayer, num_threads: int | None) -> Stack:
     """The layer's stack with copies of its weights."""
     stack = layer._stack.with_threads(check.num_threads(num_threads))
     weights = [[Weights(*(array.copy() for array in each)) for each in directions] for directions in stack.weights]
@@ -59,9 +59,14 @@ class Stream(_core.StreamBase):
     """
 
     def __init__(
-        self, layer: Layer, batch_size: int = 1, num_threads: int | None = None, *, _stack: Stack | None = None
+        self,
+        layer: StreamableLayer,
+        batch_size: int = 1,
+        num_threads: int | None = None,
+        *,
+        _stack: Stack | None = None,
     ) -> None:
-        if not isinstance(layer, Layer):
+        if not isinstance(layer, StreamableLayer):
             raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
         if layer._options["bidirectional"]:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
@@ -69,7 +74,7 @@ class Stream(_core.StreamBase):
         stack = _snapshot(layer, num_threads) if _stack is None else _stack
         n_layers, n_columns = len(stack.weights), stack.weights[0][0].kernel.shape[1]
         check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))
-        work = sum(work_of(n_batch, kernel) for ((kernel, _, _),) in stack.weights)
+        work = sum(forward_work(n_batch, kernel) for ((kernel, _, _),) in stack.weights)
         requested = threads.requested(stack.num_threads)
         super().__init__(stack, n_batch, threads.count(requested, work), requested is None)
         self._layer = layer
@@ -162,7 +167,7 @@ class Stream(_core.StreamBase):
         return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)
 
 
-def _restore(cls: type[Stream], layer: Layer, batch_size: int, stack: Stack, state: Array) -> Stream:
+def _restore(cls: type[Stream], layer: StreamableLayer, batch_size: int, stack: Stack, state: Array) -> Stream:
     stream = cls(layer, batch_size, _stack=stack)
     stream.state = state
     return stream

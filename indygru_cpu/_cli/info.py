@@ -13,7 +13,7 @@ from indygru_cpu._engine import threads as thread_counts
 from indygru_cpu._engine.blas import blas
 
 #: Shown for a build without OpenMP, whose results are the same but slower.
-SERIAL = (
+SERIAL_WARNING = (
     "WARNING: built without OpenMP, so every call runs on one thread. Install again with a compiler that has "
     "OpenMP; INDYGRU_CPU_OPENMP=1 makes the build fail if there is none."
 )
@@ -54,4 +54,4 @@ def as_text(values: dict[str, Any]) -> str:
         "Python": values["python"],
     }
     text = "\n".join(f"{name:<12} {value}" for name, value in lines.items())
-    return text if openmp["built_in"] else f"{SERIAL}\n\n{text}"
+    return text if openmp["built_in"] else f"{SERIAL_WARNING}\n\n{text}"

@@ -1,9 +1,9 @@
 """The compiled core: what Python and C call.
 
 `forward`, `backward` and `step` take typed memoryviews and run one layer in one direction. `_engine` checks arguments
-and makes the error texts; the core checks every shape, stride and length once more, because a Python object may have
-changed since. Arrays are time-major with a contiguous last axis. A call makes a plan (plan.pxd) and runs its tiles
-without the GIL; no tile waits for another one.
+and makes the error texts; the core checks every shape, stride and length again, because another thread may have changed
+a Python object since. Arrays are time-major with a contiguous last axis. A call makes a plan (plan.pxd) and runs its
+tiles without the GIL; no tile waits for another one.
 """
 import os
 from types import SimpleNamespace
@@ -39,9 +39,9 @@ from indygru_cpu._engine.passes cimport (
     pack_tile, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
-    PACKED, MatrixView, Plan, StridedView, address_at, align_up, check_alloc, copy_row_layout, count_multiply_adds,
-    exceeds_limits, limit_threads, make_plan, release_row_layout, scratch_bytes, set_projection, set_scratch_sizes,
-    set_single_step, set_step_grid, set_tile_grid, valid_steps_before,
+    PACKED, MatrixView, Plan, StridedView, address_at, align_up, can_run_parallel, check_alloc, copy_row_layout,
+    count_multiply_adds, exceeds_limits, limit_threads, make_plan, release_row_layout, scratch_bytes, set_projection,
+    set_scratch_sizes, set_single_step, set_step_grid, set_tile_grid, valid_steps_before,
 )
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
@@ -56,7 +56,7 @@ from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY, INDYGRU_N_ACTIVA
 ctypedef cython.floating real
 
 MAX_THREADS = INDYGRU_MAX_ACTIVE_THREADS
-# Sizes of the blocks that the pool keeps for later calls.
+# Sizes of the blocks that the pool caches for later calls.
 POOL_MIN_BLOCK, POOL_MAX_BYTES = INDYGRU_POOL_MIN_BLOCK, INDYGRU_POOL_MAX_BYTES
 
 
@@ -96,8 +96,6 @@ if not tiers():
 _use_tier(os.environ.get("INDYGRU_CPU_TIER") or fastest)
 if indygru_init_threads(start_workers, stop_workers):
     raise ImportError("indygru_cpu could not register its fork handler")
-# Multiply-adds below which a call runs on one thread.
-MIN_WORK = runtime.tier.ops[0].tuning.min_parallel_work
 
 
 def l2_bytes():
@@ -106,7 +104,7 @@ def l2_bytes():
 
 
 def release_memory():
-    """Returns all blocks that the pool keeps for later calls to the system. Returns their size in bytes."""
+    """Returns all cached blocks of the pool to the system, and returns their size in bytes."""
     return indygru_pool_trim()
 
 
@@ -130,6 +128,11 @@ def last_threads():
     return indygru_last_n_threads()
 
 
+def is_parallel_work(double work):
+    """Whether a call of `work` multiply-adds may use more than one thread."""
+    return can_run_parallel(work)
+
+
 def multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_units):
     """Multiply-adds of a forward pass, gates and candidate included."""
     return count_multiply_adds(n_valid_steps, group_inputs, n_units)
@@ -137,18 +140,18 @@ def multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_u
 
 def thread_costs():
     """Measured costs by which calls choose their number of threads: nanoseconds per multiply-add by number of threads,
-    for each (job, log2 of the multiply-adds, smallest number of steps, place)."""
-    jobs, places = ("forward", "backward", "step"), ("following", "alone")
-    cdef int job, work_class, place, arm, n_threads = 0
+    for each (operation, log2 of the multiply-adds, smallest number of steps, spacing of calls)."""
+    operations, spacings = ("forward", "backward", "step"), ("following", "alone")
+    cdef int operation, work_class, spacing, arm, n_threads = 0
     costs = {}
-    for job in range(INDYGRU_N_OPERATIONS):
+    for operation in range(INDYGRU_N_OPERATIONS):
         for work_class in range(INDYGRU_N_WORK_CLASSES):
-            for place in range(INDYGRU_N_SPACINGS):
+            for spacing in range(INDYGRU_N_SPACINGS):
                 for arm in range(INDYGRU_N_ARMS):
-                    cost = indygru_get_cost(job, work_class, place, arm, &n_threads)
+                    cost = indygru_get_cost(operation, work_class, spacing, arm, &n_threads)
                     if cost:
-                        key = (jobs[job], work_class // INDYGRU_N_LENGTH_CLASSES,
-                               4 ** (work_class % INDYGRU_N_LENGTH_CLASSES), places[place])
+                        key = (operations[operation], work_class // INDYGRU_N_LENGTH_CLASSES,
+                               4 ** (work_class % INDYGRU_N_LENGTH_CLASSES), spacings[spacing])
                         costs.setdefault(key, {})[n_threads] = cost
     return costs
 
@@ -192,8 +195,8 @@ cdef class PooledBuffer:
 
 cdef int require(bint condition, argument) except -1:
     if not condition:
-        raise ValueError(f"{argument}: expected a shape, strides and values that fit the other arguments of the call: "
-                         "was an array or an attribute changed while it was in use?")
+        raise ValueError(f"{argument}: expected a shape, strides and values that fit the other arguments of the call, "
+                         "got others: an array or an attribute was changed while it was in use")
     return 0
 
 
@@ -279,11 +282,11 @@ cdef ptrdiff_t set_row_layout(Plan *p, const Py_ssize_t[:] lengths, const Py_ssi
     return p.n_steps if row_offsets is None else extent
 
 
-cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint is_chosen) except -1:
+cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint autotune) except -1:
     """Runs a pass without the GIL, polls signals and progress, and releases all memory of the plan."""
     cdef char *scratch = NULL
     cdef indygru_choice choice
-    n_threads = choose_n_threads(p, pass_, n_threads, is_chosen, &choice)
+    n_threads = choose_n_threads(p, pass_, n_threads, autotune, &choice)
     try:
         scratch = check_alloc(pass_.prepare(p, n_threads), p.scratch_size)
         if lacks_blas_memory(p, n_threads):
@@ -302,12 +305,12 @@ cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint is_chosen) excep
 def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
             const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
             const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, bint clear_padding, int n_groups,
-            int activation, int n_threads, bint is_chosen, bint reproducible, progress):
+            int activation, int n_threads, bint autotune, bint reproducible, progress):
     """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (valid steps * 3N,)
     OUT, or None. T is n_steps.
 
     Step t of row b has index row_offsets[b] + t along the first axis. With row offsets, x and y may be (S, 1, width):
-    all rows, one after the other. n_threads is the number of threads; if is_chosen, the upper limit of a choice.
+    all rows, one after the other. n_threads is the number of threads; if autotune, the upper limit of the autotuner.
     progress(steps done) is called between time slices."""
     cdef Plan p = plan_from_arrays(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
     cdef ptrdiff_t extent = set_row_layout(&p, lengths, row_offsets, x.shape[0])
@@ -326,13 +329,13 @@ def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:
     except BaseException:
         release_row_layout(&p)
         raise
-    run_in_python(&p, forward_pass(), n_threads, is_chosen)
+    run_in_python(&p, forward_pass(), n_threads, autotune)
 
 
 def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
              const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
              const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, int n_groups, int activation, int n_threads,
-             bint is_chosen, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
+             bint autotune, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
              real[:, :] dkernel, real[:] du, real[:] db):
     """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
     dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The other arguments are those of forward."""
@@ -357,10 +360,10 @@ def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, cons
     p.y, p.dy, p.dx = view_of(y), view_of(dy), view_of(dx)
     p.dh = StridedView(<char *> &dh[0, 0], 0, dh.strides[0])
     p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
-    run_in_python(&p, backward_pass(), n_threads, is_chosen)
+    run_in_python(&p, backward_pass(), n_threads, autotune)
 
 
-cdef int long_step(Plan *p, char *scratch) except -1:
+cdef int step_interruptibly(Plan *p, char *scratch) except -1:
     """Runs on a copy of the state, because a signal handler may raise between two time slices."""
     cdef StridedView h = p.h
     cdef ptrdiff_t row, width = p.n_units * p.itemsize
@@ -391,7 +394,7 @@ def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const rea
     scratch = check_alloc(indygru_acquire_step_scratch(scratch_bytes(&p)), scratch_bytes(&p))
     try:
         if count_multiply_adds(p.n_batch, p.group_inputs, p.n_units) >= p.ops.tuning.min_interruptible_work:
-            long_step(&p, scratch)
+            step_interruptibly(&p, scratch)
         else:
             with nogil:
                 forward_serial(&p, scratch)
@@ -403,8 +406,8 @@ cdef class StreamBase:
     """The base of `stream.Stream`: a stack of layers that runs one step at a time, with weights packed in advance.
 
     `Stream` checks the arguments, and provides `_checked_x`, which converts what `push` cannot read, and
-    `_serial_threads`, which is called when a fork has ended the threads. All memory that a step touches belongs to this
-    object: no attribute of an array can move it.
+    `_serial_threads`, which is called when a fork has ended the threads. This object owns all memory that a step uses,
+    so assigning to attributes of arrays cannot move it.
     """
     cdef Plan *plans        # one for each layer
     cdef char *block        # weights of all layers, packed kernels first, then saved_states and scratch
@@ -413,7 +416,7 @@ cdef class StreamBase:
     cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes
     cdef double work        # multiply-adds of a step
     cdef int n_threads
-    cdef bint is_chosen
+    cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
     cdef readonly object _stack  # options, and the weights that are packed
@@ -422,9 +425,9 @@ cdef class StreamBase:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint is_chosen):
+    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint autotune):
         """The weights of `stack` are arrays of one dtype; n_batch is at least 1. n_threads is the number of threads of
-        a step; if is_chosen, it is the upper limit of a choice at each step."""
+        a step; if autotune, it is the upper limit of the autotuner."""
         cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
         cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
@@ -456,7 +459,7 @@ cdef class StreamBase:
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
                              self.n_units, n_groups, activation)
             self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
-        self.n_threads, self.is_chosen = limit_threads(n_threads, self.work), is_chosen
+        self.n_threads, self.autotune = limit_threads(n_threads, self.work), autotune
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)
@@ -498,7 +501,7 @@ cdef class StreamBase:
         """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a stack with the layers,
         sizes and dtype of the first one."""
         cdef ptrdiff_t k
-        # A memoryview keeps shape, strides and address, whatever is assigned to the array.
+        # Assigning to attributes of the array does not change the shape, strides and address of its memoryview.
         views = [[memoryview(array) for array in weights] for (weights,) in stack.weights]
         require(len(views) == self.n_layers and stack.groups == self.plans[0].n_groups, "layer")
         self.acquire()
@@ -659,7 +662,7 @@ cdef class StreamBase:
         memcpy(self.saved_states, self.state_data, size)
         self.is_stepping = True
         choice.n_threads, n_threads = 0, self.n_threads
-        if n_threads > 1 and self.is_chosen:
+        if n_threads > 1 and self.autotune:
             choice = indygru_choose_threads(INDYGRU_OP_STEP, self.work, 1, n_threads)
             n_threads = choice.n_threads
         try:
@@ -726,19 +729,24 @@ def _current_cpu():
     return indygru_current_cpu()
 
 
-def _choose_threads(int job, double work, ptrdiff_t n_steps, int max_threads, bint follows, nanoseconds):
+def _choose_threads(int operation, double work, ptrdiff_t n_steps, int max_threads, bint is_back_to_back, nanoseconds):
     """Chooses a number of threads for a call that takes nanoseconds[number], records the cost, returns the number."""
     cdef indygru_choice choice
-    if not (0 <= job < INDYGRU_N_OPERATIONS and 1 <= max_threads <= INDYGRU_MAX_ACTIVE_THREADS and work > 0):
-        raise ValueError("choose_threads: expected a job, work above 0 and at most 64 threads")
-    if follows:
+    if not (0 <= operation < INDYGRU_N_OPERATIONS and 1 <= max_threads <= INDYGRU_MAX_ACTIVE_THREADS and work > 0):
+        raise ValueError("choose_threads: expected an operation, work above 0 and at most 64 threads")
+    if is_back_to_back:
         indygru_record_call(1)
     else:
         indygru_reset_last_call()
-    choice = indygru_choose_threads(<operation_t> job, work, n_steps, max_threads)
+    choice = indygru_choose_threads(<operation_t> operation, work, n_steps, max_threads)
     choice.start = indygru_monotonic_ns() - <long long> nanoseconds[choice.n_threads]
     indygru_record_cost(&choice)
     return choice.n_threads
+
+
+def _min_parallel_work():
+    """The smallest number of multiply-adds of a parallel call."""
+    return runtime.tier.ops[0].tuning.min_parallel_work
 
 
 def _reset_thread_costs():
@@ -748,7 +756,7 @@ def _reset_thread_costs():
 
 # Functions that only tests call.
 testing = SimpleNamespace(
-    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu,
+    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, min_parallel_work=_min_parallel_work,
     reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_slice_seconds=_set_slice_seconds,
     use_tier=_use_tier,
 )

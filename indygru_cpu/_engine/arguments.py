@@ -45,8 +45,8 @@ class Weights(NamedTuple):
         return cls(kernel, recurrent_kernel, _zero_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
 
-def work_of(n_valid_steps: int, kernel: Array) -> float:
-    """Multiply-adds of a forward pass over n_valid_steps valid steps."""
+def forward_work(n_valid_steps: int, kernel: Array) -> float:
+    """Multiply-adds of a forward pass over `n_valid_steps` valid steps."""
     return _core.multiply_adds(n_valid_steps, kernel.shape[0], kernel.shape[1] // 3)
 
 
@@ -113,7 +113,7 @@ class BoundArguments(NamedTuple):
         `max_threads` limits the number of a call for which neither `num_threads` nor the environment names one.
         """
         requested = threads.requested(num_threads)
-        count = threads.count(requested, passes * work_of(self.sequences.n_valid_steps, self.weights.kernel))
+        count = threads.count(requested, passes * forward_work(self.sequences.n_valid_steps, self.weights.kernel))
         if max_threads is not None and requested is None:
             count = min(count, max_threads)
         return threads.Threads(count, requested is None)

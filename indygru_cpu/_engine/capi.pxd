@@ -76,13 +76,13 @@ cdef inline Plan plan_from_call(const indygru_call *call, ptrdiff_t n_steps) noe
     return p
 
 
-cdef inline int run_nogil(const indygru_call *call, Plan *p, Pass pass_, bint is_chosen) noexcept nogil:
+cdef inline int run_nogil(const indygru_call *call, Plan *p, Pass pass_, bint autotune) noexcept nogil:
     """Runs a pass without Python, and returns a status. A call without Python raises nothing."""
     cdef int status = copy_row_layout(p, call.lengths, NULL, p.n_steps), n_threads
     cdef char *scratch = NULL
     cdef indygru_choice choice
     if status == INDYGRU_DONE:
-        n_threads = choose_n_threads(p, pass_, call.n_threads, is_chosen, &choice)
+        n_threads = choose_n_threads(p, pass_, call.n_threads, autotune, &choice)
         scratch = pass_.prepare(p, n_threads)
         if scratch is NULL or lacks_blas_memory(p, n_threads):
             status = INDYGRU_NO_MEMORY
@@ -94,8 +94,8 @@ cdef inline int run_nogil(const indygru_call *call, Plan *p, Pass pass_, bint is
     return status
 
 
-cdef inline int forward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
-    """Runs on call.n_threads threads; if is_chosen, call.n_threads is the upper limit of a choice."""
+cdef inline int forward_call(const indygru_call *call, bint autotune) noexcept nogil:
+    """Runs on call.n_threads threads; if autotune, that number is the upper limit of the autotuner."""
     cdef int status = check_pass(call)
     if status == INDYGRU_DONE and not is_valid_pointer(call.h, call.n_batch):
         status = INDYGRU_BAD_POINTER
@@ -103,7 +103,7 @@ cdef inline int forward_call(const indygru_call *call, bint is_chosen) noexcept 
         return status
     cdef Plan p = plan_from_call(call, call.n_steps)
     p.clear_padding = call.lengths is not NULL and call.y is not NULL
-    return run_nogil(call, &p, forward_pass(), is_chosen)
+    return run_nogil(call, &p, forward_pass(), autotune)
 
 
 cdef inline int check_gradients(const indygru_call *call) noexcept nogil:
@@ -120,14 +120,14 @@ cdef inline int check_gradients(const indygru_call *call) noexcept nogil:
     return INDYGRU_DONE
 
 
-cdef inline int backward_call(const indygru_call *call, bint is_chosen) noexcept nogil:
+cdef inline int backward_call(const indygru_call *call, bint autotune) noexcept nogil:
     cdef int status = check_pass(call)
     if status == INDYGRU_DONE:
         status = check_gradients(call)
     if status != INDYGRU_DONE:
         return status
     cdef Plan p = plan_from_call(call, call.n_steps)
-    return run_nogil(call, &p, backward_pass(), is_chosen)
+    return run_nogil(call, &p, backward_pass(), autotune)
 
 
 cdef inline int step_call(const indygru_call *call) noexcept nogil:

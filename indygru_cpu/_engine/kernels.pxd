@@ -104,8 +104,7 @@ cdef extern from "indygru_runtime.h" nogil:
     ctypedef int operation_t "enum indygru_operation"
     ctypedef int call_spacing_t "enum indygru_call_spacing"
     enum: INDYGRU_OP_FORWARD, INDYGRU_OP_BACKWARD, INDYGRU_OP_STEP, INDYGRU_N_OPERATIONS
-    enum: INDYGRU_BACK_TO_BACK, INDYGRU_ISOLATED, INDYGRU_N_SPACINGS, INDYGRU_N_WORK_CLASSES, INDYGRU_N_LENGTH_CLASSES
-    enum: INDYGRU_N_ARMS
+    enum: INDYGRU_N_SPACINGS, INDYGRU_N_WORK_CLASSES, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_ARMS
     ctypedef struct indygru_choice:
         int n_threads
         long long start

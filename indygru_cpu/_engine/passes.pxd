@@ -27,6 +27,7 @@ ctypedef cython.floating real
 cdef enum:
     BLAS_BUFFER_BYTES = 33 * 1024 * 1024  # of one thread: OpenBLAS's buffer and the overhead of a mapping
 
+
 cdef inline void pack_tile(const Plan *p, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
     """Packs the weights of one unit tile for all row tiles."""
     cdef Tile tile = make_tile(p, 0, unit_tile, scratch)
@@ -70,7 +71,8 @@ cdef inline int run_forward(Plan *p, int n_threads, char *scratch) except -1 nog
         parallel_for(p, run_claimed_tiles, n_threads, n_threads, scratch, p.projection == BLAS)
     return 0
 
-cdef inline ptrdiff_t split_ragged_steps(Plan *p, ptrdiff_t max_valid_steps, ptrdiff_t *ends) noexcept nogil:
+
+cdef inline ptrdiff_t split_by_valid_steps(Plan *p, ptrdiff_t max_valid_steps, ptrdiff_t *ends) noexcept nogil:
     """Cuts the steps into chunks of at most max_valid_steps valid steps, but at least one step; ends (T + 1) OUT.
     Sets the largest number of steps and of valid steps of a chunk. Returns the number of chunks.
 
@@ -109,7 +111,7 @@ cdef inline int set_backward_chunks(Plan *p) noexcept nogil:
     p.chunk_ends = <ptrdiff_t *> indygru_pool_allocate((p.n_steps + 1) * sizeof(ptrdiff_t))
     if p.chunk_ends is NULL:
         return INDYGRU_NO_MEMORY
-    p.n_chunks = split_ragged_steps(p, max_valid_steps, p.chunk_ends)
+    p.n_chunks = split_by_valid_steps(p, max_valid_steps, p.chunk_ends)
     return INDYGRU_DONE
 
 
@@ -210,8 +212,9 @@ cdef inline int run_backward(Plan *p, int n_threads, char *scratch) except -1 no
         add_partial_sums(p, <double *> p.drecurrent_kernel, <double *> p.dbias)
     return 0
 
+
 cdef struct Pass:
-    operation_t kind
+    operation_t operation
     int relative_cost  # in forward passes
     char *(*prepare)(Plan *, int) noexcept nogil
     int (*run)(Plan *, int, char *) except -1 nogil
@@ -240,17 +243,17 @@ cdef inline double pass_work(const Plan *p, Pass pass_) noexcept nogil:
     return pass_.relative_cost * count_multiply_adds(n_valid_steps, p.group_inputs, p.n_units)
 
 
-cdef inline int choose_n_threads(const Plan *p, Pass pass_, int n_threads, bint is_chosen,
+cdef inline int choose_n_threads(const Plan *p, Pass pass_, int n_threads, bint autotune,
                                  indygru_choice *choice) noexcept nogil:
-    """Returns the number of threads of a pass: n_threads as far as the work needs them, or, if is_chosen, a choice up
-    to that limit. choice OUT: its n_threads is 0 if the number was not chosen."""
+    """Returns the number of threads of a pass: n_threads, limited by the work; if autotune, the number
+    that the autotuner chooses up to that limit. choice OUT: its n_threads is 0 without autotuning."""
     cdef double work = pass_work(p, pass_)
     choice.n_threads = 0
     n_threads = limit_threads(n_threads, work)
-    if pass_.kind == INDYGRU_OP_FORWARD and is_chosen:
+    if pass_.operation == INDYGRU_OP_FORWARD and autotune:
         n_threads = <int> min(n_threads, max(1, p.row_tiles * p.unit_tiles))  # each thread needs a tile
-    if n_threads > 1 and is_chosen:
-        choice[0] = indygru_choose_threads(pass_.kind, work, p.n_steps, n_threads)
+    if n_threads > 1 and autotune:
+        choice[0] = indygru_choose_threads(pass_.operation, work, p.n_steps, n_threads)
         return choice.n_threads
     return n_threads
 
@@ -262,7 +265,7 @@ cdef inline bint lacks_blas_memory(const Plan *p, int n_threads) noexcept nogil:
 
 
 cdef inline void record_cost(const indygru_choice *choice, int n_threads) noexcept nogil:
-    """Records a completed call: its number of threads, and its cost if the number was chosen."""
+    """Records a completed call: its number of threads, and its cost if the autotuner chose the number."""
     if choice.n_threads:
         indygru_record_cost(choice)
     indygru_record_call(n_threads)

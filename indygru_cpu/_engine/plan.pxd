@@ -64,7 +64,7 @@ cdef struct Plan:
     ptrdiff_t max_chunk_steps, max_chunk_valid_steps  # of a chunk of backward; 0 in forward
     ptrdiff_t *chunk_ends                        # (chunks) end of each chunk; NULL: multiples of max_chunk_steps
     ptrdiff_t n_chunks
-    indygru_step_range chunk                            # the steps of the current chunk, all rows
+    indygru_step_range chunk                     # the steps of the current chunk, all rows
     ptrdiff_t chunk_valid_steps
     ptrdiff_t k_block                            # index of the current block of the summed axis of both products
     MatrixView chunk_x, chunk_dx                 # the chunk's inputs and their gradients as matrices,
@@ -130,11 +130,14 @@ cdef inline double count_multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_
     return 3.0 * n_valid_steps * n_units * (group_inputs + runtime.tier.ops[0].tuning.gates_work)
 
 
+cdef inline bint can_run_parallel(double work) noexcept nogil:
+    """Whether a call of `work` multiply-adds may use more than one thread: the rule of every call."""
+    return work >= runtime.tier.ops[0].tuning.min_parallel_work and omp_get_max_threads() > 0
+
+
 cdef inline int limit_threads(int n_threads, double work) noexcept nogil:
-    """Number of threads for `work` multiply-adds if n_threads are requested: the rule of every call of the core."""
-    if work < runtime.tier.ops[0].tuning.min_parallel_work or omp_get_max_threads() == 0:
-        return 1
-    return max(1, min(n_threads, INDYGRU_MAX_ACTIVE_THREADS))
+    """Number of threads for `work` multiply-adds if n_threads are requested."""
+    return max(1, min(n_threads, INDYGRU_MAX_ACTIVE_THREADS)) if can_run_parallel(work) else 1
 
 
 cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units,

@@ -39,8 +39,8 @@ cdef inline void copy_rows(const Plan *p, bint gather, const StridedView *array,
     cdef char *rows = matrix + chunk_steps_before(p, row_tile) * width
     tile.job.steps.first_step = first_step
     tile.job.steps.n_steps = max(0, min(p.chunk.n_steps, max_length(p, &tile.job.steps) - first_step))
-    indygru_gather_row_pointers(&tile.job.steps, address_at(array, first_step, tile.first_row, 0), array.step_stride,
-                       array.row_stride, tile.row_pointers)
+    indygru_gather_row_pointers(&tile.job.steps, address_at(array, first_step, tile.first_row, 0),
+                                array.step_stride, array.row_stride, tile.row_pointers)
     for i in range(indygru_count_valid_steps(&tile.job.steps)):
         if gather:
             memcpy(rows + i * width, tile.row_pointers[i], width)

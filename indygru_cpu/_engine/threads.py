@@ -26,8 +26,6 @@ from indygru_cpu._engine.messages import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The smallest number of multiply-adds of a parallel call.
-MIN_PARALLEL_WORK = _core.MIN_WORK
 #: The largest number of threads of all running calls of a process together.
 MAX_THREADS = _core.MAX_THREADS
 
@@ -46,10 +44,10 @@ class ThreadLimit:
 
 
 class Threads(NamedTuple):
-    """The number of threads of a call; if `is_chosen`, the upper limit of the number that the core chooses."""
+    """The number of threads of a call; if `autotune`, the upper limit of the number that the core chooses."""
 
     number: int
-    is_chosen: bool
+    autotune: bool
 
 
 class ThreadStatistics(NamedTuple):
@@ -91,8 +89,8 @@ def statistics() -> list[ThreadStatistics]:
     ...     print(each.job, each.place, each.multiply_adds, each.nanoseconds)  # doctest: +SKIP
     """
     return [
-        ThreadStatistics(job, (2.0**size, 2.0 ** (size + 1)), steps, place, costs)
-        for (job, size, steps, place), costs in _core.thread_costs().items()
+        ThreadStatistics(operation, (2.0**size, 2.0 ** (size + 1)), steps, spacing, costs)
+        for (operation, size, steps, spacing), costs in _core.thread_costs().items()
     ]
 
 
@@ -230,7 +228,7 @@ def warn_of_fork() -> None:
 
 def count(num_threads: int | None, work: float) -> int:
     """The number of threads of a call with this number of multiply-adds."""
-    if num_threads == 1 or work < MIN_PARALLEL_WORK or not _core.openmp_threads():
+    if num_threads == 1 or not _core.is_parallel_work(work):
         return 1
     limit = _unforked_limit().count if num_threads is None else min(num_threads, MAX_THREADS)
     if limit > 1 and _core.is_forked():

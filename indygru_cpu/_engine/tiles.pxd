@@ -83,7 +83,7 @@ cdef inline void zero_padding(const Plan *p, const Tile *tile, ptrdiff_t first_s
 
 
 # States are copied into scratch for the time of a run: in the array, parts of different tiles share cache lines, and a
-# step that waits for a line of another thread takes half as long again.
+# step that waits for a line of another thread takes 1.5 times as long.
 cdef inline void load_state(const Plan *p, const Tile *tile, const StridedView *state) noexcept nogil:
     """Copies the tile's part of a state (rows, units) into tile.state."""
     cdef ptrdiff_t row, width = tile.job.n_units * p.itemsize, column_bytes = tile.first_unit * p.itemsize

@@ -102,7 +102,7 @@ cdef enum:
     OPERAND_Y, OPERAND_TAPE, OPERAND_DY, OPERAND_DH, N_OPERANDS
 
 # Indices of the options: an array of integers is the only attribute.
-cdef enum: OPTION_ACTIVATION, OPTION_GROUPS, OPTION_REPRODUCIBLE, OPTION_THREADS, OPTION_DEFAULT_THREADS, N_OPTIONS
+cdef enum: OPTION_ACTIVATION, OPTION_GROUPS, OPTION_REPRODUCIBLE, OPTION_THREADS, OPTION_AUTOTUNE, N_OPTIONS
 
 cdef enum:
     MAX_AXES = 4           # of a buffer, vmap axes not counted
@@ -322,7 +322,7 @@ cdef inline indygru_call make_call(const XlaCallFrame *frame, const VmapElement 
     call.activation, call.n_groups = <int> options[OPTION_ACTIVATION], options[OPTION_GROUPS]
     call.reproducible = options[OPTION_REPRODUCIBLE] != 0
     call.n_threads = <int> min(options[OPTION_THREADS], INDYGRU_MAX_ACTIVE_THREADS)
-    if options[OPTION_DEFAULT_THREADS]:  # a default number leaves out the threads that other calls use
+    if options[OPTION_AUTOTUNE]:  # the threads that other calls use are subtracted from the limit
         call.n_threads = max(1, call.n_threads - indygru_active_threads())
     call.n_steps, call.n_batch, call.n_inputs = sizes[0], sizes[1], sizes[2]
     call.n_units = frame.operands.buffers[OPERAND_BIAS].dims[element.n_axes] // 3
@@ -344,7 +344,7 @@ cdef inline int forward_element(const XlaCallFrame *frame, const VmapElement *el
     if frame.results.size > 2:
         call.tape = result(frame, element, 2)
     memcpy(call.h, operand(frame, element, OPERAND_H0), element_bytes(element, frame.results.buffers[1]))
-    return forward_call(&call, option_array(frame)[OPTION_DEFAULT_THREADS] != 0)
+    return forward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
 
 
 cdef inline int backward_element(const XlaCallFrame *frame, const VmapElement *element,
@@ -363,7 +363,7 @@ cdef inline int backward_element(const XlaCallFrame *frame, const VmapElement *e
         memset(call.dx, 0, element_bytes(element, frame.results.buffers[OPERAND_X]))
     for i in range(OPERAND_KERNEL, OPERAND_BIAS + 1):
         memset(result(frame, element, <int> i), 0, element_bytes(element, frame.results.buffers[i]))
-    return backward_call(&call, option_array(frame)[OPTION_DEFAULT_THREADS] != 0)
+    return backward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
 
 
 ctypedef int (*run_element_t)(const XlaCallFrame *, const VmapElement *, ptrdiff_t *) noexcept nogil

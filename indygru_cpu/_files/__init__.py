@@ -48,20 +48,22 @@ def write(
     """
     name = _checked_name(path, "write")
     file_format = _select_format(path, name, format)
-    with _errors_prefixed_by(name):
-        little = {name: np.array(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
-        _check(_headers(little), config.checked(configuration))
-        checksum = None if file_format.HAS_CHECKSUMS else _checksum(configuration, little)
+    with _prefix_errors(name):
+        little_endian = {
+            name: np.array(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()
+        }
+        _check(_headers(little_endian), config.checked(configuration))
+        checksum = None if file_format.HAS_CHECKSUMS else _checksum(configuration, little_endian)
         text = config.encode(configuration, checksum)
         if _is_path(path):
             with atomic_writer(name) as file:
-                file_format.write(file, text, little)
+                file_format.write(file, text, little_endian)
                 file.flush()
                 with open(file.name, "rb") as written:
                     _check_readable(written, file_format)
         else:
             memory = io.BytesIO()
-            file_format.write(memory, text, little)
+            file_format.write(memory, text, little_endian)
             data = memory.getvalue()
             _check_readable(io.BytesIO(data), file_format)
             _write_all(path, data)
@@ -79,7 +81,7 @@ def read(path: Location, format: str | None = None) -> tuple[dict[str, Any], dic
         data = _read_bytes(path)
         path, magic = io.BytesIO(data), data[:_MAGIC_BYTES]
     file_format = _select_format(path, name, format, magic)
-    with _errors_prefixed_by(name):
+    with _prefix_errors(name):
         with _open(path, name) as file, file_format.open_reader(file) as reader:
             configuration, stored_checksum = config.decode(reader.text)
             _check(reader.headers, configuration)
@@ -113,7 +115,7 @@ def _checked_name(path: Any, method: str) -> str:
 
 
 @contextmanager
-def _errors_prefixed_by(name: str) -> Iterator[None]:
+def _prefix_errors(name: str) -> Iterator[None]:
     """Prefix the text of a WeightsError with a file name."""
     try:
         yield
@@ -220,6 +222,6 @@ def _checksum(configuration: Mapping[str, Any], arrays: Mapping[str, Array]) -> 
     """CRC-32 of the configuration's text and of the arrays' little-endian bytes in the order of their names."""
     checksum = zlib.crc32(config.encode(configuration))
     for _, array in sorted(arrays.items()):
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        checksum = zlib.crc32(little.reshape(-1).view(np.uint8).data, checksum)
+        little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        checksum = zlib.crc32(little_endian.reshape(-1).view(np.uint8).data, checksum)
     return checksum

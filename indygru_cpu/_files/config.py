@@ -55,7 +55,7 @@ def checked(configuration: Mapping[str, Any]) -> dict[str, Any]:
     if missing or unknown:
         raise WeightsError(f"configuration: missing {listed(missing)}, unknown {listed(unknown)}")
     try:
-        entries = {name: checked_value(configuration[name], name) for name, checked_value in _ENTRIES.items()}
+        entries = {name: check_value(configuration[name], name) for name, check_value in _ENTRIES.items()}
         check.groups(entries["groups"], {name: entries[name] for name in ("input_size", "hidden_size")})
     except (TypeError, ValueError) as error:
         raise WeightsError(f"configuration: {error}") from None

@@ -22,7 +22,7 @@ class Progress:
     def __init__(self, report: Any, total: int) -> None:
         if all(hasattr(report, name) for name in ("n", "total", "update")):
             report.total = report.n + total  # a bar may count several calls
-            report = _report_of_bar(report.update)
+            report = _bar_callback(report.update)
         elif not callable(report):
             raise TypeError(f"progress: expected a function (done, total) or a tqdm bar, got {type(report).__name__}")
         self._report, self._total, self._done = report, total, 0
@@ -37,8 +37,8 @@ class Progress:
         self._done += n_steps
 
 
-def _report_of_bar(update: Callable[[int], object]) -> Callable[[int, int], object]:
-    """A report for a bar, whose `update` takes increments."""
+def _bar_callback(update: Callable[[int], object]) -> Callable[[int, int], object]:
+    """A function ``report(done, total)`` for a bar, whose `update` takes increments."""
     reported = 0
 
     def report(done: int, _total: int) -> None:

@@ -14,11 +14,11 @@ from indygru_cpu.interop._activations import KERAS_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import KERAS_RESET_AFTER, KERAS_RESET_BEFORE
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
+    DenseWeights,
     WeightChecker,
-    Weights,
     build_layer,
     checked_layer,
-    checked_options,
+    converter_options,
     diagonal_matrices,
     layer_weights,
     read_stack,
@@ -85,29 +85,29 @@ def from_keras(
     >>> from_keras([kernel, recurrent_kernel, bias], activation="relu")
     IndyGRU(3, 5, batch_first=True, activation='relu', dtype=float64)
     """
-    allowed, checker = ConversionTolerance(tolerance, project), WeightChecker()
-    options = {"batch_first": True, **checked_options(options)}
+    limits, checker = ConversionTolerance(tolerance, project), WeightChecker()
+    options = {"batch_first": True, **converter_options(options)}
     sources, activation = _sources_and_activation(weights, activation)
     name_suffixes = iter([suffix for names in suffixes(len(sources), len(sources[0]) == 2) for suffix in names])
 
-    def read_weights(source: Sequence[Any], n: int | None, d: int | str) -> Weights:
+    def read_weights(source: Sequence[Any], n: int | None, d: int | str) -> DenseWeights:
         suffix = next(name_suffixes)
         name = f"recurrent_kernel{suffix}"
         n = n or checker.checked(name, source[1], ("N", "3N")).shape[0]
         kernel = checker.checked(f"kernel{suffix}", source[0], (d, 3 * n))
-        diagonals = allowed.extract_diagonals(name, checker.checked(name, source[1], (n, 3 * n)).T)
-        bias = _read_bias(checker, allowed, f"bias{suffix}", source[2], n) if len(source) == 3 else None
-        return Weights(KERAS_RESET_BEFORE.to_native(kernel), KERAS_RESET_BEFORE.to_native(diagonals), bias)
+        diagonals = limits.extract_diagonals(name, checker.checked(name, source[1], (n, 3 * n)).T)
+        bias = _read_bias(checker, limits, f"bias{suffix}", source[2], n) if len(source) == 3 else None
+        return DenseWeights(KERAS_RESET_BEFORE.to_native(kernel), KERAS_RESET_BEFORE.to_native(diagonals), bias)
 
     return build_layer(read_stack(sources, read_weights), activation=activation, **options)
 
 
-def _read_bias(checker: WeightChecker, allowed: ConversionTolerance, name: str, value: Any, n: int) -> Array:
+def _read_bias(checker: WeightChecker, limits: ConversionTolerance, name: str, value: Any, n: int) -> Array:
     """Read a bias (3N,), or a pair of biases (2, 3N), which ``reset_after=True`` has."""
     if np.ndim(value) == 1:
         return KERAS_RESET_BEFORE.to_native(checker.checked(name, value, (3 * n,)))
     input_bias, recurrent_bias = checker.checked(name, value, (2, 3 * n))
-    return allowed.merge_biases(f"{name}[1]", input_bias, recurrent_bias, KERAS_RESET_AFTER)
+    return limits.merge_biases(f"{name}[1]", input_bias, recurrent_bias, KERAS_RESET_AFTER)
 
 
 def _sources_and_activation(source: Any, activation: str | None) -> tuple[list[list[list[Any]]], str]:

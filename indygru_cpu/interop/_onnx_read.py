@@ -15,10 +15,10 @@ from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import ONNX_RESET_AFTER, ONNX_RESET_BEFORE, GateOrder
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
+    DenseWeights,
     WeightChecker,
-    Weights,
     build_layer,
-    checked_options,
+    converter_options,
     import_optional,
     read_stack,
 )
@@ -88,7 +88,7 @@ def from_onnx(
     onnx = import_optional("onnx")
     if not isinstance(model, onnx.ModelProto):
         raise TypeError(f"model: expected an onnx.ModelProto, as onnx.load returns, got {type(model).__name__}")
-    allowed, checker, options = ConversionTolerance(tolerance, project), WeightChecker(), checked_options(options)
+    limits, checker, options = ConversionTolerance(tolerance, project), WeightChecker(), converter_options(options)
     constants = _Constants(onnx, model.graph)
     grus = [_Gru.from_node(gru_node, constants, reverse) for gru_node in _select_nodes(model.graph, node)]
     if len({(gru.direction, gru.activation, gru.batch_first) for gru in grus}) > 1:
@@ -96,7 +96,7 @@ def from_onnx(
     n_directions = 1 + (grus[0].direction == "bidirectional")
     bias = any(gru.B is not None for gru in grus)
 
-    def read_weights(source: tuple[_Gru, int], n: int | None, d: int | str) -> Weights:
+    def read_weights(source: tuple[_Gru, int], n: int | None, d: int | str) -> DenseWeights:
         gru, direction = source
 
         def get(name: str, value: Array, *shape: int | str) -> Array:
@@ -107,10 +107,10 @@ def from_onnx(
         R = get("R", gru.R, 3 * n, n)
         B = np.zeros((n_directions, 6 * n), R.dtype) if gru.B is None else gru.B
         input_bias, recurrent_bias = np.split(get("B", B, 6 * n), 2)
-        return Weights(
+        return DenseWeights(
             gru.order.to_native(get("W", gru.W, 3 * n, d).T),
-            gru.order.to_native(allowed.extract_diagonals(f"R of node {shown(gru.name)}", R)),
-            allowed.merge_biases(f"B of node {shown(gru.name)}", input_bias, recurrent_bias, gru.order)
+            gru.order.to_native(limits.extract_diagonals(f"R of node {shown(gru.name)}", R)),
+            limits.merge_biases(f"B of node {shown(gru.name)}", input_bias, recurrent_bias, gru.order)
             if bias
             else None,
         )

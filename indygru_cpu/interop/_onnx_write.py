@@ -15,7 +15,7 @@ from indygru_cpu._version import __version__
 from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import ONNX_RESET_BEFORE
 from indygru_cpu.interop._weights import (
-    Weights,
+    DenseWeights,
     checked_layer,
     diagonal_matrices,
     import_optional,
@@ -173,7 +173,7 @@ class LayerExporter:
         self._graph, self._layer, self._lengths = graph, layer, lengths
         self._suffixes = suffixes(layer.num_layers, layer.bidirectional)
 
-    def add_layer(self, k: int, x: str, h0: str | None, directions: Sequence[Weights]) -> tuple[str, str]:
+    def add_layer(self, k: int, x: str, h0: str | None, directions: Sequence[DenseWeights]) -> tuple[str, str]:
         """Add layer k: map x (T, B, D) and h0 (directions, B, N) to y (T, B, directions * N) and h_n."""
         raise NotImplementedError
 
@@ -181,7 +181,7 @@ class LayerExporter:
 class GruExporter(LayerExporter):
     """Writes each layer as one GRU node."""
 
-    def add_layer(self, k: int, x: str, h0: str | None, directions: Sequence[Weights]) -> tuple[str, str]:
+    def add_layer(self, k: int, x: str, h0: str | None, directions: Sequence[DenseWeights]) -> tuple[str, str]:
         graph, from_native = self._graph, ONNX_RESET_BEFORE.from_native
         arrays = {
             "W": [from_native(weights.kernel).T for weights in directions],
@@ -228,22 +228,22 @@ class ScanExporter(LayerExporter):
         valid = graph.op("Less", steps, graph.op("Cast", lengths, to=graph.tensor_dtype(np.int64)))
         return graph.op("Unsqueeze", valid, _int64(2))
 
-    def add_layer(self, k: int, x: str, h0: str | None, directions: Sequence[Weights]) -> tuple[str, str]:
+    def add_layer(self, k: int, x: str, h0: str | None, directions: Sequence[DenseWeights]) -> tuple[str, str]:
         graph = self._graph
         outputs, states = [], []
         for direction, (suffix, weights) in enumerate(zip(self._suffixes[k], directions, strict=True)):
             projection = graph.op("MatMul", x, graph.add_initializer(f"kernel{suffix}", weights.kernel))
             if weights.bias is not None:
                 projection = graph.op("Add", projection, graph.add_initializer(f"bias{suffix}", weights.bias))
-            scanned = [self._in_scan_order(value, direction) for value in [projection, *self._valid]]
+            scanned = [self._to_scan_order(value, direction) for value in [projection, *self._valid]]
             h = graph.op("Gather", h0, np.array(direction), axis=0) if h0 else self._zero_state
             body = self._step_body(weights.recurrent_kernel, f"step{suffix}_")
             h_n, y = graph.add_node("Scan", h, *scanned, n_outputs=2, num_scan_inputs=len(scanned), body=body)
-            outputs.append(self._in_scan_order(y, direction))
+            outputs.append(self._to_scan_order(y, direction))
             states.append(graph.op("Unsqueeze", h_n, _int64(0)))
         return graph.op("Concat", *outputs, axis=2), graph.op("Concat", *states, axis=0)
 
-    def _in_scan_order(self, value: str, direction: int) -> str:
+    def _to_scan_order(self, value: str, direction: int) -> str:
         """Reverse the steps for direction 1. The evaluator of onnx ignores the scan directions of Scan itself."""
         if not direction:
             return value

@@ -9,7 +9,7 @@ import numpy as np
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
-from indygru_cpu.interop._weights import WeightChecker, checked_layer, checked_options
+from indygru_cpu.interop._weights import WeightChecker, checked_layer, converter_options
 from indygru_cpu.layer import IndyGRU
 
 #: Suffix of the parameter names of a layer with one layer and direction.
@@ -63,7 +63,7 @@ def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options:
     >>> from_pararnn(A, B, b).groups
     2
     """
-    options = {"batch_first": True, **checked_options(options)}
+    options = {"batch_first": True, **converter_options(options)}
     checker = WeightChecker()
     n = checker.checked("A", A, (3, "N")).shape[1]
     heads, d = checker.checked("B", B, ("heads", "D/heads", 3, "N/heads")).shape[:2]

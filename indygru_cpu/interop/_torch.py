@@ -14,11 +14,11 @@ from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import TORCH
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
+    DenseWeights,
     WeightChecker,
-    Weights,
     build_layer,
     checked_layer,
-    checked_options,
+    converter_options,
     diagonal_matrices,
     import_optional,
     layer_weights,
@@ -82,20 +82,20 @@ def from_torch(
     >>> from_torch(state_dict, batch_first=True)
     IndyGRU(3, 5, batch_first=True, dtype=float64)
     """
-    allowed, checker = ConversionTolerance(tolerance, project), WeightChecker()
-    arrays, options = _arrays_and_options(state_dict, prefix, checked_options(options))
+    limits, checker = ConversionTolerance(tolerance, project), WeightChecker()
+    arrays, options = _arrays_and_options(state_dict, prefix, converter_options(options))
     name_suffixes, bias = _checked_suffixes(arrays)
 
-    def read_weights(suffix: str, n: int | None, d: int | str) -> Weights:
+    def read_weights(suffix: str, n: int | None, d: int | str) -> DenseWeights:
         def get(name: str, *shape: int | str) -> Array:
             return checker.checked(f"{name}{suffix}", arrays[f"{name}{suffix}"], shape)
 
         n = n or get("weight_hh", "3N", "N").shape[1]
-        recurrent = allowed.extract_diagonals(f"weight_hh{suffix}", get("weight_hh", 3 * n, n))
-        return Weights(
+        recurrent = limits.extract_diagonals(f"weight_hh{suffix}", get("weight_hh", 3 * n, n))
+        return DenseWeights(
             TORCH.to_native(get("weight_ih", 3 * n, d).T),
             TORCH.to_native(recurrent),
-            allowed.merge_biases(f"bias_hh{suffix}", get("bias_ih", 3 * n), get("bias_hh", 3 * n), TORCH)
+            limits.merge_biases(f"bias_hh{suffix}", get("bias_ih", 3 * n), get("bias_hh", 3 * n), TORCH)
             if bias
             else None,
         )

@@ -19,7 +19,7 @@ from indygru_cpu.layer import IndyGRU
 Source = TypeVar("Source")
 
 
-class Weights(NamedTuple):
+class DenseWeights(NamedTuple):
     """Weights of one layer and direction in IndyGRU's gate order. Groups are written out as a dense kernel."""
 
     kernel: Array  # (D, 3N)
@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
 
 #: Weights by layer and direction.
-StackedWeights = Sequence[Sequence[Weights]]
+StackedWeights = Sequence[Sequence[DenseWeights]]
 
 
 def checked_layer(layer: object) -> IndyGRU:
@@ -38,12 +38,12 @@ def checked_layer(layer: object) -> IndyGRU:
     return layer
 
 
-def layer_weights(layer: IndyGRU) -> list[list[Weights]]:
+def layer_weights(layer: IndyGRU) -> list[list[DenseWeights]]:
     """Weights of a layer. Kernels are copies; recurrent kernels and biases are the live arrays."""
     arrays = layer.parameters
     return [
         [
-            Weights(
+            DenseWeights(
                 dense_kernel(arrays[f"kernel{suffix}"], layer.groups),
                 arrays[f"recurrent_kernel{suffix}"],
                 arrays.get(f"bias{suffix}"),
@@ -88,7 +88,7 @@ def build_layer(stack: StackedWeights, *, activation: str = "tanh", **options: A
     return layer
 
 
-def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+def converter_options(options: dict[str, Any]) -> dict[str, Any]:
     """Refuse options that a converter does not pass on to `IndyGRU`, which checks their values."""
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(f"{shortened(', '.join(unknown))}: unknown; options of the layer are {', '.join(_OPTIONS)}")
@@ -96,13 +96,13 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_stack(
-    sources: Sequence[Sequence[Source]], read_weights: Callable[[Source, int | None, int | str], Weights]
-) -> list[list[Weights]]:
+    sources: Sequence[Sequence[Source]], read_weights: Callable[[Source, int | None, int | str], DenseWeights]
+) -> list[list[DenseWeights]]:
     """Read the weights of every layer and direction, each with the sizes implied by those already read.
 
     `read_weights` gets a source, N and D. For the first source N is None and D is "D", which allows any size.
     """
-    stack: list[list[Weights]] = []
+    stack: list[list[DenseWeights]] = []
     n: int | None = None
     d: int | str = "D"
     for directions in sources:

@@ -49,7 +49,7 @@ def validated_batch(X: Any) -> RaggedBatch:
     n, steps, width = array.shape
     if n and not steps:
         raise ValueError(f"X: expected at least one step per sequence, got shape {array.shape}")
-    return _not_empty(array.reshape(n * steps, width), np.arange(n + 1) * steps)
+    return _nonempty_batch(array.reshape(n * steps, width), np.arange(n + 1) * steps)
 
 
 def _from_offsets(values: Any, offsets: Any) -> RaggedBatch:
@@ -60,7 +60,7 @@ def _from_offsets(values: Any, offsets: Any) -> RaggedBatch:
     empty = np.flatnonzero(np.diff(offsets) == 0)
     if len(empty):
         raise ValueError(f"X: expected at least one step per sequence, got none in sequence {empty[0]}")
-    return _not_empty(array[offsets[0] : offsets[-1]], offsets - offsets[0])
+    return _nonempty_batch(array[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
 def _from_list(X: Any) -> RaggedBatch:
@@ -76,7 +76,7 @@ def _from_list(X: Any) -> RaggedBatch:
             "X: expected sequences of one dtype, got float32 and float64: dtypes are never mixed; cast the sequences"
         )
     offsets = np.cumsum([0, *map(len, sequences)])
-    return _not_empty(_validated_numbers(np.concatenate(sequences) if sequences else np.empty((0, 1))), offsets)
+    return _nonempty_batch(_validated_numbers(np.concatenate(sequences) if sequences else np.empty((0, 1))), offsets)
 
 
 def _validated_numbers(X: Any) -> Array:
@@ -88,7 +88,7 @@ def _validated_numbers(X: Any) -> Array:
     return array
 
 
-def _not_empty(values: Array, offsets: Array) -> RaggedBatch:
+def _nonempty_batch(values: Array, offsets: Array) -> RaggedBatch:
     """Make a batch, or raise scikit-learn's error for no sequences or no features."""
     check_array(values, dtype=None, ensure_all_finite=False)
     return RaggedBatch(values, offsets)

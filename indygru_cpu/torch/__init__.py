@@ -53,20 +53,20 @@ def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
     return torch.tensor(sizes)
 
 
-def _check_order(order: Tensor | None, back: Tensor | None, n_batch: int) -> None:
+def _check_row_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, n_batch: int) -> None:
     """Refuse indices of a PackedSequence that are not permutations, or not inverse to each other."""
-    if order is None and back is None:
+    if sorted_indices is None and unsorted_indices is None:
         return
-    for name, indices in {"input.sorted_indices": order, "input.unsorted_indices": back}.items():
+    for name, indices in {"input.sorted_indices": sorted_indices, "input.unsorted_indices": unsorted_indices}.items():
         if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64) or not indices.is_cpu:
             got = f"{indices.dtype} on {indices.device}" if isinstance(indices, Tensor) else shown(indices)
             raise TypeError(f"{name}: expected a tensor of torch.int64 on the CPU, got {got}")
         check.check_shape(name, indices.shape, (n_batch,))
         if sorted(indices.tolist()) != list(range(n_batch)):
             raise ValueError(f"{name}: expected each number from 0 to {n_batch - 1} once, got others")
-    assert order is not None
-    assert back is not None
-    if order[back].tolist() != list(range(n_batch)):
+    assert sorted_indices is not None
+    assert unsorted_indices is not None
+    if sorted_indices[unsorted_indices].tolist() != list(range(n_batch)):
         raise ValueError("input.unsorted_indices: expected the inverse of input.sorted_indices, got other numbers")
 
 
@@ -196,7 +196,7 @@ class IndyGRU(torch.nn.Module):
         for name, shape in existing.items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         names = [[kind + end for end in ends for kind in KINDS] for ends in suffixes(self.num_layers, True)]
-        self._names = [[name if name in existing else None for name in of_layer] for of_layer in names]
+        self._names = [[name if name in existing else None for name in layer_names] for layer_names in names]
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -393,19 +393,20 @@ class IndyGRU(torch.nn.Module):
 
     def _run_packed(self, input: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
         """Run a PackedSequence. Its rows are sorted by length; hx and h_n have the caller's order of rows."""
-        data, sizes, order, back = input
+        data, sizes, sorted_indices, unsorted_indices = input
         self._check_tensor("input", data)
-        _ops.check_storage("input.data", data)
+        check_storage("input.data", data)
         check.check_shape("input.data", data.shape, ("sum of lengths", self.input_size))
         checked_sizes = _checked_batch_sizes(data, sizes)
         n_batch = int(checked_sizes[0])
-        _check_order(order, back, n_batch)
+        _check_row_order(sorted_indices, unsorted_indices, n_batch)
         state = self._state(data, hx, n_batch)
-        _ops.check_storage("hx", state)
+        check_storage("hx", state)
         padded, lengths = pad_packed_sequence(PackedSequence(data, checked_sizes))
-        y, h_n = self._run_layers(padded, state if order is None else state.index_select(1, order), lengths, False)
-        output = PackedSequence(pack_padded_sequence(y, lengths).data, sizes, order, back)
-        return output, h_n if back is None else h_n.index_select(1, back)
+        sorted_state = state if sorted_indices is None else state.index_select(1, sorted_indices)
+        y, h_n = self._run_layers(padded, sorted_state, lengths, False)
+        output = PackedSequence(pack_padded_sequence(y, lengths).data, sizes, sorted_indices, unsorted_indices)
+        return output, h_n if unsorted_indices is None else h_n.index_select(1, unsorted_indices)
 
     def _run_layers(
         self, input: Tensor, hx: Tensor, lengths: Tensor | None, batch_first: bool
@@ -420,6 +421,6 @@ class IndyGRU(torch.nn.Module):
             keep_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper tests first
             keep_gates = keep_gates and any(t is not None and t.requires_grad for t in (input, state, *weights))
             options = batch_first, self.groups, self.activation, self.reproducible, keep_gates
-            input, h_n, _ = _ops.call(input, state, *weights, lengths, *options)
+            input, h_n, _ = _ops.run_layer(input, state, *weights, lengths, *options)
             states.append(h_n)
         return input, states[0] if self.num_layers == 1 else torch.cat(states)

@@ -135,7 +135,7 @@ class _BoundTensors(NamedTuple):
         options = arguments[9:]
         sizes = _check_call(*tensors, *options)
         batch_first, groups, activation, reproducible = options
-        x, h0, *weights, lengths = map(_array, _TENSORS, tensors)
+        x, h0, *weights, lengths = map(_checked_view, _TENSORS, tensors)
         layout = BATCH_FIRST if batch_first else TIME_MAJOR
         x, h0 = layout.to_time_major(check.as_aligned(x)), check.as_aligned(h0)
         n_steps, n_batch, n_inputs = x.shape
@@ -160,7 +160,7 @@ class _BoundTensors(NamedTuple):
         return stacks.columns(y, direction, self.sizes.n_units)
 
 
-def _array(name: str, tensor: Tensor | None) -> Any:
+def _checked_view(name: str, tensor: Tensor | None) -> Any:
     """A view of a tensor's memory, after a check that all elements are inside its storage; None for None.
 
     A storage with a NumPy view cannot be resized, so the result of the check stays true.
@@ -184,7 +184,7 @@ def check_storage(name: str, tensor: Tensor) -> None:
     """Refuse a plain tensor whose storage was shortened. torch itself would read past the end of the storage."""
     is_plain = type(tensor) in _PLAIN and not tensor.is_meta and tensor.layout is torch.strided
     if is_plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        _array(name, tensor.detach())
+        _checked_view(name, tensor.detach())
 
 
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
@@ -254,7 +254,9 @@ def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tens
     bound = _BoundTensors.bind(*arguments)
     tensors = [value.data if isinstance(value, Tensor) else value for value in (dy, dh_n, y, gates)]
     _check_backward(tensors, arguments[2], bound.sizes)
-    arrays = [None if value is None else check.as_aligned(value) for value in map(_array, _BACKWARD_TENSORS, tensors)]
+    arrays = [
+        None if value is None else check.as_aligned(value) for value in map(_checked_view, _BACKWARD_TENSORS, tensors)
+    ]
     dy_array, dh_array, y_array, gates_array = arrays
     assert y_array is not None
     assert gates_array is not None
@@ -366,8 +368,8 @@ def _needs_dispatcher(*tensors: Tensor | None) -> bool:
     )
 
 
-def call(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Call `layer`, without the dispatcher where only autograd needs to see the operator."""
+def run_layer(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `layer`, without the dispatcher where only autograd needs to see the operator."""
     tensors, options = arguments[:9], arguments[9:]
     if _needs_dispatcher(*tensors):
         return layer(*arguments)

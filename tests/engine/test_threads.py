@@ -45,7 +45,7 @@ def multiply_adds(shape):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("options", [{}, {"recompute": True}, {"reproducible": True}], ids=str)
 def test_call_on_any_number_of_threads_computes_same_bits(dtype, shape, ragged, options):
-    assert multiply_adds(shape) > thread_counts.MIN_PARALLEL_WORK
+    assert multiply_adds(shape) > _core.testing.min_parallel_work()
     case = helpers.random_case(shape, dtype, "tanh", ragged)
     expected = case.run(num_threads=1, **options)
     for num_threads in (2, 3, 8, None):
@@ -114,10 +114,10 @@ def test_default_is_the_smallest_limit(monkeypatch, quota, processors, openmp, e
 
 @needs_openmp
 def test_count_is_one_below_the_minimum_of_work_and_bounded_above():
-    assert thread_counts.count(None, thread_counts.MIN_PARALLEL_WORK - 1) == 1
-    assert thread_counts.count(8, thread_counts.MIN_PARALLEL_WORK - 1) == 1
-    assert thread_counts.count(None, thread_counts.MIN_PARALLEL_WORK) == thread_counts.default().count
-    assert thread_counts.count(8, thread_counts.MIN_PARALLEL_WORK) == 8
+    assert thread_counts.count(None, _core.testing.min_parallel_work() - 1) == 1
+    assert thread_counts.count(8, _core.testing.min_parallel_work() - 1) == 1
+    assert thread_counts.count(None, _core.testing.min_parallel_work()) == thread_counts.default().count
+    assert thread_counts.count(8, _core.testing.min_parallel_work()) == 8
     assert thread_counts.count(10_000, 1e12) == thread_counts.MAX_THREADS
 
 
@@ -140,6 +140,7 @@ def test_count_of_a_serial_build_or_a_fork_is_one(monkeypatch):
     assert thread_counts.count(8, 1e12) == thread_counts.default().count == 1
     monkeypatch.setattr(thread_counts._core, "is_forked", lambda: False)
     monkeypatch.setattr(thread_counts._core, "openmp_threads", lambda: 0)
+    monkeypatch.setattr(thread_counts._core, "is_parallel_work", lambda work: False)
     assert thread_counts.count(8, 1e12) == 1
     assert "OpenMP" in thread_counts.default().reason
 

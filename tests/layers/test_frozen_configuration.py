@@ -256,7 +256,7 @@ def core_arguments(name, dtype=np.float32):
     y, tape = random(6, 4, 5), random(11 * 15)
     if name == "step":
         return common | {"x": random(1, 4, 3), "n_groups": 1, "activation": 0}
-    options = {"n_groups": 1, "activation": 0, "n_threads": 1, "is_chosen": False, "reproducible": False}
+    options = {"n_groups": 1, "activation": 0, "n_threads": 1, "autotune": False, "reproducible": False}
     if name == "forward":
         return common | {"y": y, "tape": tape, **sequences, "clear_padding": True, **options, "progress": None}
     gradients = {"dy": random(6, 4, 5), "dh": random(4, 5), "dx": random(6, 4, 3)}

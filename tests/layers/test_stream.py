@@ -23,7 +23,6 @@ from streams import (
 )
 
 from indygru_cpu._engine import _core
-from indygru_cpu._engine import threads as thread_counts
 
 #: (B, D, N) and options of the layer: odd sizes, several tiles of rows and of units, groups, groups of several tiles.
 CASES = [
@@ -69,7 +68,7 @@ def test_stream_of_any_activation_equals_the_reference_and_the_layer(tier, dtype
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 def test_stream_on_any_number_of_threads_computes_same_bits(dtype, n_batch, n_inputs, n_units, options, num_threads):
     layer = sized_layer(n_inputs, n_units, dtype=dtype, reproducible=True, num_threads=num_threads, **options)
-    assert n_batch * layer.parameters["kernel_l0"].size > thread_counts.MIN_PARALLEL_WORK
+    assert n_batch * layer.parameters["kernel_l0"].size > _core.testing.min_parallel_work()
     x = random_array((4, n_batch, n_inputs), dtype)
     assert_matches_layer(push_steps(started_stream(layer, n_batch), x), layer, x)
     assert_matches_layer(push_steps(started_stream(layer, n_batch, num_threads=4 - num_threads), x), layer, x)

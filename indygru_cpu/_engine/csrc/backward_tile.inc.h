@@ -64,8 +64,8 @@ INLINE void NAME(backward_step)(const indygru_tile *tile, ptrdiff_t step, ptrdif
 
 static void NAME(backward_tile)(const indygru_tile *tile)
 {
-    /* Partial sums have so many valid steps, and up to a step more. Rounding errors then grow with SUM_LENGTH plus the
-     * number of partial sums, not with their product. */
+    /* Each partial sum has about this many valid steps and consists of whole steps. Rounding errors then grow with
+     * SUM_LENGTH plus the number of partial sums, not with their product. */
     enum { SUM_LENGTH = 512 };
     indygru_step_range one = tile->steps;
     ptrdiff_t first = indygru_count_valid_steps(&tile->steps);

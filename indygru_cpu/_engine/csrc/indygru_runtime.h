@@ -1,5 +1,5 @@
-/* What the calls of a process share besides the kernels: CPU features, floating-point state, memory, threads. None of
- * it knows Python or OpenMP. */
+/* What the calls of a process share besides the kernels: CPU features, floating-point state, memory, threads. It does
+ * not depend on Python or OpenMP. */
 #ifndef INDYGRU_RUNTIME_H
 #define INDYGRU_RUNTIME_H
 
@@ -53,7 +53,7 @@ int indygru_active_threads(void);
 void indygru_backoff_sleep(void); /* 0.5 ms: back-off between attempts to acquire slots */
 
 /* Returns how many of n_threads threads can run for the calling thread, and releases the slots of the others. OpenMP
- * ends the process if it cannot start a thread, so threads are started on trial before. */
+ * ends the process if it cannot start a thread, so probe threads are started and ended before. */
 int indygru_clamp_to_startable_threads(int n_threads);
 
 /* Called after the work of a team. Releases its slots. OpenMP keeps the workers, unless the process has too many. */

@@ -23,7 +23,7 @@ static char *cached[N_CACHED];
 static ptrdiff_t cached_bytes; /* of all cached blocks; at most MAX_BYTES */
 static unsigned next_to_evict; /* index of `cached`, modulo N_CACHED */
 
-static header *header_of(char *start) { return (header *)start - 1; }
+static header *get_header(char *start) { return (header *)start - 1; }
 
 /* Returns whether entry i was empty, and so holds the block now. */
 static int store(int i, char *start)
@@ -54,7 +54,7 @@ static void unmap_pages(void *pages, ptrdiff_t size) { munmap(pages, size); }
 
 void indygru_pool_free(char *start)
 {
-    header *h = header_of(start);
+    header *h = get_header(start);
     if (h->size >= MIN_BLOCK)
         unmap_pages(h->block, h->size + 2 * CACHE_LINE);
     else
@@ -66,17 +66,17 @@ static void evict(char *start)
 {
     if (!start)
         return;
-    __atomic_sub_fetch(&cached_bytes, header_of(start)->size, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&cached_bytes, get_header(start)->size, __ATOMIC_RELAXED);
     indygru_pool_free(start);
 }
 
 /* Returns a cached block of at least `size` and at most about twice as many bytes, or NULL. */
-static char *take_cached(ptrdiff_t size)
+static char *pop_cached(ptrdiff_t size)
 {
     for (int i = 0; i < N_CACHED; i++) {
         char *start = remove_entry(i);
-        if (start && header_of(start)->size >= size && header_of(start)->size / 2 <= size) {
-            __atomic_sub_fetch(&cached_bytes, header_of(start)->size, __ATOMIC_RELAXED);
+        if (start && get_header(start)->size >= size && get_header(start)->size / 2 <= size) {
+            __atomic_sub_fetch(&cached_bytes, get_header(start)->size, __ATOMIC_RELAXED);
             return start;
         }
         if (start && !store(i, start)) /* another thread has filled the entry */
@@ -90,7 +90,7 @@ ptrdiff_t indygru_pool_trim(void)
     ptrdiff_t freed = 0;
     for (int i = 0; i < N_CACHED; i++) {
         char *start = remove_entry(i);
-        freed += start ? header_of(start)->size : 0;
+        freed += start ? get_header(start)->size : 0;
         evict(start);
     }
     return freed;
@@ -103,7 +103,7 @@ static char *allocate_block(ptrdiff_t size)
 
 char *indygru_pool_allocate(ptrdiff_t size)
 {
-    char *start = size >= MIN_BLOCK ? take_cached(size) : NULL, *block;
+    char *start = size >= MIN_BLOCK ? pop_cached(size) : NULL, *block;
     if (start)
         return start;
     if (size > PTRDIFF_MAX - 2 * CACHE_LINE)
@@ -114,14 +114,14 @@ char *indygru_pool_allocate(ptrdiff_t size)
     if (!block)
         return NULL;
     start = block + CACHE_LINE + (CACHE_LINE - (uintptr_t)block % CACHE_LINE);
-    *header_of(start) = (header){block, size};
+    *get_header(start) = (header){block, size};
     return start;
 }
 
 /* Returns whether the block is cached now. */
 static int cache(char *start)
 {
-    ptrdiff_t size = header_of(start)->size;
+    ptrdiff_t size = get_header(start)->size;
     if (__atomic_add_fetch(&cached_bytes, size, __ATOMIC_RELAXED) <= MAX_BYTES)
         for (int i = 0; i < N_CACHED; i++)
             if (store(i, start))
@@ -132,7 +132,7 @@ static int cache(char *start)
 
 void indygru_pool_release(char *start)
 {
-    if (header_of(start)->size >= MIN_BLOCK && header_of(start)->size <= MAX_BYTES)
+    if (get_header(start)->size >= MIN_BLOCK && get_header(start)->size <= MAX_BYTES)
         for (int i = 0; i <= N_CACHED; i++) { /* evicts older blocks: the sizes in use may have changed */
             if (cache(start))
                 return;

@@ -6,9 +6,10 @@ enum {
     NAME(PANEL) = 2 * VECTOR_BYTES / sizeof(REAL), /* two vectors: with six rows, 12 of 16 registers accumulate */
     NAME(BLOCK_ROWS) = 6,
     NAME(BLOCK_PANELS) = 4,
-    /* A panel of so many inputs (16 KB with AVX2) stays in L1 for a row block. 256 instead of 128: 5 % of the time. */
+    /* A panel of this many inputs (16 KB with AVX2) stays in L1 for a row block. 256 instead of 128 saves 5 % of the
+     * time. */
     NAME(K_BLOCK) = INDYGRU_K_BLOCK,
-    /* The inputs of so many rows (48 KB of float32) and their sums stay in L2 for all panels. 48 instead of 240: 0.97
+    /* The inputs of this many rows (48 KB of float32) and their sums stay in L2 for all panels. 48 instead of 240: 0.97
      * of the time of forward at lm (docs/speed.md). */
     NAME(ROW_BLOCK) = 48
 };
@@ -67,15 +68,15 @@ typedef struct {
     int rows, panels;
 } NAME(position);
 
-static void NAME(run_block)(const NAME(position) * at, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
+static void NAME(run_block)(const NAME(position) * pos, const indygru_projection *job, const REAL *w, ptrdiff_t w_row,
                             REAL *out, ptrdiff_t out_row)
 {
-    const void *const *x = job->x + at->row;
+    const void *const *x = job->x + pos->row;
 #define THREE_ROWS_PANELS (HAS_FMA ? 2 : 1) /* without FMA the product needs a register */
 #define BLOCK(rows, panels)                                                                                            \
-    NAME(block)(rows, panels, job, x, at->first, at->last, w, w_row, out, out_row);                                    \
+    NAME(block)(rows, panels, job, x, pos->first, pos->last, w, w_row, out, out_row);                                  \
     break
-    switch (at->rows * 10 + at->panels) {
+    switch (pos->rows * 10 + pos->panels) {
     case 11: BLOCK(1, 1);
     case 12: BLOCK(1, 2);
     case 14: BLOCK(1, 4);
@@ -91,76 +92,76 @@ static void NAME(run_block)(const NAME(position) * at, const indygru_projection 
 }
 
 /* The last columns, fewer than a panel: a register block on padded copies of the weights and of out. */
-static void NAME(edge_block)(const NAME(position) * at, const indygru_projection *job, const REAL *w, REAL *out)
+static void NAME(edge_block)(const NAME(position) * pos, const indygru_projection *job, const REAL *w, REAL *out)
 {
     enum { PANEL = NAME(PANEL) };
     REAL sums[NAME(BLOCK_ROWS) * PANEL] = {0}, *weights = job->edge;
-    ptrdiff_t columns = job->n_columns - at->column, w_row = job->w_row;
+    ptrdiff_t columns = job->n_columns - pos->column, w_row = job->w_row;
     if (!job->padded) {
-        memset(weights, 0, (at->last - at->first) * PANEL * sizeof *weights);
-        for (ptrdiff_t k = 0; k < at->last - at->first; k++)
+        memset(weights, 0, (pos->last - pos->first) * PANEL * sizeof *weights);
+        for (ptrdiff_t k = 0; k < pos->last - pos->first; k++)
             memcpy(weights + k * PANEL, w + k * w_row, columns * sizeof *w);
         w = weights;
         w_row = PANEL;
     }
-    for (int i = 0; i < at->rows; i++)
+    for (int i = 0; i < pos->rows; i++)
         memcpy(sums + i * PANEL, out + i * job->out_row, columns * sizeof *out);
-    NAME(run_block)(at, job, w, w_row, sums, PANEL);
-    for (int i = 0; i < at->rows; i++)
+    NAME(run_block)(pos, job, w, w_row, sums, PANEL);
+    for (int i = 0; i < pos->rows; i++)
         memcpy(out + i * job->out_row, sums + i * PANEL, columns * sizeof *out);
 }
 
-/* Rows at.row to end - 1 in blocks of at.rows, all columns. The outer loop is over panels, so that a panel stays in L1.
- */
-static void NAME(project_rows)(NAME(position) at, ptrdiff_t end, const indygru_projection *job)
+/* Rows pos.row to end - 1 in blocks of pos.rows, all columns. The outer loop is over panels, so that a panel stays in
+ * L1. */
+static void NAME(project_rows)(NAME(position) pos, ptrdiff_t end, const indygru_projection *job)
 {
     static const int max_panels[] = {0, 4, 2, THREE_ROWS_PANELS, 1, 1, 1}; /* that fit the registers, by rows */
     enum { PANEL = NAME(PANEL) };
-    ptrdiff_t start = at.row;
-    for (at.column = 0; at.column < job->n_columns; at.column += at.panels * PANEL) {
-        ptrdiff_t left = (job->n_columns - at.column) / PANEL;
-        at.panels = max_panels[at.rows];
-        while (at.panels > 1 && at.panels > left)
-            at.panels /= 2;
-        const REAL *w = (const REAL *)job->w + at.column / PANEL * job->w_panel + at.first * job->w_row;
-        for (at.row = start; at.row < end; at.row += at.rows) {
-            REAL *out = (REAL *)job->out + at.row * job->out_row + at.column;
+    ptrdiff_t start = pos.row;
+    for (pos.column = 0; pos.column < job->n_columns; pos.column += pos.panels * PANEL) {
+        ptrdiff_t left = (job->n_columns - pos.column) / PANEL;
+        pos.panels = max_panels[pos.rows];
+        while (pos.panels > 1 && pos.panels > left)
+            pos.panels /= 2;
+        const REAL *w = (const REAL *)job->w + pos.column / PANEL * job->w_panel + pos.first * job->w_row;
+        for (pos.row = start; pos.row < end; pos.row += pos.rows) {
+            REAL *out = (REAL *)job->out + pos.row * job->out_row + pos.column;
             if (left)
-                NAME(run_block)(&at, job, w, job->w_row, out, job->out_row);
+                NAME(run_block)(&pos, job, w, job->w_row, out, job->out_row);
             else
-                NAME(edge_block)(&at, job, w, out);
+                NAME(edge_block)(&pos, job, w, out);
         }
     }
 }
 
 static void NAME(project)(const indygru_projection *job)
 {
-    NAME(position) at = {0};
+    NAME(position) pos = {0};
     do {
-        at.last = job->n_inputs - at.first < NAME(K_BLOCK) ? job->n_inputs : at.first + NAME(K_BLOCK);
+        pos.last = job->n_inputs - pos.first < NAME(K_BLOCK) ? job->n_inputs : pos.first + NAME(K_BLOCK);
         for (ptrdiff_t row = 0; row < job->n_rows; row += NAME(ROW_BLOCK)) {
             ptrdiff_t rows = job->n_rows - row < NAME(ROW_BLOCK) ? job->n_rows - row : NAME(ROW_BLOCK);
-            at.row = row;
-            at.rows = NAME(BLOCK_ROWS);
-            NAME(project_rows)(at, row + rows - rows % NAME(BLOCK_ROWS), job);
-            at.row = row + rows - rows % NAME(BLOCK_ROWS);
-            at.rows = rows % NAME(BLOCK_ROWS);
-            if (at.rows)
-                NAME(project_rows)(at, row + rows, job);
+            pos.row = row;
+            pos.rows = NAME(BLOCK_ROWS);
+            NAME(project_rows)(pos, row + rows - rows % NAME(BLOCK_ROWS), job);
+            pos.row = row + rows - rows % NAME(BLOCK_ROWS);
+            pos.rows = rows % NAME(BLOCK_ROWS);
+            if (pos.rows)
+                NAME(project_rows)(pos, row + rows, job);
         }
-        at.first = at.last;
-    } while (at.first < job->n_inputs);
+        pos.first = pos.last;
+    } while (pos.first < job->n_inputs);
 }
 
-/* Copies n columns of w into a panel, from its column `at` on; zeros if w is NULL. */
-INLINE void NAME(pack_columns)(const indygru_packing *job, const REAL *w, ptrdiff_t n, REAL *panel, ptrdiff_t at)
+/* Copies n columns of w into a panel, beginning at its column `offset`; zeros if w is NULL. */
+INLINE void NAME(pack_columns)(const indygru_packing *job, const REAL *w, ptrdiff_t n, REAL *panel, ptrdiff_t offset)
 {
     for (ptrdiff_t k = 0; k < job->n_inputs; k++) {
-        const REAL *restrict from = w ? w + k * job->w_row : NULL;
-        REAL *restrict to = panel + k * job->width + at;
+        const REAL *restrict source = w ? w + k * job->w_row : NULL;
+        REAL *restrict target = panel + k * job->width + offset;
         SIMD
         for (ptrdiff_t i = 0; i < n; i++)
-            to[i] = from ? from[i] : 0;
+            target[i] = source ? source[i] : 0;
     }
 }
 
@@ -169,14 +170,14 @@ static void NAME(pack)(const indygru_packing *job)
     enum { PANEL = NAME(PANEL) };
     ptrdiff_t n = job->n_units, width = job->width, n_columns;
     for (ptrdiff_t column = 0; column < 3 * n; column += width)
-        for (ptrdiff_t at = 0; at < width; at += n_columns) { /* columns that are adjacent in w, or padding */
-            ptrdiff_t plane = (column + at) / n, unit = (column + at) % n;
+        for (ptrdiff_t offset = 0; offset < width; offset += n_columns) { /* columns adjacent in w, or padding */
+            ptrdiff_t plane = (column + offset) / n, unit = (column + offset) % n;
             const REAL *w = plane < 3 ? (const REAL *)job->w + plane * job->w_plane + unit : NULL;
             REAL *panel = (REAL *)job->out + column * job->n_inputs;
-            n_columns = w && n - unit < width - at ? n - unit : width - at;
+            n_columns = w && n - unit < width - offset ? n - unit : width - offset;
             if (w && n_columns == PANEL) /* the common case, with a constant length */
-                NAME(pack_columns)(job, w, PANEL, panel, at);
+                NAME(pack_columns)(job, w, PANEL, panel, offset);
             else
-                NAME(pack_columns)(job, w, n_columns, panel, at);
+                NAME(pack_columns)(job, w, n_columns, panel, offset);
         }
 }

@@ -23,8 +23,8 @@ static const double MAX_LOSS = 0.04;    /* part of the time that trials may lose
 static const double TIE_FACTOR = 1.04;  /* costs within this factor are equal: fewer threads win */
 static const double TRIAL_WEIGHT = 0.6; /* weight of the cost of a trial: the known cost is old */
 static const double USE_WEIGHT = 0.2;   /* weight of the cost of the number in use */
-static const double OUTLIER_FACTOR = 2; /* limits a cost to so many times the known one: interruptions */
-static const double ABORT_FACTOR = 2;   /* ends a trial early if it costs so many times the best number */
+static const double OUTLIER_FACTOR = 2; /* limits a cost to this multiple of the known one: interruptions */
+static const double ABORT_FACTOR = 2;   /* ends a trial early at this multiple of the cost of the best number */
 
 typedef struct {
     double cost[INDYGRU_N_ARMS]; /* moving average of nanoseconds per multiply-add; 0: not tried */

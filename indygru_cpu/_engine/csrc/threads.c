@@ -205,29 +205,29 @@ void indygru_leave_cpu(indygru_team *team, int i, int cpu) { (void)team, (void)i
 #endif
 
 typedef struct {
-    pthread_mutex_t *gate;
+    pthread_mutex_t *lock; /* held by the calling thread until all probes exist */
     pthread_t thread;
     long id; /* of the system */
-} trial;
+} probe;
 
-static void *wait_at_gate(void *argument)
+static void *wait_for_lock(void *argument)
 {
-    trial *t = argument;
+    probe *p = argument;
 #ifdef __linux__
-    t->id = syscall(SYS_gettid);
+    p->id = syscall(SYS_gettid);
 #endif
-    pthread_mutex_lock(t->gate);
-    pthread_mutex_unlock(t->gate);
+    pthread_mutex_lock(p->lock);
+    pthread_mutex_unlock(p->lock);
     return NULL;
 }
 
 /* Joins a thread. Linux counts it against the limits of threads for a short time after pthread_join returns, so this
  * function waits until its id is gone. */
-static void join_completely(const trial *t)
+static void join_completely(const probe *p)
 {
-    pthread_join(t->thread, NULL);
+    pthread_join(p->thread, NULL);
 #ifdef __linux__
-    while (syscall(SYS_tgkill, getpid(), t->id, 0) == 0)
+    while (syscall(SYS_tgkill, getpid(), p->id, 0) == 0)
         sched_yield();
 #endif
 }
@@ -235,23 +235,23 @@ static void join_completely(const trial *t)
 /* Starts up to n_threads threads that exist at the same time, and ends them. Returns how many could be started. */
 static int count_startable_threads(int n_threads)
 {
-    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    trial trials[INDYGRU_MAX_ACTIVE_THREADS];
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    probe probes[INDYGRU_MAX_ACTIVE_THREADS];
     int n = 0;
-    pthread_mutex_lock(&gate);
+    pthread_mutex_lock(&lock);
     for (; n < n_threads; n++) {
-        trials[n].gate = &gate;
-        if (pthread_create(&trials[n].thread, NULL, wait_at_gate, &trials[n]))
+        probes[n].lock = &lock;
+        if (pthread_create(&probes[n].thread, NULL, wait_for_lock, &probes[n]))
             break;
     }
-    pthread_mutex_unlock(&gate);
+    pthread_mutex_unlock(&lock);
     for (int i = 0; i < n; i++)
-        join_completely(&trials[i]);
+        join_completely(&probes[i]);
     return n;
 }
 
-/* Starts up to n_missing further workers for the calling thread. Returns how many cannot be started. The lock makes
- * trial and start one step, in which no other call of the process starts threads. */
+/* Starts up to n_missing further workers for the calling thread. Returns how many cannot be started. The lock
+ * prevents other calls of the process from starting threads between the probe and the start. */
 static int start_missing_workers(int n_missing, indygru_team *team)
 {
     pthread_mutex_lock(&start_lock);
