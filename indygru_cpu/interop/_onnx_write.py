@@ -259,8 +259,9 @@ class ScanExporter(LayerExporter):
         r = step.op("Sigmoid", step.op("Add", x_r, step.op("Mul", u_r, h)))
         z = step.op("Sigmoid", step.op("Add", x_z, step.op("Mul", u_z, h)))
         c = self._activate(step, step.op("Add", x_c, step.op("Mul", u_c, step.op("Mul", r, h))))
-        one_minus_z = step.op("Sub", np.ones(1, dtype), z)
-        h_next = y = step.op("Add", step.op("Mul", z, h), step.op("Mul", one_minus_z, c))
+        kept = step.op("Mul", z, h)
+        new = step.op("Mul", step.op("Sub", np.ones(1, dtype), z), c)
+        h_next = y = step.op("Add", kept, new)
         if self._valid:
             valid = step.add_input("valid", bool, ["B", 1])
             h_next, y = (step.op("Where", valid, h_next, padding) for padding in (h, np.zeros(1, dtype)))
@@ -272,8 +273,9 @@ class ScanExporter(LayerExporter):
         """Apply the activation to a. onnxruntime has Elu and Softsign in float32 only, so these are composed."""
         name, one = self._layer.activation, np.ones(1, self._layer.dtype)
         if name == "elu":
+            positive = step.op("Relu", a)
             negative = step.op("Sub", step.op("Exp", step.op("Min", a, one - one)), one)
-            return step.op("Add", step.op("Relu", a), negative)
+            return step.op("Add", positive, negative)
         if name == "softsign":
             return step.op("Div", a, step.op("Add", one, step.op("Abs", a)))
         return a if name == "identity" else step.op(ONNX_ACTIVATIONS[name], a)

@@ -99,6 +99,16 @@ def test_scan_body_has_elementwise_operators_and_3n_weights():
     assert [node.op_type for node in model.graph.node].count("MatMul") == 4
 
 
+def test_scan_body_has_its_operators_in_a_fixed_order():
+    """Nodes have the numbers of their order as names, so that another order changes the bytes of exported files."""
+    gates = ["Split", "Mul", "Add", "Sigmoid", "Mul", "Add", "Sigmoid", "Mul", "Mul", "Add"]
+    for activation, operators in {"tanh": ["Tanh"], "elu": ["Relu", "Min", "Exp", "Sub", "Add"]}.items():
+        model = interop.to_onnx(random_layer(activation=activation), "scan")
+        (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
+        body = [node.op_type for node in scan.attribute[0].g.node if node.op_type != "Identity"]
+        assert body == [*gates, *operators, "Mul", "Sub", "Mul", "Add"]
+
+
 def test_opset_is_that_of_the_model_and_checked():
     newest = onnx.defs.onnx_opset_version()
     for opset in (22, newest):
