@@ -43,7 +43,7 @@ def masks_during(call, is_enough=lambda seen: True):
     def watch():
         while not done.is_set():
             for thread, mask in masks().items():
-                if _core.threads_at_work() > 1:
+                if _core.active_threads() > 1:
                     seen.setdefault(thread, set()).add(mask)
 
     watcher = threading.Thread(target=watch)

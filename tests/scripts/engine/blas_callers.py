@@ -24,7 +24,7 @@ def call():
     barrier.wait()
     for _ in range(3):
         matches.append(gradients() == expected)
-        at_work.append(_core.threads_at_work())
+        at_work.append(_core.active_threads())
 
 
 callers = [threading.Thread(target=call) for _ in range(200)]

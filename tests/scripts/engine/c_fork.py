@@ -24,7 +24,7 @@ case = helpers.random_case((140, 25, 770, 60), np.float32)
 expected, statuses = case.run(1), []
 calls = ForwardCalls(case, 3, 2)
 threading.Thread(target=lambda: statuses.append(calls.run(10**9)), daemon=True).start()
-while not _core.threads_at_work():
+while not _core.active_threads():
     time.sleep(0.001)
 successes = 0
 for _ in range(5):
@@ -33,7 +33,7 @@ for _ in range(5):
         signal.alarm(50)
         own_calls = ForwardCalls(case, 1, 2)
         c_calls.c_function("forward")(own_calls.data.ctypes.data)
-        os._exit(0 if own_calls.have(expected) and thread_count() == 1 and _core.threads_at_work() == 0 else 3)
+        os._exit(0 if own_calls.have(expected) and thread_count() == 1 and _core.active_threads() == 0 else 3)
     successes += os.waitpid(child, 0)[1] == 0
 print(successes, statuses, flush=True)
 os._exit(0)  # the daemon thread is still in its call

@@ -24,9 +24,9 @@ while most_at_work <= 3 or most_started <= 0:  # until a sample has hit a busy m
     caller = threading.Thread(target=lambda: statuses.append(calls.run(1)))
     caller.start()
     while caller.is_alive():
-        most_at_work = max(most_at_work, _core.threads_at_work())
+        most_at_work = max(most_at_work, _core.active_threads())
         most_started = max(most_started, thread_count() - before - 1 - calls.n)
         time.sleep(0.001)
 assert most_at_work <= thread_counts.MAX_THREADS, most_at_work
 assert most_started <= 2 * thread_counts.MAX_THREADS, most_started
-print(set(statuses), calls.have(expected), _core.threads_at_work())
+print(set(statuses), calls.have(expected), _core.active_threads())

@@ -24,8 +24,8 @@ def compute():
 threads = [threading.Thread(target=compute) for _ in range(4)]
 for thread in threads:
     thread.start()
-matches = [in_child(lambda: _core.threads_at_work() == 0 and report()[0] == expected) for _ in range(60)]
+matches = [in_child(lambda: _core.active_threads() == 0 and report()[0] == expected) for _ in range(60)]
 stop.set()
 for thread in threads:
     thread.join()
-print(all(matches), _core.threads_at_work())
+print(all(matches), _core.active_threads())

@@ -30,7 +30,7 @@ sent = []
 
 
 def interrupt():
-    while not _core.threads_at_work():
+    while not _core.active_threads():
         time.sleep(0.001)
     time.sleep(0.2)
     sent.append(time.process_time())
@@ -46,5 +46,5 @@ assert all(a.tobytes() == b.tobytes() for a, b in zip(unchanged, before, strict=
 layer = IndyGRU(33, 65, seed=7)
 y, _, tape = layer.forward(long_calls.random(70, 17, 33), num_threads=2)
 layer.backward(tape, y)
-assert _core.threads_at_work() == 0
+assert _core.active_threads() == 0
 print(latency)

@@ -33,4 +33,4 @@ try:
     ended.wait(60)  # not join: before Python 3.13 an interrupted join takes the thread for ended
 except KeyboardInterrupt:
     stop.set()
-print(ended.wait(60) and _core.threads_at_work() == 0)
+print(ended.wait(60) and _core.active_threads() == 0)

@@ -30,7 +30,7 @@ for caller in callers:
 barrier.wait()
 while barrier.n_waiting < n_callers:
     most_tasks = max(most_tasks, thread_count())
-    most_at_work = max(most_at_work, _core.threads_at_work())
+    most_at_work = max(most_at_work, _core.active_threads())
     time.sleep(0.002)
 while thread_count() - before - n_callers > thread_counts.MAX_THREADS:  # ending threads need some time
     time.sleep(0.002)
@@ -41,4 +41,4 @@ assert len(matches) == 2 * n_callers
 assert all(matches)
 assert most_tasks - before - n_callers <= 2 * thread_counts.MAX_THREADS, (most_tasks, most_at_work)
 assert all_results() == expected
-print(_core.threads_at_work())
+print(_core.active_threads())

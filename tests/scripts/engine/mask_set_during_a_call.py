@@ -19,7 +19,7 @@ seconds = _core.testing.set_slice_seconds(1e9)
 def change_a_mask():
     while not changed:
         for thread, mask in masks().items():
-            if mask < full and thread != os.getpid() and _core.threads_at_work() > 1:
+            if mask < full and thread != os.getpid() and _core.active_threads() > 1:
                 os.sched_setaffinity(thread, full - mask)  # not the one that the library has set
                 changed[thread] = full - mask
                 return
