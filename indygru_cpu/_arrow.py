@@ -19,7 +19,7 @@ except ImportError as error:
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shortened
 from indygru_cpu._typing import Array
-from indygru_cpu.layer import IndyGRU
+from indygru_cpu.layer import IndyGRU, checked_layer
 
 #: Offsets of Spark's lists, and of most other lists, are int32.
 MAX_NUMBERS = 2**31 - 1
@@ -39,9 +39,7 @@ class LayerRunner:
     """
 
     def __init__(self, layer: IndyGRU, last: bool, num_threads: int) -> None:
-        if not isinstance(layer, IndyGRU):
-            raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
-        self.layer, self.last = copy.deepcopy(layer), bool(last)
+        self.layer, self.last = copy.deepcopy(checked_layer(layer)), bool(last)
         self.num_threads = check.integer(num_threads, "num_threads", 1)
 
     def __call__(self, name: str, column: Any) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """Inference on Dask arrays and bags: one call of the layer per block or partition, on the worker that holds it.
 
-Requires the extra `dask`: ``pip install "indygru_cpu[dask]"``. See ``docs/dask.md``.
+This module requires the extra `dask`: ``pip install "indygru_cpu[dask]"``. See ``docs/dask.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ except ImportError as error:
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._typing import Array
-from indygru_cpu.layer import IndyGRU
+from indygru_cpu.layer import IndyGRU, checked_layer
 
 __all__ = ["predict"]
 
@@ -80,8 +80,7 @@ def predict(layer: IndyGRU, x: Any, *, lengths: Any = None, last: bool = False, 
     >>> [h.shape for h in states.compute(scheduler="sync")]
     [(1, 5), (1, 5)]
     """
-    if not isinstance(layer, IndyGRU):
-        raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
+    checked_layer(layer)
     options = {"last": bool(last), "num_threads": check.integer(num_threads, "num_threads", 1)}
     if isinstance(x, dask.array.Array):
         return _predict_array(layer, x, lengths, options)

@@ -1,6 +1,6 @@
 """IndyGRU as a JAX function that supports jit, grad and vmap on CPU devices.
 
-It requires the extra `jax`: ``pip install "indygru_cpu[jax]"``. See ``docs/jax.md``.
+This module requires the extra `jax`: ``pip install "indygru_cpu[jax]"``. See ``docs/jax.md``.
 """
 
 from __future__ import annotations

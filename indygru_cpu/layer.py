@@ -42,7 +42,7 @@ class LayerGradients(NamedTuple):
     parameters: dict[str, Array]
 
 
-#: The public name.
+#: The name in the public interface.
 Gradients = LayerGradients
 
 
@@ -362,7 +362,7 @@ class IndyGRU:
         if not tape:
             return self._infer(inputs, out, h_out, True, num_threads, progress)
         if out is not None or h_out is not None:
-            raise ValueError("out, h_out: expected None with tape=True, whose arrays the tape keeps")
+            raise ValueError("out, h_out: expected None with tape=True, because the tape refers to the results")
         return self._train(inputs, recompute, num_threads, progress)
 
     def forward(
@@ -739,3 +739,10 @@ class IndyGRU:
         options = [f"{name}={self._options[name]!r}" for name in DEFAULTS if self._options[name] != DEFAULTS[name]]
         arguments = [str(self.input_size), str(self.hidden_size), *options, f"dtype={self.dtype}"]
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def checked_layer(layer: object) -> IndyGRU:
+    """Return `layer`, or raise TypeError if it is not an IndyGRU."""
+    if not isinstance(layer, IndyGRU):
+        raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
+    return layer

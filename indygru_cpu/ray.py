@@ -1,6 +1,6 @@
 """Inference on Ray Datasets: actors hold the layer and run it on Arrow blocks in Ray's shared memory.
 
-Requires the extra `ray`: ``pip install "indygru_cpu[ray]"``. See ``docs/ray.md``.
+This module requires the extra `ray`: ``pip install "indygru_cpu[ray]"``. See ``docs/ray.md``.
 """
 
 from __future__ import annotations

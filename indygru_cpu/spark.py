@@ -1,6 +1,6 @@
 """Inference on Spark DataFrames: one call of the layer per Arrow batch of a partition, without a copy of its inputs.
 
-Requires the extra `spark`, ``pip install "indygru_cpu[spark]"``, and Java. See ``docs/spark.md``.
+This module requires the extra `spark`, ``pip install "indygru_cpu[spark]"``, and Java. See ``docs/spark.md``.
 """
 
 from __future__ import annotations

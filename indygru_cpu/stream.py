@@ -1,4 +1,4 @@
-"""Streams: single steps as they arrive in a live application, made by `IndyGRU.stream`."""
+"""Streams: single steps of a real-time application, made by `IndyGRU.stream`."""
 
 from __future__ import annotations
 

@@ -32,8 +32,7 @@ class Weights(NamedTuple):
     def checked(cls, kernel: object, recurrent_kernel: object, bias: object) -> Weights:
         """The weights as C-contiguous arrays, after a check of their dtypes and shapes."""
         w = check.contiguous("kernel", kernel, ("D", "3N"))
-        if w.shape[1] % 3:
-            raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {w.shape[1]}")
+        check.units(w.shape[1])
         n_columns = (w.shape[1],)
         u = check.contiguous("recurrent_kernel", recurrent_kernel, n_columns, "kernel", w.dtype)
         b = None if bias is None else check.contiguous("bias", bias, n_columns, "kernel", w.dtype)

@@ -67,6 +67,13 @@ def size(value: object, name: str) -> int:
     return integer(value, name, 1, MAX_COLUMNS)
 
 
+def units(n_columns: int) -> int:
+    """N, from the 3N columns of a kernel."""
+    if n_columns % 3:
+        raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {n_columns}")
+    return n_columns // 3
+
+
 def groups(value: object, sizes: dict[str, int]) -> int:
     """The number of blocks of inputs and units: a divisor of every size in `sizes`."""
     n_groups = integer(value, "groups", 1)

@@ -33,7 +33,7 @@ class SequenceLayout(NamedTuple):
     n_values : int or None
         Length of the first axis of ragged values; None for padded arrays.
     used_range : slice
-        Ragged values that belong to some row.
+        The ragged values that belong to rows.
     """
 
     n_steps: int

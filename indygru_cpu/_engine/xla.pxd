@@ -18,7 +18,7 @@ from indygru_cpu.c_api cimport (
 cdef enum:
     XLA_MAJOR = 0
     XLA_FIRST_MINOR = 1
-    XLA_METADATA = 1       # type of the extension that asks for a handler's version
+    XLA_METADATA = 1       # type of the extension that queries a handler's version
     XLA_INVALID_ARGUMENT = 3
     XLA_BUFFER = 1         # type of an operand or a result
     XLA_ARRAY = 1          # type of an attribute
@@ -115,8 +115,8 @@ cdef inline void *make_error(const XlaCallFrame *frame, const char *message) noe
 
 
 cdef inline void *report_version(const XlaCallFrame *frame) noexcept nogil:
-    """Reports XLA's own minor version: minor versions only add fields behind those that are read here. XLA asks for the
-    first minor versions without an api."""
+    """Reports XLA's own minor version: minor versions only append fields to those that are read here. The first minor
+    versions of XLA query the version without an api."""
     cdef XlaMetadata *metadata = (<XlaMetadataExtension *> frame.extension_start).metadata
     metadata.api_version.major_version = XLA_MAJOR
     metadata.api_version.minor_version = XLA_FIRST_MINOR

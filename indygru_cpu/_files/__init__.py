@@ -6,7 +6,7 @@ file also has a CRC-32 of the configuration and the arrays; a .npz file has the 
 
 Files are untrusted. Names, shapes, dtypes and sizes are compared with those that the configuration implies, and with
 the size of the file, before memory is allocated for an array. The arrays are compared again after they are read, so a
-layer has the shapes of its configuration even if another process rewrites the file meanwhile.
+layer has the shapes of its configuration even if another process rewrites the file at the same time.
 """
 
 from __future__ import annotations

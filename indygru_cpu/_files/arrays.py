@@ -40,7 +40,7 @@ class ArrayReader(Protocol):
 
 
 class FileFormat(Protocol):
-    """A module that writes and reads one format. `HAS_CHECKSUMS` tells whether the format itself has checksums."""
+    """A module that writes and reads one format. `HAS_CHECKSUMS` is True if the format itself has checksums."""
 
     HAS_CHECKSUMS: bool
 

@@ -11,6 +11,8 @@ from indygru_cpu._engine.messages import listed, shown
 from indygru_cpu._files.arrays import WeightsError, strict_json
 
 FORMAT_VERSION = 1
+#: Name of the configuration's text among the arrays of a .npz file and in the metadata of a .safetensors file.
+TEXT_NAME = "configuration"
 #: Limit of the encoded configuration, far above what any configuration needs.
 MAX_TEXT_BYTES = 4096
 

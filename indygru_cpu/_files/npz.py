@@ -5,7 +5,7 @@ archive. Both byte orders and both memory orders are supported, and members may 
 `numpy.savez_compressed`.
 
 The directory and the headers are read once, and decide the allocations. If another process rewrites the file later,
-only data can change, which the checksums of the directory reveal.
+only data can change, and the checksums of the directory detect that.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ import numpy as np
 
 from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu._files.arrays import Header, WeightsError
-from indygru_cpu._files.config import MAX_TEXT_BYTES
+from indygru_cpu._files.config import MAX_TEXT_BYTES, TEXT_NAME
 from indygru_cpu._typing import Array
 
 #: A zip archive has a checksum of each member.
 HAS_CHECKSUMS = True
-_CONFIGURATION = "configuration"
 _DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, UnicodeDecodeError)
 _ENCRYPTED_FLAGS = 0x1 | 0x40
 _CHUNK_BYTES = 2**16
@@ -59,7 +58,7 @@ class Member(NamedTuple):
 def write(file: BinaryIO, text: bytes, arrays: Mapping[str, Array]) -> None:
     """Write `text` and C-contiguous arrays."""
     with zipfile.ZipFile(file, "w") as archive:
-        for name, array in {_CONFIGURATION: np.frombuffer(text, np.uint8), **arrays}.items():
+        for name, array in {TEXT_NAME: np.frombuffer(text, np.uint8), **arrays}.items():
             info = zipfile.ZipInfo(f"{name}.npy")  # has a fixed date, so equal arrays give equal bytes
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -111,9 +110,9 @@ class NpzReader:
         _check_extents(file, infos, archive.start_dir)
         self._members = {name: self._read_member(name, info) for name, info in infos.items()}
         _check_ratio(self._members, file.size)
-        if _CONFIGURATION not in self._members:
-            raise WeightsError(f"expected an array {_CONFIGURATION!r}, as in files written by IndyGRU.save, got none")
-        self.text = self._read_text(self._members.pop(_CONFIGURATION))
+        if TEXT_NAME not in self._members:
+            raise WeightsError(f"expected an array {TEXT_NAME!r}, as in files written by IndyGRU.save, got none")
+        self.text = self._read_text(self._members.pop(TEXT_NAME))
         self.headers = {name: member.header for name, member in self._members.items()}
 
     def read_arrays(self) -> dict[str, Array]:
@@ -127,7 +126,7 @@ class NpzReader:
     def _read_text(self, member: Member) -> bytes:
         n_bytes = member.header.nbytes
         if member.descr != "|u1" or member.shape != (n_bytes,) or n_bytes > MAX_TEXT_BYTES:
-            raise WeightsError(f"{_CONFIGURATION!r}: expected at most {MAX_TEXT_BYTES} bytes as an array of uint8")
+            raise WeightsError(f"{TEXT_NAME!r}: expected at most {MAX_TEXT_BYTES} bytes as an array of uint8")
         text = bytearray(n_bytes)
         self._fill(memoryview(text), member)
         return bytes(text)

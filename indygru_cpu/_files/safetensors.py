@@ -18,13 +18,11 @@ import numpy as np
 
 from indygru_cpu._engine.messages import shortened
 from indygru_cpu._files.arrays import Header, WeightsError, strict_json
-from indygru_cpu._files.config import MAX_TEXT_BYTES
+from indygru_cpu._files.config import MAX_TEXT_BYTES, TEXT_NAME
 from indygru_cpu._typing import Array
 
 #: The format has no checksums, so the text of the configuration has one.
 HAS_CHECKSUMS = False
-#: The only metadata key. The package writes several keys in an order that differs from run to run.
-_KEY = "configuration"
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
@@ -40,8 +38,11 @@ def _import_package() -> ModuleType:
 
 
 def write(file: BinaryIO, text: bytes, arrays: Mapping[str, Array]) -> None:
-    """Write contiguous arrays, and `text` as metadata."""
-    file.write(_import_package().numpy.save(dict(arrays), metadata={_KEY: text.decode()}))
+    """Write contiguous arrays, and `text` as the only metadata.
+
+    The package writes several keys of metadata in an order that differs from run to run.
+    """
+    file.write(_import_package().numpy.save(dict(arrays), metadata={TEXT_NAME: text.decode()}))
 
 
 @contextmanager
@@ -58,7 +59,7 @@ class SafetensorsReader:
 
     def __init__(self, data: bytes, package: ModuleType) -> None:
         length = int.from_bytes(data[:8], "little")
-        # A parsed header takes up to 25 times its size, and the package accepts up to 100 MB whatever the file's size.
+        # A parsed header takes up to 25 times its size, and the package accepts up to 100 MB for a file of any size.
         if length > (max_length := 2**15 + len(data) // 16):
             raise WeightsError(f"header: expected at most {max_length} bytes in a file of {len(data)}, got {length}")
         try:
@@ -67,11 +68,11 @@ class SafetensorsReader:
             raise WeightsError(f"damaged file: {shortened(error, 500)}") from None
         # The package accepts duplicate names, of which the last counts, and does not return the metadata.
         metadata = strict_json(data[8 : 8 + length]).get("__metadata__")
-        if not isinstance(metadata, dict) or _KEY not in metadata:
-            raise WeightsError(f"metadata: expected an entry {_KEY!r}, as in files written by IndyGRU.save, got none")
-        self.text = metadata[_KEY].encode()
+        if not isinstance(metadata, dict) or TEXT_NAME not in metadata:
+            raise WeightsError(f"metadata: expected an entry {TEXT_NAME!r}, as IndyGRU.save writes, got none")
+        self.text = metadata[TEXT_NAME].encode()
         if len(self.text) > MAX_TEXT_BYTES:
-            raise WeightsError(f"{_KEY}: expected at most {MAX_TEXT_BYTES} bytes, got {len(self.text)}")
+            raise WeightsError(f"{TEXT_NAME}: expected at most {MAX_TEXT_BYTES} bytes, got {len(self.text)}")
         self.headers = {name: _header(tensor) for name, tensor in self._tensors.items()}
 
     def read_arrays(self) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from indygru_cpu._engine.messages import shown
 
 T = TypeVar("T")
 
-#: Options that change the results of a layer, beside its sizes and dtype, with their default values.
+#: Options that determine the results of a layer, in addition to its sizes and dtype, with their default values.
 DEFAULTS = {
     "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "activation": "tanh",
     "groups": 1, "reproducible": False,
@@ -48,9 +48,8 @@ class Option(Generic[T]):
 
 
 def checked_options(
-    *, input_size: Any, hidden_size: Any, dtype: Any, num_layers: Any = 1, bias: Any = True, batch_first: Any = False,
-    dropout: Any = 0.0, bidirectional: Any = False, activation: Any = "tanh", groups: Any = 1,
-    reproducible: Any = False,
+    *, input_size: Any, hidden_size: Any, dtype: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any,
+    bidirectional: Any, activation: Any, groups: Any, reproducible: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """All options of a layer, after a check of each value and of sizes that depend on each other."""
     input_size = check.size(input_size, "input_size")

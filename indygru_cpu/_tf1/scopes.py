@@ -306,7 +306,7 @@ def random_generator() -> np.random.Generator:
 
 
 def reset_default_scope(seed: int | None = None) -> None:
-    """Forget all names and variables. Intended for tests and notebooks. Existing cells keep their variables.
+    """Discard all names and variables. Intended for tests and notebooks. Existing cells keep their variables.
 
     Parameters
     ----------

@@ -17,13 +17,12 @@ from indygru_cpu.interop._weights import (
     DenseWeights,
     WeightChecker,
     build_layer,
-    checked_layer,
     converter_options,
     diagonal_matrices,
     layer_weights,
     read_stack,
 )
-from indygru_cpu.layer import IndyGRU
+from indygru_cpu.layer import IndyGRU, checked_layer
 
 
 def from_keras(

@@ -16,12 +16,11 @@ from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import ONNX_RESET_BEFORE
 from indygru_cpu.interop._weights import (
     DenseWeights,
-    checked_layer,
     diagonal_matrices,
     import_optional,
     layer_weights,
 )
-from indygru_cpu.layer import IndyGRU
+from indygru_cpu.layer import IndyGRU, checked_layer
 
 MIN_OPSET = 22
 Shape = Sequence["int | str"]

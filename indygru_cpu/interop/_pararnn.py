@@ -9,8 +9,8 @@ import numpy as np
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
-from indygru_cpu.interop._weights import WeightChecker, checked_layer, converter_options
-from indygru_cpu.layer import IndyGRU
+from indygru_cpu.interop._weights import WeightChecker, converter_options
+from indygru_cpu.layer import IndyGRU, checked_layer
 
 #: Suffix of the parameter names of a layer with one layer and direction.
 _SUFFIX = suffixes(1, bidirectional=False)[0][0]

@@ -17,14 +17,13 @@ from indygru_cpu.interop._weights import (
     DenseWeights,
     WeightChecker,
     build_layer,
-    checked_layer,
     converter_options,
     diagonal_matrices,
     import_optional,
     layer_weights,
     read_stack,
 )
-from indygru_cpu.layer import IndyGRU
+from indygru_cpu.layer import IndyGRU, checked_layer
 
 
 def from_torch(

@@ -31,13 +31,6 @@ class DenseWeights(NamedTuple):
 StackedWeights = Sequence[Sequence[DenseWeights]]
 
 
-def checked_layer(layer: object) -> IndyGRU:
-    """Return `layer`, or raise TypeError unless it is an IndyGRU."""
-    if not isinstance(layer, IndyGRU):
-        raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
-    return layer
-
-
 def layer_weights(layer: IndyGRU) -> list[list[DenseWeights]]:
     """Weights of a layer. Kernels are copies; recurrent kernels and biases are the live arrays."""
     arrays = layer.parameters

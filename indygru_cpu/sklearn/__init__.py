@@ -1,6 +1,6 @@
 """Classification and regression of whole sequences with the API of scikit-learn.
 
-Requires scikit-learn: ``pip install "indygru_cpu[sklearn]"``.
+This package requires scikit-learn: ``pip install "indygru_cpu[sklearn]"``.
 """
 
 from __future__ import annotations

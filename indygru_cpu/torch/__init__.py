@@ -1,6 +1,6 @@
 """IndyGRU for PyTorch: a module with the interface of torch.nn.GRU. Kernels use the memory of CPU tensors directly.
 
-It requires the extra `torch`: ``pip install "indygru_cpu[torch]"``. See ``docs/torch.md``.
+This package requires the extra `torch`: ``pip install "indygru_cpu[torch]"``. See ``docs/torch.md``.
 """
 
 from __future__ import annotations

@@ -65,9 +65,7 @@ def _check_call(*arguments: Any) -> _CallSizes:
     check.activation_index(activation)
     check.check_shape("kernel", kernel.shape, ("D", "3N"))
     n_rows, columns = kernel.shape
-    if columns % 3:
-        raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {columns}")
-    n_units = columns // 3
+    n_units = check.units(columns)
     groups = check.groups(groups, {"N": n_units})
     layout = BATCH_FIRST if batch_first else TIME_MAJOR
     check.check_shape("input", input.shape, (*layout.axes, groups * n_rows))
@@ -163,7 +161,7 @@ class _BoundTensors(NamedTuple):
 def _checked_view(name: str, tensor: Tensor | None) -> Any:
     """A view of a tensor's memory, after a check that all elements are inside its storage; None for None.
 
-    A storage with a NumPy view cannot be resized, so the result of the check stays true.
+    A storage with a NumPy view cannot be resized, so the check remains valid.
     """
     if tensor is None:
         return None
