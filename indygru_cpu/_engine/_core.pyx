@@ -141,7 +141,7 @@ def multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_u
 def thread_costs():
     """Measured costs by which calls choose their number of threads: nanoseconds per multiply-add by number of threads,
     for each (operation, log2 of the multiply-adds, smallest number of steps, spacing of calls)."""
-    operations, spacings = ("forward", "backward", "step"), ("following", "alone")
+    operations, spacings = ("forward", "backward", "step"), ("back to back", "isolated")
     cdef int operation, work_class, spacing, arm, n_threads = 0
     costs = {}
     for operation in range(INDYGRU_N_OPERATIONS):

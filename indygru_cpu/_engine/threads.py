@@ -51,26 +51,26 @@ class Threads(NamedTuple):
 
 
 class ThreadStatistics(NamedTuple):
-    """Measured costs of calls with the same job, similar work and a similar number of steps.
+    """Measured costs of calls of the same operation, with similar work and a similar number of steps.
 
     Attributes
     ----------
-    job : str
+    operation : str
         forward, backward, or step (of a stream).
     multiply_adds : tuple of float
         The range of the work of these calls: at least the first number, and less than the second.
     steps : int
         The smallest number of steps of these calls. The ranges of steps differ by factors of four.
-    place : str
-        following (directly after another call of the same Python thread) or alone.
+    spacing : str
+        back to back (directly after another call of the same Python thread) or isolated.
     nanoseconds : dict of int to float
         Moving averages of the time of one multiply-add, by the number of threads, rounded up to a power of two.
     """
 
-    job: str
+    operation: str
     multiply_adds: tuple[float, float]
     steps: int
-    place: str
+    spacing: str
     nanoseconds: dict[int, float]
 
 
@@ -86,7 +86,7 @@ def statistics() -> list[ThreadStatistics]:
     --------
     >>> import indygru_cpu
     >>> for each in indygru_cpu.thread_statistics():
-    ...     print(each.job, each.place, each.multiply_adds, each.nanoseconds)  # doctest: +SKIP
+    ...     print(each.operation, each.spacing, each.multiply_adds, each.nanoseconds)  # doctest: +SKIP
     """
     return [
         ThreadStatistics(operation, (2.0**size, 2.0 ** (size + 1)), steps, spacing, costs)

@@ -96,7 +96,7 @@ def test_choices_of_operations_sizes_and_spacings_are_independent():
     assert choices({1: 60 * US, 2: 900 * US}, 200, follows=True)[-20:].count(1) > 10
     assert choices({1: 100 * US, 2: 60 * US}, 20).count(2) > 10
     assert {key[0] for key in _core.thread_costs()} == {"forward", "backward"}
-    assert {key[3] for key in _core.thread_costs()} == {"following", "alone"}
+    assert {key[3] for key in _core.thread_costs()} == {"back to back", "isolated"}
 
 
 @pytest.mark.parametrize("work", [1.0, 1e6, 2.0**62, 1e300])
@@ -129,7 +129,7 @@ def test_calls_that_name_no_number_record_their_costs(monkeypatch):
         layer.backward(tape, y)
         assert indygru_cpu.last_num_threads() in (1, 2)
     known = indygru_cpu.thread_statistics()
-    assert {each.job for each in known} == {"forward", "backward"}
+    assert {each.operation for each in known} == {"forward", "backward"}
     for each in known:
         assert each.multiply_adds[0] * 2 == each.multiply_adds[1]
         assert set(each.nanoseconds) <= {1, 2}
