@@ -258,9 +258,9 @@ class ScanExporter(LayerExporter):
         r = step.op("Sigmoid", step.op("Add", x_r, step.op("Mul", u_r, h)))
         z = step.op("Sigmoid", step.op("Add", x_z, step.op("Mul", u_z, h)))
         c = self._activate(step, step.op("Add", x_c, step.op("Mul", u_c, step.op("Mul", r, h))))
-        kept = step.op("Mul", z, h)
+        kept_state = step.op("Mul", z, h)
         new = step.op("Mul", step.op("Sub", np.ones(1, dtype), z), c)
-        h_next = y = step.op("Add", kept, new)
+        h_next = y = step.op("Add", kept_state, new)
         if self._valid:
             valid = step.add_input("valid", bool, ["B", 1])
             h_next, y = (step.op("Where", valid, h_next, padding) for padding in (h, np.zeros(1, dtype)))
