@@ -12,7 +12,7 @@ import numpy as np
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.arguments import Weights
-from indygru_cpu._engine.messages import listed
+from indygru_cpu._engine.messages import listed, shown
 from indygru_cpu._typing import Array
 
 #: Parameters of each layer and direction, in the order of all mappings. A layer with ``bias=False`` has no "bias".
@@ -69,7 +69,10 @@ class Parameters(Mapping[str, Array]):
         return Parameters({name: np.require(array, requirements=requirements) for name, array in self.storage.items()})
 
     def __getitem__(self, name: str) -> Array:
-        return self._arrays[name]
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"parameters: expected one of {listed(list(self._arrays))}, got {shown(name)}") from None
 
     def __setitem__(self, name: str, value: object) -> None:
         self.update({name: value})

@@ -104,6 +104,8 @@ def from_torch(
 
 def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Weights by name without the prefix, and the layer's options."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str that names of weights begin with, got {type(prefix).__name__}")
     if not isinstance(source, Mapping):
         if getattr(source, "mode", None) != "GRU" or not hasattr(source, "state_dict"):
             raise TypeError(f"state_dict: expected a mapping of names or a torch.nn.GRU, got {type(source).__name__}")

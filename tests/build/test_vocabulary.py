@@ -31,7 +31,10 @@ REPLACED = {
     r"countable|readable": "check_size_overflow, as_aligned",
     r"ours|theirs": "to_native, from_native",
     r"Losses|Watch|Recipe": "ConversionTolerance, EarlyStopping, TrainingConfig",
-    r"yardsticks?": "baseline",
+    r"yardsticks?|mood": "baseline, noise",
+    r"origins|covered": "row_offsets, used_range",
+    r"Lines|Form|Reader": "MatrixView, Layout, ArrayReader",
+    r"clamp_threads|lay_grid|plan_of\w*": "limit_threads, set_tile_grid, make_plan",
 }
 #: Names that say nothing of what they hold: each has the name of the thing instead.
 EMPTY_NAMES = {"found", "told", "wanted", "kept"}

@@ -94,6 +94,8 @@ def test_from_torch_with_a_prefix_reads_a_part_of_a_model():
     assert_same_layer(interop.from_torch(larger.state_dict(), prefix="gru."), layer)
     with pytest.raises(ValueError, match=r"unknown \['gru.bias_hh_l0', .*; prefix= selects"):
         interop.from_torch(larger.state_dict())
+    with pytest.raises(TypeError, match=r"^prefix: expected a str .*, got int$"):
+        interop.from_torch(larger.state_dict(), prefix=5)
 
 
 def test_from_torch_adds_the_biases_of_the_gates():

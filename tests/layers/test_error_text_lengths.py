@@ -212,6 +212,7 @@ CASES = {
         lambda _: DEEP.load_state_dict({f"{LONG}{i}": 0 for i in range(100)}),
     ),
     "layer, unknown parameters": ("unknown", lambda _: DEEP.parameters.update({LONG: 0})),
+    "layer, unknown parameter": ("parameters", lambda _: DEEP.parameters[LONG]),
     "layer, lengths": ("lengths", lambda _: DEEP(np.zeros((2, 1, 1), "f4"), lengths=np.zeros(1, FIELDS))),
     "layer, option": ("dropout", lambda _: setattr(IndyGRU(2, 2), "dropout", LONG)),
     "layer, option of numbers": ("groups", lambda _: setattr(IndyGRU(2, 2), "groups", [HUGE] * 10**5)),
@@ -334,7 +335,7 @@ CASES = {
 
 @pytest.mark.parametrize(("named", "call"), CASES.values(), ids=CASES)
 def test_error_text_is_bounded_and_names_the_argument(named, call, tmp_path):
-    with pytest.raises((ValueError, TypeError, OSError, IndexError, AttributeError, RuntimeError)) as caught:
+    with pytest.raises((ValueError, TypeError, OSError, LookupError, AttributeError, RuntimeError)) as caught:
         call(tmp_path)
     error = caught.value
     is_system_error = isinstance(error, OSError) and error.errno is not None  # it quotes the whole path
