@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _to_dlpack
+from torch.autograd import forward_ad
 
 from indygru_cpu import _engine
 from indygru_cpu._engine import checks as check
@@ -25,6 +27,8 @@ from indygru_cpu._typing import Array
 
 #: The supported dtypes, and NumPy's dtypes for them.
 NUMPY_DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+#: The dtypes of lengths.
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 #: Types of tensors without behaviour of their own.
 _PLAIN = (Tensor, torch.nn.Parameter)
 #: The schema of the arguments that both operators share.
@@ -54,14 +58,50 @@ class _CallSizes(NamedTuple):
     n_directions: int
 
 
-def _check_call(*arguments: Any) -> _CallSizes:
-    """Check all tensors of a call against the sizes of kernel, input and `groups`.
+def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> None:
+    """Refuse objects that are not dense tensors with the dtype and device of the kernel."""
+    if not isinstance(kernel, Tensor):
+        raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
+    dtype, on_cpu = kernel.dtype, kernel.is_cpu
+    if dtype not in NUMPY_DTYPES:
+        raise TypeError(f"kernel: expected torch.float32 or torch.float64, got {dtype}")
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None and name in _OPTIONAL:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        fits = tensor.dtype is dtype or (name == "lengths" and tensor.dtype in INTEGERS)
+        if fits and on_cpu and tensor.is_cpu and tensor.layout is torch.strided:
+            continue  # the common case; the code below finds the error
+        if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "meta"):
+            raise TypeError(f"{name}: expected {not_dense(tensor)}")
+        if tensor.device.type != kernel.device.type:
+            raise ValueError(
+                f"{name}: expected a tensor on {kernel.device}, where kernel is, got one on {tensor.device}: "
+                "move one of them; a tensor on meta has no values"
+            )
+        if name == "lengths" and not fits:
+            raise TypeError(f"lengths: expected integers, got {tensor.dtype}: pass lengths.long()")
+        if not fits:
+            raise TypeError(f"{name}: expected {dtype}, as kernel has, got {tensor.dtype}: {cast_hint(name, dtype)}")
 
-    Only metadata is read, so the fake kernels can use this function.
-    """
+
+def not_dense(tensor: Tensor) -> str:
+    """What was expected and what came in place of a dense tensor on the CPU, with torch's cure."""
+    cure = ".to_dense()" if tensor.layout is not torch.strided else ".cpu()"
+    return f"a dense tensor on the CPU, got {tensor.layout} on {tensor.device}: convert it with {cure}"
+
+
+def cast_hint(name: str, dtype: torch.dtype) -> str:
+    """The conversion that a tensor of another dtype needs, as torch spells it."""
+    method = {torch.float32: "float", torch.float64: "double"}[dtype]
+    return f"convert it with {name}.{method}()"
+
+
+def _check_sizes(*arguments: Any) -> _CallSizes:
+    """Check the shapes of all tensors or arrays of a call against the sizes of kernel, input and `groups`."""
     *tensors, batch_first, groups, activation, _ = arguments
     input, hx, kernel, recurrent_kernel, bias, kernel_reverse, recurrent_kernel_reverse, bias_reverse, lengths = tensors
-    _check_kinds(_TENSORS, tensors, kernel)
     check.activation_index(activation)
     check.check_shape("kernel", kernel.shape, ("D", "3N"))
     n_rows, columns = kernel.shape
@@ -90,30 +130,10 @@ def _check_call(*arguments: Any) -> _CallSizes:
     return _CallSizes(first, second, n_batch, n_units, n_directions)
 
 
-def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> None:
-    """Refuse objects that are not dense tensors with the dtype and device of the kernel."""
-    if not isinstance(kernel, Tensor):
-        raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
-    dtype, on_cpu = kernel.dtype, kernel.is_cpu
-    if dtype not in NUMPY_DTYPES:
-        raise TypeError(f"kernel: expected torch.float32 or torch.float64, got {dtype}")
-    for name, tensor in zip(names, tensors, strict=True):
-        if tensor is None and name in _OPTIONAL:
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        fits = tensor.dtype is dtype or name == "lengths"  # their dtype is checked by check.lengths
-        if fits and on_cpu and tensor.is_cpu and tensor.layout is torch.strided:
-            continue  # the common case; the code below finds the error
-        if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "meta"):
-            raise TypeError(f"{name}: expected a dense tensor on the CPU, got {tensor.layout} on {tensor.device}")
-        if tensor.device.type != kernel.device.type:
-            raise ValueError(
-                f"{name}: expected a tensor on {kernel.device}, where kernel is, got one on {tensor.device}: "
-                "move one of them; a tensor on meta has no values"
-            )
-        if not fits:
-            raise TypeError(f"{name}: expected {dtype}, as kernel has, got {tensor.dtype}: cast one of them")
+def _check_fake_call(*arguments: Any) -> _CallSizes:
+    """Check the arguments of a fake kernel, whose tensors have metadata only."""
+    _check_kinds(_TENSORS, arguments[:9], arguments[2])
+    return _check_sizes(*arguments)
 
 
 class _BoundTensors(NamedTuple):
@@ -128,12 +148,13 @@ class _BoundTensors(NamedTuple):
 
     @classmethod
     def bind(cls, *arguments: Any) -> _BoundTensors:
-        # `data` has its own metadata: another thread may change the shape of the tensor itself at any time.
-        tensors = [value.data if isinstance(value, Tensor) else value for value in arguments[:9]]
-        options = arguments[9:]
-        sizes = _check_call(*tensors, *options)
+        tensors, options = arguments[:9], arguments[9:]
+        _check_kinds(_TENSORS, tensors, tensors[2])
+        # The arrays have their own shapes: another thread may change those of the tensors at any time.
+        arrays = _views(_TENSORS, tensors, arguments[2])
+        sizes = _check_sizes(*arrays, *options)
         batch_first, groups, activation, reproducible = options
-        x, h0, *weights, lengths = map(_checked_view, _TENSORS, tensors)
+        x, h0, *weights, lengths = arrays
         layout = BATCH_FIRST if batch_first else TIME_MAJOR
         x, h0 = layout.to_time_major(check.as_aligned(x)), check.as_aligned(h0)
         n_steps, n_batch, n_inputs = x.shape
@@ -142,7 +163,7 @@ class _BoundTensors(NamedTuple):
                 f"input, kernel: expected at most {check.MAX_COLUMNS} columns, got {n_inputs}, {3 * sizes.n_units}"
             )
         check.check_step_overflow("input", n_steps, n_batch, max(n_inputs, 3 * sizes.n_units))
-        weights = [value if value is None or value.flags.carray else np.array(value, order="C") for value in weights]
+        weights = [value if value is None or _is_aligned(value) else np.array(value, order="C") for value in weights]
         by_direction = [Weights.from_arrays(*weights[i : i + 3]) for i in (0, 3)[: sizes.n_directions]]
         if lengths is not None:
             lengths = check.lengths("lengths", lengths, n_steps, n_batch)
@@ -158,31 +179,70 @@ class _BoundTensors(NamedTuple):
         return stacks.columns(y, direction, self.sizes.n_units)
 
 
-def _checked_view(name: str, tensor: Tensor | None) -> Any:
+def _is_aligned(array: Array) -> bool:
+    return array.flags.c_contiguous and array.flags.aligned
+
+
+class _Exporter:
+    """The part of a tensor that `numpy.from_dlpack` uses.
+
+    The methods of `torch.Tensor` take four times as long, because their options are handled in Python. `Tensor.numpy`
+    is as fast as this class, but makes the storage non-resizable for good: then FSDP cannot free it, and ``out=``
+    cannot resize it.
+    """
+
+    __slots__ = ("_tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return _to_dlpack(self._tensor)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0  # the CPU; NumPy also reads the device of the tensor itself
+
+
+def _view(name: str, tensor: Tensor | None) -> Any:
     """A view of a tensor's memory, after a check that all elements are inside its storage; None for None.
 
-    A storage with a NumPy view cannot be resized, so the check remains valid.
+    Another thread must not resize the storage before the call returns, as for torch's own operators.
     """
     if tensor is None:
         return None
-    try:
-        array: Array = tensor.numpy()
-    except RuntimeError:  # a lazily negated tensor, which is rare
+    if tensor.is_neg():  # stored numbers have the opposite sign
         tensor = tensor.resolve_neg()
+    tensor = tensor.data  # private metadata: the check and the view have the same
+    try:
+        array: Array = np.from_dlpack(_Exporter(tensor))
+    except (BufferError, RuntimeError):  # such as a tensor of a transform, which has no storage
+        raise TypeError(f"{name}: expected a dense tensor on the CPU with a storage, got one without") from None
+    if name == "gates":  # the core asks for a writable array, and this result of `layer` is never resized
         array = tensor.numpy()
     n_bytes, offset = tensor.untyped_storage().nbytes(), tensor.storage_offset()
     if offset or n_bytes < array.nbytes or not array.flags.c_contiguous:
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         if array.size and (offset + last + 1) * array.itemsize > n_bytes:
             raise ValueError(f"{name}: expected a storage that the tensor's shape fits, got one of {n_bytes} bytes")
+    if not tensor.data_ptr() and array.size:  # zeros without memory, which some formulas of torch return
+        array = np.zeros(array.shape, array.dtype)
     return array
+
+
+def _views(names: Sequence[str], tensors: Sequence[Tensor | None], kernel: Tensor) -> list[Any]:
+    """Views of all tensors, whose dtypes are compared again, because another thread may have changed a tensor."""
+    dtype, arrays = NUMPY_DTYPES[kernel.dtype], list(map(_view, names, tensors))
+    for name, array in zip(names, arrays, strict=True):
+        if array is not None and array.dtype != dtype and name != "lengths":
+            raise TypeError(f"{name}: expected {dtype}, as kernel has, got {array.dtype}")
+    return arrays
 
 
 def check_storage(name: str, tensor: Tensor) -> None:
     """Refuse a plain tensor whose storage was shortened. torch itself would read past the end of the storage."""
     is_plain = type(tensor) in _PLAIN and not tensor.is_meta and tensor.layout is torch.strided
     if is_plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        _checked_view(name, tensor.detach())
+        _view(name, tensor)
 
 
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
@@ -227,7 +287,7 @@ layer = torch.library.custom_op(
 @layer.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     *tensors_and_options, keep_gates = arguments
-    shapes = _result_shapes(_check_call(*tensors_and_options), keep_gates)
+    shapes = _result_shapes(_check_fake_call(*tensors_and_options), keep_gates)
     return tuple(arguments[0].new_empty(shape) for shape in shapes)
 
 
@@ -235,12 +295,11 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
 layer.register_autocast("cpu", torch.float32)
 
 
-def _check_backward(tensors: Sequence[Any], kernel: Tensor, sizes: _CallSizes) -> None:
-    """Check the tensors that only backward takes against the sizes of the call."""
-    _check_kinds(_BACKWARD_TENSORS, tensors, kernel)
+def _check_backward_sizes(tensors: Sequence[Any], sizes: _CallSizes) -> None:
+    """Check the shapes of the tensors or arrays that only backward takes against the sizes of the call."""
     y_shape, h_shape, gates_shape = _result_shapes(sizes, True)
     gates = tensors[3]
-    if gates.dim() == 2 and gates.shape[1] == 0:  # not stored
+    if len(gates.shape) == 2 and gates.shape[1] == 0:  # not stored
         gates_shape = sizes.n_directions, 0
     for name, tensor, shape in zip(_BACKWARD_TENSORS, tensors, (y_shape, h_shape, y_shape, gates_shape), strict=True):
         if tensor is not None:
@@ -250,12 +309,11 @@ def _check_backward(tensors: Sequence[Any], kernel: Tensor, sizes: _CallSizes) -
 def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of input, hx and each weight that is not None, in this order."""
     bound = _BoundTensors.bind(*arguments)
-    tensors = [value.data if isinstance(value, Tensor) else value for value in (dy, dh_n, y, gates)]
-    _check_backward(tensors, arguments[2], bound.sizes)
-    arrays = [
-        None if value is None else check.as_aligned(value) for value in map(_checked_view, _BACKWARD_TENSORS, tensors)
-    ]
-    dy_array, dh_array, y_array, gates_array = arrays
+    tensors = dy, dh_n, y, gates
+    _check_kinds(_BACKWARD_TENSORS, tensors, arguments[2])
+    arrays = _views(_BACKWARD_TENSORS, tensors, arguments[2])
+    _check_backward_sizes(arrays, bound.sizes)
+    dy_array, dh_array, y_array, gates_array = (None if array is None else check.as_aligned(array) for array in arrays)
     assert y_array is not None
     assert gates_array is not None
     to_time_major, from_time_major = bound.layout.to_time_major, bound.layout.from_time_major
@@ -285,7 +343,8 @@ layer_backward = torch.library.custom_op(
 
 @layer_backward.register_fake
 def _(*arguments: Any) -> list[Tensor]:
-    _check_backward(arguments[:4], arguments[6], _check_call(*arguments[4:]))
+    _check_kinds(_BACKWARD_TENSORS, arguments[:4], arguments[6])
+    _check_backward_sizes(arguments[:4], _check_fake_call(*arguments[4:]))
     return [value.new_empty(value.shape) for value in arguments[4:12] if value is not None]
 
 
