@@ -5,6 +5,8 @@ This package requires the extra `torch`: ``pip install "indygru_cpu[torch]"``. S
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ except ModuleNotFoundError as error:
     raise ImportError('torch is missing: pip install "indygru_cpu[torch]"') from None
 
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Proxy
+from torch.fx.proxy import TraceError
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from indygru_cpu._engine import checks as check
@@ -25,7 +30,7 @@ from indygru_cpu._layers.options import DEFAULTS, checked_options
 from indygru_cpu._layers.parameters import KINDS, SHAPE_OPTIONS, initial_parameters, shapes, suffixes
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
 from indygru_cpu.torch import _ops
-from indygru_cpu.torch._ops import NUMPY_DTYPES, check_storage
+from indygru_cpu.torch._ops import NUMPY_DTYPES, cast_hint, check_storage, not_dense
 
 __all__ = ["IndyGRU"]
 
@@ -40,13 +45,15 @@ def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
         got = f"{batch_sizes.dtype} on {batch_sizes.device}" if isinstance(batch_sizes, Tensor) else type(batch_sizes)
         raise TypeError(f"{name}: expected a tensor of torch.int64 on the CPU, got {got}")
     check.check_shape(name, batch_sizes.shape, ("T",))
+    check_storage(name, batch_sizes)
     sizes = batch_sizes.tolist()
     if not sizes:
         raise ValueError(f"{name}: expected at least one step, got none")
     for step, (size, before) in enumerate(zip(sizes, [len(data), *sizes], strict=False)):
-        if not 1 <= size <= before:
+        smallest = 1 if step == 0 else 0
+        if not smallest <= size <= before:
             raise ValueError(
-                f"{name}: expected rows from 1 to {before} at step {step}, got {size}: sizes never increase"
+                f"{name}: expected rows from {smallest} to {before} at step {step}, got {size}: sizes never increase"
             )
     if sum(sizes) != len(data):
         raise ValueError(f"{name}: expected a sum of {len(data)}, the steps in input.data, got {sum(sizes)}")
@@ -54,30 +61,74 @@ def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
 
 
 def _check_row_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, n_batch: int) -> None:
-    """Refuse indices of a PackedSequence that are not permutations, or not inverse to each other."""
-    if sorted_indices is None and unsorted_indices is None:
-        return
+    """Refuse indices of a PackedSequence that are not permutations, or not inverse to each other.
+
+    None is the order of the data. torch computes missing `unsorted_indices`, but not missing `sorted_indices`.
+    """
+    orders = {}
     for name, indices in {"input.sorted_indices": sorted_indices, "input.unsorted_indices": unsorted_indices}.items():
+        if indices is None:
+            continue
         if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64) or not indices.is_cpu:
             got = f"{indices.dtype} on {indices.device}" if isinstance(indices, Tensor) else shown(indices)
             raise TypeError(f"{name}: expected a tensor of torch.int64 on the CPU, got {got}")
         check.check_shape(name, indices.shape, (n_batch,))
-        if sorted(indices.tolist()) != list(range(n_batch)):
+        check_storage(name, indices)
+        orders[name] = indices.tolist()
+        if sorted(orders[name]) != list(range(n_batch)):
             raise ValueError(f"{name}: expected each number from 0 to {n_batch - 1} once, got others")
-    assert sorted_indices is not None
-    assert unsorted_indices is not None
-    if sorted_indices[unsorted_indices].tolist() != list(range(n_batch)):
-        raise ValueError("input.unsorted_indices: expected the inverse of input.sorted_indices, got other numbers")
+    if len(orders) == 2:
+        rows, inverse = orders.values()
+        if [rows[i] for i in inverse] != list(range(n_batch)):
+            raise ValueError("input.unsorted_indices: expected the inverse of input.sorted_indices, got other numbers")
 
 
-def _check_devices(input: Tensor, names: list[str | None], weights: list[Tensor | None]) -> None:
-    """Refuse parameters on the meta device with an input on the CPU, and the reverse."""
-    for name, weight in zip(names, weights, strict=True):
-        if weight is not None and weight.is_meta != input.is_meta:
-            raise ValueError(
-                f"{name}: expected a tensor on {input.device}, where input is, got one on {weight.device}: load "
-                "all parameters (strict=True), or call module.to_empty(device='cpu') and module.reset_parameters()"
-            )
+def _checked_flag(name: str, value: object) -> bool:
+    """A bool, as torch.nn.GRU requires: a number in its place is often an argument in the wrong position."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a bool, got {shown(value)}")
+    return bool(value)
+
+
+def _checked_dropout(value: object) -> float:
+    """A probability. torch.nn.GRU allows 1, with which the inner layers pass only zeros on."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"dropout: expected a number, got {shown(value)}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"dropout: expected a number from 0 to 1, got {shown(value)}")
+    return float(value)
+
+
+def _check_tensor(name: str, value: object, dtype: torch.dtype) -> None:
+    """Check type, layout, device and dtype. Under autocast the operator casts, and checks dtypes itself."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.is_cpu and value.layout is torch.strided and value.dtype is dtype and dtype in NUMPY_DTYPES:
+        return  # the common case; the code below finds the error
+    if value.layout != torch.strided or value.device.type not in ("cpu", "meta"):
+        raise TypeError(f"{name}: expected {not_dense(value)}")
+    if torch.is_autocast_enabled("cpu"):
+        return
+    if dtype not in NUMPY_DTYPES:
+        raise TypeError(
+            f"kernel_l0: expected torch.float32 or torch.float64, got {dtype}: convert it with module.float()"
+        )
+    if value.dtype != dtype:
+        owner = "module" if isinstance(value, torch.nn.Parameter) else name.removesuffix(".data")
+        raise TypeError(f"{name}: expected {dtype}, as kernel_l0 has, got {value.dtype}: {cast_hint(owner, dtype)}")
+
+
+def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
+    """Check a shape, except in torch.jit.trace, where sizes are tensors and the operator checks the values."""
+    if torch._C._get_tracing_state() is None:
+        check.check_shape(name, shape, expected)
+
+
+#: Checks of options that can be set after construction, by name.
+_SETTERS = {
+    "dropout": _checked_dropout,
+    **{name: partial(_checked_flag, name) for name in ("batch_first", "reproducible", "recompute")},
+}
 
 
 class IndyGRU(torch.nn.Module):
@@ -94,7 +145,7 @@ class IndyGRU(torch.nn.Module):
     batch_first : bool
         Whether input and output are (B, T, ...) instead of (T, B, ...). Neither layout is copied.
     dropout : float
-        Probability of `torch.nn.functional.dropout` between layers in training mode.
+        Probability of `torch.nn.functional.dropout` between layers in training mode, from 0 to 1.
     bidirectional : bool
         Whether each layer has a second direction.
     proj_size : int
@@ -116,6 +167,10 @@ class IndyGRU(torch.nn.Module):
     ----------
     input_size, hidden_size, num_layers, bias, bidirectional, groups
         Read-only, because they determine the shapes of the parameters. The other options can be set.
+    mode, proj_size : str, int
+        "GRU" and 0, for programs that read them of torch's recurrent modules.
+    all_weights : list of list of Parameter
+        Kernel, recurrent kernel and bias of each layer and direction.
     kernel_l0, recurrent_kernel_l0, bias_l0 : Parameter
         (D / groups, 3N), (3N,) and (3N,), gate order r, z, candidate; those of the second direction end in
         ``_reverse``; those of the second layer have ``_l1``, and so on. ``state_dict()`` has the same names.
@@ -157,6 +212,8 @@ class IndyGRU(torch.nn.Module):
     groups: int
     reproducible: bool
     recompute: bool
+    mode = "GRU"
+    proj_size = 0
     kernel_l0: torch.nn.Parameter
     _names: list[list[str | None]]  # of each layer's six parameters in the operator's order; None for a missing one
 
@@ -185,13 +242,21 @@ class IndyGRU(torch.nn.Module):
         if dtype not in NUMPY_DTYPES:
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {shown(dtype)}")
         options = checked_options(
-            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias, batch_first=batch_first,
-            dropout=dropout, bidirectional=bidirectional, activation=activation, dtype=NUMPY_DTYPES[dtype],
-            groups=groups, reproducible=reproducible,
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=_checked_flag("bias", bias),
+            batch_first=batch_first, dropout=0.0, bidirectional=_checked_flag("bidirectional", bidirectional),
+            activation=activation, dtype=NUMPY_DTYPES[dtype], groups=groups, reproducible=reproducible,
         )  # fmt: skip
-        for name in ("input_size", "hidden_size", *DEFAULTS):
-            setattr(self, name, options[name])
-        self.recompute = bool(recompute)
+        settable = {
+            "batch_first": batch_first, "dropout": dropout, "reproducible": reproducible, "recompute": recompute,
+        }  # fmt: skip
+        for name in ("input_size", "hidden_size", *DEFAULTS, "recompute"):
+            setattr(self, name, settable[name] if name in settable else options[name])
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout: expected 0 with one layer, got {self.dropout}: dropout acts between layers, and has no "
+                "effect here",
+                stacklevel=2,
+            )
         existing = self._shapes()
         for name, shape in existing.items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
@@ -207,7 +272,7 @@ class IndyGRU(torch.nn.Module):
             raise AttributeError(
                 f"{name}: expected no new value, got {shown(value)}: make a new module with another {name}"
             )
-        super().__setattr__(name, value)
+        super().__setattr__(name, _SETTERS[name](value) if name in _SETTERS else value)
 
     def __delattr__(self, name: str) -> None:
         """Delete an attribute. Options that determine the shapes of parameters cannot be deleted."""
@@ -220,7 +285,7 @@ class IndyGRU(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the initial values of a NumPy layer, with a seed from torch's default generator."""
-        if self.kernel_l0.is_meta:
+        if self.kernel_l0.is_meta or isinstance(self.kernel_l0, FakeTensor):  # without values
             return
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         dtype = NUMPY_DTYPES.get(self.kernel_l0.dtype, np.dtype(np.float32))  # a converted module may have float16
@@ -228,6 +293,12 @@ class IndyGRU(torch.nn.Module):
         with torch.no_grad():
             for name, array in initial.items():
                 getattr(self, name).copy_(torch.from_numpy(array))
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Kernel, recurrent kernel and bias of each layer and direction."""
+        by_layer = [names[i : i + 3] for names in self._names for i in range(0, 3 * (1 + self.bidirectional), 3)]
+        return [[getattr(self, name) for name in names if name is not None] for names in by_layer]
 
     def flatten_parameters(self) -> None:
         """Do nothing. torch.nn.GRU has this method for GPUs, and programs call it."""
@@ -265,9 +336,10 @@ class IndyGRU(torch.nn.Module):
         """
         if not isinstance(layer, NumpyIndyGRU):
             raise TypeError(f"layer: expected an indygru_cpu.IndyGRU, got {type(layer).__name__}")
-        options = {name: getattr(layer, name) for name in DEFAULTS}
+        options = {name: getattr(layer, name) for name in DEFAULTS if name != "dropout"}
         dtype = getattr(torch, layer.dtype.name)
         module = cls(layer.input_size, layer.hidden_size, **options, recompute=recompute, device="meta", dtype=dtype)
+        module.dropout = layer.dropout
         for name, shape in module._shapes().items():
             array = layer.parameters[name]
             check.check_shape(name, array.shape, shape)
@@ -293,10 +365,12 @@ class IndyGRU(torch.nn.Module):
         >>> IndyGRU(3, 5, bidirectional=True).to_numpy()
         IndyGRU(3, 5, bidirectional=True, dtype=float32)
         """
-        arrays = {}
+        if self.dropout == 1:
+            raise ValueError("dropout: expected less than 1 for a NumPy layer, got 1.0: set module.dropout")
+        arrays, dtype = {}, self.kernel_l0.dtype
         for name, shape in self._shapes().items():
             value = getattr(self, name)
-            self._check_tensor(name, value)
+            _check_tensor(name, value, dtype)
             check.check_shape(name, value.shape, shape)
             if value.is_meta:
                 raise ValueError(f"{name}: expected a tensor on the CPU, got one on meta, which has no values")
@@ -348,79 +422,106 @@ class IndyGRU(torch.nn.Module):
         The input is not copied if its last axis is contiguous. Under ``torch.autocast`` the module runs in float32. For
         `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
         """
-        self._check_tensor("kernel_l0", self.kernel_l0)
+        if isinstance(input, Proxy):  # torch.fx.symbolic_trace: a call of this module, as of torch's own
+            options = {} if lengths is None else {"lengths": lengths}
+            name = input.tracer.path_of_module(self)
+            if not name:
+                raise TraceError("IndyGRU: expected a module that contains it, got itself: it has no graph of its own")
+            return input.tracer.create_proxy("call_module", name, (input, hx), options)
+        weights = [[None if name is None else getattr(self, name) for name in names] for names in self._names]
+        dtype = weights[0][0].dtype
+        _check_tensor("kernel_l0", weights[0][0], dtype)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths: expected None, because a PackedSequence has its own")
-            return self._run_packed(input, hx)
-        self._check_tensor("input", input)
+            return self._run_packed(input, hx, weights)
+        _check_tensor("input", input, dtype)
         if lengths is not None:  # a copy, because the backward pass reads the lengths again
             if isinstance(lengths, Tensor):
                 check_storage("lengths", lengths)
             device = lengths.device if isinstance(lengths, Tensor) else input.device
             lengths = torch.as_tensor(lengths, device=device).clone()
         if input.dim() != 2:
-            check.check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
-            state = self._state(input, hx, input.shape[0 if self.batch_first else 1])
-            return self._run_layers(input, state, lengths, self.batch_first)
-        check.check_shape("input", input.shape, ("T", self.input_size))
-        state, lengths = self._state(input, hx).unsqueeze(1), None if lengths is None else lengths.reshape(1)
-        output, h_n = self._run_layers(input.unsqueeze(1), state, lengths, False)
+            _check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
+            state = self._state(input, hx, dtype, input.shape[0 if self.batch_first else 1])
+            return self._run_layers(input, state, weights, lengths, self.batch_first)
+        _check_shape("input", input.shape, ("T", self.input_size))
+        state, lengths = self._state(input, hx, dtype).unsqueeze(1), None if lengths is None else lengths.reshape(1)
+        output, h_n = self._run_layers(input.unsqueeze(1), state, weights, lengths, False)
         return output.squeeze(1), h_n.squeeze(1)
 
-    def _check_tensor(self, name: str, value: object) -> None:
-        """Check type, layout, device and dtype. Under autocast the operator casts, and checks dtypes itself."""
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        dtype = self.kernel_l0.dtype
-        if value.is_cpu and value.layout is torch.strided and value.dtype is dtype and dtype in NUMPY_DTYPES:
-            return  # the common case; the code below finds the error
-        if value.layout != torch.strided or value.device.type not in ("cpu", "meta"):
-            raise TypeError(f"{name}: expected a dense tensor on the CPU, got {value.layout} on {value.device}")
-        if dtype not in NUMPY_DTYPES:
-            raise TypeError(f"kernel_l0: expected torch.float32 or torch.float64, got {dtype}")
-        if value.dtype != dtype and not torch.is_autocast_enabled("cpu"):
-            raise TypeError(f"{name}: expected {dtype}, as the parameters have, got {value.dtype}: cast one of them")
-
-    def _state(self, input: Tensor, hx: Tensor | None, *batch: int) -> Tensor:
+    def _state(self, input: Tensor, hx: Tensor | None, dtype: torch.dtype, *batch: int) -> Tensor:
         """The checked state before the first step; zeros for None."""
         shape = self.num_layers * (1 + self.bidirectional), *batch, self.hidden_size
         if hx is None:
             return input.new_zeros(shape)
-        self._check_tensor("hx", hx)
-        check.check_shape("hx", hx.shape, shape)
+        _check_tensor("hx", hx, dtype)
+        _check_shape("hx", hx.shape, shape)
         return hx
 
-    def _run_packed(self, input: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
+    def _run_packed(
+        self, input: PackedSequence, hx: Tensor | None, weights: list[list[Any]]
+    ) -> tuple[PackedSequence, Tensor]:
         """Run a PackedSequence. Its rows are sorted by length; hx and h_n have the caller's order of rows."""
         data, sizes, sorted_indices, unsorted_indices = input
-        self._check_tensor("input", data)
+        dtype = weights[0][0].dtype
+        _check_tensor("input.data", data, dtype)
         check_storage("input.data", data)
         check.check_shape("input.data", data.shape, ("sum of lengths", self.input_size))
         checked_sizes = _checked_batch_sizes(data, sizes)
         n_batch = int(checked_sizes[0])
         _check_row_order(sorted_indices, unsorted_indices, n_batch)
-        state = self._state(data, hx, n_batch)
+        state = self._state(data, hx, dtype, n_batch)
         check_storage("hx", state)
         padded, lengths = pad_packed_sequence(PackedSequence(data, checked_sizes))
         sorted_state = state if sorted_indices is None else state.index_select(1, sorted_indices)
-        y, h_n = self._run_layers(padded, sorted_state, lengths, False)
+        y, h_n = self._run_layers(padded, sorted_state, weights, lengths, False, is_private=True)
         output = PackedSequence(pack_padded_sequence(y, lengths).data, sizes, sorted_indices, unsorted_indices)
         return output, h_n if unsorted_indices is None else h_n.index_select(1, unsorted_indices)
 
     def _run_layers(
-        self, input: Tensor, hx: Tensor, lengths: Tensor | None, batch_first: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Run all layers, one operator call for each, with dropout between them."""
+        self, input: Tensor, hx: Tensor, weights: list[list[Any]], lengths: Tensor | None, batch_first: bool,
+        is_private: bool = False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Run all layers, one operator call for each, with dropout between them.
+
+        The output of the last layer is a copy of the one that is saved for the backward pass, so that the caller may
+        write into it, unless it `is_private`.
+        """
         states: list[Tensor] = []
-        for names, state in zip(self._names, (hx,) if self.num_layers == 1 else hx.chunk(self.num_layers), strict=True):
-            if states:
+        keep_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper tests first
+        if keep_gates and torch._C._get_tracing_state() is not None:
+            keep_gates = False  # torch.jit.trace compares the graph with one made without gradients
+        for k, state in enumerate((hx,) if self.num_layers == 1 else hx.chunk(self.num_layers)):
+            if k:
                 input = torch.nn.functional.dropout(input, self.dropout, self.training)
-            weights = [None if name is None else getattr(self, name) for name in names]
-            _check_devices(input, names, weights)
-            keep_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper tests first
-            keep_gates = keep_gates and any(t is not None and t.requires_grad for t in (input, state, *weights))
-            options = batch_first, self.groups, self.activation, self.reproducible, keep_gates
-            input, h_n, _ = _ops.run_layer(input, state, *weights, lengths, *options)
+            tensors = (input, state, *weights[k])
+            keeps = keep_gates and any(t is not None and t.requires_grad for t in tensors)
+            options = batch_first, self.groups, self.activation, self.reproducible, keeps
+            is_copied = not is_private and k == self.num_layers - 1
+            try:
+                input, h_n, _ = _ops.run_layer(*tensors, lengths, *options, is_copied=is_copied)
+            except (TypeError, ValueError) as error:
+                raise self._named_error(error, k, input, weights[k]) from None
             states.append(h_n)
         return input, states[0] if self.num_layers == 1 else torch.cat(states)
+
+    def _named_error(self, error: Exception, layer: int, input: Tensor, weights: list[Any]) -> Exception:
+        """The error of an operator, or one that names a parameter of this module if that is the cause."""
+        shapes = self._shapes()
+        try:
+            for name, weight in zip(self._names[layer], weights, strict=True):
+                if name is None:
+                    continue
+                _check_tensor(name, weight, self.kernel_l0.dtype)
+                check.check_shape(name, weight.shape, shapes[name])
+                if weight.is_meta != input.is_meta:
+                    raise ValueError(
+                        f"{name}: expected a tensor on {input.device}, where input is, got one on {weight.device}: "
+                        "load all parameters (strict=True), or call module.to_empty(device='cpu') and "
+                        "module.reset_parameters()"
+                    )
+                check_storage(name, weight)
+        except (TypeError, ValueError) as named:
+            return named
+        return error

@@ -6,13 +6,14 @@ on shapes only. Autograd, torch.compile, torch.export and checkpointing treat it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _to_dlpack
+from torch._C._functorch import is_legacy_batchedtensor as _is_legacy_batched
 from torch.autograd import forward_ad
 
 from indygru_cpu import _engine
@@ -70,7 +71,7 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        fits = tensor.dtype is dtype or (name == "lengths" and tensor.dtype in INTEGERS)
+        fits = tensor.dtype is dtype if name != "lengths" else tensor.dtype in INTEGERS
         if fits and on_cpu and tensor.is_cpu and tensor.layout is torch.strided:
             continue  # the common case; the code below finds the error
         if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "meta"):
@@ -259,6 +260,7 @@ def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...]
 def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer. Returns y, h_n and the gates, which are empty unless `keep_gates` is set."""
     *tensors_and_options, keep_gates = arguments
+    _refuse_tangents(arguments[:9])
     bound = _BoundTensors.bind(*tensors_and_options)
     y_shape, _, gates_shape = _result_shapes(bound.sizes, keep_gates)
     y, states = memory.new(y_shape, bound.x.dtype), bound.h0.copy()
@@ -273,6 +275,22 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     else:
         stacks.infer(bound.stack, bound.x, states, time_major_y, bound.sequences, None)
     return torch.from_numpy(y), torch.from_numpy(states), torch.from_numpy(gates)
+
+
+def _refuse_forward_mode(*_: Any) -> Any:
+    raise NotImplementedError(
+        "indygru_cpu.torch.IndyGRU: expected reverse-mode differentiation, got forward mode (a dual tensor, jvp, "
+        "jacfwd): forward mode is not supported: use torch.func.vjp, jacrev or torch.autograd.grad"
+    )
+
+
+def _refuse_tangents(tensors: Sequence[Any]) -> None:
+    """Refuse dual tensors. Without this, the tangents would be lost where autograd does not see the call."""
+    level = forward_ad._current_level
+    if level >= 0:
+        duals = [tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_floating_point()]
+        if any(forward_ad.unpack_dual(tensor, level=level).tangent is not None for tensor in duals):
+            _refuse_forward_mode()
 
 
 layer = torch.library.custom_op(
@@ -358,14 +376,54 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
-    run: Any = layer_backward
-    if not _needs_dispatcher(y):
+    if _is_transformed():
+        run: Any = _PlainBackward.apply
+    elif _needs_dispatcher(y):
+        run = layer_backward
+    else:
         run = _PlainBackward.apply if torch.is_grad_enabled() else _run_backward
-    gradients = iter(run(dy, dh_n, y, gates, *tensors, *ctx.options))
+    arguments = dy, dh_n, y, gates, *tensors, *ctx.options
+    is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
+    gradients = iter(_run_legacy_batch(run, arguments) if is_batched else run(*arguments))
     return *(None if tensor is None else next(gradients) for tensor in tensors[:8]), *[None] * 6
 
 
 layer.register_autograd(_gradients, setup_context=_setup_context)
+
+
+def _run_members(
+    run: Callable[..., Sequence[Tensor]], batch_size: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
+) -> tuple[Tensor, ...]:
+    """Call `run` for each member of a batch of calls. Returns its stacked results."""
+    members = [
+        run(*(value if dim is None else value.select(dim, i) for value, dim in zip(arguments, in_dims, strict=True)))
+        for i in range(batch_size)
+    ]
+    return tuple(map(torch.stack, zip(*members, strict=True)))
+
+
+def _vmap_rule(run: Callable[..., Sequence[Tensor]]) -> Callable[..., tuple[Any, Any]]:
+    """The rule by which `torch.func.vmap` batches calls of `run`."""
+
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+        results = _run_members(run, info.batch_size, in_dims, arguments)
+        return results, (0,) * len(results)
+
+    return vmap
+
+
+def _run_legacy_batch(run: Callable[..., Sequence[Tensor]], arguments: Sequence[Any]) -> list[Tensor]:
+    """The same for `torch.autograd.grad` with ``is_grads_batched=True``, whose batches `torch.func` does not know."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    is_batched = [isinstance(value, Tensor) and _is_legacy_batched(value) for value in arguments]
+    unbatched = [
+        torch._remove_batch_dim(value, level, 1, 0) if batched else value
+        for value, batched in zip(arguments, is_batched, strict=True)
+    ]
+    batch_size = len(unbatched[is_batched.index(True)])
+    in_dims = [0 if batched else None for batched in is_batched]
+    return [torch._add_batch_dim(value, 0, level) for value in _run_members(run, batch_size, in_dims, unbatched)]
 
 
 def _refuse_second_order(ctx: Any, *_: Any) -> Any:
@@ -382,14 +440,18 @@ class _Plain(torch.autograd.Function):
     """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call."""
 
     @staticmethod
-    def forward(ctx: Any, options: tuple[Any, ...], *tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        output = _run(*tensors, *options)
-        _setup_context(ctx, (*tensors, *options), output)
-        return output
+    def forward(
+        ctx: Any, options: tuple[Any, ...], is_copied: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y, h_n, gates = _run(*tensors, *options)
+        _setup_context(ctx, (*tensors, *options), (y, h_n, gates))
+        return y.clone() if is_copied else y, h_n, gates
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        return None, *_gradients(ctx, *gradients)[:9]
+        return None, None, *_gradients(ctx, *gradients)[:9]
+
+    jvp = staticmethod(_refuse_forward_mode)
 
 
 class _Transformed(torch.autograd.Function):
@@ -398,20 +460,31 @@ class _Transformed(torch.autograd.Function):
     `_Plain` has none, because for it torch binds a signature at each call.
     """
 
-    forward = staticmethod(_run)
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return (layer if _needs_dispatcher(*arguments[:9]) else _run)(*arguments)
+
     setup_context = staticmethod(_setup_context)
     backward = staticmethod(_gradients)
+    jvp = staticmethod(_refuse_forward_mode)
+    vmap = staticmethod(_vmap_rule(lambda *arguments: _Transformed.apply(*arguments)))
 
 
 class _PlainBackward(torch.autograd.Function):
-    """`layer_backward` without the dispatcher, for a backward pass under ``create_graph=True``."""
+    """`layer_backward` without the dispatcher, for ``create_graph=True``, and for `torch.func`."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(_run_backward(*arguments))
+        return tuple((layer_backward if _needs_dispatcher(*arguments[2:13]) else _run_backward)(*arguments))
 
     setup_context = staticmethod(lambda ctx, inputs, output: None)
     backward = staticmethod(_refuse_second_order)
+    jvp = staticmethod(_refuse_second_order)
+    vmap = staticmethod(_vmap_rule(lambda *arguments: _PlainBackward.apply(*arguments)))
+
+
+layer.register_vmap(_vmap_rule(layer))
+layer_backward.register_vmap(_vmap_rule(layer_backward))
 
 
 def _needs_dispatcher(*tensors: Tensor | None) -> bool:
@@ -425,11 +498,34 @@ def _needs_dispatcher(*tensors: Tensor | None) -> bool:
     )
 
 
-def run_layer(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Run `layer`, without the dispatcher where only autograd needs to see the operator."""
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func` is active. torch.compile handles those of a compiled function itself."""
+    return torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
+
+
+def _autocast(tensor: Any) -> Any:
+    """The tensor in float32 unless it is float64: what autocast does to the operator's arguments."""
+    is_cast = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype is not torch.float64
+    return tensor.float() if is_cast else tensor
+
+
+def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `layer`, without the dispatcher where only autograd needs to see the operator.
+
+    If `is_copied`, and if y is saved for the backward pass, the returned y is a copy that the caller may write into.
+    Compilers and tracers record writes and do not need the copy.
+    """
     tensors, options = arguments[:9], arguments[9:]
-    if _needs_dispatcher(*tensors):
-        return layer(*arguments)
-    if torch._C._are_functorch_transforms_active():
-        return _Transformed.apply(*arguments)
-    return _Plain.apply(options, *tensors) if torch.is_grad_enabled() else _run(*arguments)
+    _refuse_tangents(tensors)
+    if _is_transformed():
+        if torch.is_autocast_enabled("cpu"):
+            tensors = tuple(map(_autocast, tensors))
+        y, h_n, gates = _Transformed.apply(*tensors, *options)
+    elif _needs_dispatcher(*tensors):
+        y, h_n, gates = layer(*arguments)
+        is_copied = is_copied and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
+    elif torch.is_grad_enabled():
+        return _Plain.apply(options, is_copied, *tensors)
+    else:
+        return _run(*arguments)
+    return y.clone() if is_copied and y.requires_grad else y, h_n, gates

@@ -25,7 +25,7 @@ WRONG_CALLS = [
     ((X.numpy(),), {}, TypeError, "input", "torch.Tensor", "ndarray"),
     ((fake_cuda_tensor(T, B, D),), {}, TypeError, "input", "dense CPU", "torch.strided on cuda:0"),
     ((X.to_sparse(),), {}, TypeError, "input", "dense CPU", "torch.sparse_coo on cpu"),
-    ((X.double(),), {}, TypeError, "input", "torch.float32", "torch.float64: cast"),
+    ((X.double(),), {}, TypeError, "input", "torch.float32", "torch.float64: convert it with input.float()"),
     ((X.half(),), {}, TypeError, "input", "torch.float32", "torch.float16"),
     ((X, X.bfloat16()), {}, TypeError, "hx", "torch.float32", "torch.bfloat16"),
     ((X[..., 1:],), {}, ValueError, "input", "shape (T, B, 6)", "(9, 7, 5)"),
@@ -35,7 +35,7 @@ WRONG_CALLS = [
     ((X[0], torch.zeros(4, 1, N)), {}, ValueError, "hx", "shape (4, 10)", "(4, 1, 10)"),
     ((X,), {"lengths": [3] * 6}, ValueError, "lengths", "shape (7,)", "(6,)"),
     ((X,), {"lengths": [*[3] * 6, 10]}, ValueError, "lengths", "0 9", "10 for row 6"),
-    ((X,), {"lengths": [3.0] * 7}, TypeError, "lengths", "integers", "float32"),
+    ((X,), {"lengths": [3.0] * 7}, TypeError, "lengths", "integers", "torch.float32: pass lengths.long()"),
     ((pack_padded_sequence(X, [3] * 7),), {"lengths": [3] * 7}, ValueError, "lengths", "None PackedSequence", None),
     (
         (pack_padded_sequence(X[..., 1:], [3] * 7),), {},
@@ -54,13 +54,19 @@ def test_wrong_calls_are_refused(arguments, options, error, argument, expected, 
     helpers.assert_refusal(str(caught.value), argument, expected, got)
 
 
+FLAGS = ("bias", "batch_first", "bidirectional", "reproducible", "recompute")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "argument", "expected", "got"),
     [
         ({"proj_size": 3}, ValueError, "proj_size", "0", "3"),
         ({"dtype": torch.float16}, TypeError, "dtype", "torch.float32 torch.float64", "torch.float16"),
         ({"hidden_size": 0}, ValueError, "hidden_size", "1", "0"),
-        ({"dropout": 1.0}, ValueError, "dropout", "0 1", "1.0"),
+        ({"dropout": 1.5}, ValueError, "dropout", "0 1", "1.5"),
+        ({"dropout": True}, TypeError, "dropout", "number", "True"),
+        ({"dropout": "half"}, TypeError, "dropout", "number", "'half'"),
+        *[({name: 0.5}, TypeError, name, "bool", "0.5") for name in FLAGS],
         ({"groups": 4}, ValueError, "groups", "input_size 6", "4"),
         ({"activation": "gelu"}, ValueError, "activation", "tanh relu", "'gelu'"),
     ],
@@ -78,7 +84,7 @@ def test_modules_of_unsupported_or_mixed_dtypes_are_refused():
             call()
     module = IndyGRU(D, N)
     module.bias_l0.data = module.bias_l0.data.double()
-    with pytest.raises(TypeError, match=r"^bias: expected torch.float32, as kernel has, got torch.float64"):
+    with pytest.raises(TypeError, match=r"^bias_l0: expected torch.float32, as kernel_l0 has, got torch.float64: convert it with module.float"):
         module(X)
     with pytest.raises(TypeError, match=r"^layer: expected an indygru_cpu.IndyGRU, got IndyGRU"):
         IndyGRU.from_numpy(module)
