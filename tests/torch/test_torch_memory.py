@@ -175,7 +175,7 @@ def test_operators_with_one_meta_tensor_name_it():
 def test_parameter_with_a_freed_storage_is_refused():
     module = random_module()
     module.bias_l0.untyped_storage().resize_(0)
-    with pytest.raises(ValueError, match=r"^bias_l0: expected a storage that the tensor's shape fits, got one of 0 bytes"):
+    with pytest.raises(ValueError, match=r"^bias_l0: expected a storage that .*, got one of 0 bytes"):
         module(X)
 
 

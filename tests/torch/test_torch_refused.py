@@ -84,7 +84,7 @@ def test_modules_of_unsupported_or_mixed_dtypes_are_refused():
             call()
     module = IndyGRU(D, N)
     module.bias_l0.data = module.bias_l0.data.double()
-    with pytest.raises(TypeError, match=r"^bias_l0: expected torch.float32, as kernel_l0 has, got torch.float64: convert it with module.float"):
+    with pytest.raises(TypeError, match=r"^bias_l0: expected torch.float32, as kernel_l0 has, got torch.float64: conv"):
         module(X)
     with pytest.raises(TypeError, match=r"^layer: expected an indygru_cpu.IndyGRU, got IndyGRU"):
         IndyGRU.from_numpy(module)
