@@ -516,12 +516,12 @@ def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]
     Compilers and tracers record writes and do not need the copy.
     """
     tensors, options = arguments[:9], arguments[9:]
-    _refuse_tangents(tensors)
     if _is_transformed():
         if torch.is_autocast_enabled("cpu"):
             tensors = tuple(map(_autocast, tensors))
         y, h_n, gates = _Transformed.apply(*tensors, *options)
     elif _needs_dispatcher(*tensors):
+        _refuse_tangents(tensors)
         y, h_n, gates = layer(*arguments)
         is_copied = is_copied and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
     elif torch.is_grad_enabled():
