@@ -6,11 +6,13 @@ This module requires the extra `jax`: ``pip install "indygru_cpu[jax]"``. See ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from inspect import signature
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 try:
     import jax
@@ -19,10 +21,13 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError('jax is missing: pip install "indygru_cpu[jax]"') from None
 
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
 from indygru_cpu._engine import _core
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import BoundArguments, Weights
+from indygru_cpu._engine.arguments import Weights
 from indygru_cpu._engine.messages import listed
 
 __all__ = ["indygru"]
@@ -109,31 +114,74 @@ def indygru(
     >>> gradients["kernel"].shape
     (3, 15)
     """
-    arguments = [x, h0, *_weights(params)]
-    placeholders = [*map(_placeholder, arguments), _placeholder(lengths) if isinstance(lengths, jax.Array) else lengths]
-    call = _bind(*placeholders, groups=groups, activation=activation, reproducible=reproducible)
+    operands, n_groups = _checked_operands(x, h0, *_weights(params), lengths=lengths, groups=groups)
+    index = check.activation_index(activation)
     requested = thread_counts.requested(check.num_threads(num_threads))
     n_threads = min(requested or thread_counts.default().count, thread_counts.MAX_THREADS)
-    options = _Options(call.activation, call.groups, call.reproducible, n_threads, requested is None)
-    defaults = [call.x, call.h0, *call.weights]  # zeros for missing arguments
-    operands = [
-        jax.numpy.asarray(default if argument is None else argument)
-        for argument, default in zip(arguments, defaults, strict=True)
-    ]
-    operands.append(_int32_lengths(lengths, call))
+    options = _Options(index, n_groups, bool(reproducible), n_threads, requested is None)
+    operands = _divided_by_rows(operands, options)
     return _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
 
 
-def _int32_lengths(lengths: Any, call: BoundArguments) -> jax.Array:
+def _weights(params: Mapping[str, Any]) -> list[Any]:
+    if not isinstance(params, Mapping) or not {"kernel", "recurrent_kernel"} <= set(params) <= set(Weights._fields):
+        got = listed(sorted(map(str, params))) if isinstance(params, Mapping) else type(params).__name__
+        raise TypeError(f"params: expected a mapping with kernel, recurrent_kernel and bias, got {got}")
+    return [params.get(name) for name in Weights._fields]
+
+
+def _checked_operands(
+    x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, *, lengths: Any, groups: Any
+) -> tuple[Sequence[Any], int]:
+    """The operands of the forward handler and the number of groups.
+
+    The checks are those of `functional.forward`. They read shapes and dtypes only: traced arrays have no values, and T
+    and B may be symbolic.
+    """
+    kernel = _checked_array("kernel", kernel, ("D", "3N"))
+    dtype, (n_rows, n_columns) = np.dtype(kernel.dtype), kernel.shape
+    if not (isinstance(n_rows, int) and isinstance(n_columns, int)):
+        raise ValueError(f"kernel: expected integers as sizes, got {kernel.shape}: only T and B may be symbolic")
+    check.integer(n_columns, "columns of kernel", 0, check.MAX_COLUMNS)
+    n_units = check.units(n_columns)
+    recurrent_kernel = _checked_array("recurrent_kernel", recurrent_kernel, (n_columns,), dtype)
+    bias = None if bias is None else _checked_array("bias", bias, (n_columns,), dtype)
+    n_groups = check.groups(groups, {"N": n_units})
+    n_inputs = check.integer(n_rows * n_groups, "inputs of all groups", 0, check.MAX_COLUMNS)
+    x = _checked_array("x", x, ("T", "B", n_inputs), dtype)
+    n_steps, n_batch, _ = x.shape
+    lengths = _checked_lengths(lengths, n_steps, n_batch)
+    if isinstance(n_steps, int) and isinstance(n_batch, int):
+        check.check_step_overflow("x", n_steps, n_batch, max(n_inputs, n_columns))
+    h0 = None if h0 is None else _checked_array("h0", h0, (n_batch, n_units), dtype)
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError("x has dtype float64, which JAX would cast: jax.config.update('jax_enable_x64', True)")
+    h0 = jax.numpy.zeros((n_batch, n_units), dtype) if h0 is None else h0
+    bias = jax.numpy.zeros(n_columns, dtype) if bias is None else bias
+    return [*map(jax.numpy.asarray, (x, h0, kernel, recurrent_kernel, bias)), lengths], n_groups
+
+
+def _checked_array(name: str, value: Any, shape: tuple[Any, ...], dtype: Any = None) -> Any:
+    """A JAX array, traced or not, or a NumPy array, after a check of its shape and dtype."""
+    array = value if isinstance(value, jax.Array) else check.as_aligned(check.as_array(name, value))
+    check.as_float_array(name, np.empty(0, array.dtype), "kernel", dtype)
+    check.check_shape(name, array.shape, shape)
+    return array
+
+
+def _checked_lengths(lengths: Any, n_steps: Any, n_batch: Any) -> jax.Array:
     """The lengths in the dtype that the handlers read; an empty array for None."""
-    n_steps, maximum = call.sequences.n_steps, np.iinfo(np.int32).max
-    if call.sequences.lengths is None:
+    maximum = np.iinfo(np.int32).max
+    if lengths is None:
         return jax.numpy.zeros(0, np.int32)
-    if n_steps > maximum:
+    if isinstance(n_steps, int) and n_steps > maximum:
         raise ValueError(f"lengths: expected None with more than {maximum} steps, got lengths for {n_steps}")
-    if not isinstance(lengths, jax.Array):
-        return jax.numpy.asarray(call.sequences.lengths.astype(np.int32))  # already checked to be from 0 to T
-    if np.iinfo(lengths.dtype).max > maximum:  # A cast is modulo 2**32. The handler refuses -1.
+    if not isinstance(lengths, jax.Array) and isinstance(n_steps, int):
+        return jax.numpy.asarray(check.lengths("lengths", lengths, n_steps, n_batch).astype(np.int32))
+    lengths = jax.numpy.asarray(lengths)
+    check.lengths("lengths", np.zeros(1, lengths.dtype), 0, 1)  # its dtype; the handlers check the values
+    check.check_shape("lengths", lengths.shape, (n_batch,))
+    if np.iinfo(lengths.dtype).max > maximum:  # A cast is modulo 2**32. The handlers refuse -1.
         lengths = jax.numpy.where((lengths < 0) | (lengths > n_steps), -1, lengths)
     return lengths.astype(np.int32)
 
@@ -164,67 +212,219 @@ def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
     return casts
 
 
-def _weights(params: Mapping[str, Any]) -> list[Any]:
-    if not isinstance(params, Mapping) or not {"kernel", "recurrent_kernel"} <= set(params) <= set(Weights._fields):
-        got = listed(sorted(map(str, params))) if isinstance(params, Mapping) else type(params).__name__
-        raise TypeError(f"params: expected a mapping with kernel, recurrent_kernel and bias, got {got}")
-    return [params.get(name) for name in Weights._fields]
-
-
-def _placeholder(value: Any) -> Any:
-    """A NumPy array with the shape and dtype of a traced array, whose values are unknown, in the memory of one row."""
-    if value is None or not hasattr(value, "dtype") or not hasattr(value, "shape"):
-        return value
-    row = np.zeros(value.shape[-1:], value.dtype)
-    return as_strided(row, value.shape, (*[0] * len(value.shape[:-1]), *row.strides))
-
-
-def _bind(
-    x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, lengths: Any, **options: Any
-) -> BoundArguments:
-    """The checks of `functional.forward`, and a check of JAX's own dtypes."""
-    weights = Weights.checked(kernel, recurrent_kernel, bias)
-    call = BoundArguments.bind(x, h0, weights, lengths=lengths, offsets=None, reverse=False, **options)
-    if jax.dtypes.canonicalize_dtype(call.x.dtype) != call.x.dtype:
-        raise TypeError("x has dtype float64, which JAX would cast: jax.config.update('jax_enable_x64', True)")
-    return call
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _layer(options: _Options, *operands: Any) -> Any:
-    return _run("indygru_forward", options, _states(*operands), operands)
+    return _run(_HandlerCall("forward", ("y", "h_n"), options), *operands)
 
 
-def _forward(options: _Options, *operands: Any) -> Any:
-    y, h_n = _states(*operands)
-    tape = jax.ShapeDtypeStruct((3, *y.shape), y.dtype)
-    y, h_n, tape = _run("indygru_forward", options, (y, h_n, tape), operands)
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Differentiated:
+    """Names of the operands whose gradients are requested: a residual that JAX does not trace."""
+
+    names: tuple[str, ...]
+
+
+def _forward(options: _Options, *primals: Any) -> Any:
+    operands = [primal.value for primal in primals]
+    y, h_n, tape = _run(_HandlerCall("forward", ("y", "h_n", "tape"), options), *operands)
     x, h0, *weights, lengths = operands
     # JAX stores NumPy arrays that are arguments of a jitted function as residuals without a copy. h0 is copied, because
     # programs often overwrite states.
-    saved_lengths = lengths if lengths.size else None  # JAX 0.8 fails on residuals of size 0 inside shard_map
-    return (y, h_n), (x, jax.numpy.copy(h0), *weights, saved_lengths, y, tape)
+    saved_lengths = lengths if lengths.shape != (0,) else None  # JAX 0.8 fails on such residuals inside shard_map
+    names = (name for name, primal in zip(_FORWARD_OPERANDS, primals, strict=True) if primal.perturbed)
+    return (y, h_n), (_Differentiated(tuple(names)), x, jax.numpy.copy(h0), *weights, saved_lengths, y, tape)
 
 
 def _backward(options: _Options, residuals: Any, gradients: Any) -> Any:
-    *inputs, lengths, y, tape = residuals
-    result_types = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in inputs]
+    differentiated, *inputs, lengths, y, tape = residuals
     lengths = jax.numpy.zeros(0, np.int32) if lengths is None else lengths
-    input_gradients = _run("indygru_backward", options, result_types, (*inputs, lengths, y, tape, *gradients))
-    return (*input_gradients, None)  # None for the lengths
+    gradients = [jax.numpy.zeros(g.shape, g.dtype) if isinstance(g, _SymbolicZero) else g for g in gradients]
+    operands = (*inputs, lengths, y, tape, *gradients)
+    names = differentiated.names
+    # The handler returns dx or not, dh0 always, and the gradients of all weights or of none.
+    dx = ("x",) if "x" in names else ()
+    dweights = Weights._fields if set(names) & set(Weights._fields) else ()
+    call = _HandlerCall("backward", (*dx, "h0", *dweights), options)
+    values = _run(call, *_cast_to_varying(operands, _varying_axes(operands)))
+    requested = {name: value for name, value in zip(call.results, values, strict=True) if name in names}
+    return tuple(requested.get(name) for name in _FORWARD_OPERANDS)  # None is a zero
 
 
-_layer.defvjp(_forward, _backward)
+_SymbolicZero = jax.custom_derivatives.SymbolicZero
+_layer.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _states(x: Any, h0: Any, *_others: Any) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """The shapes and dtypes of y and h_n."""
-    return jax.ShapeDtypeStruct((x.shape[0], *h0.shape), x.dtype), jax.ShapeDtypeStruct(h0.shape, x.dtype)
+#: The axes of operands and results, behind those of vmap. i: inputs of a group, c: 3N columns, p: planes of the tape.
+_AXES = {
+    "x": "tbd", "h0": "bn", "kernel": "ic", "recurrent_kernel": "c", "bias": "c", "lengths": "b",
+    "y": "tbn", "tape": "ptbn", "dy": "tbn", "dh_n": "bn", "h_n": "bn",
+}  # fmt: skip
+_FORWARD_OPERANDS = ("x", "h0", *Weights._fields, "lengths")
+_OPERANDS = {"forward": _FORWARD_OPERANDS, "backward": (*_FORWARD_OPERANDS, "y", "tape", "dy", "dh_n")}
 
 
-def _run(target: str, options: _Options, results: Any, operands: Any) -> Any:
-    """Call an XLA handler of the core. Under vmap, all operands get a leading axis."""
-    numbers = np.array(options, np.int64)
-    call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
-    outputs = call(*operands, options=numbers)
-    return tuple(_cast_to_varying(outputs, _varying_axes(operands)))
+class _HandlerCall(NamedTuple):
+    """A call of an XLA handler of the core, and how it is divided between devices.
+
+    A call can be divided along the batch axis and the axes of `vmap`: every device computes its rows, and the gradients
+    of the weights are summed over the devices.
+
+    Attributes
+    ----------
+    direction : str
+        "forward" or "backward".
+    results : tuple of str
+        Names of the results, which are keys of `_AXES`. A gradient has the name of its operand.
+    options : _Options
+        Options of the handler.
+    n_members : int
+        Number of leading axes that `vmap` added. An operand that does not vary along such an axis has length 1 there.
+    """
+
+    direction: str
+    results: tuple[str, ...]
+    options: _Options
+    n_members: int = 0
+
+    def __call__(self, *operands: Any) -> tuple[jax.Array, ...]:
+        """Call the handler on whole arrays."""
+        call = jax.ffi.ffi_call(f"indygru_{self.direction}", self.result_types(operands))
+        outputs = call(*operands, options=np.array(self.options, np.int64))
+        return tuple(_cast_to_varying(outputs, _varying_axes(operands)))
+
+    def call_on_device(self, batch_axes: tuple[str, ...], *operands: Any) -> tuple[jax.Array, ...]:
+        """Call the handler on the rows of one device. The batch is divided along the axes of the mesh `batch_axes`."""
+        named = zip(self.results, self(*operands), strict=True)
+        return tuple(part if "b" in _AXES[name] else jax.lax.psum(part, batch_axes) for name, part in named)
+
+    def member_shape(self, operands: Sequence[Any]) -> tuple[Any, ...]:
+        """The lengths of the leading axes of the results."""
+        shapes = [operand.shape for operand in operands]
+        return tuple(next((s[k] for s in shapes if s[k] != 1), 1) for k in range(self.n_members))
+
+    def axis_names(self, operands: Sequence[Any]) -> list[list[str]]:
+        """The names of the axes of each operand and result: "b", "v0", "v1" ... of `vmap`, and axes that stay whole.
+
+        An axis of `vmap` along which an operand does not vary, and the axis of absent lengths, have their own names.
+        """
+        members, names = self.member_shape(operands), []
+        for i, name in enumerate(_OPERANDS[self.direction]):
+            shape = operands[i].shape
+            leading = [f"v{k}" if shape[k] == size else f"w{i}_{k}" for k, size in enumerate(members)]
+            is_absent = name == "lengths" and shape[-1] == 0
+            names.append([*leading, *([f"w{i}"] if is_absent else _AXES[name])])
+        return names + [[*(f"v{k}" for k in range(self.n_members)), *_AXES[name]] for name in self.results]
+
+    def result_types(self, operands: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+        """The types of the results. They are divided as the types of the operands are, on a mesh of explicit axes."""
+        axis_names, types = self.axis_names(operands), [*map(_typeof, operands)]
+        sizes: dict[str, Any] = {"p": 3}
+        for axes, operand in zip(axis_names, operands):  # noqa: B905  (the results come after the operands)
+            sizes |= dict(zip(axes, operand.shape, strict=True))
+        divided, mesh = self.divided_axes(operands, types), _explicit_mesh(types)
+        results = []
+        for axes in axis_names[len(operands) :]:
+            spec = PartitionSpec(*(divided.get(axis) for axis in axes))
+            sharding = {"sharding": NamedSharding(mesh, spec)} if divided else {}
+            results.append(jax.ShapeDtypeStruct([sizes[axis] for axis in axes], operands[0].dtype, **sharding))
+        return results
+
+    def divided_axes(self, operands: Sequence[Any], arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+        """The axes of the mesh along which the axes of `arrays` are divided: operands, or operands and results."""
+        divided: dict[str, tuple[str, ...]] = {}
+        for axes, array in zip(self.axis_names(operands), arrays):  # noqa: B905  (arrays may be the operands alone)
+            sharding: Any = getattr(array, "sharding", None)
+            spec = tuple(sharding.spec) if isinstance(sharding, NamedSharding) else ()
+            for axis, size, entry in zip(axes, array.shape, spec):  # noqa: B905  (a spec may be shorter)
+                names = (entry,) if isinstance(entry, str) else entry
+                if axis in divided or axis[0] not in "bv" or not isinstance(names, tuple) or not names:
+                    continue
+                n_devices, taken = prod(sharding.mesh.shape[name] for name in names), sum(divided.values(), ())
+                if size % n_devices == 0 and not set(names) & set(taken):
+                    divided[axis] = names
+        return divided
+
+    def shardings(self, mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> list[NamedSharding]:
+        """The shardings of the operands and the results."""
+        divided = self.divided_axes(operands, [*operands, *results])
+        specs = ([divided.get(axis) for axis in axes] for axes in self.axis_names(operands))
+        return [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs]
+
+    def infer_sharding_from_operands(self, mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> Any:
+        """The shardings of the results, for XLA's partitioner before Shardy."""
+        return tuple(self.shardings(mesh, operands, results)[len(operands) :])
+
+    def partition(self, mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> Any:
+        """The mesh, the function of one device, and the shardings of its results and its operands."""
+        batch_axes = self.divided_axes(operands, [*operands, *results]).get("b", ())
+        shardings = self.shardings(mesh, operands, results)
+        function = partial(self.call_on_device, batch_axes)
+        return mesh, function, tuple(shardings[len(operands) :]), tuple(shardings[: len(operands)])
+
+    def sharding_rule(self, mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> Any:
+        """The rule for JAX's partitioner Shardy in its notation, "t b d, b n, ... -> t b n, ...", and its options."""
+        del mesh, results
+        names = self.axis_names(operands)
+        texts = [", ".join(map(" ".join, part)) for part in (names[: len(operands)], names[len(operands) :])]
+        whole = dict.fromkeys(axis for axes in names for axis in axes if axis[0] not in "bv")  # in order of appearance
+        return " -> ".join(texts), {"need_replication_factors": tuple(whole)}
+
+
+def _typeof(array: Any) -> Any:
+    return jax.typeof(array) if hasattr(jax, "typeof") else array.aval  # JAX before 0.6
+
+
+def _explicit_mesh(types: Sequence[Any]) -> Any:
+    """The mesh of the types whose axes are divided explicitly; None if there are none."""
+    shardings = (getattr(kind, "sharding", None) for kind in types)
+    return next((sharding.mesh for sharding in shardings if sharding is not None and any(sharding.spec)), None)
+
+
+def _divided_by_rows(operands: Sequence[Any], options: _Options) -> Sequence[Any]:
+    """The operands, resharded to types that a call can have, on a mesh of explicit axes.
+
+    The transpose reshards the gradients to the types of the arguments.
+    """
+    types = [*map(_typeof, operands)]
+    mesh = _explicit_mesh(types)
+    if mesh is None:
+        return operands
+    shardings = _HandlerCall("forward", (), options).shardings(mesh, types, ())
+    return [
+        operand if kind.sharding.spec == sharding.spec else jax.sharding.reshard(operand, sharding)
+        for operand, kind, sharding in zip(operands, types, shardings, strict=True)
+    ]
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(call: _HandlerCall, *operands: Any) -> Any:
+    """Call a handler. The call is divided between devices as its operands are, and `vmap` adds axes to it."""
+    return _transformable(call)(*operands)
+
+
+@lru_cache(maxsize=1024)
+def _transformable(call: _HandlerCall) -> Any:
+    """The call of a handler with its rules for sharding, `vmap` and derivatives."""
+    divided = custom_partitioning(lambda *operands: call(*operands))
+    rules: dict[str, Any] = {}
+    if "need_replication_factors" in signature(divided.def_partition).parameters:  # JAX before 0.7 has no such rule
+        rules["sharding_rule"] = call.sharding_rule
+    divided.def_partition(call.partition, infer_sharding_from_operands=call.infer_sharding_from_operands, **rules)
+    function = jax.custom_batching.custom_vmap(lambda *operands: divided(*operands))
+
+    @function.def_vmap
+    def _members(axis_size: int, batched: Sequence[bool], *operands: Any) -> Any:
+        del axis_size
+        operands = tuple(array if varies else array[None] for array, varies in zip(operands, batched, strict=True))
+        members = _transformable(call._replace(n_members=call.n_members + 1))(*operands)
+        return members, (True,) * len(members)
+
+    differentiable = jax.custom_jvp(lambda *operands: function(*operands))
+
+    @differentiable.defjvp
+    def _derivative(primals: Any, tangents: Any) -> Any:
+        del primals, tangents
+        raise ValueError("indygru cannot be differentiated in forward mode or twice: use jax.grad or jax.vjp, once")
+
+    return differentiable

@@ -101,6 +101,10 @@ cdef enum:
     OPERAND_X, OPERAND_H0, OPERAND_KERNEL, OPERAND_RECURRENT_KERNEL, OPERAND_BIAS, OPERAND_LENGTHS
     OPERAND_Y, OPERAND_TAPE, OPERAND_DY, OPERAND_DH, N_OPERANDS
 
+# The results of backward are the gradients of the first five operands, in their order. The gradient of x may be absent,
+# and so may the gradients of the three weights together: the number of results tells which are present.
+cdef enum: N_GRADIENTS = 5
+
 # Indices of the options: an array of integers is the only attribute.
 cdef enum: OPTION_ACTIVATION, OPTION_GROUPS, OPTION_REPRODUCIBLE, OPTION_THREADS, OPTION_AUTOTUNE, N_OPTIONS
 
@@ -194,6 +198,24 @@ cdef inline bint is_as_expected(const Expected *expected, const XlaBuffer *buffe
     return True
 
 
+cdef inline int gradient_position(const XlaCallFrame *frame, int index) noexcept nogil:
+    """Position among the results of backward of the gradient of operand `index`; -1 if that gradient is absent."""
+    cdef bint has_dx = frame.results.size in (2, N_GRADIENTS), has_weights = frame.results.size > 2
+    if index == OPERAND_X and not has_dx or index >= OPERAND_KERNEL and not has_weights:
+        return -1
+    return index - (not has_dx)
+
+
+cdef inline const char *gradient_name(int index) noexcept nogil:
+    if index == OPERAND_X:
+        return "result dx"
+    if index == OPERAND_H0:
+        return "result dh0"
+    if index == OPERAND_KERNEL:
+        return "result dkernel"
+    return "result drecurrent_kernel" if index == OPERAND_RECURRENT_KERNEL else "result dbias"
+
+
 cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexcept nogil:
     """Returns NULL if all operands, results and options fit each other, else an error of XLA.
 
@@ -202,8 +224,9 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     cdef ptrdiff_t n_results = frame.results.size
     if frame.operands.size != n_operands:
         return make_error(frame, "indygru_cpu: operands: expected 6 of forward, 10 of backward, got another number")
-    if n_results != OPERAND_BIAS + 1 if is_backward else n_results != 2 and n_results != 3:
-        return make_error(frame, "indygru_cpu: results: expected 2 or 3 of forward, 5 of backward, got another number")
+    if n_results not in (1, 2, 4, 5) if is_backward else n_results not in (2, 3):
+        return make_error(
+            frame, "indygru_cpu: results: expected 2 or 3 of forward, 1, 2, 4 or 5 of backward, got another number")
     for i in range(n_operands):
         if frame.operands.types[i] != XLA_BUFFER:
             return make_error(frame, "indygru_cpu: operands: expected buffers alone, got something else")
@@ -235,7 +258,8 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
         return make_error(frame, indygru_message(INDYGRU_BAD_GROUPS))
     cdef int dtype = x.dtype
     cdef Expected operands[N_OPERANDS]
-    cdef Expected results[OPERAND_BIAS + 1]
+    cdef Expected results[N_GRADIENTS]
+    cdef int position
     operands[OPERAND_X] = make_expected("x", dtype, 3, n_steps, n_batch, n_inputs, 0)
     operands[OPERAND_H0] = make_expected("h0", dtype, 2, n_batch, n_units, 0, 0)
     operands[OPERAND_KERNEL] = make_expected("kernel", dtype, 2, n_inputs // n_groups, columns, 0, 0)
@@ -247,11 +271,11 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     operands[OPERAND_DY] = make_expected("dy", dtype, 3, n_steps, n_batch, n_units, 0)
     operands[OPERAND_DH] = make_expected("dh_n", dtype, 2, n_batch, n_units, 0, 0)
     if is_backward:
-        for i in range(OPERAND_BIAS + 1):
-            results[i] = operands[i]
-        results[OPERAND_X].name, results[OPERAND_H0].name = "result dx", "result dh0"
-        results[OPERAND_KERNEL].name = "result dkernel"
-        results[OPERAND_RECURRENT_KERNEL].name, results[OPERAND_BIAS].name = "result drecurrent_kernel", "result dbias"
+        for i in range(N_GRADIENTS):
+            position = gradient_position(frame, <int> i)
+            if position >= 0:
+                results[position] = operands[i]
+                results[position].name = gradient_name(<int> i)
     else:
         results[0], results[1], results[2] = operands[OPERAND_Y], operands[OPERAND_H0], operands[OPERAND_TAPE]
         results[0].name, results[1].name, results[2].name = "result y", "result h_n", "result tape"
@@ -336,37 +360,77 @@ cdef inline indygru_call make_call(const XlaCallFrame *frame, const VmapElement 
     return call
 
 
+cdef inline void clear_unused_tape(const XlaCallFrame *frame, const VmapElement *element,
+                                   const indygru_call *call) noexcept nogil:
+    """Sets the end of the tape to 0, because JAX may check all numbers of an array (jax_debug_nans).
+
+    A tape begins with the gates of the valid steps. call.lengths is a private array that forward_call has checked."""
+    cdef ptrdiff_t row, used = 0
+    for row in range(call.n_batch):
+        used += 3 * call.n_units * element.itemsize * call.lengths[row]
+    memset(<char *> call.tape + used, 0, element_bytes(element, frame.results.buffers[2]) - used)
+
+
 cdef inline int forward_element(const XlaCallFrame *frame, const VmapElement *element,
-                                ptrdiff_t *lengths) noexcept nogil:
+                                ptrdiff_t *lengths, char *unrequested) noexcept nogil:
     """Results: y, h_n and, optionally, the tape."""
     cdef indygru_call call = make_call(frame, element, lengths)
     call.y, call.h = result(frame, element, 0), result(frame, element, 1)
     if frame.results.size > 2:
         call.tape = result(frame, element, 2)
     memcpy(call.h, operand(frame, element, OPERAND_H0), element_bytes(element, frame.results.buffers[1]))
-    return forward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
+    cdef int status = forward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
+    if status == INDYGRU_DONE and call.tape is not NULL and call.lengths is not NULL:
+        clear_unused_tape(frame, element, &call)
+    return status
+
+
+cdef inline ptrdiff_t gradient_bytes(const XlaCallFrame *frame, const VmapElement *element, int index) noexcept nogil:
+    return element_bytes(element, frame.operands.buffers[index])
+
+
+cdef inline void *take_gradient(const XlaCallFrame *frame, const VmapElement *element, int index,
+                                char **unrequested) noexcept nogil:
+    """Memory for the gradient of an operand: a result, or the next part of `unrequested`."""
+    cdef int position = gradient_position(frame, index)
+    if position >= 0:
+        return result(frame, element, position)
+    cdef void *address = unrequested[0]
+    unrequested[0] += gradient_bytes(frame, element, index)
+    return address
 
 
 cdef inline int backward_element(const XlaCallFrame *frame, const VmapElement *element,
-                                 ptrdiff_t *lengths) noexcept nogil:
-    """Results: the gradients of the first five operands, at the same indices."""
+                                 ptrdiff_t *lengths, char *unrequested) noexcept nogil:
+    """Results: the requested gradients of the first five operands."""
     cdef indygru_call call = make_call(frame, element, lengths)
-    cdef ptrdiff_t i
+    cdef void *gradients[N_GRADIENTS]
+    cdef int i
+    for i in range(N_GRADIENTS):
+        gradients[i] = take_gradient(frame, element, i, &unrequested)
     call.h0, call.y = operand(frame, element, OPERAND_H0), operand(frame, element, OPERAND_Y)
     call.tape, call.dy = operand(frame, element, OPERAND_TAPE), operand(frame, element, OPERAND_DY)
-    call.dx, call.dh = result(frame, element, OPERAND_X), result(frame, element, OPERAND_H0)
-    call.dkernel = result(frame, element, OPERAND_KERNEL)
-    call.drecurrent_kernel = result(frame, element, OPERAND_RECURRENT_KERNEL)
-    call.dbias = result(frame, element, OPERAND_BIAS)
-    memcpy(call.dh, operand(frame, element, OPERAND_DH), element_bytes(element, frame.results.buffers[OPERAND_H0]))
+    call.dx, call.dh, call.dkernel = gradients[OPERAND_X], gradients[OPERAND_H0], gradients[OPERAND_KERNEL]
+    call.drecurrent_kernel, call.dbias = gradients[OPERAND_RECURRENT_KERNEL], gradients[OPERAND_BIAS]
+    memcpy(call.dh, operand(frame, element, OPERAND_DH), gradient_bytes(frame, element, OPERAND_H0))
     if call.lengths is not NULL:
-        memset(call.dx, 0, element_bytes(element, frame.results.buffers[OPERAND_X]))
-    for i in range(OPERAND_KERNEL, OPERAND_BIAS + 1):
-        memset(result(frame, element, <int> i), 0, element_bytes(element, frame.results.buffers[i]))
+        memset(call.dx, 0, gradient_bytes(frame, element, OPERAND_X))
+    for i in range(OPERAND_KERNEL, N_GRADIENTS):  # backward adds to the gradients of the weights
+        memset(gradients[i], 0, gradient_bytes(frame, element, i))
     return backward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
 
 
-ctypedef int (*run_element_t)(const XlaCallFrame *, const VmapElement *, ptrdiff_t *) noexcept nogil
+cdef inline ptrdiff_t unrequested_bytes(const XlaCallFrame *frame, const VmapElement *element) noexcept nogil:
+    """Bytes of the gradients of one element that are not among the results. backward computes all gradients."""
+    cdef ptrdiff_t size = 0
+    cdef int i
+    for i in range(N_GRADIENTS):
+        if gradient_position(frame, i) < 0:
+            size += gradient_bytes(frame, element, i)
+    return size
+
+
+ctypedef int (*run_element_t)(const XlaCallFrame *, const VmapElement *, ptrdiff_t *, char *) noexcept nogil
 
 
 cdef inline void *run_frame(const XlaCallFrame *frame, bint is_backward, run_element_t run_element) noexcept nogil:
@@ -383,11 +447,13 @@ cdef inline void *run_frame(const XlaCallFrame *frame, bint is_backward, run_ele
     # The lengths of one element as ptrdiff_t; forward_call and backward_call check and use a copy of them.
     cdef ptrdiff_t n_lengths = frame.operands.buffers[OPERAND_LENGTHS].dims[element.n_axes]
     cdef ptrdiff_t *lengths = <ptrdiff_t *> malloc((n_lengths + 1) * sizeof(ptrdiff_t))
-    cdef int status = INDYGRU_NO_MEMORY if lengths is NULL else INDYGRU_DONE
+    cdef char *unrequested = <char *> malloc(1 + (unrequested_bytes(frame, &element) if is_backward else 0))
+    cdef int status = INDYGRU_NO_MEMORY if lengths is NULL or unrequested is NULL else INDYGRU_DONE
     while status == INDYGRU_DONE and element.index < element.n_elements:
-        status = run_element(frame, &element, lengths)
+        status = run_element(frame, &element, lengths, unrequested)
         element.index += 1
     free(lengths)
+    free(unrequested)
     return NULL if status == INDYGRU_DONE else make_error(frame, indygru_message(status))
 
 
