@@ -14,10 +14,13 @@ ProgressCallback = Callable[[int], object]
 
 
 class Gradients(NamedTuple):
-    """Gradients of a scalar, each with the shape of the argument of `forward` that has its name."""
+    """Gradients of a scalar, each with the shape of the argument of `forward` that has its name.
 
-    x: Array
+    Those that were not requested are None.
+    """
+
+    x: Any
     h0: Array
-    kernel: Array
-    recurrent_kernel: Array
-    bias: Array
+    kernel: Any
+    recurrent_kernel: Any
+    bias: Any

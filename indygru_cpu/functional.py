@@ -16,17 +16,31 @@ The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14)::
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from indygru_cpu import _engine
-from indygru_cpu._engine import Tape, memory
+from indygru_cpu._engine import _core
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.arguments import BoundArguments, Weights
+from indygru_cpu._engine.arguments import TIME_MAJOR, BoundArguments, Weights, choose_threads
 from indygru_cpu._typing import Array, Gradients, ProgressCallback
 
 __all__ = ["Gradients", "Tape", "backward", "forward", "step"]
+
+
+class Tape(_core.Tape):
+    """The data that `backward` needs from a call of `forward`. It refers to the arrays of that call, without copies.
+
+    Do not change these arrays before `backward`.
+
+    Attributes
+    ----------
+    x, y : arrays
+        Inputs, and all states.
+    gates : array or None
+        r, z and candidate of every valid step, in the kernels' block order; None with ``recompute=True``.
+    """
 
 
 def forward(
@@ -119,50 +133,75 @@ def forward(
     >>> y.shape, h_n.shape, bool((y[-1] == h_n).all())
     ((9, 4, 5), (4, 5), True)
     """
-    call = BoundArguments.bind(
-        x, h0, Weights.checked(kernel, recurrent_kernel, bias), lengths=lengths, offsets=offsets, reverse=reverse,
-        groups=groups, activation=activation, reproducible=reproducible,
-    )  # fmt: skip
     if not return_sequences and (tape or out is not None):
         raise ValueError("return_sequences: expected True with a tape or `out`, which need all states, got False")
     check.progress(progress)
-    threads = call.threads(check.num_threads(num_threads))
-    y, h = _output_arrays(call, h0, out, h_out, return_sequences)
-    if y is None or not tape:
-        _engine.forward(call, h, y, threads, progress)
-        return y, _final_state(h, h_out)
-    # The tape holds a copy of h0, because truncated backpropagation overwrites h0 before `backward`.
-    call = call._replace(h0=call.h0.copy())
-    new_tape = _engine.train(call, h, y, threads, recompute, progress)
-    returned_y = y.view()
-    returned_y.flags.writeable = out is not None
-    return returned_y, _final_state(h, h_out), new_tape
+    index = check.activation_index(activation)
+    options = (index, bool(reproducible), bool(reverse))
+    results: Any = None
+    bound = _bind(kernel, recurrent_kernel, bias, groups, *options)
+    if bound is not None:
+        if tape:
+            results = bound.train(
+                x, h0, lengths, offsets, out, h_out, False, recompute, num_threads, progress, None, None
+            )
+        else:
+            results = bound.infer(x, h0, lengths, offsets, out, h_out, False, return_sequences, num_threads, progress)
+    if results is None:
+        weights = Weights.checked(kernel, recurrent_kernel, bias)
+        arguments, plain_out, plain_h_out = _checked(x, h0, lengths, offsets, weights, groups, out, h_out, num_threads)
+        bound = _bind(*weights, operator.index(groups), *options)
+        first = (*arguments[:4], plain_out, plain_h_out, False)
+        if tape:
+            results = bound.train(*first, recompute, num_threads, progress, None, None, True)
+        else:
+            results = bound.infer(*first, return_sequences, num_threads, progress, True)
+        results = (out if out is not None else results[0], h_out if h_out is not None else results[1], *results[2:])
+    if tape and out is None:
+        results[0].flags.writeable = False
+    return results
 
 
-def _output_arrays(
-    call: BoundArguments, h0: object, out: Array | None, h_out: Array | None, return_sequences: bool
-) -> tuple[Array | None, Array]:
-    """The arrays for y and for the state. The state is a copy of h0: an interrupted call leaves `h_out` unchanged."""
+def _bind(
+    kernel: object, recurrent_kernel: object, bias: object, groups: object, activation: int, reproducible: bool,
+    is_reverse: bool = False,
+) -> Any:  # fmt: skip
+    """The layer of a call; None if compiled code cannot read the weights as they are."""
+    return _core.BoundLayer.of_function(
+        kernel, recurrent_kernel, bias, groups, activation, reproducible, is_reverse, choose_threads, Tape
+    )
+
+
+def _checked(
+    x: object, h0: object, lengths: object, offsets: object, weights: Weights, groups: object, out: Any, h_out: Any,
+    num_threads: int | None,
+) -> tuple[BoundArguments, Array | None, Array | None]:  # fmt: skip
+    """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory."""
+    dtype = weights.kernel.dtype
+    arguments = BoundArguments.bind(
+        x, h0, lengths, offsets, layout=TIME_MAJOR, sizes=weights.sizes(groups), owner="kernel", dtype=dtype
+    )
+    check.num_threads(num_threads)
+    others = {"x": arguments.x, **weights._asdict()}
     if out is not None:
-        call.check_out("out", out, call.y_shape, {"h0": call.h0})
+        check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
+        out = np.asarray(out)
     if h_out is not None:
-        others = {} if h_out is h0 else {"h0": call.h0}
-        call.check_out("h_out", h_out, call.h0.shape, others if out is None else {**others, "out": out})
-    y = None
-    if return_sequences:
-        y = memory.new(call.y_shape, call.x.dtype) if out is None else out
-    return y, call.h0.copy()
+        state = None if h_out is h0 else arguments.h0
+        check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "h0": state, "out": out})
+        h_out = np.asarray(h_out)
+    return arguments, out, h_out
 
 
-def _final_state(h: Array, h_out: Array | None) -> Array:
-    """The state, in `h_out` if that is not None."""
-    if h_out is None:
-        return h
-    h_out[...] = h
-    return h_out
-
-
-def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads: int | None = None) -> Gradients:
+def backward(
+    tape: Tape,
+    dy: object = None,
+    dh_n: object = None,
+    *,
+    x: bool = True,
+    parameters: bool = True,
+    num_threads: int | None = None,
+) -> Gradients:
     """Gradients of ``sum(y * dy) + sum(h_n * dh_n)`` with respect to every argument of `forward`.
 
     Parameters
@@ -173,6 +212,8 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
         Gradient of a scalar with respect to y; None is zeros. Values past a row's length are ignored.
     dh_n : array, (B, N), or None
         Gradient of the scalar with respect to h_n; None is zeros.
+    x, parameters : bool
+        Whether to compute the gradient of x, and those of kernel, recurrent_kernel and bias.
     num_threads : int, optional
         Threads of this call. Results have the same bits for any number.
 
@@ -180,7 +221,7 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     -------
     Gradients
         Named tuple of the gradients with respect to x, h0, kernel, recurrent_kernel and bias. The gradient of x is 0
-        past a row's length and for ragged values outside all rows.
+        past a row's length and for ragged values outside all rows. Gradients that were not requested are None.
 
     Raises
     ------
@@ -205,12 +246,17 @@ def backward(tape: Tape, dy: object = None, dh_n: object = None, *, num_threads:
     """
     if not isinstance(tape, Tape):
         raise TypeError(f"tape: expected what forward(..., tape=True) returned, got {type(tape).__name__}")
-    call, dtype = tape.call, tape.y.dtype
-    if dy is not None:
-        dy = check.array("dy", dy, call.y_shape, "y", dtype)
-    shape = call.h0.shape
-    dh = np.zeros(shape, dtype) if dh_n is None else check.array("dh_n", dh_n, shape, "y", dtype).copy()
-    return _engine.backward(tape, dy, dh, call.threads(check.num_threads(num_threads), passes=3))
+    if num_threads is not None:
+        num_threads = check.num_threads(num_threads)
+    layer = tape.layer
+    gradients = layer.backward(tape, dy, dh_n, x, parameters, num_threads)
+    if gradients is None:
+        dtype = tape.y.dtype
+        dy = None if dy is None else check.array("dy", dy, tape.y_shape, "y", dtype)
+        dh_n = None if dh_n is None else check.array("dh_n", dh_n, tape.h_shape, "y", dtype)
+        gradients = layer.backward(tape, dy, dh_n, x, parameters, num_threads, True)
+    dx, dh0, dweights = gradients
+    return Gradients(dx, dh0, *(dweights[0] if parameters else (None, None, None)))
 
 
 def step(
@@ -259,19 +305,22 @@ def step(
     >>> h.shape
     (1, 5)
     """
-    weights = Weights.checked(kernel, recurrent_kernel, bias)
-    n_units = weights.kernel.shape[1] // 3
-    groups = check.groups(groups, {"N": n_units})
-    dtype = weights.kernel.dtype
-    x = check.array("x_t", x_t, ("B", weights.kernel.shape[0] * groups), "kernel", dtype)
-    state = check.array("h", h, (x.shape[0], n_units), "kernel", dtype)
     index = check.activation_index(activation)
-    if out is None:
-        out = state.copy()
-    else:
+    bound = _bind(kernel, recurrent_kernel, bias, groups, index, True)
+    if bound is not None:
+        state = bound.step(x_t, h, out)
+        if state is not None:
+            return state
+    weights = Weights.checked(kernel, recurrent_kernel, bias)
+    n_inputs, n_units, *_ = weights.sizes(groups)
+    dtype = weights.kernel.dtype
+    x = check.array("x_t", x_t, ("B", n_inputs), "kernel", dtype)
+    state = check.array("h", h, (len(x), n_units), "kernel", dtype)
+    check.check_step_overflow("x_t", 1, len(x), max(n_inputs, 3 * n_units))
+    if out is not None:
         others = {"x_t": x, **weights._asdict()} if out is h else {"x_t": x, "h": state, **weights._asdict()}
         check.out("out", out, state.shape, state.dtype, others)
-        if out is not h:
-            out[...] = state
-    _engine.step(x[None], out, weights, groups, index)
-    return out
+    new_state = _bind(*weights, operator.index(groups), index, True).step(
+        x, state, None if out is None else np.asarray(out), True
+    )
+    return new_state if out is None else out

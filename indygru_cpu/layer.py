@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from indygru_cpu._engine import Tape, memory
+from indygru_cpu._engine import _core
 from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.arguments import BATCH_FIRST, TIME_MAJOR, BoundArguments, Layout, Sizes, choose_threads
 from indygru_cpu._engine.messages import listed
 from indygru_cpu._layers import generators
-from indygru_cpu._layers import stack as stacks
-from indygru_cpu._layers.layouts import BATCH_FIRST, TIME_MAJOR, BoundInputs, LayerSizes, Layout
 from indygru_cpu._layers.options import DEFAULTS, Option, checked_options
-from indygru_cpu._layers.parameters import SHAPE_OPTIONS, Parameters, initial_parameters, shapes, summary
+from indygru_cpu._layers.parameters import (
+    SHAPE_OPTIONS,
+    Parameters,
+    initial_parameters,
+    shapes,
+    stacked_weights,
+    summary,
+)
 from indygru_cpu._layers.progress import Progress
 from indygru_cpu._typing import Array
 from indygru_cpu.stream import Stream
@@ -30,14 +35,14 @@ class LayerGradients(NamedTuple):
     Attributes
     ----------
     x : array
-        With the shape of x.
+        With the shape of x; None if it was not requested.
     h0 : array
         With the shape of h0.
     parameters : dict of str to array
-        With the names and shapes of the layer's parameters.
+        With the names and shapes of the layer's parameters; empty if they were not requested.
     """
 
-    x: Array
+    x: Any
     h0: Array
     parameters: dict[str, Array]
 
@@ -46,20 +51,16 @@ class LayerGradients(NamedTuple):
 Gradients = LayerGradients
 
 
-@dataclass(eq=False)
-class LayerTape:
+class LayerTape(_core.Tape):
     """The data that `IndyGRU.backward` needs from a call of `IndyGRU.forward`.
 
     It refers to x and to the parameters, without copies: do not change them before `backward`.
-    """
 
-    owner: IndyGRU
-    layout: Layout
-    tapes: list[list[Tape]]  # by layer and direction
-    masks: list[Array]  # factors of dropout, by inner layer
-    y_shape: tuple[int, ...]
-    h_shape: tuple[int, ...]
-    num_threads: int | None
+    Attributes
+    ----------
+    x, y : arrays
+        Inputs and states of the call.
+    """
 
 
 class IndyGRU:
@@ -136,9 +137,11 @@ class IndyGRU:
     _parameters: Parameters
     _rng: np.random.Generator | None  # of dropout
     # Computed from the attributes above by `_set_state`:
-    _stack: stacks.Stack
-    _sizes: LayerSizes
+    _bound: _core.BoundLayer
+    _sizes: Sizes
     _layout: Layout
+    _batch_first: bool
+    _num_threads: int | None
 
     def __init__(
         self,
@@ -191,9 +194,15 @@ class IndyGRU:
 
     def _set_state(self, parameters: Parameters, rng: np.random.Generator | None, num_threads: int | None) -> None:
         """Set all attributes except the options."""
-        self._parameters, self._rng = parameters, rng
-        self._stack = stacks.Stack.from_options(self._options, parameters.storage, num_threads)
-        self._sizes = LayerSizes(self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional)
+        self._parameters, self._rng, self._num_threads = parameters, rng, num_threads
+        options, n_directions = self._options, 1 + self.bidirectional
+        weights = stacked_weights(options["num_layers"], options["bidirectional"], parameters.storage)
+        activation = check.activation_index(options["activation"])
+        self._bound = _core.BoundLayer(
+            weights, options["groups"], activation, options["reproducible"], choose_threads, LayerTape
+        )
+        self._sizes = Sizes(self.input_size, self.hidden_size, n_directions, (self.num_layers * n_directions,))
+        self._batch_first = self.batch_first
         self._layout = BATCH_FIRST if self.batch_first else TIME_MAJOR
 
     def __getstate__(self) -> dict[str, Any]:
@@ -205,7 +214,8 @@ class IndyGRU:
             "num_threads": self.num_threads,
             "_rng": None if self._rng is None else generators.to_state(self._rng),
         }
-        return {name: value for name, value in state.items() if name not in ("_stack", "_sizes", "_layout")}
+        computed = ("_bound", "_sizes", "_layout", "_batch_first", "_num_threads")
+        return {name: value for name, value in state.items() if name not in computed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -218,11 +228,11 @@ class IndyGRU:
     @property
     def num_threads(self) -> int | None:
         """Threads of a call that names no number. None: each call chooses by measured costs."""
-        return self._stack.num_threads
+        return self._num_threads
 
     @num_threads.setter
     def num_threads(self, value: int | None) -> None:
-        self._stack = self._stack._replace(num_threads=check.num_threads(value))
+        self._num_threads = check.num_threads(value)
 
     @property
     def parameters(self) -> Parameters:
@@ -270,8 +280,7 @@ class IndyGRU:
         >>> y.shape, h_n.shape
         ((9, 4, 10), (4, 4, 5))
         """
-        inputs = BoundInputs.padded(x, h0, lengths, self._layout, self._sizes, self._options["dtype"])
-        return self._infer(inputs, out, h_out, True, num_threads, progress)
+        return self._infer(x, h0, lengths, None, out, h_out, True, num_threads, progress)
 
     def last(
         self,
@@ -304,8 +313,7 @@ class IndyGRU:
         >>> bool((layer.last(x) == layer(x)[1]).all())
         True
         """
-        inputs = BoundInputs.padded(x, h0, lengths, self._layout, self._sizes, self._options["dtype"])
-        return self._infer(inputs, None, h_out, False, num_threads, progress)[1]
+        return self._infer(x, h0, lengths, None, None, h_out, False, num_threads, progress)[1]
 
     def ragged(
         self,
@@ -358,12 +366,13 @@ class IndyGRU:
         >>> y.shape, h_n.shape
         ((9, 5), (1, 3, 5))
         """
-        inputs = BoundInputs.ragged(values, h0, offsets, self._sizes, self._options["dtype"])
+        if offsets is None:
+            raise TypeError("offsets: expected B + 1 integers, got None")
         if not tape:
-            return self._infer(inputs, out, h_out, True, num_threads, progress)
+            return self._infer(values, h0, None, offsets, out, h_out, True, num_threads, progress)
         if out is not None or h_out is not None:
             raise ValueError("out, h_out: expected None with tape=True, because the tape refers to the results")
-        return self._train(inputs, recompute, num_threads, progress)
+        return self._train(values, h0, None, offsets, recompute, num_threads, progress)
 
     def forward(
         self,
@@ -419,10 +428,11 @@ class IndyGRU:
         >>> grads = layer.backward(tape, dy=2 * y)  # gradients of (y ** 2).sum()
         >>> layer.parameters["kernel_l0"][...] -= 0.01 * grads.parameters["kernel_l0"]  # a step of gradient descent
         """
-        inputs = BoundInputs.padded(x, h0, lengths, self._layout, self._sizes, self._options["dtype"])
-        return self._train(inputs, recompute, num_threads, progress)
+        return self._train(x, h0, lengths, None, recompute, num_threads, progress)
 
-    def backward(self, tape: LayerTape, dy: object = None, dh_n: object = None) -> LayerGradients:
+    def backward(
+        self, tape: LayerTape, dy: object = None, dh_n: object = None, *, x: bool = True, parameters: bool = True
+    ) -> LayerGradients:
         """Gradients of ``sum(y * dy) + sum(h_n * dh_n)``.
 
         Parameters
@@ -431,11 +441,15 @@ class IndyGRU:
             From `forward` or `ragged` of this layer. It can be used more than once.
         dy, dh_n : arrays with the shapes of y and h_n, or None
             Gradients of a scalar with respect to y and h_n; None is zeros.
+        x, parameters : bool
+            Whether to compute the gradient of x, which the first layer of a network does not need, and the gradients of
+            the parameters, which frozen weights do not need. Each of the two takes about a third of the time.
 
         Returns
         -------
         LayerGradients
-            ``x`` and ``h0`` with the shapes of these arguments, and ``parameters``, a dict by parameter name.
+            ``x`` and ``h0`` with the shapes of these arguments, and ``parameters``, a dict by parameter name. ``x`` is
+            None and ``parameters`` is empty if they were not requested.
 
         Raises
         ------
@@ -452,18 +466,19 @@ class IndyGRU:
         >>> grads.x.shape, grads.h0.shape, sorted(grads.parameters)
         ((9, 4, 3), (1, 4, 5), ['bias_l0', 'kernel_l0', 'recurrent_kernel_l0'])
         """
-        if not isinstance(tape, LayerTape) or tape.owner is not self:
+        if not isinstance(tape, LayerTape) or tape.layer is not self._bound:
             got = "a tape of another layer" if isinstance(tape, LayerTape) else type(tape).__name__
             raise TypeError(f"tape: expected what this layer's forward returned, got {got}")
-        layout, dtype = tape.layout, self._options["dtype"]
-        if dy is not None:
-            dy = layout.to_time_major(check.array("dy", dy, tape.y_shape, "the layer", dtype))
-        if dh_n is not None:
-            dh_n = layout.to_batched_state(check.array("dh_n", dh_n, tape.h_shape, "the layer", dtype))
-        dx, dh0, dweights = stacks.backward(tape.tapes, tape.masks, dy, dh_n, tape.num_threads)
-        flat = [array for layer in dweights for direction in layer for array in direction[: 2 + self.bias]]
-        by_name = dict(zip(self._parameters, flat, strict=True))
-        return LayerGradients(layout.from_time_major(dx), layout.from_batched_state(dh0), by_name)
+        gradients = self._bound.backward(tape, dy, dh_n, x, parameters, tape.num_threads)
+        if gradients is None:
+            dtype = self._options["dtype"]
+            dy = None if dy is None else check.array("dy", dy, tape.y_shape, "the layer", dtype)
+            dh_n = None if dh_n is None else check.array("dh_n", dh_n, tape.h_shape, "the layer", dtype)
+            gradients = self._bound.backward(tape, dy, dh_n, x, parameters, tape.num_threads, True)
+        dx, dh0, dweights = gradients
+        n_kinds = 2 + self._options["bias"]
+        flat = [array for direction in dweights or () for array in direction[:n_kinds]]
+        return LayerGradients(dx, dh0, dict(zip(self._parameters, flat, strict=parameters)))
 
     def stream(self, batch_size: int = 1, *, num_threads: int | None = None) -> Stream:
         """Make a stream, which runs single steps as they arrive, with little overhead a step.
@@ -499,53 +514,75 @@ class IndyGRU:
         return Stream(self, batch_size, num_threads)
 
     def _infer(
-        self, inputs: BoundInputs, out: Array | None, h_out: Array | None, return_y: bool, num_threads: int | None,
-        progress: Any,
+        self, x: object, h0: object, lengths: object, offsets: object, out: Array | None, h_out: Array | None,
+        needs_y: bool, num_threads: int | None, progress: Any,
     ) -> tuple[Any, Array]:  # fmt: skip
-        layout, stack, dtype = inputs.layout, self._stack, self._options["dtype"]
-        if num_threads is not None:
-            stack = stack.with_threads(check.num_threads(num_threads))
-        if out is not None:
-            self._check_out("out", out, inputs.y_shape, inputs, {"h0": inputs.h0})
-        if h_out is not None:
-            h0 = None if h_out is inputs.h0_argument else inputs.h0
-            self._check_out("h_out", h_out, inputs.h_shape, inputs, {"out": out, "h0": h0})
-        # The last check, because it changes the total of a tqdm bar.
-        reporter = None if progress is None else Progress(progress, inputs.n_steps)
-        y = memory.new(inputs.y_shape, dtype) if out is None and return_y else out
-        h = inputs.initial_state(dtype)  # not in h_out, which stays unchanged if the call is interrupted
-        time_major_y = None if y is None else layout.to_time_major(y)
-        x = layout.to_time_major(inputs.x)
-        stacks.infer(stack, x, layout.to_batched_state(h), time_major_y, inputs.sequences, reporter)
-        if h_out is None:
-            return y, h
-        h_out[...] = h
-        return y, h_out
-
-    def _check_out(
-        self, name: str, out: object, shape: tuple[int, ...], inputs: BoundInputs, others: dict[str, Any]
-    ) -> None:
-        """Check an output array, which must not share memory with anything that the call reads or writes."""
-        others = {inputs.x_name: inputs.x, **self._parameters.storage, **others}
-        check.out(name, out, shape, self._options["dtype"], others)
+        bound, batch_first = self._bound, self._batch_first
+        if num_threads is None:
+            num_threads = self._num_threads
+        if progress is None:
+            results = bound.infer(x, h0, lengths, offsets, out, h_out, batch_first, needs_y, num_threads)
+            if results is not None:
+                return results
+        arguments, plain_out, plain_h_out = self._checked(x, h0, lengths, offsets, out, h_out, num_threads)
+        y, h = bound.infer(
+            *arguments[:4], plain_out, plain_h_out, batch_first, needs_y, num_threads,
+            self._progress(progress, arguments), True,
+        )  # fmt: skip
+        return y if out is None else out, h if h_out is None else h_out
 
     def _train(
-        self, inputs: BoundInputs, recompute: bool, num_threads: int | None, progress: Any
-    ) -> tuple[Array, Array, LayerTape]:
-        layout, stack, dtype = inputs.layout, self._stack, self._options["dtype"]
-        if num_threads is not None:
-            stack = stack.with_threads(check.num_threads(num_threads))
-        reporter = None if progress is None else Progress(progress, inputs.n_steps)
-        y, h_n = memory.new(inputs.y_shape, dtype), np.empty(inputs.h_shape, dtype)
-        # The tape holds a copy of h0, because truncated backpropagation overwrites h0 before `backward`.
-        h0 = inputs.initial_state(dtype)
-        tapes, masks = stacks.forward(
-            stack, layout.to_time_major(inputs.x), layout.to_batched_state(h0), layout.to_batched_state(h_n),
-            layout.to_time_major(y), inputs.sequences, reporter,
-            recompute=recompute, dropout=self._options["dropout"], rng=self._rng,
+        self, x: object, h0: object, lengths: object, offsets: object, recompute: bool, num_threads: int | None,
+        progress: Any,
+    ) -> tuple[Array, Array, LayerTape]:  # fmt: skip
+        bound, batch_first = self._bound, self._batch_first
+        new_mask = None if self._rng is None else self._new_mask
+        if num_threads is None:
+            num_threads = self._num_threads
+        results = None
+        if progress is None:
+            results = bound.train(
+                x, h0, lengths, offsets, None, None, batch_first, recompute, num_threads, None, new_mask
+            )
+        if results is None:
+            arguments, *_ = self._checked(x, h0, lengths, offsets, None, None, num_threads)
+            results = bound.train(
+                *arguments[:4], None, None, batch_first, recompute, num_threads,
+                self._progress(progress, arguments), new_mask, None, True,
+            )  # fmt: skip
+        results[0].flags.writeable = False
+        return results
+
+    def _new_mask(self, shape: tuple[int, ...]) -> Array:
+        """The factors of dropout for the y of an inner layer."""
+        assert self._rng is not None
+        dtype, dropout = self.dtype.type, self.dropout
+        mask: Array = (self._rng.random(shape, dtype) >= dropout) / dtype(1 - dropout)
+        return mask
+
+    def _checked(
+        self, x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None
+    ) -> tuple[BoundArguments, Array | None, Array | None]:
+        """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory."""
+        dtype, x_name = self._options["dtype"], "x" if offsets is None else "values"
+        arguments = BoundArguments.bind(
+            x, h0, lengths, offsets, layout=self._layout, sizes=self._sizes, owner="the layer", dtype=dtype,
+            x_name=x_name,
         )  # fmt: skip
-        y.flags.writeable = False
-        return y, h_n, LayerTape(self, layout, tapes, masks, y.shape, h_n.shape, stack.num_threads)
+        check.num_threads(num_threads)
+        others = {x_name: arguments.x, **self._parameters.storage}
+        if out is not None:
+            check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
+            out = np.asarray(out)
+        if h_out is not None:
+            state = None if h_out is h0 else arguments.h0
+            check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "out": out, "h0": state})
+            h_out = np.asarray(h_out)
+        return arguments, out, h_out
+
+    def _progress(self, progress: Any, arguments: BoundArguments) -> Progress | None:
+        """The callback of a checked call. It is made last, because it changes the total of a tqdm bar."""
+        return None if progress is None else Progress(progress, arguments.n_steps * self._sizes.state_axes[0])
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name.

@@ -8,10 +8,8 @@ import numpy as np
 
 from indygru_cpu._engine import _core, memory, threads
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.arguments import Weights, forward_work
+from indygru_cpu._engine.arguments import choose_threads, forward_work
 from indygru_cpu._engine.messages import shortened
-from indygru_cpu._engine.sequences import SequenceLayout
-from indygru_cpu._layers.stack import Stack, infer
 from indygru_cpu._typing import Array
 
 
@@ -20,14 +18,15 @@ class StreamableLayer(Protocol):
     """The attributes of IndyGRU that a stream reads. `layer` imports this module, so it cannot import IndyGRU."""
 
     _options: dict[str, Any]
-    _stack: Stack
+    _bound: _core.BoundLayer
+    num_threads: int | None
 
 
-def _snapshot(layer: StreamableLayer, num_threads: int | None) -> Stack:
-    """The layer's stack with copies of its weights."""
-    stack = layer._stack.with_threads(check.num_threads(num_threads))
-    weights = [[Weights(*(array.copy() for array in each)) for each in directions] for directions in stack.weights]
-    return stack._replace(weights=weights)
+def _snapshot(layer: StreamableLayer) -> _core.BoundLayer:
+    """The layer's options with copies of its weights."""
+    bound = layer._bound
+    weights = [[[array.copy() for array in each] for each in directions] for directions in bound.weights]
+    return _core.BoundLayer(weights, bound.groups, bound.activation, bound.reproducible, choose_threads)
 
 
 class Stream(_core.StreamBase):
@@ -64,19 +63,19 @@ class Stream(_core.StreamBase):
         batch_size: int = 1,
         num_threads: int | None = None,
         *,
-        _stack: Stack | None = None,
+        _bound: _core.BoundLayer | None = None,
     ) -> None:
         if not isinstance(layer, StreamableLayer):
             raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
         if layer._options["bidirectional"]:
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.size(batch_size, "batch_size")
-        stack = _snapshot(layer, num_threads) if _stack is None else _stack
-        n_layers, n_columns = len(stack.weights), stack.weights[0][0].kernel.shape[1]
+        self._num_threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
+        bound = _snapshot(layer) if _bound is None else _bound
+        n_layers, n_columns = len(bound.weights), bound.weights[0][0][0].shape[1]
         check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))
-        work = sum(forward_work(n_batch, kernel) for ((kernel, _, _),) in stack.weights)
-        requested = threads.requested(stack.num_threads)
-        super().__init__(stack, n_batch, threads.count(requested, work), requested is None)
+        work = sum(forward_work(n_batch, kernel) for ((kernel, _, _),) in bound.weights)
+        super().__init__(bound, n_batch, *choose_threads(self._num_threads, work))
         self._layer = layer
 
     @property
@@ -88,7 +87,7 @@ class Stream(_core.StreamBase):
         """An array (*leading, B, D). The axis B may be missing if the batch size is 1."""
         array = check.as_array(name, value)
         rows = () if self.batch_size == 1 and array.ndim == 1 + len(leading) else (self.batch_size,)
-        n_inputs = self._stack.weights[0][0].kernel.shape[0] * self._stack.groups
+        n_inputs = self._bound.weights[0][0][0].shape[0] * self._bound.groups
         return check.array(name, array, (*leading, *rows, n_inputs), "the stream", self._states.dtype)
 
     def _checked_x(self, x_t: object) -> Array:
@@ -124,9 +123,8 @@ class Stream(_core.StreamBase):
         return y
 
     def _run_chunk(self, x: Array, y: Array) -> None:
-        state = self._states.copy()  # a copy: an interrupted call leaves the stream's state unchanged
-        infer(self._stack, x, state, y, SequenceLayout.padded(len(x), self.batch_size), None)
-        self._states[...] = state
+        states = self._states  # unchanged if the call is interrupted
+        self._bound.infer(x, states, None, None, y, states, False, True, self._num_threads, None, True)
 
     @property
     def state(self) -> Array:
@@ -161,13 +159,16 @@ class Stream(_core.StreamBase):
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights. The state does not change."""
-        self._set_weights(_snapshot(self._layer, self._stack.num_threads))
+        self._set_weights(_snapshot(self._layer))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self._layer, self.batch_size, self._stack, self.state)
+        return _restore, (type(self), self._layer, self.batch_size, self._bound, self._num_threads, self.state)
 
 
-def _restore(cls: type[Stream], layer: StreamableLayer, batch_size: int, stack: Stack, state: Array) -> Stream:
-    stream = cls(layer, batch_size, _stack=stack)
+def _restore(
+    cls: type[Stream], layer: StreamableLayer, batch_size: int, bound: _core.BoundLayer, num_threads: int | None,
+    state: Array,
+) -> Stream:  # fmt: skip
+    stream = cls(layer, batch_size, num_threads, _bound=bound)
     stream.state = state
     return stream

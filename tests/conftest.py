@@ -56,6 +56,24 @@ def chunk_bytes():
 
 
 @pytest.fixture
+def segments():
+    """A function that sets the bytes and the smallest number of steps of an inner layer's segments in inference, and
+    returns the former values; the defaults are restored."""
+    before = _core.testing.set_segments(1, 1)
+    _core.testing.set_segments(*before)
+    yield _core.testing.set_segments
+    _core.testing.set_segments(*before)
+
+
+@pytest.fixture(params=[True, False], ids=["direct", "checked"])
+def both_ways(request):
+    """Calls whose plain arrays compiled code reads itself, and calls that are all checked in Python first."""
+    before = _core.testing.set_unchecked(request.param)
+    yield
+    _core.testing.set_unchecked(before)
+
+
+@pytest.fixture
 def unlimited_time_slices():
     """Time slices last until the work is done, on any machine; the default length is restored."""
     before = _core.testing.set_slice_seconds(1e9)

@@ -2,6 +2,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from indygru_cpu._typing import ProgressCallback
+
 Array = np.ndarray[Any, Any]
 
 class Fused(Protocol):
@@ -27,15 +29,14 @@ class Testing(Protocol):
     def min_parallel_work(self) -> int: ...
     def reset_thread_costs(self) -> None: ...
     def set_chunk_bytes(self, size: int) -> int: ...
+    def set_segments(self, n_bytes: int, min_steps: int) -> tuple[int, int]: ...
     def set_slice_seconds(self, seconds: float) -> float: ...
+    def set_unchecked(self, value: bool) -> bool: ...
     def use_tier(self, name: str) -> None: ...
 
 MAX_THREADS: int
 POOL_MAX_BYTES: int
 POOL_MIN_BLOCK: int
-forward: Fused
-backward: Fused
-step: Fused
 testing: Testing
 __pyx_capi__: dict[str, Any]
 
@@ -43,13 +44,108 @@ class PooledBuffer:
     def __init__(self, size: int, is_pooled: bool = True) -> None: ...
     def __buffer__(self, flags: int) -> memoryview: ...
 
+class BoundLayer:
+    weights: tuple[tuple[tuple[Array, Array, Array], ...], ...]
+    groups: int
+    activation: int
+    reproducible: bool
+    def __init__(
+        self,
+        weights: Any,
+        groups: int,
+        activation: int,
+        reproducible: bool,
+        count_threads: Any,
+        tape_class: type[Tape] | None = None,
+        is_reverse: bool = False,
+        has_layer_axis: bool = True,
+    ) -> None: ...
+    @staticmethod
+    def of_function(
+        kernel: object,
+        recurrent_kernel: object,
+        bias: object,
+        groups: object,
+        activation: int,
+        reproducible: bool,
+        is_reverse: bool,
+        count_threads: Any,
+        tape_class: type[Tape],
+    ) -> BoundLayer | None: ...
+    def infer(
+        self,
+        x: object,
+        h0: object,
+        lengths: object,
+        offsets: object,
+        out: object,
+        h_out: object,
+        batch_first: bool,
+        needs_y: bool,
+        num_threads: object,
+        progress: ProgressCallback | None = None,
+        is_checked: bool = False,
+    ) -> Any: ...
+    def train(
+        self,
+        x: object,
+        h0: object,
+        lengths: object,
+        offsets: object,
+        out: object,
+        h_out: object,
+        batch_first: bool,
+        recompute: bool,
+        num_threads: object,
+        progress: ProgressCallback | None = None,
+        new_mask: Any = None,
+        gates: Array | None = None,
+        is_checked: bool = False,
+    ) -> Any: ...
+    def restore_tape(
+        self,
+        x: Array,
+        h0: Array | None,
+        lengths: Array | None,
+        offsets: Array | None,
+        y: Array,
+        gates: Array | None,
+        batch_first: bool,
+        num_threads: int | None,
+    ) -> Tape: ...
+    def backward(
+        self,
+        tape: Tape,
+        dy: object,
+        dh_n: object,
+        needs_x: bool,
+        needs_parameters: bool,
+        num_threads: object,
+        is_checked: bool = False,
+    ) -> Any: ...
+    def step(self, x_t: object, h: object, out: object, is_checked: bool = False) -> Any: ...
+
+class Tape:
+    layer: BoundLayer
+    x: Array
+    y: Array
+    masks: list[Array]
+    @property
+    def gates(self) -> Array | None: ...
+    @property
+    def y_shape(self) -> tuple[int, ...]: ...
+    @property
+    def h_shape(self) -> tuple[int, ...]: ...
+    @property
+    def num_threads(self) -> int | None: ...
+
 class StreamBase:
-    _stack: Any
+    _bound: BoundLayer
     @property
     def _states(self) -> Array: ...
-    def __init__(self, stack: Any, n_batch: int, n_threads: int, autotune: bool) -> None: ...
+    def __init__(self, bound: BoundLayer, n_batch: int, n_threads: int, autotune: bool) -> None: ...
     def _serial_threads(self) -> int: ...
-    def _set_weights(self, stack: Any) -> None: ...
+    def _set_weights(self, bound: BoundLayer) -> None: ...
     def _call_exclusively(self, function: Any, *arguments: Any) -> Any: ...
     def push(self, x_t: object) -> Array: ...
 
@@ -61,6 +157,7 @@ def last_threads() -> int: ...
 def may_overlap(array: Array, arrays: dict[str, Array | None]) -> list[str]: ...
 def message(status: int) -> str: ...
 def multiply_adds(n_valid_steps: int, group_inputs: int, n_units: int) -> float: ...
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any], is_zeroed: bool = False) -> Array: ...
 def openmp_threads() -> int: ...
 def release_memory() -> int: ...
 def thread_costs() -> dict[tuple[str, int, int, str], dict[int, float]]: ...

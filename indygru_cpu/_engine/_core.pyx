@@ -1,27 +1,32 @@
 """The compiled core: what Python and C call.
 
-`forward`, `backward` and `step` take typed memoryviews and run one layer in one direction. `_engine` checks arguments
-and makes the error texts; the core checks every shape, stride and length again, because another thread may have changed
-a Python object since. Arrays are time-major with a contiguous last axis. A call makes a plan (plan.pxd) and runs its
-tiles without the GIL; no tile waits for another one.
+A `BoundLayer` has the weights and options of a stack of layers, and runs whole sequences forward and backward. It reads
+plain arrays itself; what it cannot read, it leaves to its callers, which check arguments and make the error texts. A
+call makes a plan for each layer and direction (plan.pxd) and runs its tiles without the GIL; no tile waits for another
+one.
 """
 import os
 from types import SimpleNamespace
 
-from numpy import frombuffer, ndarray
+from numpy import dtype as numpy_dtype
+from numpy import empty, frombuffer, ndarray, zeros
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
-from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
+from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from indygru_cpu._engine.buffers cimport (
+    MAX_NDIM, ArrayView, as_strided_view, copy_array, get_bounds, has_shape, is_c_contiguous, may_share_memory,
+    overlaps_itself,
+)
 from indygru_cpu._engine.capi cimport backward_call, forward_call, step_call
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
@@ -33,15 +38,14 @@ from indygru_cpu._engine.kernels cimport (
     indygru_record_call, indygru_record_cost, indygru_release_slots, indygru_release_step_scratch, indygru_reset_costs,
     indygru_reset_last_call, indygru_tier_names, operation_t,
 )
-from indygru_cpu._engine.overlap cimport get_bounds
 from indygru_cpu._engine.passes cimport (
     BLAS_BUFFER_BYTES, Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory,
-    pack_tile, record_cost, release_call,
+    pack_tile, prepare_forward, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
-    PACKED, MatrixView, Plan, StridedView, address_at, align_up, can_run_parallel, check_alloc, copy_row_layout,
-    count_multiply_adds, exceeds_limits, limit_threads, make_plan, release_row_layout, scratch_bytes, set_projection,
-    set_scratch_sizes, set_single_step, set_step_grid, set_tile_grid, valid_steps_before,
+    BLAS, PACKED, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
+    check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
+    make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid, valid_steps_before,
 )
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
@@ -54,6 +58,19 @@ from indygru_cpu._engine.xla cimport xla_backward, xla_forward
 from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY, INDYGRU_N_ACTIVATIONS, indygru_call, indygru_message
 
 ctypedef cython.floating real
+
+FLOAT32, FLOAT64 = numpy_dtype("f"), numpy_dtype("d")
+
+# Bytes of an inner layer's y that inference computes before the next layer reads them. This bounds memory and keeps the
+# data in L3. A smaller value costs more for packing weights and starting calls than L2 saves (docs/speed.md).
+cdef ptrdiff_t segment_bytes = 4 * 1024 * 1024
+cdef ptrdiff_t min_segment_steps = 16  # the smallest number of steps of such a segment
+# Whether calls read plain arrays without the checks of their callers. Tests turn it off, so that every call is checked.
+cdef bint reads_unchecked = True
+
+cdef enum:
+    # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
+    MAX_STEP_ROWS = 32
 
 MAX_THREADS = INDYGRU_MAX_ACTIVE_THREADS
 # Sizes of the blocks that the pool caches for later calls.
@@ -200,88 +217,6 @@ cdef int require(bint condition, argument) except -1:
     return 0
 
 
-cdef bint is_vector(const real[:] a, ptrdiff_t size) noexcept:
-    """Whether the first `size` numbers of `a` are contiguous and aligned."""
-    return (a.shape[0] >= size and (size <= 1 or a.strides[0] == sizeof(real))
-            and (size == 0 or <uintptr_t> &a[0] % sizeof(real) == 0))
-
-
-cdef bint is_matrix(const real[:, :] a, ptrdiff_t rows, ptrdiff_t columns) noexcept:
-    """Whether `a` has at least `rows` rows of `columns` columns, each row contiguous and aligned."""
-    if a.shape[0] < rows or a.shape[1] != columns:
-        return False
-    if rows * columns == 0:
-        return True
-    return (<uintptr_t> &a[0, 0] % sizeof(real) == 0 and a.strides[0] % <ptrdiff_t> sizeof(real) == 0
-            and (columns == 1 or a.strides[1] == sizeof(real)))
-
-
-cdef bint is_sequence(const real[:, :, :] a, const Plan *p, ptrdiff_t extent, ptrdiff_t columns) noexcept:
-    """Whether `a` is (at least extent, B, columns), each row contiguous and aligned. With row offsets it may be
-    (extent, 1, columns): the rows then follow each other along the first axis."""
-    if a.shape[0] < extent or a.shape[2] != columns:
-        return False
-    if a.shape[1] != p.n_batch and (a.shape[1] != 1 or p.row_offsets is NULL):
-        return False
-    if extent * p.n_batch * columns == 0:
-        return True
-    return (<uintptr_t> &a[0, 0, 0] % sizeof(real) == 0 and a.strides[0] % <ptrdiff_t> sizeof(real) == 0
-            and a.strides[1] % <ptrdiff_t> sizeof(real) == 0 and (columns == 1 or a.strides[2] == sizeof(real)))
-
-
-cdef StridedView view_of(const real[:, :, :] a) noexcept:
-    """The row stride of an array with one row is 0: rows of a ragged array differ in their offsets alone."""
-    return StridedView(<char *> &a[0, 0, 0], a.strides[0], 0 if a.shape[1] == 1 else a.strides[1])
-
-
-cdef Plan plan_from_arrays(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h, const real[:, :] kernel,
-                           const real[:] recurrent_kernel, const real[:] bias, int n_groups, int activation,
-                           bint reproducible) except *:
-    """Checks that the arguments fit each other. Results, lengths and row offsets are not set."""
-    cdef ptrdiff_t n_inputs = x.shape[2], n_units = recurrent_kernel.shape[0] // 3, n_batch = h.shape[0]
-    cdef Plan p
-    require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
-    require(n_groups >= 1 and n_inputs % n_groups == 0 and n_units % n_groups == 0, "groups")
-    require(n_steps >= 0 and not exceeds_limits(n_steps, n_batch, n_inputs, n_units), "x")
-    require(is_matrix(kernel, n_inputs // n_groups, 3 * n_units) and kernel.shape[0] == n_inputs // n_groups, "kernel")
-    require(kernel.shape[0] <= 1 or kernel.strides[0] == 3 * n_units * <ptrdiff_t> sizeof(real), "kernel")
-    require(recurrent_kernel.shape[0] == 3 * n_units and is_vector(recurrent_kernel, 3 * n_units), "recurrent_kernel")
-    require(is_vector(bias, 3 * n_units), "bias")
-    require(is_matrix(h, n_batch, n_units), "h0")
-    p = make_plan(real is double, n_steps, n_batch, n_inputs, n_units, n_groups, activation)
-    p.x = view_of(x)
-    p.kernel = MatrixView(<char *> &kernel[0, 0], kernel.strides[0] // <ptrdiff_t> sizeof(real))
-    p.u, p.b, p.has_python = <char *> &recurrent_kernel[0], <char *> &bias[0], True
-    set_tile_grid(&p)
-    set_projection(&p, reproducible)
-    return p
-
-
-cdef ptrdiff_t set_row_layout(Plan *p, const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets,
-                              ptrdiff_t extent) except -1:
-    """Copies lengths and row offsets into the plan, for arrays of `extent` steps. Returns the number of steps that the
-    arrays of the call must have."""
-    cdef const ptrdiff_t *lengths_data = NULL
-    cdef const ptrdiff_t *offsets_data = NULL
-    cdef int status
-    require(p.n_steps <= extent, "x")
-    if lengths is not None:
-        require(lengths.shape[0] == p.n_batch, "lengths")
-        require(p.n_batch <= 1 or lengths.strides[0] == sizeof(ptrdiff_t), "lengths")
-        lengths_data = <const ptrdiff_t *> &lengths[0]
-    if row_offsets is not None:
-        require(lengths is not None and row_offsets.shape[0] == p.n_batch
-                and (p.n_batch <= 1 or row_offsets.strides[0] == sizeof(ptrdiff_t)), "offsets")
-        offsets_data = <const ptrdiff_t *> &row_offsets[0]
-    status = copy_row_layout(p, lengths_data, offsets_data, extent)
-    if status == INDYGRU_NO_MEMORY:
-        raise MemoryError(f"indygru_cpu: no memory for the lengths of {p.n_batch} rows")
-    if status != INDYGRU_DONE:
-        release_row_layout(p)
-        require(False, "lengths")
-    return p.n_steps if row_offsets is None else extent
-
-
 cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint autotune) except -1:
     """Runs a pass without the GIL, polls signals and progress, and releases all memory of the plan."""
     cdef char *scratch = NULL
@@ -302,104 +237,966 @@ cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint autotune) except
     return 0
 
 
-def forward(ptrdiff_t n_steps, const real[:, :, :] x, real[:, :] h, const real[:, :] kernel,
-            const real[:] recurrent_kernel, const real[:] bias, real[:, :, :] y, real[:] tape,
-            const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, bint clear_padding, int n_groups,
-            int activation, int n_threads, bint autotune, bint reproducible, progress):
-    """x (T, B, D) IN; h (B, N) IN the first state, OUT the last; y (T, B, N) OUT, or None; tape (valid steps * 3N,)
-    OUT, or None. T is n_steps.
+cdef bint read_array(array, char format, bint is_writable, ArrayView *view) except -1:
+    """Copies the address, shape and strides of a plain array of floats into `view`. The format is 'f' or 'd'.
 
-    Step t of row b has index row_offsets[b] + t along the first axis. With row offsets, x and y may be (S, 1, width):
-    all rows, one after the other. n_threads is the number of threads; if autotune, the upper limit of the autotuner.
-    progress(steps done) is called between time slices."""
-    cdef Plan p = plan_from_arrays(n_steps, x, h, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
-    cdef ptrdiff_t extent = set_row_layout(&p, lengths, row_offsets, x.shape[0])
+    Returns False for any other object and for an array that the kernels cannot access as it is."""
+    cdef Py_buffer buffer
+    cdef ptrdiff_t i, last
+    cdef bint is_readable
+    if type(array) is not ndarray:
+        return False
     try:
-        require(is_sequence(x, &p, extent, p.n_inputs), "x")
-        p.h = StridedView(<char *> &h[0, 0], 0, h.strides[0])
-        if y is not None:
-            require(is_sequence(y, &p, extent, p.n_units), "out")
-            p.y = view_of(y)
-            p.clear_padding = clear_padding and p.lengths is not NULL and y.shape[1] >= p.n_batch
+        PyObject_GetBuffer(array, &buffer, PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if is_writable else 0))
+    except (BufferError, ValueError):  # the array is read-only, or the buffer protocol cannot express its dtype
+        return False
+    last, view.ndim, view.data = buffer.ndim - 1, buffer.ndim, <char *> buffer.buf
+    view.itemsize, view.size = buffer.itemsize, 1
+    is_readable = 0 <= last < MAX_NDIM and buffer.format[0] == format and buffer.format[1] == 0
+    if is_readable:
+        for i in range(last + 1):
+            view.shape[i], view.strides[i] = buffer.shape[i], buffer.strides[i]
+            view.size *= buffer.shape[i]
+        if view.size:
+            is_readable = <uintptr_t> buffer.buf % view.itemsize == 0 and (
+                view.strides[last] == view.itemsize or view.shape[last] == 1)
+            for i in range(last):
+                is_readable &= view.strides[i] % view.itemsize == 0
+    PyBuffer_Release(&buffer)
+    return is_readable
+
+
+cdef bint read_integers(array, const ptrdiff_t **numbers, ptrdiff_t *size) except -1:
+    """The address and the length of a contiguous array of intp OUT; False for any other object."""
+    cdef Py_buffer buffer
+    cdef bint is_readable
+    if type(array) is not ndarray:
+        return False
+    try:
+        PyObject_GetBuffer(array, &buffer, PyBUF_FORMAT | PyBUF_STRIDES)
+    except (BufferError, ValueError):
+        return False
+    is_readable = (buffer.format[0] in b"ilq" and buffer.format[1] == 0 and buffer.itemsize == sizeof(ptrdiff_t)
+                   and buffer.ndim == 1 and <uintptr_t> buffer.buf % sizeof(ptrdiff_t) == 0
+                   and (buffer.shape[0] <= 1 or buffer.strides[0] == sizeof(ptrdiff_t)))
+    size[0] = buffer.shape[0] if is_readable else 0
+    numbers[0] = <const ptrdiff_t *> buffer.buf
+    PyBuffer_Release(&buffer)
+    return is_readable
+
+
+def new_array(tuple shape, dtype, bint is_zeroed=False):
+    """A C-contiguous array, as from numpy.empty, or from numpy.zeros if is_zeroed.
+
+    Only sizes that the pool caches come from it: for a small array the Python object around a block costs more than the
+    allocation, and the operating system clears a larger array page by page when it is written."""
+    cdef double n_bytes = dtype.itemsize
+    cdef ptrdiff_t size
+    cdef PooledBuffer buffer
+    for size in shape:
+        n_bytes *= size
+    if not INDYGRU_POOL_MIN_BLOCK <= n_bytes <= INDYGRU_POOL_MAX_BYTES:
+        allocate = zeros if is_zeroed else empty
+        try:
+            return allocate(shape, dtype)
+        except MemoryError:
+            if not indygru_pool_trim():
+                raise
+            return allocate(shape, dtype)  # the released blocks may suffice
+    buffer = PooledBuffer(<Py_ssize_t> n_bytes)
+    if is_zeroed:
+        memset(buffer.data, 0, buffer.size)
+    return frombuffer(memoryview(buffer), dtype).reshape(shape)
+
+
+cdef tuple shape_tuple(int ndim, const ptrdiff_t *shape, ptrdiff_t width):
+    """A shape with another last axis."""
+    if ndim == 1:
+        return (width,)
+    if ndim == 2:
+        return shape[0], width
+    return shape[0], shape[1], width
+
+
+cdef struct Threads:
+    int n           # number of threads; if autotune, the upper limit of the autotuner
+    bint autotune
+
+# The arguments of a call of a stack, as private copies.
+cdef struct Call:
+    ArrayView x, h0
+    bint batch_first, is_ragged, is_training
+    RowLayout rows
+    ptrdiff_t *row_numbers     # memory of the lengths and row offsets; NULL: there are none
+    ptrdiff_t n_valid_steps
+    int state_ndim
+    ptrdiff_t state_shape[MAX_NDIM]
+    ptrdiff_t state_bytes      # of all layers and directions
+    Threads threads
+
+
+cdef void release_rows(Call *call) noexcept:
+    if call.row_numbers is not NULL:
+        indygru_pool_release(<char *> call.row_numbers)
+        call.row_numbers = NULL
+
+
+cdef bint copy_row_numbers(Call *call, array, bint is_offsets) except -1:
+    """Copies the lengths of the rows, or their offsets and the end of the last row. False: they cannot be read or are
+    not in range."""
+    cdef const ptrdiff_t *numbers = NULL
+    cdef ptrdiff_t row, length, previous, offset, size, n_batch, end = call.rows.extent
+    if not read_integers(array, &numbers, &size):
+        return False
+    if is_offsets:
+        if size == 0:
+            return False
+        call.rows.n_batch = size - 1
+    elif size != call.rows.n_batch:
+        return False
+    n_batch = call.rows.n_batch
+    call.row_numbers = <ptrdiff_t *> check_alloc(indygru_pool_allocate(2 * n_batch * sizeof(ptrdiff_t) + 1),
+                                                 2 * n_batch * sizeof(ptrdiff_t))
+    call.rows.lengths = call.row_numbers
+    call.n_valid_steps = 0
+    if not is_offsets:
+        for row in range(n_batch):
+            length = load_once(&numbers[row])
+            if not 0 <= length <= call.rows.n_steps:
+                return False
+            call.row_numbers[row] = length
+            call.n_valid_steps += length
+        return True
+    call.rows.row_offsets = call.row_numbers + n_batch
+    call.rows.n_steps, previous = 0, load_once(&numbers[0])
+    if not 0 <= previous <= end:
+        return False
+    for row in range(n_batch):
+        offset = load_once(&numbers[row + 1])
+        if not previous <= offset <= end:
+            return False
+        call.row_numbers[row], call.row_numbers[n_batch + row] = offset - previous, previous
+        call.rows.n_steps = max(call.rows.n_steps, offset - previous)
+        call.n_valid_steps += offset - previous
+        previous = offset
+    return True
+
+
+cdef StridedView contiguous_lines(const Call *call, char *data, ptrdiff_t width) noexcept:
+    """Contiguous memory as (T, B, width) or, for ragged values, (S, width). The width is in bytes."""
+    if call.is_ragged:
+        return StridedView(data, width, 0)
+    return StridedView(data, call.rows.n_batch * width, width)
+
+
+cdef void clear_unused(const Call *call, const StridedView *y, ptrdiff_t width) noexcept:
+    """Zeroes the ragged values that belong to no row."""
+    cdef ptrdiff_t i, first = call.rows.extent, end = call.rows.extent, n_batch = call.rows.n_batch
+    if n_batch:
+        first = call.rows.row_offsets[0]
+        end = call.rows.row_offsets[n_batch - 1] + call.rows.lengths[n_batch - 1]
+    for i in range(call.rows.extent):
+        if not first <= i < end:
+            memset(address_at(y, i, 0, 0), 0, width)
+
+
+cdef void combine_lines(const StridedView *a, const real *b, bint adds, ptrdiff_t n_steps, ptrdiff_t n_rows,
+                        ptrdiff_t width) noexcept nogil:
+    """a += b (adds) or a *= b, for b contiguous."""
+    cdef ptrdiff_t step, row, i
+    cdef real *line
+    for step in range(n_steps):
+        for row in range(n_rows):
+            line = <real *> address_at(a, step, row, 0)
+            for i in range(width):
+                line[i] = line[i] + b[i] if adds else line[i] * b[i]
+            b += width
+
+
+cdef class BoundLayer:
+    """The weights and options of a stack of layers, bound for calls of the core: of IndyGRU, functional and streams.
+
+    `infer`, `train`, `backward` and `step` run if compiled code can read all arguments as they are. Otherwise they
+    return None and have changed nothing; the caller then checks and converts the arguments, and calls again with
+    is_checked. Errors of arguments are made by that check alone. The addresses, shapes and strides that decide what a
+    call reads and writes are copied once in each call: other threads may change arrays and their attributes.
+
+    Parameters
+    ----------
+    weights : sequence of sequence of Weights
+        By layer and direction: kernel (D / groups, 3N), recurrent kernel (3N,) and bias (3N,), C-contiguous.
+    groups, activation, reproducible
+        As in `BoundArguments`.
+    count_threads : callable
+        count_threads(num_threads, work) returns the number of threads of a call with that many multiply-adds, and
+        whether it is the upper limit of the autotuner. It is called for parallel work only.
+    tape_class : type
+        The subclass of Tape that `train` returns.
+    is_reverse : bool
+        Whether a single direction runs each row from its last valid step to its first.
+    has_layer_axis : bool
+        Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
+    """
+    cdef readonly tuple weights
+    cdef readonly int groups, activation
+    cdef readonly bint reproducible
+    cdef bint is_reverse, has_layer_axis
+    cdef object count_threads, tape_class, dtype
+    cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
+    cdef char format
+
+    def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
+                 bint is_reverse=False, bint has_layer_axis=True):
+        if self.weights is not None:
+            raise RuntimeError("layer: it is initialised already")
+        weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
+        require(self.set_weights(weights, groups, activation), "layer")
+        self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
+        self.count_threads, self.tape_class = count_threads, tape_class
+
+    @staticmethod
+    def of_function(kernel, recurrent_kernel, bias, groups, int activation, bint reproducible, bint is_reverse,
+                    count_threads, tape_class):
+        """A single layer in one direction whose states are (B, N). None: compiled code cannot read the weights."""
+        cdef BoundLayer layer = BoundLayer.__new__(BoundLayer)
+        if type(groups) is not int or not 1 <= groups <= INT_MAX:
+            return None
+        if not layer.set_weights((((kernel, recurrent_kernel, bias),),), groups, activation):
+            return None
+        layer.reproducible, layer.is_reverse, layer.has_layer_axis = reproducible, is_reverse, False
+        layer.count_threads, layer.tape_class = count_threads, tape_class
+        return layer
+
+    def __reduce__(self):
+        return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
+                            self.tape_class, self.is_reverse, self.has_layer_axis)
+
+    cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
+        """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
+        refuses all calls."""
+        if self.fits_weights(weights, groups, activation):
+            return True
+        self.format = 0
+        return False
+
+    cdef bint fits_weights(self, tuple weights, int groups, int activation) except -1:
+        cdef LayerWeights layer
+        cdef ArrayView kernel
+        cdef ptrdiff_t i
+        self.weights, self.groups, self.activation = weights, groups, activation
+        self.n_layers = len(weights)
+        self.n_directions = len(weights[0]) if self.n_layers else 0
+        if self.n_directions == 0 or len(weights[0][0]) == 0:
+            return False
+        array = weights[0][0][0]
+        self.format = c'f'
+        if not read_array(array, c'f', False, &kernel):
+            self.format = c'd'
+            if not read_array(array, c'd', False, &kernel):
+                return False
+        self.dtype = FLOAT64 if self.format == c'd' else FLOAT32
+        if groups < 1 or not 0 <= activation < INDYGRU_N_ACTIVATIONS:
+            return False
+        if kernel.ndim != 2 or kernel.shape[1] % (3 * groups) or kernel.shape[0] > INT_MAX // groups:
+            return False
+        self.itemsize, self.n_inputs, self.n_units = kernel.itemsize, kernel.shape[0] * groups, kernel.shape[1] // 3
+        for i in range(self.n_layers):
+            if len(weights[i]) != self.n_directions:
+                return False
+        for i in range(self.n_layers * self.n_directions):
+            if not self.read_weights(i, &layer):
+                return False
+        return True
+
+    cdef bint read_weights(self, ptrdiff_t i, LayerWeights *layer) except -1:
+        """The weights of one layer and direction OUT; False: an array does not fit."""
+        cdef ArrayView kernel, u, b
+        cdef ptrdiff_t n_inputs = self.n_inputs if i < self.n_directions else self.n_directions * self.n_units
+        cdef ptrdiff_t columns = 3 * self.n_units
+        arrays = <tuple> (<tuple> self.weights[i // self.n_directions])[i % self.n_directions]
+        if len(arrays) != 3 or not (read_array(arrays[0], self.format, False, &kernel)
+                                    and read_array(arrays[1], self.format, False, &u)
+                                    and read_array(arrays[2], self.format, False, &b)):
+            return False
+        if kernel.ndim != 2 or kernel.shape[0] * self.groups != n_inputs or kernel.shape[1] != columns:
+            return False
+        if u.ndim != 1 or u.shape[0] != columns or b.ndim != 1 or b.shape[0] != columns:
+            return False
+        layer[0] = LayerWeights(self.format == c'd', n_inputs, self.n_units, self.groups, self.activation,
+                                self.reproducible, kernel.data, u.data, b.data)
+        return is_c_contiguous(&kernel)
+
+    cdef bint may_share_weights(self, const ArrayView *array) except -1:
+        """Whether the bounds of an array overlap those of any weights."""
+        cdef ArrayView weights
+        for directions in self.weights:
+            for arrays in <tuple> directions:
+                for weight in <tuple> arrays:
+                    if read_array(weight, self.format, False, &weights) and may_share_memory(array, &weights):
+                        return True
+        return False
+
+    cdef bint bind(self, Call *call, x, h0, lengths, offsets, bint batch_first, num_threads,
+                   bint is_checked) except -1:
+        """Reads and copies what decides addresses. Returns False if an argument cannot be read or does not fit."""
+        cdef ptrdiff_t width = self.n_directions * self.n_units, n_inputs = max(self.n_inputs, width)
+        cdef int last
+        memset(call, 0, sizeof(Call))
+        if not (is_checked or reads_unchecked):
+            return False
+        if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
+            return False
+        if not read_array(x, self.format, False, &call.x) or call.x.ndim < 2:
+            return False
+        last = call.x.ndim - 1
+        if call.x.shape[last] != self.n_inputs:
+            return False
+        call.is_ragged, call.batch_first = offsets is not None, batch_first
+        if call.is_ragged:
+            if last != 1 or lengths is not None:
+                return False
+            call.rows.extent = call.x.shape[0]
+            if not copy_row_numbers(call, offsets, True):
+                return False
+        else:
+            if last == 1 and not self.has_layer_axis:
+                return False
+            call.rows.n_steps = call.rows.extent = call.x.shape[1 if batch_first and last == 2 else 0]
+            call.rows.n_batch = 1 if last == 1 else call.x.shape[0 if batch_first else 1]
+        if exceeds_limits(call.rows.n_steps, call.rows.n_batch, n_inputs, self.n_units):
+            return False
+        if not call.is_ragged:
+            call.n_valid_steps = call.rows.n_steps * call.rows.n_batch
+            if lengths is not None and not copy_row_numbers(call, lengths, False):
+                return False
+        self.set_state_shape(call, last == 1 and not call.is_ragged)
+        if h0 is not None and not (read_array(h0, self.format, False, &call.h0)
+                                   and has_shape(&call.h0, call.state_ndim, call.state_shape)):
+            return False
+        return True
+
+    cdef void set_state_shape(self, Call *call, bint is_unbatched) noexcept:
+        cdef ptrdiff_t n_states = self.n_layers * self.n_directions
+        call.state_bytes = n_states * call.rows.n_batch * self.n_units * self.itemsize
+        if is_unbatched or not self.has_layer_axis:
+            call.state_ndim = 2
+            call.state_shape[0] = n_states if is_unbatched else call.rows.n_batch
+        else:
+            call.state_ndim, call.state_shape[0], call.state_shape[1] = 3, n_states, call.rows.n_batch
+        call.state_shape[call.state_ndim - 1] = self.n_units
+
+    cdef double work(self, ptrdiff_t n_valid_steps) noexcept:
+        """Multiply-adds of a forward pass of the largest layer of the stack, in one direction."""
+        cdef ptrdiff_t n_inputs = self.n_inputs
+        if self.n_layers > 1:
+            n_inputs = max(n_inputs, self.n_directions * self.n_units)
+        return count_multiply_adds(n_valid_steps, n_inputs // self.groups, self.n_units)
+
+    cdef Threads choose_threads(self, num_threads, double work) except *:
+        if not can_run_parallel(work):
+            return Threads(1, False)
+        n, autotune = self.count_threads(num_threads, work)
+        return Threads(n, autotune)
+
+    cdef bint read_result(self, const Call *call, array, ArrayView *view, bint is_checked) except -1:
+        """Reads an output array. Returns False if it is not writable, or may share memory with x or the weights."""
+        if not read_array(array, self.format, True, view) or overlaps_itself(view):
+            return False
+        return is_checked or not (may_share_memory(view, &call.x) or self.may_share_weights(view))
+
+    def infer(self, x, h0, lengths, offsets, out, h_out, bint batch_first, bint needs_y, num_threads, progress=None,
+              bint is_checked=False):
+        """Inference: (y, h_n), without y if not needs_y.
+
+        x is (T, B, D), (B, T, D) if batch_first, or (T, D); or ragged values (S, D) with offsets (B + 1,). The results
+        go to `out` and `h_out` if these are not None. progress(steps of all layers and directions) is called between
+        time slices."""
+        cdef Call call
+        try:
+            if self.bind(&call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
+                call.threads = self.choose_threads(num_threads, self.work(call.n_valid_steps))
+                results = self.run(&call, h0, out, h_out, needs_y, None, None, progress, is_checked)
+                if results is not None:
+                    return results
+        finally:
+            release_rows(&call)
+        require(not is_checked, "x")
+
+    def train(self, x, h0, lengths, offsets, out, h_out, bint batch_first, bint recompute, num_threads, progress=None,
+              new_mask=None, gates=None, bint is_checked=False):
+        """Training: (y, h_n, tape). The other arguments are those of `infer`.
+
+        Parameters
+        ----------
+        recompute : bool
+            Whether no gates are stored.
+        new_mask : callable, optional
+            new_mask(shape) returns the factors of dropout for the y of an inner layer, time-major. None: no dropout.
+        gates : array, (directions, at least 3N * valid steps), optional
+            Memory for the gates of a single layer.
+        """
+        cdef Tape tape = (self.tape_class or Tape)()
+        tape.layer, tape.threads_argument = self, num_threads
+        if self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
+            tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
+            tape.call.is_training, tape.x, tape.gates_array = True, x, gates
+            tape.has_gates, tape.has_masks = not recompute, new_mask is not None
+            results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
+            if results is not None:
+                return (*results, tape)
+        require(not is_checked, "x")
+
+    def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads):
+        """The tape of a call of a single layer, made of checked arguments and of the results of `train`.
+
+        gates is (directions, at least 3N * valid steps); None: they are computed again."""
+        cdef Tape tape = (self.tape_class or Tape)()
+        cdef ArrayView y_view
+        tape.layer, tape.threads_argument = self, num_threads
+        require(self.n_layers == 1, "layer")
+        require(self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, True), "x")
+        tape.x, tape.gates_array, tape.has_gates = x, gates, gates is not None
+        require(read_array(y, self.format, False, &y_view) and self.fits_y(&tape.call, &y_view), "y")
+        tape.allocate(y, &y_view)
+        if tape.call.h0.data is NULL:
+            memset(tape.states(), 0, tape.call.state_bytes)
+        else:
+            copy_array(&tape.call.h0, tape.states(), True)
+        return tape
+
+    cdef bint fits_y(self, const Call *call, const ArrayView *y) noexcept:
+        """Whether an array has the shape of the call's y."""
+        cdef ptrdiff_t last = call.x.ndim - 1
+        return (y.ndim == call.x.ndim and y.shape[last] == self.n_directions * self.n_units
+                and y.shape[0] == call.x.shape[0] and (last == 1 or y.shape[1] == call.x.shape[1]))
+
+    cdef run(self, Call *call, h0, out, h_out, bint needs_y, Tape tape, new_mask, progress, bint is_checked):
+        """The results of a bound call, or None if compiled code cannot write to `out` or `h_out`."""
+        cdef ArrayView y, h
+        cdef ptrdiff_t width = self.n_directions * self.n_units
+        cdef char *copy = NULL
+        cdef char *states
+        cdef StridedView y_steps
+        y.data = h.data = NULL
+        if out is not None and not (self.read_result(call, out, &y, is_checked) and self.fits_y(call, &y)):
+            return None
+        if h_out is not None and not (self.read_result(call, h_out, &h, is_checked)
+                                      and has_shape(&h, call.state_ndim, call.state_shape)):
+            return None
+        if not is_checked and (may_share_memory(&y, &call.h0) or may_share_memory(&y, &h)
+                               or h_out is not h0 and may_share_memory(&h, &call.h0)):
+            return None
+        if out is None and needs_y:
+            out = new_array(shape_tuple(call.x.ndim, call.x.shape, width), self.dtype)
+            require(read_array(out, self.format, True, &y), "out")
         if tape is not None:
-            require(is_vector(tape, 3 * p.n_units * valid_steps_before(&p, p.row_tiles)), "tape")
-            p.tape = <char *> &tape[0]
-        if progress is not None:
-            p.progress = <PyObject *> progress
-    except BaseException:
-        release_row_layout(&p)
-        raise
-    run_in_python(&p, forward_pass(), n_threads, autotune)
+            tape.allocate(out, &y)
+        if h_out is None:
+            h_out = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype)
+            require(read_array(h_out, self.format, True, &h), "h_out")
+        elif (self.work(call.n_valid_steps) >= self.min_nogil_work() or progress is not None
+              or not is_c_contiguous(&h)):  # h_out stays as it is if a signal handler ends the call
+            copy = check_alloc(indygru_pool_allocate(call.state_bytes + 1), call.state_bytes)
+        states = h.data if copy is NULL else copy
+        y_steps = as_strided_view(&y, call.batch_first)
+        try:
+            if call.h0.data is NULL:
+                memset(states, 0, call.state_bytes)
+            elif states != call.h0.data:
+                copy_array(&call.h0, states, True)
+            if tape is not None:
+                memcpy(tape.states(), states, call.state_bytes)
+                self.run_training(tape, &y_steps, states, new_mask, progress)
+            else:
+                self.run_inference(call, &y_steps, states, progress)
+            if copy is not NULL:
+                copy_array(&h, copy, False)
+        finally:
+            if copy is not NULL:
+                indygru_pool_release(copy)
+        return out if needs_y else None, h_out
+
+    cdef double min_nogil_work(self) noexcept:
+        """Work from which a pass releases the GIL, polls signals and may be interrupted."""
+        return runtime.tier.ops[0].tuning.min_nogil_work
+
+    cdef int run_inference(self, const Call *call, const StridedView *y, char *h, progress) except -1:
+        """All layers: h (layers * directions, B, N) IN/OUT, y OUT unless its data is NULL."""
+        cdef ptrdiff_t layer, n_steps, first = 0, segment = call.rows.extent, steps_done = 0, size = 0
+        cdef ptrdiff_t width = self.n_directions * self.n_units * self.itemsize
+        cdef ptrdiff_t n_rows = 1 if call.is_ragged else call.rows.n_batch
+        cdef StridedView x = as_strided_view(&call.x, call.batch_first), inputs, outputs
+        cdef char *inner = NULL
+        if self.n_layers > 1:
+            if self.n_directions == 1 and not call.is_ragged:
+                segment = min(segment, max(min_segment_steps, segment_bytes // max(1, n_rows * width)))
+            size = segment * n_rows * width
+            inner = check_alloc(indygru_pool_allocate(2 * size + 1), 2 * size)
+        try:
+            while True:
+                n_steps = min(segment, call.rows.extent - first)
+                inputs = StridedView(address_at(&x, first, 0, 0), x.step_stride, x.row_stride)
+                for layer in range(self.n_layers):
+                    outputs = contiguous_lines(call, inner + layer % 2 * size, width)
+                    if layer == self.n_layers - 1:
+                        outputs = y[0]
+                        if y.data is not NULL:
+                            outputs.data = address_at(y, first, 0, 0)
+                    steps_done += self.run_layer(call, layer, &inputs, &outputs, h, None, first, n_steps, progress,
+                                                 steps_done)
+                    inputs = outputs
+                first += segment
+                if first >= call.rows.extent:
+                    return 0
+        finally:
+            if inner is not NULL:
+                indygru_pool_release(inner)
+
+    cdef int run_training(self, Tape tape, const StridedView *y, char *h, new_mask, progress) except -1:
+        """All layers, with a tape: h (layers * directions, B, N) IN/OUT, y OUT."""
+        cdef ptrdiff_t layer, steps_done = 0
+        cdef StridedView inputs, outputs
+        for layer in range(self.n_layers):
+            inputs, outputs = tape.inputs(layer), y[0]
+            if layer < self.n_layers - 1:
+                outputs = tape.inner_y(layer)
+            steps_done += self.run_layer(&tape.call, layer, &inputs, &outputs, h, tape, 0, tape.call.rows.n_steps,
+                                         progress, steps_done)
+            if tape.has_masks and layer < self.n_layers - 1:
+                tape.apply_mask(layer, new_mask)
+        return 0
+
+    cdef ptrdiff_t run_layer(self, const Call *call, ptrdiff_t layer, const StridedView *x, const StridedView *y,
+                             char *h, Tape tape, ptrdiff_t first_step, ptrdiff_t n_steps, progress,
+                             ptrdiff_t steps_done) except -1:
+        """Some steps of one layer in all directions. Returns the number of steps that progress counts."""
+        cdef Plan p
+        cdef ptrdiff_t direction, i, state_bytes = call.rows.n_batch * self.n_units * self.itemsize
+        if call.is_ragged:
+            n_steps = call.rows.n_steps
+        if call.is_ragged and y.data is not NULL:
+            clear_unused(call, y, self.n_directions * self.n_units * self.itemsize)
+        for direction in range(self.n_directions):
+            i = layer * self.n_directions + direction
+            self.plan_layer(&p, call, i, x, y, first_step, n_steps)
+            p.h = StridedView(h + i * state_bytes, 0, self.n_units * self.itemsize)
+            p.clear_padding = p.lengths is not NULL and y.data is not NULL and not call.is_ragged
+            if tape is not None:
+                p.tape = tape.gates_data(i)
+            if progress is not None:
+                p.progress, p.first_reported_step = <PyObject *> progress, steps_done + direction * n_steps
+            run_forward_plan(&p, call)
+        return self.n_directions * n_steps
+
+    cdef int plan_layer(self, Plan *p, const Call *call, ptrdiff_t i, const StridedView *x, const StridedView *y,
+                        ptrdiff_t first_step, ptrdiff_t n_steps) except -1:
+        """The plan of one layer and direction, without states; y has the columns of all directions, or is NULL."""
+        cdef LayerWeights weights
+        cdef ptrdiff_t direction = i % self.n_directions, extent = call.rows.extent if call.is_ragged else n_steps
+        cdef bint is_reversed = direction == 1 or self.is_reverse
+        cdef int status
+        require(self.read_weights(i, &weights), "layer")
+        p[0] = make_layer_plan(&weights, n_steps, call.rows.n_batch)
+        p.x = flipped_view(x, 0, is_reversed, extent)
+        p.y = flipped_view(y, direction * self.n_units * self.itemsize, is_reversed, extent)
+        p.has_python = True
+        status = copy_row_layout(p, &call.rows, first_step, is_reversed)
+        if status == INDYGRU_NO_MEMORY:
+            raise MemoryError(f"indygru_cpu: no memory for the lengths of {p.n_batch} rows")
+        if status != INDYGRU_DONE:
+            release_row_layout(p)
+            require(False, "lengths")
+        return 0
+
+    def backward(self, Tape tape, dy, dh_n, bint needs_x, bint needs_parameters, num_threads, bint is_checked=False):
+        """Gradients (dx, dh0, weights).
+
+        weights is a list of the gradients of kernel, recurrent kernel and bias by layer and direction. dx is None if
+        not needs_x, and weights is None if not needs_parameters."""
+        cdef ArrayView dy_view, dh_view, view
+        cdef Call *call
+        cdef bint is_readable
+        require(tape is not None and tape.layer is self and tape.buffers is not None, "tape")
+        call = &tape.call
+        dy_view.data = NULL
+        is_readable = ((is_checked or reads_unchecked)
+                       and (num_threads is None or type(num_threads) is int and num_threads >= 1)
+                       and (dy is None or read_array(dy, self.format, False, &dy_view)
+                            and has_shape(&dy_view, tape.y_view.ndim, tape.y_view.shape))
+                       and (dh_n is None or read_array(dh_n, self.format, False, &dh_view)
+                            and has_shape(&dh_view, call.state_ndim, call.state_shape)))
+        if not is_readable:
+            require(not is_checked, "dy")
+            return None
+        call.threads = self.choose_threads(num_threads, 3 * self.work(call.n_valid_steps))
+        tape.check_memory()
+        dh0 = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype, dh_n is None)
+        require(read_array(dh0, self.format, True, &view), "dh_n")
+        if dh_n is not None:
+            copy_array(&dh_view, view.data, True)
+        return self.run_backward(tape, &dy_view, dh0, view.data, needs_x, needs_parameters)
+
+    cdef run_backward(self, Tape tape, const ArrayView *dy_view, dh0, char *dh, bint needs_x, bint needs_parameters):
+        cdef const Call *call = &tape.call
+        cdef Threads threads = call.threads
+        cdef ptrdiff_t n_rows = 1 if call.is_ragged else call.rows.n_batch, n_positions = call.rows.extent * n_rows
+        cdef ptrdiff_t width = self.n_directions * self.n_units, state_bytes, layer, direction, i, size
+        cdef ptrdiff_t zero_bytes = align_up(self.n_units * self.itemsize)
+        # dx of the inner layers, of which two are in use at a time, and that of the second direction of any layer.
+        cdef ptrdiff_t inner_bytes = align_up(n_positions * width * self.itemsize) if self.n_layers > 1 else 0
+        cdef ptrdiff_t second_bytes = 0
+        cdef PooledBuffer block
+        cdef char *second
+        cdef StridedView x, y, dy, dx
+        cdef Plan p
+        dx.data = NULL
+        state_bytes = call.rows.n_batch * self.n_units * self.itemsize
+        if self.n_directions == 2:
+            second_bytes = align_up(n_positions * max(self.n_inputs, width if self.n_layers > 1 else 0) * self.itemsize)
+        block = PooledBuffer(zero_bytes + 2 * inner_bytes + second_bytes + 1)
+        second = block.data + zero_bytes + 2 * inner_bytes
+        dy = as_strided_view(dy_view, call.batch_first)
+        if dy.data is NULL:
+            memset(block.data, 0, zero_bytes)
+            dy = StridedView(block.data, 0, 0)
+        dx_array, gradients = None, [] if needs_parameters else None
+        for layer in range(self.n_layers - 1, -1, -1):
+            x, y = tape.inputs(layer), tape.outputs(layer)
+            size = self.n_inputs if layer == 0 else width
+            if layer:
+                dx = contiguous_lines(call, block.data + zero_bytes + layer % 2 * inner_bytes, size * self.itemsize)
+                if call.rows.lengths is not NULL:  # past a length the kernels write nothing
+                    memset(dx.data, 0, n_positions * size * self.itemsize)
+            elif needs_x:
+                dx_array = self.new_dx(call, &dx)
+            else:
+                dx.data = NULL
+            of_layer = []
+            for direction in range(self.n_directions):
+                i = layer * self.n_directions + direction
+                self.plan_layer(&p, call, i, &x, &y, 0, call.rows.n_steps)
+                p.h0 = StridedView(tape.states() + i * state_bytes, 0, self.n_units * self.itemsize)
+                p.dh = StridedView(dh + i * state_bytes, 0, self.n_units * self.itemsize)
+                p.tape, p.dy = tape.gates_data(i), dy
+                if dy.data != block.data:
+                    p.dy = flipped_view(&dy, direction * self.n_units * self.itemsize,
+                                        direction == 1 or self.is_reverse, call.rows.extent)
+                if dx.data is not NULL:
+                    p.dx = dx
+                    if direction:  # added to that of the first direction
+                        p.dx = contiguous_lines(call, second, size * self.itemsize)
+                        if call.rows.lengths is not NULL:
+                            memset(second, 0, n_positions * size * self.itemsize)
+                    p.dx = flipped_view(&p.dx, 0, direction == 1 or self.is_reverse, call.rows.extent)
+                if needs_parameters:
+                    of_layer.append(self.new_gradients(&p))
+                run_in_python(&p, backward_pass(), threads.n, threads.autotune)
+                if direction and dx.data is not NULL:
+                    self.combine(&dx, second, True, call.rows.extent, n_rows, size)
+            if layer and tape.has_masks:
+                tape.multiply_by_mask(layer - 1, &dx)
+            if needs_parameters:
+                gradients[:0] = of_layer
+            dy = dx
+        return dx_array, dh0, gradients
+
+    cdef int combine(self, const StridedView *a, char *b, bint adds, ptrdiff_t n_steps, ptrdiff_t n_rows,
+                     ptrdiff_t width) except -1:
+        """a += b or a *= b over lines of floats."""
+        if self.itemsize == sizeof(float):
+            combine_lines(a, <const float *> b, adds, n_steps, n_rows, width)
+        else:
+            combine_lines(a, <const double *> b, adds, n_steps, n_rows, width)
+        return 0
+
+    cdef new_dx(self, const Call *call, StridedView *dx):
+        """A new array shaped like x, with axes in the same order in memory; its steps OUT."""
+        cdef ArrayView view
+        cdef bint is_zeroed = call.rows.lengths is not NULL or self.n_units == 0  # elements that no kernel writes
+        cdef bint is_swapped = call.x.ndim == 3 and abs(call.x.strides[0]) < abs(call.x.strides[1])
+        cdef ptrdiff_t shape[2]
+        if is_swapped:
+            shape[0], shape[1] = call.x.shape[1], call.x.shape[0]
+            array = new_array(shape_tuple(3, shape, self.n_inputs), self.dtype, is_zeroed).swapaxes(0, 1)
+        else:
+            array = new_array(shape_tuple(call.x.ndim, call.x.shape, self.n_inputs), self.dtype, is_zeroed)
+        require(read_array(array, self.format, True, &view), "dx")
+        dx[0] = as_strided_view(&view, call.batch_first)
+        return array
+
+    cdef tuple new_gradients(self, Plan *p):
+        """Arrays of zeros for the gradients of kernel, recurrent kernel and bias, which the plan adds to."""
+        cdef ArrayView dkernel, du, db
+        arrays = (new_array((p.group_inputs, 3 * p.n_units), self.dtype, True),
+                  new_array((3 * p.n_units,), self.dtype, True), new_array((3 * p.n_units,), self.dtype, True))
+        require(read_array(arrays[0], self.format, True, &dkernel) and read_array(arrays[1], self.format, True, &du)
+                and read_array(arrays[2], self.format, True, &db), "dkernel")
+        p.dkernel, p.drecurrent_kernel, p.dbias = dkernel.data, du.data, db.data
+        return arrays
+
+    def step(self, x_t, h, out, bint is_checked=False):
+        """One step of a single layer on the calling thread: the new state (B, N), in `out` if that is not None.
+
+        x_t is (B, D), h is (B, N) and may be `out`. Scratch of usual size is not allocated."""
+        cdef Call call
+        cdef ArrayView state
+        cdef Plan p
+        cdef LayerWeights weights
+        cdef char *copy = NULL
+        cdef bint is_long
+        memset(&call, 0, sizeof(Call))
+        if not (is_checked or reads_unchecked):
+            return None
+        if not read_array(x_t, self.format, False, &call.x) or call.x.ndim != 2 or call.x.shape[1] != self.n_inputs:
+            require(not is_checked, "x_t")
+            return None
+        call.rows.n_batch = call.x.shape[0]
+        call.state_ndim, call.state_shape[0], call.state_shape[1] = 2, call.rows.n_batch, self.n_units
+        if exceeds_limits(1, call.rows.n_batch, self.n_inputs, self.n_units) or not (
+                read_array(h, self.format, False, &call.h0)
+                and has_shape(&call.h0, call.state_ndim, call.state_shape)):
+            require(not is_checked, "h")
+            return None
+        if out is not None and not (
+                self.read_result(&call, out, &state, is_checked)
+                and has_shape(&state, call.state_ndim, call.state_shape)
+                and (is_checked or out is h or not may_share_memory(&state, &call.h0))):
+            require(not is_checked, "out")
+            return None
+        if out is None:
+            out = new_array((call.rows.n_batch, self.n_units), self.dtype)
+            require(read_array(out, self.format, True, &state), "out")
+        require(self.read_weights(0, &weights), "layer")
+        p = make_layer_plan(&weights, 1, call.rows.n_batch)
+        p.x, p.has_python = StridedView(call.x.data, 0, call.x.strides[0]), True
+        is_long = self.work(call.rows.n_batch) >= p.ops.tuning.min_interruptible_work
+        if is_long:
+            copy = check_alloc(indygru_pool_allocate(call.rows.n_batch * self.n_units * self.itemsize + 1), 1)
+            p.h = StridedView(copy, 0, self.n_units * self.itemsize)
+            copy_array(&call.h0, copy, True)
+        else:
+            p.h = StridedView(state.data, 0, state.strides[0])
+            if state.data != call.h0.data:
+                copy_state(&call.h0, &state)
+        try:
+            run_single_step(&p)
+            if is_long:
+                copy_array(&state, copy, False)
+        finally:
+            if copy is not NULL:
+                indygru_pool_release(copy)
+        return out
 
 
-def backward(ptrdiff_t n_steps, const real[:, :, :] x, const real[:, :] h0, const real[:, :] kernel,
-             const real[:] recurrent_kernel, const real[:] bias, const real[:, :, :] y, real[:] tape,
-             const Py_ssize_t[:] lengths, const Py_ssize_t[:] row_offsets, int n_groups, int activation, int n_threads,
-             bint autotune, bint reproducible, const real[:, :, :] dy, real[:, :] dh, real[:, :, :] dx,
-             real[:, :] dkernel, real[:] du, real[:] db):
-    """dy (T, B, N) IN; dh (B, N) IN of the last state, OUT of the first; dx (T, B, D) OUT, but not past a length;
-    dkernel (D / groups, 3N), du, db (3N,): zeros IN, gradients OUT. The other arguments are those of forward."""
-    cdef Plan p = plan_from_arrays(n_steps, x, h0, kernel, recurrent_kernel, bias, n_groups, activation, reproducible)
-    cdef ptrdiff_t extent = set_row_layout(&p, lengths, row_offsets, x.shape[0])
-    try:
-        require(is_sequence(x, &p, extent, p.n_inputs), "x")
-        require(is_sequence(y, &p, extent, p.n_units), "y")
-        require(is_sequence(dy, &p, extent, p.n_units), "dy")
-        require(is_sequence(dx, &p, extent, p.n_inputs), "dx")
-        require(is_matrix(dh, p.n_batch, p.n_units), "dh_n")
-        require(is_matrix(dkernel, p.group_inputs, 3 * p.n_units)
-                and (p.group_inputs <= 1 or dkernel.strides[0] == 3 * p.n_units * <ptrdiff_t> sizeof(real)), "dkernel")
-        require(is_vector(du, 3 * p.n_units) and is_vector(db, 3 * p.n_units), "dbias")
-        if tape is not None:
-            require(is_vector(tape, 3 * p.n_units * valid_steps_before(&p, p.row_tiles)), "tape")
-            p.tape = <char *> &tape[0]
-    except BaseException:
-        release_row_layout(&p)
-        raise
-    p.h0 = StridedView(<char *> &h0[0, 0], 0, h0.strides[0])
-    p.y, p.dy, p.dx = view_of(y), view_of(dy), view_of(dx)
-    p.dh = StridedView(<char *> &dh[0, 0], 0, dh.strides[0])
-    p.dkernel, p.drecurrent_kernel, p.dbias = <char *> &dkernel[0, 0], <char *> &du[0], <char *> &db[0]
-    run_in_python(&p, backward_pass(), n_threads, autotune)
+cdef void copy_state(const ArrayView *source, const ArrayView *target) noexcept:
+    """Copies rows (B, N) from one array to another."""
+    cdef ptrdiff_t row, width = source.shape[1] * source.itemsize
+    for row in range(source.shape[0]):
+        memcpy(target.data + row * target.strides[0], source.data + row * source.strides[0], width)
 
 
-cdef int step_interruptibly(Plan *p, char *scratch) except -1:
-    """Runs on a copy of the state, because a signal handler may raise between two time slices."""
-    cdef StridedView h = p.h
-    cdef ptrdiff_t row, width = p.n_units * p.itemsize
-    cdef char *copy = check_alloc(indygru_pool_allocate(p.n_batch * width), p.n_batch * width)
-    p.h = StridedView(copy, 0, width)
-    try:
-        for row in range(p.n_batch):
-            memcpy(address_at(&p.h, 0, row, 0), address_at(&h, 0, row, 0), width)
-        begin_slice(p)
+cdef StridedView flipped_view(const StridedView *array, ptrdiff_t column_bytes, bint is_reversed,
+                              ptrdiff_t n_steps) noexcept:
+    """The columns of an array from column_bytes on; its last step is the first one if is_reversed."""
+    cdef StridedView view = array[0]
+    if view.data is NULL:
+        return view
+    view.data += column_bytes
+    if is_reversed:
+        if n_steps > 0:
+            view.data += (n_steps - 1) * view.step_stride
+        view.step_stride = -view.step_stride
+    return view
+
+
+cdef int run_single_step(Plan *p) except -1:
+    """One step of all rows on the calling thread. A long step polls signals, and one may end it."""
+    cdef double work = count_multiply_adds(p.n_batch, p.group_inputs, p.n_units)
+    cdef char *scratch
+    set_single_step(p)
+    if work >= p.ops.tuning.min_interruptible_work:
+        return run_in_python(p, forward_pass(), 1, False)
+    scratch = check_alloc(indygru_acquire_step_scratch(scratch_bytes(p)), scratch_bytes(p))
+    if work >= p.ops.tuning.min_nogil_work:
         with nogil:
-            parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, 1, scratch, False)
-        poll_signals_and_progress(p)
-        for row in range(p.n_batch):
-            memcpy(address_at(&h, 0, row, 0), address_at(&p.h, 0, row, 0), width)
-    finally:
-        indygru_pool_release(copy)
+            forward_serial(p, scratch)
+    else:
+        forward_serial(p, scratch)
+    indygru_release_step_scratch(scratch)
     return 0
 
 
-def step(const real[:, :, :] x, real[:, :] h, const real[:, :] kernel, const real[:] recurrent_kernel,
-         const real[:] bias, int n_groups, int activation):
-    """x (1, B, D) IN; h (B, N) IN/OUT. Runs on the calling thread; scratch of usual size is not allocated."""
-    cdef Plan p = plan_from_arrays(1, x, h, kernel, recurrent_kernel, bias, n_groups, activation, True)
+cdef int run_forward_plan(Plan *p, const Call *call) except -1:
+    """Runs a plan, and releases its memory. Work that takes a few microseconds keeps the GIL, because releasing it and
+    polling signals would cost more."""
+    cdef double work = count_multiply_adds(valid_steps_before(p, p.row_tiles), p.group_inputs, p.n_units)
     cdef char *scratch
-    require(is_sequence(x, &p, 1, p.n_inputs), "x")
-    p.h = StridedView(<char *> &h[0, 0], 0, h.strides[0])
-    set_single_step(&p)
-    scratch = check_alloc(indygru_acquire_step_scratch(scratch_bytes(&p)), scratch_bytes(&p))
-    try:
-        if count_multiply_adds(p.n_batch, p.group_inputs, p.n_units) >= p.ops.tuning.min_interruptible_work:
-            step_interruptibly(&p, scratch)
-        else:
-            with nogil:
-                forward_serial(&p, scratch)
-    finally:
-        indygru_release_step_scratch(scratch)
+    cdef ptrdiff_t i
+    if p.progress is NULL and p.n_steps == 1 and p.lengths is NULL and p.n_batch <= MAX_STEP_ROWS and (
+            call.threads.n == 1 and not call.is_training):
+        return run_single_step(p)
+    if work >= p.ops.tuning.min_nogil_work or p.progress is not NULL or p.projection == BLAS:
+        return run_in_python(p, forward_pass(), call.threads.n, call.threads.autotune)
+    scratch = prepare_forward(p, 1)
+    if scratch is not NULL:
+        for i in range(p.unit_tiles if p.packed_weights is not NULL else 0):
+            pack_tile(p, i, scratch)
+        forward_serial(p, scratch)
+        indygru_record_call(1)
+    release_call(p, scratch)
+    check_alloc(scratch, p.scratch_size)
+    return 0
+
+
+cdef class Tape:
+    """The data of a call of `BoundLayer.train` that `BoundLayer.backward` needs. It refers to x and y, without copies.
+
+    Attributes
+    ----------
+    layer : BoundLayer
+        The layer of the call.
+    x, y : arrays
+        Inputs and states. Their memory must not change before `backward`.
+    """
+    cdef readonly BoundLayer layer
+    cdef readonly object x, y
+    cdef object threads_argument, gates_array
+    cdef list masks_of_layers
+    cdef Call call
+    cdef ArrayView y_view, gates_view
+    cdef bint has_gates, has_masks
+    # For each layer: the y of the layer below, the same after dropout, and the gates of each direction. The buffer of
+    # the first layer begins with the states before the first step.
+    cdef list buffers
+    cdef ptrdiff_t state_bytes, line_bytes, gate_bytes
+
+    def __dealloc__(self):
+        release_rows(&self.call)
+
+    @property
+    def y_shape(self):
+        """The shape of y at the time of the call."""
+        return shape_tuple(self.y_view.ndim, self.y_view.shape, self.y_view.shape[self.y_view.ndim - 1])
+
+    @property
+    def h_shape(self):
+        """The shape of h0 and h_n."""
+        return shape_tuple(self.call.state_ndim, self.call.state_shape, self.layer.n_units)
+
+    @property
+    def num_threads(self):
+        """The number of threads that was passed for the call, or None."""
+        return self.threads_argument
+
+    @property
+    def masks(self):
+        """The factors of dropout for the y of each inner layer; empty without dropout."""
+        return list(self.masks_of_layers)
+
+    @property
+    def gates(self):
+        """r, z and candidate of every valid step of a single layer and direction, in the kernels' block order; None if
+        they are not stored."""
+        if not self.has_gates or self.buffers is None:
+            return None
+        size = 3 * self.layer.n_units * self.call.n_valid_steps
+        return frombuffer(memoryview(self.buffers[0]), self.layer.dtype, size, self.state_bytes)
+
+    cdef int allocate(self, y, const ArrayView *y_view) except -1:
+        """Takes y, and allocates the memory that is not visible to the caller."""
+        cdef BoundLayer layer = self.layer
+        cdef ptrdiff_t i, n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch, size
+        self.y, self.y_view, self.buffers, self.masks_of_layers = y, y_view[0], [], []
+        self.state_bytes = align_up(self.call.state_bytes)
+        self.line_bytes = align_up(self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
+        self.gate_bytes = 0
+        if self.gates_array is not None:
+            require(layer.n_layers == 1 and read_array(self.gates_array, layer.format, self.call.is_training,
+                                                       &self.gates_view)
+                    and self.gates_view.ndim == 2 and self.gates_view.shape[0] == layer.n_directions
+                    and self.gates_view.shape[1] >= 3 * layer.n_units * self.call.n_valid_steps, "gates")
+        elif self.has_gates:
+            self.gate_bytes = align_up(3 * layer.n_units * self.call.n_valid_steps * layer.itemsize)
+        for i in range(layer.n_layers):
+            size = (1 + self.has_masks) * self.line_bytes if i else self.state_bytes
+            self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes + 1))
+        return 0
+
+    cdef char *buffer(self, ptrdiff_t layer) noexcept:
+        return (<PooledBuffer> self.buffers[layer]).data
+
+    cdef char *states(self) noexcept:
+        """The states before the first step, (layers * directions, B, N)."""
+        return self.buffer(0)
+
+    cdef char *gates_data(self, ptrdiff_t i) noexcept:
+        """The gates of one layer and direction; NULL: they are not stored."""
+        cdef ptrdiff_t layer = i // self.layer.n_directions, direction = i % self.layer.n_directions
+        if not self.has_gates:
+            return NULL
+        if self.gates_array is not None:
+            return self.gates_view.data + direction * self.gates_view.strides[0]
+        return (self.buffer(layer) + ((1 + self.has_masks) * self.line_bytes if layer else self.state_bytes)
+                + direction * self.gate_bytes)
+
+    cdef StridedView lines(self, char *data) noexcept:
+        """Memory of the tape as steps of an inner layer's y."""
+        return contiguous_lines(&self.call, data, self.layer.n_directions * self.layer.n_units * self.layer.itemsize)
+
+    cdef StridedView inner_y(self, ptrdiff_t layer) noexcept:
+        """The y of a layer that is not the last."""
+        return self.lines(self.buffer(layer + 1))
+
+    cdef StridedView inputs(self, ptrdiff_t layer) noexcept:
+        """The inputs of a layer, after dropout."""
+        if layer == 0:
+            return as_strided_view(&self.call.x, self.call.batch_first)
+        return self.lines(self.buffer(layer) + (self.line_bytes if self.has_masks else 0))
+
+    cdef StridedView outputs(self, ptrdiff_t layer) noexcept:
+        """The y of a layer."""
+        if layer < self.layer.n_layers - 1:
+            return self.inner_y(layer)
+        return as_strided_view(&self.y_view, self.call.batch_first)
+
+    cdef int apply_mask(self, ptrdiff_t layer, new_mask) except -1:
+        """Draws the mask of an inner layer, and computes the inputs of the layer above."""
+        cdef ptrdiff_t n_rows = self.call.rows.n_batch, width = self.layer.n_directions * self.layer.n_units
+        cdef ptrdiff_t extent = self.call.rows.extent
+        cdef StridedView inputs = self.inputs(layer + 1)
+        shape = (extent, width)
+        if not self.call.is_ragged:
+            shape = (extent, n_rows, width)
+        self.masks_of_layers.append(new_mask(shape))
+        memcpy(inputs.data, self.buffer(layer + 1), self.line_bytes)
+        return self.multiply_by_mask(layer, &inputs)
+
+    cdef int multiply_by_mask(self, ptrdiff_t layer, const StridedView *lines) except -1:
+        """Multiplies an inner layer's y, or its gradient, by the mask of that layer."""
+        cdef ArrayView mask
+        cdef ptrdiff_t n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch
+        cdef ptrdiff_t width = self.layer.n_directions * self.layer.n_units
+        require(read_array(self.masks_of_layers[layer], self.layer.format, False, &mask) and is_c_contiguous(&mask)
+                and mask.size == self.call.rows.extent * n_rows * width, "dropout")
+        return self.layer.combine(lines, mask.data, False, self.call.rows.extent, n_rows, width)
+
+    cdef int check_memory(self) except -1:
+        """Refuses x and y whose memory was exchanged since the call."""
+        require(has_memory(self.x, &self.call.x), "x")
+        require(has_memory(self.y, &self.y_view), "y")
+        if self.gates_array is not None:
+            require(has_memory(self.gates_array, &self.gates_view), "gates")
+        return 0
+
+
+cdef bint has_memory(array, const ArrayView *view) except -1:
+    """Whether an array still has the memory that it had when `view` was read."""
+    cdef Py_buffer buffer
+    cdef bint is_same
+    PyObject_GetBuffer(array, &buffer, PyBUF_STRIDES)
+    is_same = buffer.buf == view.data and buffer.len == view.size * view.itemsize
+    PyBuffer_Release(&buffer)
+    return is_same
 
 
 cdef class StreamBase:
@@ -419,26 +1216,22 @@ cdef class StreamBase:
     cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
-    cdef readonly object _stack  # options, and the weights that are packed
+    cdef readonly BoundLayer _bound  # options, and the weights that are packed
     cdef PooledBuffer state_buffer, y_buffer
     cdef object y, y_row
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, stack, ptrdiff_t n_batch, int n_threads, bint autotune):
-        """The weights of `stack` are arrays of one dtype; n_batch is at least 1. n_threads is the number of threads of
-        a step; if autotune, it is the upper limit of the autotuner."""
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, int n_threads, bint autotune):
+        """The layer has one direction; n_batch is at least 1. n_threads is the number of threads of a step; if
+        autotune, it is the upper limit of the autotuner."""
         cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
-        cdef int n_groups = stack.groups, activation = stack.activation
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
-        require(len(stack.weights) > 0 and n_batch > 0, "layer")
-        kernel, recurrent_kernel, _ = stack.weights[0][0]
-        self.n_layers, self.n_batch, self.itemsize = len(stack.weights), n_batch, recurrent_kernel.itemsize
-        self.n_inputs, self.n_units = kernel.shape[0] * n_groups, recurrent_kernel.shape[0] // 3
-        require(0 <= activation < INDYGRU_N_ACTIVATIONS, "activation")
-        require(n_groups >= 1 and self.n_inputs % n_groups == 0 and self.n_units % n_groups == 0, "groups")
+        require(bound is not None and bound.weights is not None and bound.n_directions == 1 and n_batch > 0, "layer")
+        self.n_layers, self.n_batch, self.itemsize = bound.n_layers, n_batch, bound.itemsize
+        self.n_inputs, self.n_units = bound.n_inputs, bound.n_units
         require(self.n_inputs > 0 and self.n_units > 0, "layer")
         width = max(self.n_inputs, self.n_units)
         require(not exceeds_limits(self.n_layers, n_batch, width, self.n_units), "batch_size")
@@ -448,7 +1241,7 @@ cdef class StreamBase:
         self.state_data, self.y_data = self.state_buffer.data, self.y_buffer.data
         memset(self.state_data, 0, self.n_layers * self.state_bytes)
         memset(self.y_data, 0, self.state_bytes)
-        self.y = frombuffer(memoryview(self.y_buffer), recurrent_kernel.dtype).reshape(n_batch, self.n_units)
+        self.y = frombuffer(memoryview(self.y_buffer), bound.dtype).reshape(n_batch, self.n_units)
         self.y_row = self.y[0] if n_batch == 1 else None
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
@@ -457,7 +1250,7 @@ cdef class StreamBase:
         for k in range(self.n_layers):
             p = &self.plans[k]
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
-                             self.n_units, n_groups, activation)
+                             self.n_units, bound.groups, bound.activation)
             self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
         self.n_threads, self.autotune = limit_threads(n_threads, self.work), autotune
         for k in range(self.n_layers):
@@ -478,7 +1271,7 @@ cdef class StreamBase:
             p.u = p.packed_weights + p.unit_tiles * p.weights_bytes
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
-        self._set_weights(stack)
+        self._set_weights(bound)
 
     def __dealloc__(self):
         free(self.plans)
@@ -497,44 +1290,35 @@ cdef class StreamBase:
         states = frombuffer(memoryview(self.state_buffer), self.y.dtype)
         return states.reshape(self.n_layers, self.n_batch, self.n_units)
 
-    def _set_weights(self, stack):
-        """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a stack with the layers,
-        sizes and dtype of the first one."""
+    def _set_weights(self, BoundLayer bound):
+        """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
+        dtype of the first one."""
+        cdef LayerWeights weights
         cdef ptrdiff_t k
-        # Assigning to attributes of the array does not change the shape, strides and address of its memoryview.
-        views = [[memoryview(array) for array in weights] for (weights,) in stack.weights]
-        require(len(views) == self.n_layers and stack.groups == self.plans[0].n_groups, "layer")
+        cdef bint is_double = self.itemsize == sizeof(double)
         self.acquire()
         try:
+            require(bound is not None and bound.n_layers == self.n_layers and bound.n_directions == 1, "layer")
             for k in range(self.n_layers):
-                self.check_weights(k, views[k])
+                require(bound.read_weights(k, &weights) and weights.dtype == is_double
+                        and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
+                        and weights.n_groups == self.plans[k].n_groups, "layer")
             for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
-                self.pack(k, views[k])
-            self._stack = stack
+                bound.read_weights(k, &weights)
+                self.pack(k, &weights)
+            self._bound = bound
         finally:
             self.release()
 
-    cdef int check_weights(self, ptrdiff_t k, views) except -1:
-        """Checks the weights of one layer: kernel (D / groups, 3N), recurrent kernel and bias (3N,)."""
-        cdef ptrdiff_t columns = 3 * self.n_units
-        shapes = ((self.plans[k].group_inputs, columns), (columns,), (columns,))
-        require(len(views) == len(shapes), "layer")
-        for view, shape in zip(views, shapes):
-            require(view.format == ("d" if self.itemsize == sizeof(double) else "f") and view.shape == shape
-                    and view.c_contiguous, "layer")
-        return 0
-
-    cdef int pack(self, ptrdiff_t k, views) except -1:
+    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights) noexcept:
         cdef Plan *p = &self.plans[k]
         cdef ptrdiff_t i
-        kernel, recurrent_kernel, bias = views
-        p.kernel = MatrixView(<char *> PyMemoryView_GET_BUFFER(kernel).buf, 3 * p.n_units)
-        memcpy(p.u, PyMemoryView_GET_BUFFER(recurrent_kernel).buf, 3 * p.n_units * p.itemsize)
-        memcpy(p.b, PyMemoryView_GET_BUFFER(bias).buf, 3 * p.n_units * p.itemsize)
+        p.kernel = MatrixView(weights.kernel, 3 * p.n_units)
+        memcpy(p.u, weights.u, 3 * p.n_units * p.itemsize)
+        memcpy(p.b, weights.b, 3 * p.n_units * p.itemsize)
         for i in range(p.unit_tiles):
             pack_tile(p, i, self.scratch)
         p.kernel.data = NULL  # steps read the packed copy; the array may be freed
-        return 0
 
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
@@ -718,6 +1502,22 @@ def _set_chunk_bytes(ptrdiff_t size):
     return former
 
 
+def _set_unchecked(bint value):
+    """Sets whether calls read plain arrays without the checks of their callers, and returns the former value."""
+    global reads_unchecked
+    former, reads_unchecked = reads_unchecked, value
+    return former
+
+
+def _set_segments(ptrdiff_t n_bytes, ptrdiff_t min_steps):
+    """Sets the size of an inner layer's segments in inference and their smallest number of steps. Returns the former
+    values."""
+    global segment_bytes, min_segment_steps
+    former = segment_bytes, min_segment_steps
+    segment_bytes, min_segment_steps = n_bytes, max(1, min_steps)
+    return former
+
+
 def _set_slice_seconds(double seconds):
     """Sets the length of a time slice and returns the former one. With 0, a thread runs one item or claim a slice."""
     former, runtime.slice_ns = runtime.slice_ns, <long long> (seconds * 1e9)
@@ -757,6 +1557,6 @@ def _reset_thread_costs():
 # Functions that only tests call.
 testing = SimpleNamespace(
     activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, min_parallel_work=_min_parallel_work,
-    reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_slice_seconds=_set_slice_seconds,
-    use_tier=_use_tier,
+    reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_segments=_set_segments,
+    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, use_tier=_use_tier,
 )

@@ -1,4 +1,4 @@
-"""The checked arguments of a call of one layer in one direction."""
+"""Checked arguments of calls: where compiled code cannot read the arguments as they are, and for error texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from indygru_cpu._engine import _core, threads
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.sequences import SequenceLayout
 from indygru_cpu._typing import Array
 
 
@@ -43,92 +42,102 @@ class Weights(NamedTuple):
         """Weights of arrays that were checked. A bias of None becomes zeros."""
         return cls(kernel, recurrent_kernel, _zero_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
+    def sizes(self, groups: object) -> Sizes:
+        """The sizes of a call of one layer in one direction, after a check of `groups`."""
+        n_rows, n_columns = self.kernel.shape
+        n_units = n_columns // 3
+        n_inputs = n_rows * check.groups(groups, {"N": n_units})
+        if n_inputs > check.MAX_COLUMNS:
+            raise ValueError(f"groups: expected at most {check.MAX_COLUMNS} inputs in all, got {n_inputs}")
+        return Sizes(n_inputs, n_units, 1, ())
+
 
 def forward_work(n_valid_steps: int, kernel: Array) -> float:
     """Multiply-adds of a forward pass over `n_valid_steps` valid steps."""
     return _core.multiply_adds(n_valid_steps, kernel.shape[0], kernel.shape[1] // 3)
 
 
-class BoundArguments(NamedTuple):
-    """The checked arguments of a call of one layer in one direction.
+def choose_threads(num_threads: int | None, work: float) -> threads.Threads:
+    """The threads of a call with `work` multiply-adds, for which `num_threads` was passed."""
+    requested = threads.requested(num_threads)
+    return threads.Threads(threads.count(requested, work), requested is None)
 
-    x has the caller's layout; `sequences` makes the time-major views.
+
+class Sizes(NamedTuple):
+    """The sizes of a layer that determine the shapes of a call. `state_axes` are the axes of states before B."""
+
+    n_inputs: int
+    n_units: int
+    n_directions: int
+    state_axes: tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """The axes of the caller's x, without the last one: their names, and the indices of T and B."""
+
+    axes: tuple[str, ...]
+    time_axis: int = 0
+    batch_axis: int | None = 1
+
+
+TIME_MAJOR, BATCH_FIRST = Layout(("T", "B")), Layout(("B", "T"), 1, 0)
+UNBATCHED, RAGGED = Layout(("T",), 0, None), Layout(("sum of lengths",))
+
+
+class BoundArguments(NamedTuple):
+    """The checked arrays of a call in the caller's layout, in a form that compiled code can read.
 
     Attributes
     ----------
-    x : array, (T, B, D) or (S, D)
+    x : array
         Inputs.
-    h0 : array, (B, N)
-        State before the first step.
-    weights : Weights
-        All of x's dtype.
-    sequences : SequenceLayout
-        Positions of each row's steps in x and in every array shaped like x or y.
-    groups : int
-        Number of blocks of inputs and units.
-    activation : int
-        Index of the candidate's activation in `checks.ACTIVATIONS`.
-    reproducible : bool
-        Whether the bits of a row depend on that row alone.
+    h0 : array or None
+        State before the first step; None is zeros.
+    lengths, offsets : arrays of intp, (B,) and (B + 1,), or None
+        Private copies of the arguments.
+    n_steps : int
+        T; of ragged values, the number of steps of the longest row.
+    h_shape, y_shape : tuples of int
+        Shapes of the results.
     """
 
     x: Array
-    h0: Array
-    weights: Weights
-    sequences: SequenceLayout
-    groups: int
-    activation: int
-    reproducible: bool
+    h0: Array | None
+    lengths: Array | None
+    offsets: Array | None
+    n_steps: int
+    h_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
 
     @classmethod
     def bind(
-        cls, x: object, h0: object, weights: Weights, *, lengths: object, offsets: object, reverse: bool, groups: int,
-        activation: str, reproducible: bool,
+        cls, x: object, h0: object, lengths: object, offsets: object, *, layout: Layout, sizes: Sizes, owner: str,
+        dtype: np.dtype[Any], x_name: str = "x",
     ) -> BoundArguments:  # fmt: skip
-        """Check all arguments against the weights' dtype and against each other. A state of None becomes zeros."""
-        dtype, n_columns = weights.kernel.dtype, weights.kernel.shape[1]
-        n_units = n_columns // 3
-        groups = check.groups(groups, {"N": n_units})
-        n_inputs = weights.kernel.shape[0] * groups
-        if n_inputs > check.MAX_COLUMNS:
-            raise ValueError(f"groups: expected at most {check.MAX_COLUMNS} inputs in all, got {n_inputs}")
-        axes = ("T", "B") if offsets is None else ("sum of lengths",)
-        inputs = check.array("x", x, (*axes, n_inputs), "kernel", dtype)
-        sequences = _sequence_layout(inputs, lengths, offsets, bool(reverse))
-        check.check_step_overflow("x", sequences.n_steps, sequences.n_batch, max(n_inputs, n_columns))
-        state_shape = sequences.n_batch, n_units
-        state = np.zeros(state_shape, dtype) if h0 is None else check.array("h0", h0, state_shape, "kernel", dtype)
-        index = check.activation_index(activation)
-        return cls(inputs, state, weights, sequences, groups, index, bool(reproducible))
+        """Check all arguments against `dtype`, which `owner` has, and against each other.
 
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        """(T, B, N), or of ragged values (sum of lengths, N)."""
-        return self.sequences.shape(self.h0.shape[1])
-
-    def threads(self, num_threads: int | None, passes: int = 1, max_threads: int | None = None) -> threads.Threads:
-        """The threads of a call that costs `passes` forward passes.
-
-        `max_threads` limits the number of a call for which neither `num_threads` nor the environment names one.
+        With `offsets`, x is (sum of lengths, D). A layer, whose states have an axis before B, also takes (T, D).
         """
-        requested = threads.requested(num_threads)
-        count = threads.count(requested, passes * forward_work(self.sequences.n_valid_steps, self.weights.kernel))
-        if max_threads is not None and requested is None:
-            count = min(count, max_threads)
-        return threads.Threads(count, requested is None)
-
-    def check_out(self, name: str, out: object, shape: tuple[int, ...], others: dict[str, Array]) -> None:
-        """Check an output array: its shape, and that it shares no memory with the arguments and `others`."""
-        check.out(name, out, shape, self.x.dtype, {"x": self.x, **self.weights._asdict(), **others})
-
-
-def _sequence_layout(x: Array, lengths: object, offsets: object, reverse: bool) -> SequenceLayout:
-    if offsets is None:
-        n_steps, n_batch, _ = x.shape
-        lengths = None if lengths is None else check.lengths("lengths", lengths, n_steps, n_batch)
-        sequences = SequenceLayout.padded(n_steps, n_batch, lengths)
-    elif lengths is None:
-        sequences = SequenceLayout.ragged(check.offsets("offsets", offsets, len(x)), len(x))
-    else:
-        raise ValueError("lengths: expected None with offsets, which imply the lengths, got both: pass one of the two")
-    return sequences.reversed() if reverse else sequences
+        if offsets is not None and lengths is not None:
+            raise ValueError("lengths: expected None with offsets, which imply the lengths, got both: pass one of them")
+        array = check.as_float_array(x_name, x, owner, dtype)
+        if offsets is not None:
+            layout = RAGGED
+        elif array.ndim == 2 and sizes.state_axes:
+            layout = UNBATCHED
+        check.check_shape(x_name, array.shape, (*layout.axes, sizes.n_inputs))
+        n_steps, n_batch = array.shape[layout.time_axis], 1
+        if offsets is not None:
+            offsets = check.offsets("offsets", offsets, len(array))
+            n_steps, n_batch = int(np.diff(offsets).max(initial=0)), len(offsets) - 1
+        elif layout.batch_axis is not None:
+            n_batch = array.shape[layout.batch_axis]
+        if lengths is not None:
+            lengths = check.as_array("lengths", lengths)
+            lengths = lengths[None] if layout is UNBATCHED and lengths.ndim == 0 else lengths
+            lengths = check.lengths("lengths", lengths, n_steps, n_batch)
+        check.check_step_overflow(x_name, n_steps, n_batch, max(sizes.n_inputs, 3 * sizes.n_units))
+        h_shape = (*sizes.state_axes, *(() if layout is UNBATCHED else (n_batch,)), sizes.n_units)
+        state = None if h0 is None else check.array("h0", h0, h_shape, owner, dtype)
+        y_shape = (*array.shape[:-1], sizes.n_directions * sizes.n_units)
+        return cls(check.as_aligned(array), state, lengths, offsets, n_steps, h_shape, y_shape)

@@ -7,8 +7,8 @@ from indygru_cpu._engine.passes cimport (
     Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
-    MatrixView, Plan, StridedView, copy_row_layout, exceeds_limits, make_plan, scratch_bytes, set_projection,
-    set_single_step, set_tile_grid,
+    LayerWeights, Plan, RowLayout, StridedView, copy_row_layout, exceeds_limits, make_layer_plan, scratch_bytes,
+    set_single_step,
 )
 from indygru_cpu._engine.schedule cimport begin_slice
 from indygru_cpu.c_api cimport (
@@ -60,25 +60,24 @@ cdef inline StridedView contiguous_view(const void *data, ptrdiff_t n_batch, ptr
 
 
 cdef inline Plan plan_from_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
-    cdef Plan p = make_plan(call.dtype, n_steps, call.n_batch, call.n_inputs, call.n_units, <int> call.n_groups,
-                            call.activation)
+    cdef LayerWeights weights = LayerWeights(
+        call.dtype, call.n_inputs, call.n_units, <int> call.n_groups, call.activation, call.reproducible != 0,
+        <char *> call.kernel, <char *> call.recurrent_kernel, <char *> call.bias)
+    cdef Plan p = make_layer_plan(&weights, n_steps, call.n_batch)
     cdef ptrdiff_t input_bytes = p.n_inputs * p.itemsize, unit_bytes = p.n_units * p.itemsize
     p.x, p.dx = contiguous_view(call.x, p.n_batch, input_bytes), contiguous_view(call.dx, p.n_batch, input_bytes)
     p.y, p.dy = contiguous_view(call.y, p.n_batch, unit_bytes), contiguous_view(call.dy, p.n_batch, unit_bytes)
     p.h, p.dh = contiguous_view(call.h, 0, unit_bytes), contiguous_view(call.dh, 0, unit_bytes)
     p.h0 = contiguous_view(call.h0, 0, unit_bytes)
-    p.kernel = MatrixView(<char *> call.kernel, 3 * p.n_units)
-    p.u, p.b = <char *> call.recurrent_kernel, <char *> call.bias
     p.tape, p.dkernel = <char *> call.tape, <char *> call.dkernel
     p.drecurrent_kernel, p.dbias = <char *> call.drecurrent_kernel, <char *> call.dbias
-    set_tile_grid(&p)
-    set_projection(&p, call.reproducible)
     return p
 
 
 cdef inline int run_nogil(const indygru_call *call, Plan *p, Pass pass_, bint autotune) noexcept nogil:
     """Runs a pass without Python, and returns a status. A call without Python raises nothing."""
-    cdef int status = copy_row_layout(p, call.lengths, NULL, p.n_steps), n_threads
+    cdef RowLayout rows = RowLayout(p.n_steps, p.n_batch, p.n_steps, call.lengths, NULL)
+    cdef int status = copy_row_layout(p, &rows, 0, False), n_threads
     cdef char *scratch = NULL
     cdef indygru_choice choice
     if status == INDYGRU_DONE:
@@ -109,13 +108,13 @@ cdef inline int forward_call(const indygru_call *call, bint autotune) noexcept n
 cdef inline int check_gradients(const indygru_call *call) noexcept nogil:
     """Checks the pointers that only backward reads."""
     cdef ptrdiff_t steps = call.n_steps * call.n_batch
-    if not (is_valid_pointer(call.y, steps) and is_valid_pointer(call.dy, steps)
-            and is_valid_pointer(call.dx, steps * call.n_inputs)):
+    if not (is_valid_pointer(call.y, steps) and is_valid_pointer(call.dy, steps)):
         return INDYGRU_BAD_POINTER
-    if not (is_valid_pointer(call.h0, call.n_batch) and is_valid_pointer(call.dh, call.n_batch)
-            and is_valid_pointer(call.dkernel, call.n_inputs)):
+    if not (is_valid_pointer(call.h0, call.n_batch) and is_valid_pointer(call.dh, call.n_batch)):
         return INDYGRU_BAD_POINTER
-    if not (call.drecurrent_kernel and call.dbias):
+    if call.dkernel is NULL and call.drecurrent_kernel is NULL and call.dbias is NULL:
+        return INDYGRU_DONE  # the gradients of the weights are not requested
+    if not (is_valid_pointer(call.dkernel, call.n_inputs) and call.drecurrent_kernel and call.dbias):
         return INDYGRU_BAD_POINTER
     return INDYGRU_DONE
 

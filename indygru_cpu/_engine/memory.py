@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any
-
-import numpy as np
-
 from indygru_cpu._engine import _core
-from indygru_cpu._typing import Array
 
 
 def release() -> int:
@@ -34,22 +28,5 @@ def release() -> int:
     return _core.release_memory()
 
 
-def new(shape: tuple[int, ...], dtype: np.dtype[Any], zeroed: bool = False) -> Array:
-    """A C-contiguous array, as from `numpy.empty`, or from `numpy.zeros` if `zeroed`.
-
-    Only sizes that the pool caches come from it: for a small array the Python object around a block costs more than the
-    allocation, and the operating system clears a larger array page by page when it is written.
-    """
-    n_bytes = prod(shape) * dtype.itemsize
-    if not _core.POOL_MIN_BLOCK <= n_bytes <= _core.POOL_MAX_BYTES:
-        allocate = np.zeros if zeroed else np.empty
-        try:
-            return allocate(shape, dtype)
-        except MemoryError:
-            if not _core.release_memory():
-                raise
-            return allocate(shape, dtype)  # the released blocks may suffice
-    array = np.frombuffer(memoryview(_core.PooledBuffer(n_bytes)), dtype).reshape(shape)
-    if zeroed:
-        array.fill(0)
-    return array
+#: A C-contiguous array, as from `numpy.empty`, or from `numpy.zeros`. The arguments are shape, dtype and is_zeroed.
+new = _core.new_array

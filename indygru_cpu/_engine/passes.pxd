@@ -129,17 +129,20 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
     set_scratch_sizes(p)
     cdef ptrdiff_t thread_bytes = n_threads * scratch_bytes(p)
     cdef ptrdiff_t dgates_bytes = align_up(p.max_chunk_valid_steps * 3 * p.n_units * p.itemsize)
-    cdef ptrdiff_t x_bytes = align_up(p.max_chunk_valid_steps * p.n_inputs * p.itemsize)
+    cdef ptrdiff_t line_bytes = p.max_chunk_valid_steps * p.n_inputs * p.itemsize
+    cdef ptrdiff_t x_bytes = 0 if p.dkernel is NULL else align_up(line_bytes)
+    cdef ptrdiff_t dx_bytes = 0 if p.dx.data is NULL else align_up(line_bytes)
     cdef ptrdiff_t sums_bytes = align_up(p.row_tiles * 3 * p.n_units * p.itemsize)
     cdef ptrdiff_t transposed_bytes = transposed_kernel_bytes(p, valid_steps_before(p, p.row_tiles))
-    p.scratch_size = thread_bytes + dgates_bytes + 2 * x_bytes + 2 * sums_bytes + transposed_bytes
+    p.scratch_size = thread_bytes + dgates_bytes + x_bytes + dx_bytes + 2 * sums_bytes + transposed_bytes
     cdef char *scratch = indygru_pool_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
     p.dgates = scratch + thread_bytes
     p.x_rows = p.dgates + dgates_bytes
     p.dx_rows = p.x_rows + x_bytes
-    p.du, p.db = p.dx_rows + x_bytes, p.dx_rows + x_bytes + sums_bytes
+    p.du = p.dx_rows + dx_bytes
+    p.db = p.du + sums_bytes
     memset(p.du, 0, 2 * sums_bytes)
     if transposed_bytes:
         p.transposed_kernel = p.db + sums_bytes
@@ -147,7 +150,10 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
 
 
 cdef inline void begin_chunk(Plan *p, ptrdiff_t first_step, ptrdiff_t n_steps) noexcept nogil:
-    """Sets the current chunk: its steps, its valid steps, and its inputs and their gradients as matrices."""
+    """Sets the current chunk: its steps, its valid steps, and its inputs and their gradients as matrices.
+
+    Nothing is gathered for the inputs if the gradients of the weights are not requested, and nothing is scattered if dx
+    is not requested."""
     cdef ptrdiff_t i, row
     p.chunk = make_range(p, 0, p.n_batch)
     p.chunk.first_step, p.chunk.n_steps, p.chunk_valid_steps = first_step, n_steps, p.n_batch * n_steps
@@ -157,11 +163,16 @@ cdef inline void begin_chunk(Plan *p, ptrdiff_t first_step, ptrdiff_t n_steps) n
             p.chunk_steps_before[i], row = p.chunk_valid_steps, i * p.tile_rows
             p.chunk_valid_steps += count_valid_steps(p, row, min(p.tile_rows, p.n_batch - row), first_step, n_steps)
         p.chunk_steps_before[p.row_tiles] = p.chunk_valid_steps
-    p.chunk_x.data, p.chunk_dx.data = address_at(&p.x, first_step, 0, 0), address_at(&p.dx, first_step, 0, 0)
-    p.x_is_matrix = p.row_tiles == 1 and as_matrix(p, &p.x, &p.chunk, p.chunk_valid_steps, &p.chunk_x.row_stride)
-    p.dx_is_matrix = p.row_tiles == 1 and as_matrix(p, &p.dx, &p.chunk, p.chunk_valid_steps, &p.chunk_dx.row_stride)
+    p.chunk_x.data = address_at(&p.x, first_step, 0, 0)
+    p.x_is_matrix = p.dkernel is NULL or p.row_tiles == 1 and as_matrix(
+        p, &p.x, &p.chunk, p.chunk_valid_steps, &p.chunk_x.row_stride)
     if not p.x_is_matrix:
         p.chunk_x = MatrixView(p.x_rows, p.n_inputs)
+    p.dx_is_matrix = p.dx.data is NULL
+    if not p.dx_is_matrix:
+        p.chunk_dx.data = address_at(&p.dx, first_step, 0, 0)
+        p.dx_is_matrix = p.row_tiles == 1 and as_matrix(
+            p, &p.dx, &p.chunk, p.chunk_valid_steps, &p.chunk_dx.row_stride)
     if not p.dx_is_matrix:
         p.chunk_dx = MatrixView(p.dx_rows, p.n_inputs)
 
@@ -180,6 +191,8 @@ cdef inline int backward_chunk(Plan *p, ptrdiff_t first_step, ptrdiff_t n_steps,
     begin_chunk(p, first_step, n_steps)
     parallel_for(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, uses_blas)
     if p.chunk_valid_steps == 0 or p.n_inputs == 0 or p.n_units == 0:
+        return 0
+    if p.dkernel is NULL and p.dx.data is NULL:
         return 0
     for p.k_block in range(count_k_blocks(p)):
         parallel_for(p, multiply_block, dkernel_grid(p).n_blocks + dx_grid(p).n_blocks, n_threads, scratch, True)
@@ -206,6 +219,8 @@ cdef inline int run_backward(Plan *p, int n_threads, char *scratch) except -1 no
     for i in range(p.n_chunks - 1, -1, -1):
         first_step = chunk_end(p, i - 1)
         backward_chunk(p, first_step, chunk_end(p, i) - first_step, n_threads, scratch)
+    if p.drecurrent_kernel is NULL:
+        return 0
     if p.itemsize == sizeof(float):
         add_partial_sums(p, <float *> p.drecurrent_kernel, <float *> p.dbias)
     else:

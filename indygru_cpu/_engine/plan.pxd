@@ -13,6 +13,13 @@ from indygru_cpu._engine.kernels cimport (
 from indygru_cpu._engine.runtime cimport omp_get_max_threads, runtime
 from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
 
+cdef extern from * nogil:
+    """
+    /* Reads a number that another thread may change: the compiler must not read it twice. */
+    static ptrdiff_t load_once(const ptrdiff_t *number) { return *(const volatile ptrdiff_t *)number; }
+    """
+    ptrdiff_t load_once(const ptrdiff_t *number)
+
 # How a tile multiplies its inputs by its weights: by the micro-kernel, from the kernel matrix or from packed panels,
 # or by BLAS.
 cdef enum Projection: UNPACKED, PACKED, BLAS
@@ -26,6 +33,23 @@ cdef struct StridedView:
 cdef struct MatrixView:
     char *data
     ptrdiff_t row_stride
+
+# The sequences of a call. Its arrays have `extent` steps along the time axis: n_steps, or, with row offsets, those of
+# all rows, one after the other.
+cdef struct RowLayout:
+    ptrdiff_t n_steps, n_batch, extent
+    const ptrdiff_t *lengths      # (B) valid steps of each row; NULL: n_steps
+    const ptrdiff_t *row_offsets  # (B) time index of each row's first step; NULL: 0
+
+# The weights and options of one layer in one direction.
+cdef struct LayerWeights:
+    int dtype
+    ptrdiff_t n_inputs, n_units
+    int n_groups, activation
+    bint reproducible
+    char *kernel  # (D / groups, 3N)
+    char *u       # (3N)
+    char *b       # (3N)
 
 # "Valid steps" are the (step, row) pairs within the rows' lengths. "Before" arrays are prefix sums over row tiles.
 cdef struct Plan:
@@ -81,6 +105,7 @@ cdef struct Plan:
     bint has_python                              # whether the call polls signals and progress between time slices
     PyObject *progress                           # called with the number of steps done, or NULL
     ptrdiff_t reported_steps
+    ptrdiff_t first_reported_step                # steps that earlier plans of the same call have done
     ptrdiff_t scratch_size                       # of all threads together
 
 # A tile: its kernel job, its position, and the calling thread's scratch.
@@ -151,9 +176,10 @@ cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrd
     p.activation = <activation_t> activation
     p.row_block = NULL
     p.lengths = p.row_offsets = p.chunk_ends = NULL
-    p.tape = p.packed_weights = p.transposed_kernel = p.y.data = NULL
+    p.tape = p.packed_weights = p.transposed_kernel = p.y.data = p.dx.data = NULL
+    p.dkernel = p.drecurrent_kernel = p.dbias = NULL
     p.progress = NULL
-    p.has_python, p.reported_steps = False, 0
+    p.has_python, p.reported_steps, p.first_reported_step = False, 0, 0
     p.clear_padding = False
     p.max_chunk_steps = p.max_chunk_valid_steps = 0
     p.max_team_size = 1
@@ -208,6 +234,16 @@ cdef inline void set_projection(Plan *p, bint reproducible) noexcept nogil:
     p.proj_steps = max(1, p.proj_steps)
 
 
+cdef inline Plan make_layer_plan(const LayerWeights *weights, ptrdiff_t n_steps, ptrdiff_t n_batch) noexcept nogil:
+    """Returns a plan of a layer's call, with its weights, tiles and projection."""
+    cdef Plan p = make_plan(weights.dtype, n_steps, n_batch, weights.n_inputs, weights.n_units, weights.n_groups,
+                            weights.activation)
+    p.kernel, p.u, p.b = MatrixView(weights.kernel, 3 * p.n_units), weights.u, weights.b
+    set_tile_grid(&p)
+    set_projection(&p, weights.reproducible)
+    return p
+
+
 cdef inline void set_single_step(Plan *p) noexcept nogil:
     """Projection, tiles and scratch of a single step with weights that are not packed."""
     p.projection, p.proj_steps = UNPACKED, 1
@@ -215,32 +251,35 @@ cdef inline void set_single_step(Plan *p) noexcept nogil:
     set_scratch_sizes(p)
 
 
-cdef inline int copy_row_layout(Plan *p, const ptrdiff_t *lengths, const ptrdiff_t *row_offsets,
-                                ptrdiff_t extent) noexcept nogil:
-    """Copies lengths (B) and row offsets (B), either may be NULL, and counts valid steps. `extent` is the length of the
-    arrays along the time axis. Returns a status of indygru_call.h.
+cdef inline int copy_row_layout(Plan *p, const RowLayout *rows, ptrdiff_t first_step,
+                                bint is_reversed) noexcept nogil:
+    """Copies lengths and row offsets, and counts valid steps. Returns a status of indygru_call.h.
 
-    The copies are checked, and only they are used: another thread may write into the arguments at any time."""
-    cdef ptrdiff_t i, row, n_numbers = 2 * p.n_batch + 2 * (p.row_tiles + 1), n_valid_steps = 0
-    if lengths is NULL:
+    The plan runs its n_steps steps from first_step on; with row offsets or reversed, it runs all steps. The time axis
+    of the plan's arrays is flipped if is_reversed. The copies are checked, and only they are used: another thread may
+    write into the arguments at any time."""
+    cdef ptrdiff_t i, row, length, offset, n_numbers = 2 * p.n_batch + 2 * (p.row_tiles + 1), n_valid_steps = 0
+    if rows.lengths is NULL:
         return INDYGRU_DONE
     p.row_block = indygru_pool_allocate(n_numbers * sizeof(ptrdiff_t))
     if p.row_block is NULL:
         return INDYGRU_NO_MEMORY
     p.lengths = <ptrdiff_t *> p.row_block
-    memcpy(p.lengths, lengths, p.n_batch * sizeof(ptrdiff_t))
-    if row_offsets is not NULL:
+    if rows.row_offsets is not NULL or is_reversed:
         p.row_offsets = p.lengths + p.n_batch
-        memcpy(p.row_offsets, row_offsets, p.n_batch * sizeof(ptrdiff_t))
     p.steps_before = p.lengths + 2 * p.n_batch
     p.chunk_steps_before = p.steps_before + p.row_tiles + 1
     for i in range(p.row_tiles):
         p.steps_before[i] = n_valid_steps
         for row in range(i * p.tile_rows, min((i + 1) * p.tile_rows, p.n_batch)):
-            if not 0 <= p.lengths[row] <= p.n_steps:
+            length, offset = load_once(&rows.lengths[row]), 0
+            if rows.row_offsets is not NULL:
+                offset = load_once(&rows.row_offsets[row])
+            if not (0 <= length <= rows.n_steps and 0 <= offset <= rows.extent - length):
                 return INDYGRU_BAD_LENGTHS
-            if row_offsets is not NULL and not 0 <= p.row_offsets[row] <= extent - p.lengths[row]:
-                return INDYGRU_BAD_LENGTHS
+            p.lengths[row] = min(max(length - first_step, 0), p.n_steps)
+            if p.row_offsets is not NULL:
+                p.row_offsets[row] = rows.extent - (offset + length) if is_reversed else offset
             n_valid_steps += p.lengths[row]
     p.steps_before[p.row_tiles] = n_valid_steps
     return INDYGRU_DONE

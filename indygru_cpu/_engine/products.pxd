@@ -87,11 +87,17 @@ cdef inline BlockGrid make_grid(const Plan *p, ptrdiff_t rows, ptrdiff_t columns
 
 
 cdef inline BlockGrid dkernel_grid(const Plan *p) noexcept nogil:
+    """No block if the gradients of the weights are not requested."""
     cdef ColumnRanges ranges = column_ranges(p)
+    if p.dkernel is NULL:
+        return BlockGrid(1, 1, 1, 0)
     return make_grid(p, p.group_inputs, ranges.width, p.ops.tuning.dkernel_block_rows, p.n_groups * ranges.n)
 
 
 cdef inline BlockGrid dx_grid(const Plan *p) noexcept nogil:
+    """No block if dx is not requested."""
+    if p.dx.data is NULL:
+        return BlockGrid(1, 1, 1, 0)
     if p.transposed_kernel is not NULL:
         return BlockGrid(p.ops.tuning.dx_panel_rows, p.n_inputs, 1,
                          ceil_div(p.chunk_valid_steps, p.ops.tuning.dx_panel_rows))
@@ -123,7 +129,7 @@ cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil
 
 cdef inline ptrdiff_t transposed_kernel_bytes(const Plan *p, ptrdiff_t n_valid_steps) noexcept nogil:
     """Size of the transposed kernel in panels if the micro-kernel computes dx, else 0."""
-    if p.n_groups > 1 or n_valid_steps < max(p.ops.tuning.min_dx_panel_steps, 3 * p.n_units):
+    if p.dx.data is NULL or p.n_groups > 1 or n_valid_steps < max(p.ops.tuning.min_dx_panel_steps, 3 * p.n_units):
         return 0
     if p.n_inputs > p.ops.tuning.max_dx_panel_inputs or p.n_inputs >= p.ops.tuning.min_blas_inputs:
         return 0

@@ -51,7 +51,7 @@ cdef inline int poll_signals_and_progress(Plan *p) except -1 with gil:
     PyErr_CheckSignals()
     if p.progress is not NULL and mean_steps_done(p) > p.reported_steps:
         p.reported_steps = mean_steps_done(p)
-        (<object> p.progress)(p.reported_steps)
+        (<object> p.progress)(p.first_reported_step + p.reported_steps)
     return 0
 
 

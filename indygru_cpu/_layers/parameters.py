@@ -43,6 +43,14 @@ def suffixes(num_layers: int, bidirectional: bool) -> list[list[str]]:
     return [[suffix(layer, direction) for direction in range(1 + bidirectional)] for layer in range(num_layers)]
 
 
+def stacked_weights(num_layers: int, bidirectional: bool, arrays: Mapping[str, Array]) -> list[list[Weights]]:
+    """The weights of each layer and direction. A missing bias is zeros."""
+    return [
+        [Weights.from_arrays(*(arrays.get(kind + end) for kind in KINDS)) for end in ends]  # type: ignore[arg-type]
+        for ends in suffixes(num_layers, bidirectional)
+    ]
+
+
 class Parameters(Mapping[str, Array]):
     """A mapping of names to arrays that stay the same: assigning to a name copies values into its array.
 
@@ -58,8 +66,8 @@ class Parameters(Mapping[str, Array]):
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         # Two separate views of each array: the base of a returned view is not the view that calls use.
-        self.storage: dict[str, Array] = {name: array.view() for name, array in arrays.items()}
-        self._arrays: dict[str, Array] = {name: array.view() for name, array in arrays.items()}
+        self.storage: dict[str, Array] = {name: array.view(np.ndarray) for name, array in arrays.items()}
+        self._arrays: dict[str, Array] = {name: array.view(np.ndarray) for name, array in arrays.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Parameters, (self.storage,)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from indygru_cpu._typing import ProgressCallback
-
 
 class Progress:
-    """The steps done and their total, summed over the core calls that one call of a layer makes.
+    """A callback of the core that reports the steps done and their total.
 
     Parameters
     ----------
@@ -25,16 +23,11 @@ class Progress:
             report = _bar_callback(report.update)
         elif not callable(report):
             raise TypeError(f"progress: expected a function (done, total) or a tqdm bar, got {type(report).__name__}")
-        self._report, self._total, self._done = report, total, 0
+        self._report, self._total = report, total
 
-    def callback(self) -> ProgressCallback:
-        """The callback of the next core call, which counts the steps of that call only."""
-        report, before, total = self._report, self._done, self._total
-        return lambda done: report(before + done, total)
-
-    def add(self, n_steps: int) -> None:
-        """Count the steps of a finished core call."""
-        self._done += n_steps
+    def __call__(self, done: int) -> None:
+        """Report the steps done."""
+        self._report(done, self._total)
 
 
 def _bar_callback(update: Callable[[int], object]) -> Callable[[int, int], object]:

@@ -16,14 +16,10 @@ from torch._C import _to_dlpack
 from torch._C._functorch import is_legacy_batchedtensor as _is_legacy_batched
 from torch.autograd import forward_ad
 
-from indygru_cpu import _engine
+from indygru_cpu._engine import _core, memory
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine import memory
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import Weights
-from indygru_cpu._engine.sequences import SequenceLayout
-from indygru_cpu._layers import stack as stacks
-from indygru_cpu._layers.layouts import BATCH_FIRST, TIME_MAJOR, Layout
+from indygru_cpu._engine.arguments import BATCH_FIRST, TIME_MAJOR, Weights, choose_threads
 from indygru_cpu._typing import Array
 
 #: The supported dtypes, and NumPy's dtypes for them.
@@ -138,14 +134,14 @@ def _check_fake_call(*arguments: Any) -> _CallSizes:
 
 
 class _BoundTensors(NamedTuple):
-    """The checked arguments of a call as time-major views of the tensors' memory, and a stack of one layer."""
+    """The checked arguments of a call as views of the tensors' memory, and a bound layer with its weights."""
 
     sizes: _CallSizes
-    stack: stacks.Stack
-    layout: Layout
+    layer: _core.BoundLayer
     x: Array
     h0: Array
-    sequences: SequenceLayout
+    lengths: Array | None
+    batch_first: bool
 
     @classmethod
     def bind(cls, *arguments: Any) -> _BoundTensors:
@@ -157,27 +153,29 @@ class _BoundTensors(NamedTuple):
         batch_first, groups, activation, reproducible = options
         x, h0, *weights, lengths = arrays
         layout = BATCH_FIRST if batch_first else TIME_MAJOR
-        x, h0 = layout.to_time_major(check.as_aligned(x)), check.as_aligned(h0)
-        n_steps, n_batch, n_inputs = x.shape
+        n_steps, n_inputs = x.shape[layout.time_axis], x.shape[2]
         if max(n_inputs, 3 * sizes.n_units) > check.MAX_COLUMNS:
             raise ValueError(
                 f"input, kernel: expected at most {check.MAX_COLUMNS} columns, got {n_inputs}, {3 * sizes.n_units}"
             )
-        check.check_step_overflow("input", n_steps, n_batch, max(n_inputs, 3 * sizes.n_units))
+        check.check_step_overflow("input", n_steps, sizes.n_batch, max(n_inputs, 3 * sizes.n_units))
         weights = [value if value is None or _is_aligned(value) else np.array(value, order="C") for value in weights]
         by_direction = [Weights.from_arrays(*weights[i : i + 3]) for i in (0, 3)[: sizes.n_directions]]
         if lengths is not None:
-            lengths = check.lengths("lengths", lengths, n_steps, n_batch)
-        max_threads = min(torch.get_num_threads(), thread_counts.default().count)
-        stack = stacks.Stack(
-            [by_direction], groups, check.activation_index(activation), reproducible, None, sizes.n_directions,
-            max_threads,
-        )  # fmt: skip
-        return cls(sizes, stack, layout, x, h0, SequenceLayout.padded(n_steps, n_batch, lengths))
+            lengths = check.lengths("lengths", lengths, n_steps, sizes.n_batch)
+        bound = _core.BoundLayer(
+            [by_direction], groups, check.activation_index(activation), reproducible, _choose_threads
+        )
+        return cls(sizes, bound, check.as_aligned(x), check.as_aligned(h0), lengths, batch_first)
 
-    def columns(self, y: Array, direction: int) -> Array:
-        """The columns of one direction in y."""
-        return stacks.columns(y, direction, self.sizes.n_units)
+
+def _choose_threads(num_threads: int | None, work: float) -> thread_counts.Threads:
+    """The threads of a call, at most those of torch if no number is named."""
+    threads = choose_threads(num_threads, work)
+    if not threads.autotune:
+        return threads
+    limit = min(torch.get_num_threads(), thread_counts.default().count)
+    return threads._replace(number=min(threads.number, limit))
 
 
 def _is_aligned(array: Array) -> bool:
@@ -218,8 +216,6 @@ def _view(name: str, tensor: Tensor | None) -> Any:
         array: Array = np.from_dlpack(_Exporter(tensor))
     except (BufferError, RuntimeError):  # such as a tensor of a transform, which has no storage
         raise TypeError(f"{name}: expected a dense tensor on the CPU with a storage, got one without") from None
-    if name == "gates":  # the core asks for a writable array, and this result of `layer` is never resized
-        array = tensor.numpy()
     n_bytes, offset = tensor.untyped_storage().nbytes(), tensor.storage_offset()
     if offset or n_bytes < array.nbytes or not array.flags.c_contiguous:
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -263,18 +259,15 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     _refuse_tangents(arguments[:9])
     bound = _BoundTensors.bind(*tensors_and_options)
     y_shape, _, gates_shape = _result_shapes(bound.sizes, keep_gates)
-    y, states = memory.new(y_shape, bound.x.dtype), bound.h0.copy()
+    y = memory.new(y_shape, bound.x.dtype)
     # With lengths, some of the gates are not written; zeros make the result deterministic.
-    gates = memory.new(gates_shape, bound.x.dtype, zeroed=bound.sequences.lengths is not None)
-    time_major_y = bound.layout.to_time_major(y)
+    gates = memory.new(gates_shape, bound.x.dtype, bound.lengths is not None)
+    first = bound.x, bound.h0, bound.lengths, None, y, None, bound.batch_first
     if keep_gates:
-        for i in bound.stack.state_indices(0):
-            call = bound.stack.bind(i, bound.x, bound.h0, bound.sequences)
-            threads = call.threads(None, max_threads=bound.stack.max_threads)
-            _engine.train(call, states[i], bound.columns(time_major_y, i), threads, False, gates=gates[i])
+        _, h_n, _ = bound.layer.train(*first, False, None, None, None, gates, True)
     else:
-        stacks.infer(bound.stack, bound.x, states, time_major_y, bound.sequences, None)
-    return torch.from_numpy(y), torch.from_numpy(states), torch.from_numpy(gates)
+        _, h_n = bound.layer.infer(*first, True, None, None, True)
+    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(gates)
 
 
 def _refuse_forward_mode(*_: Any) -> Any:
@@ -334,20 +327,15 @@ def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tens
     dy_array, dh_array, y_array, gates_array = (None if array is None else check.as_aligned(array) for array in arrays)
     assert y_array is not None
     assert gates_array is not None
-    to_time_major, from_time_major = bound.layout.to_time_major, bound.layout.from_time_major
-    time_major_y, has_gates = to_time_major(y_array), gates_array.shape[1] > 0
-    tapes = []
-    for i in bound.stack.state_indices(0):
-        call = bound.stack.bind(i, bound.x, bound.h0, bound.sequences)
-        size = 3 * call.h0.shape[1] * call.sequences.n_valid_steps
-        call_gates = gates_array[i, :size] if has_gates else None
-        tapes.append(_engine.Tape(call, bound.columns(time_major_y, i), call_gates))
-    time_major_dy = None if dy_array is None else to_time_major(dy_array)
-    dx, dh0, dweights = stacks.backward([tapes], [], time_major_dy, dh_array, None, bound.stack.max_threads)
+    stored_gates = gates_array if gates_array.shape[1] > 0 else None
+    tape = bound.layer.restore_tape(
+        bound.x, bound.h0, bound.lengths, None, y_array, stored_gates, bound.batch_first, None
+    )
+    dx, dh0, dweights = bound.layer.backward(tape, dy_array, dh_array, True, True, None, True)
     has_bias = arguments[4] is not None
-    flat = [array for direction in dweights[0] for array in direction[: 2 + has_bias]]
+    flat = [array for direction in dweights for array in direction[: 2 + has_bias]]
     # The fake kernel returns contiguous tensors. Only the gradient of a transposed input is copied for this.
-    return [torch.from_numpy(array).contiguous() for array in (from_time_major(dx), dh0, *flat)]
+    return [torch.from_numpy(array).contiguous() for array in (dx, dh0, *flat)]
 
 
 layer_backward = torch.library.custom_op(

@@ -50,8 +50,8 @@ GRAPH = {module: imported(module) for module in FILES}
 
 
 def test_imports_are_found_by_the_parser():
-    assert {"_engine._core", "_engine.arguments", "_engine.blas"} <= GRAPH["_engine"]
-    assert "_engine" in GRAPH["functional"]
+    assert {"_engine._core", "_engine.blas", "_engine.environment"} <= GRAPH["_engine"]
+    assert "_engine.arguments" in GRAPH["functional"]
     assert "layer" in GRAPH["__init__"]
 
 
@@ -62,14 +62,16 @@ def test_modules_form_no_cycle():
         for module, uses in GRAPH.items()
     }
     order = list(TopologicalSorter(graph).static_order())
-    assert order.index("_engine._core") < order.index("_engine") < order.index("_layers.stack") < order.index("layer")
+    assert (
+        order.index("_engine._core") < order.index("_engine") < order.index("_layers.parameters") < order.index("layer")
+    )
 
 
 #: Every module, by folder. Modules of a folder may import each other, and those of the folders below (USES).
 FOLDERS = {
     "_engine": [
         "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.environment", "_engine.memory",
-        "_engine.messages", "_engine.sequences", "_engine.threads",
+        "_engine.messages", "_engine.threads",
     ],
     "functional": ["functional"],
     "reference": ["reference"],
@@ -78,8 +80,7 @@ FOLDERS = {
         "_files.safetensors",
     ],
     "_layers": [
-        "_layers", "_layers.generators", "_layers.layouts", "_layers.options", "_layers.parameters", "_layers.progress",
-        "_layers.stack",
+        "_layers", "_layers.generators", "_layers.options", "_layers.parameters", "_layers.progress",
     ],
     "layer": ["layer", "stream"],
     "c_api": ["c_api"],
@@ -167,12 +168,10 @@ def test_folders_form_no_cycle():
 USERS = {
     "_engine._core": {
         "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.memory", "_engine.threads", "c_api",
-        "jax", "stream", "_cli.info",
+        "functional", "jax", "layer", "stream", "torch._ops", "_cli.info",
     },
     "_engine.blas": {"_engine", "_cli.info"},
-    "_engine.threads": {
-        "_engine", "_engine.arguments", "_cli.info", "__init__", "jax", "stream", "torch._ops",
-    },
+    "_engine.threads": {"_engine.arguments", "_cli.info", "__init__", "jax", "stream", "torch._ops"},
     "reference": {"_cli.demo", "_cli.demo_model", "_tf1.run"},
     "_files": {"layer"},
     "_files.npz": {"_files"},
@@ -197,7 +196,7 @@ def test_parts_of_the_layer_are_imported_by_listed_folders():
     """Files and interop use the names and shapes of parameters only."""
     parts = {user: {name for name in uses if name.startswith("_layers.")} for user, uses in GRAPH.items()}
     users = {FOLDER_OF[user] for user, used in parts.items() if used}
-    assert users == {"_files", "_layers", "interop", "layer", "torch"}
+    assert users == {"_files", "interop", "layer", "torch"}
     assert all(parts[user] <= {"_layers.parameters"} for user in (*FOLDERS["_files"], *FOLDERS["interop"]))
 
 
@@ -251,16 +250,16 @@ def code_of(path):
 #: The Cython modules of the core, and those of the core that each may cimport. What is in no list is denied.
 CIMPORTS = {
     "kernels": set(),
-    "overlap": set(),
     "runtime": {"kernels"},
     "plan": {"kernels", "runtime"},
+    "buffers": {"plan"},
     "schedule": {"kernels", "plan", "runtime"},
     "products": {"kernels", "plan", "runtime"},
     "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
     "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles"},
     "capi": {"kernels", "passes", "plan", "schedule"},
     "xla": {"capi", "kernels"},
-    "_core": {"capi", "kernels", "overlap", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
+    "_core": {"buffers", "capi", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
 }
 ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
 

@@ -16,7 +16,6 @@ from oracles import B, N, forward_results, infer_layer, long_case, make_layer, m
 
 from indygru_cpu import functional
 from indygru_cpu._engine import _core
-from indygru_cpu._layers import stack
 
 #: (T, B, D, N) of more than two chunks each: packed panels; BLAS with an unpacked kernel; panels of several unit tiles.
 LONG = [((700, 9, 8000, 17), True), ((700, 9, 8000, 17), False), ((300, 9, 2000, 140), False)]
@@ -129,14 +128,13 @@ def test_weights_shared_by_many_tiles_equal_the_reference(tier, dtype, shape):
 @pytest.mark.usefixtures("unlimited_time_slices")
 @pytest.mark.parametrize("steps", [1, 7, 8, 33])
 @pytest.mark.parametrize("layers", [2, 3, 4])
-def test_stack_in_chunks_has_the_bits_of_the_whole(dtype, monkeypatch, steps, layers):
+def test_stack_in_chunks_has_the_bits_of_the_whole(dtype, segments, steps, layers):
     """Inference runs in chunks of so many steps, and rows end in each of them."""
     layer = make_layer(dtype, num_layers=layers, reproducible=True)
     call = make_layer_call(layer, (70, 33))
     call["lengths"][2:33] = np.arange(2, 33) * 70 // 33
     expected = forward_results(run_layer(layer, call))
-    monkeypatch.setattr(stack, "INNER_BYTES", steps * 33 * N * np.dtype(dtype).itemsize + 5)
-    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
+    segments(steps * 33 * N * np.dtype(dtype).itemsize + 5, 1)
     done = [0]
     results = infer_layer(layer, call, progress=lambda steps, _: done.append(steps))
     helpers.assert_same_bits(results, expected)
@@ -148,37 +146,36 @@ def test_stack_in_chunks_has_the_bits_of_the_whole(dtype, monkeypatch, steps, la
 
 
 @pytest.mark.parametrize("kind", ["bidirectional", "ragged"])
-def test_bidirectional_or_ragged_stack_is_not_run_in_chunks(dtype, monkeypatch, kind):
+def test_bidirectional_or_ragged_stack_is_not_run_in_chunks(dtype, segments, kind):
     """Both directions need all steps, and concatenated rows have no common steps."""
     layer = make_layer(dtype, num_layers=3, bidirectional=kind == "bidirectional", reproducible=True)
     call = make_layer_call(layer)
     arguments = *oracles.ragged_inputs(call), call["h0"]
     expected = infer_layer(layer, call), layer.ragged(*arguments)[0]
-    monkeypatch.setattr(stack, "INNER_BYTES", 1)
-    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 2)
+    segments(1, 2)
     helpers.assert_same_bits(infer_layer(layer, call), expected[0])
     helpers.assert_same_bits(layer.ragged(*arguments)[0], expected[1])
 
 
 @pytest.mark.usefixtures("unlimited_time_slices")
-def test_chunks_of_a_stack_have_a_minimum_of_steps(monkeypatch):
+def test_chunks_of_a_stack_have_a_minimum_of_steps(segments):
     """Each chunk packs the weights again."""
-    monkeypatch.setattr(stack, "INNER_BYTES", 1)
+    min_steps = segments(1, 16)[1]
+    segments(1, min_steps)
     layer, done = make_layer(num_layers=2), [0]
     layer(make_layer_call(layer, (33, B))["x"], progress=lambda steps, _: done.append(steps))
-    assert np.diff(done).tolist() == [stack.MIN_SEGMENT_STEPS] * 4 + [33 % stack.MIN_SEGMENT_STEPS] * 2
-    assert stack.MIN_SEGMENT_STEPS > 8
+    assert np.diff(done).tolist() == [min_steps] * 4 + [33 % min_steps] * 2
+    assert min_steps > 8
 
 
-def test_stack_in_chunks_through_blas_equals_the_whole_within_bounds(tier, dtype, monkeypatch, products):
+def test_stack_in_chunks_through_blas_equals_the_whole_within_bounds(tier, dtype, segments, products):
     """Short chunks have too few steps for BLAS, so their last bits may differ from those of the whole."""
     layer = make_layer(dtype, (38, 9), num_layers=3)
     call = make_layer_call(layer, (300, 2), ragged=False)
     expected = forward_results(run_layer(layer, call))
-    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
     products()
     for steps in (1, 130, 299):
-        monkeypatch.setattr(stack, "INNER_BYTES", steps * 2 * 9 * np.dtype(dtype).itemsize)
+        segments(steps * 2 * 9 * np.dtype(dtype).itemsize, 1)
         results = infer_layer(layer, call)
         helpers.assert_close(results, expected, dtype)
         assert (products()[PROJECTION] > 0) == (tier == "baseline" and steps == 299)

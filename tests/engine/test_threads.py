@@ -127,10 +127,10 @@ def test_work_of_a_call_counts_multiply_adds_of_valid_steps(monkeypatch):
     monkeypatch.setattr(
         thread_counts, "count", lambda num_threads, multiply_adds: asked.append((num_threads, multiply_adds)) or 1
     )
-    case = helpers.random_case((7, 3, 5, 9), np.float32, ragged=True)
+    case = helpers.random_case((70, 33, 50, 90), np.float32, ragged=True)
     _, _, tape = functional.forward(*case.arguments, lengths=case.lengths, tape=True)
     functional.backward(tape, num_threads=3)
-    multiply_adds = case.lengths.sum() * 27 * (5 + 30)
+    multiply_adds = case.lengths.sum() * 3 * 90 * (50 + 30)
     assert asked == [(None, multiply_adds), (3, 3 * multiply_adds)]
 
 

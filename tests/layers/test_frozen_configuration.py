@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from indygru_cpu import IndyGRU, functional
-from indygru_cpu._engine import _core
 
 OPTIONS = {
     "input_size": 4000, "hidden_size": 1, "num_layers": 3, "bias": False, "batch_first": True, "dropout": 0.5,
@@ -154,7 +153,7 @@ def test_bias_of_zeros_that_calls_share_is_read_only():
     case = helpers.random_case((6, 4, 3, 5), np.float32)
     _, _, tape = functional.forward(*case.arguments[:4], None, tape=True)
     with pytest.raises(ValueError, match="read-only"):
-        tape.call.weights.bias[0] = 1
+        tape.layer.weights[0][0][2][0] = 1
 
 
 def test_pickle_of_a_child_class_keeps_its_attributes():
@@ -242,77 +241,6 @@ def test_progress_bar_of_a_refused_call_stays_as_it_was():
         assert (bar.n, bar.total) == (0, 3)
 
 
-def core_arguments(name, dtype=np.float32):
-    """Arguments of the core for 6 steps, 4 rows, 3 inputs and 5 units, with lengths."""
-    rng = np.random.default_rng(0)
-
-    def random(*shape):
-        return rng.uniform(-1, 1, shape).astype(dtype)
-
-    common = {"n_steps": 6, "x": random(6, 4, 3), "h": random(4, 5), "kernel": random(3, 15)}
-    common |= {"recurrent_kernel": random(15), "bias": random(15)}
-    lengths = np.array([6, 0, 2, 3])
-    sequences = {"lengths": lengths, "row_offsets": np.array([0, 6, 4, 3])}
-    y, tape = random(6, 4, 5), random(11 * 15)
-    if name == "step":
-        return common | {"x": random(1, 4, 3), "n_groups": 1, "activation": 0}
-    options = {"n_groups": 1, "activation": 0, "n_threads": 1, "autotune": False, "reproducible": False}
-    if name == "forward":
-        return common | {"y": y, "tape": tape, **sequences, "clear_padding": True, **options, "progress": None}
-    gradients = {"dy": random(6, 4, 5), "dh": random(4, 5), "dx": random(6, 4, 3)}
-    gradients |= {"dkernel": random(3, 15), "du": random(15), "db": random(15)}
-    return common | {"y": y, "tape": tape, **sequences, **options, **gradients}
-
-
-WRONG_NUMBERS = {"n_steps": [-1, 7, 10**15], "n_groups": [0, -1, 2], "activation": [-1, 99]}
-WRONG_ROWS = {
-    "lengths": [[7, 0, 2, 3], [-1, 0, 2, 3], [6, 0, 2], [10**12, 0, 2, 3]],
-    "row_offsets": [[1, 6, 4, 3], [-1, 6, 4, 3], [0, 6, 4], [0, 2**62, 4, 3]],
-}
-
-
-def wrong_core_arguments(name):
-    """The arguments with one that does not fit: each array shorter along each axis, strided, or unaligned."""
-    good = core_arguments(name)
-    for key, value in good.items():
-        for wrong in WRONG_NUMBERS.get(key, ()):
-            if not (name == "step" and key == "n_steps"):
-                yield f"{key} {wrong}", good | {key: wrong}
-        if isinstance(value, np.ndarray) and key not in WRONG_ROWS:
-            for axis in range(value.ndim):
-                yield f"{key} shorter along {axis}", good | {key: value.take(range(value.shape[axis] - 1), axis).copy()}
-            raw = np.zeros(value.nbytes + 1, np.uint8)[1:].view(value.dtype).reshape(value.shape)
-            yield f"{key} unaligned", good | {key: raw}
-            yield f"{key} strided", good | {key: np.repeat(value, 2, axis=-1)[..., ::2]}
-        for wrong in WRONG_ROWS.get(key, ()):
-            yield f"{key} {wrong}", good | {key: np.array(wrong)}
-
-
-@pytest.mark.parametrize("name", ["forward", "backward", "step"])
-def test_core_refuses_arguments_that_do_not_fit(name):
-    """The core checks its arguments whatever was checked before."""
-    run, good = getattr(_core, name)["float"], core_arguments(name)
-    if name == "step":
-        del good["n_steps"]
-    run(*good.values())
-    for description, arguments in wrong_core_arguments(name):
-        if name == "step":
-            del arguments["n_steps"]
-        before = [value.copy() for value in arguments.values() if isinstance(value, np.ndarray)]
-        print(description)  # the last line names the arguments that were not refused
-        with pytest.raises(ValueError, match="expected a shape, strides and values that fit"):
-            run(*arguments.values())
-        after = [value for value in arguments.values() if isinstance(value, np.ndarray)]
-        assert all(map(helpers.same_bits, after, before)), description
-
-
-def test_layer_with_a_foreign_stack_is_refused():
-    layer, x = tiny_layer(), tiny_inputs()
-    layer._stack = IndyGRU(3, 500, seed=0)._stack
-    with pytest.raises(ValueError, match="fit"):
-        layer(x)
-
-
 def test_lengths_written_by_another_thread_are_used_as_they_were_checked(run_script):
     assert run_script("layers/lengths_written_by_another_thread.py") == "done"
 
@@ -347,6 +275,6 @@ def test_stream_result_resized_in_place_is_refused():
 def test_stream_whose_weights_were_reshaped_computes_as_before():
     stream, x = tiny_layer().stream(4), tiny_inputs()
     expected = tiny_layer().stream(4).push_many(x)
-    for array in stream._stack.weights[0][0]:
+    for array in stream._bound.weights[0][0]:
         array.shape = (1, array.size)
     helpers.assert_same_bits(np.stack([stream.push(x_t).copy() for x_t in x]), expected)

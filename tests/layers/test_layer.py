@@ -24,13 +24,13 @@ def test_signatures_are_as_documented():
         IndyGRU.last: "(self, x, h0=None, *, lengths=None, h_out=None, num_threads=None, progress=None)",
         IndyGRU.ragged: "(self, values, offsets, h0=None, *, tape=False, recompute=False, out=None, h_out=None, "
         "num_threads=None, progress=None)",
-        IndyGRU.backward: "(self, tape, dy=None, dh_n=None)",
+        IndyGRU.backward: "(self, tape, dy=None, dh_n=None, *, x=True, parameters=True)",
         IndyGRU.state_dict: "(self)",
         IndyGRU.load_state_dict: "(self, state_dict)",
         functional.forward: "(x, h0, kernel, recurrent_kernel, bias, *, activation='tanh', lengths=None, offsets=None, "
         "reverse=False, groups=1, out=None, h_out=None, return_sequences=True, tape=False, recompute=False, "
         "num_threads=None, reproducible=False, progress=None)",
-        functional.backward: "(tape, dy=None, dh_n=None, *, num_threads=None)",
+        functional.backward: "(tape, dy=None, dh_n=None, *, x=True, parameters=True, num_threads=None)",
         functional.step: "(x_t, h, kernel, recurrent_kernel, bias, *, groups=1, activation='tanh', out=None)",
     }
     for function, text in expected.items():

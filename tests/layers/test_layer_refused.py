@@ -70,6 +70,6 @@ def test_wrong_upstream_gradients_are_refused():
 def test_tape_of_another_layer_is_refused():
     layer, twin = small_layer(), small_layer()
     _, _, tape = layer.forward(random_inputs())
-    for wrong in (twin.forward(random_inputs())[2], tape.tapes, None):
+    for wrong in (twin.forward(random_inputs())[2], tape.y, None):
         with pytest.raises(TypeError, match="tape: expected what this layer's forward returned"):
             layer.backward(wrong)

@@ -14,7 +14,6 @@ from oracles import B, D, N, T, forward_results, infer_layer, make_layer, make_l
 
 from indygru_cpu import IndyGRU
 from indygru_cpu._engine import threads
-from indygru_cpu._layers import stack
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -165,8 +164,8 @@ def test_num_threads_of_a_call_takes_precedence_over_the_layers(monkeypatch):
     """backward uses that of its forward pass."""
     layer, asked = make_layer(num_layers=2, num_threads=3), []
     monkeypatch.setattr(threads, "count", lambda num_threads, work: asked.append(num_threads) or 1)
-    call = make_layer_call(layer)
-    values, offsets = call["x"][:, 0], [0, T]
+    call = make_layer_call(layer, (900, B))  # enough work for several threads
+    values, offsets = call["x"][:, 0], [0, 900]
     entry_points = [layer, layer.last, layer.forward, lambda x, **options: layer.ragged(values, offsets, **options)]
     for entry_point in entry_points:
         for options, expected in [({}, 3), ({"num_threads": 2}, 2)]:
@@ -178,10 +177,9 @@ def test_num_threads_of_a_call_takes_precedence_over_the_layers(monkeypatch):
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_batch_first_copies_neither_x_nor_y(monkeypatch, num_layers):
+def test_batch_first_copies_neither_x_nor_y(segments, num_layers):
     """All allocations together are smaller than either."""
-    monkeypatch.setattr(stack, "INNER_BYTES", 64 * 1024)
-    monkeypatch.setattr(stack, "MIN_SEGMENT_STEPS", 1)
+    segments(64 * 1024, 1)
     layer = make_layer(sizes=(400, 129), num_layers=num_layers, batch_first=True)
     x, y = np.full((17, 90, 400), 0.5), np.empty((17, 90, 129))
     for call in (lambda: layer(x, out=y), lambda: layer.last(x)):

@@ -142,23 +142,6 @@ class InterruptError(Exception):
     """Raised in place of KeyboardInterrupt."""
 
 
-def test_error_within_a_chunk_leaves_the_state_as_it_was(monkeypatch, dtype):
-    layer, x = sized_layer(9, 17, num_layers=3, dtype=dtype, reproducible=True), random_array((4, 7, 9), dtype)
-    stream, infer, calls = started_stream(layer, 7), stream_module.infer, []
-
-    def failing(*arguments):
-        calls.append(infer(*arguments))
-        raise InterruptError
-
-    monkeypatch.setattr(stream_module, "infer", failing)
-    with pytest.raises(InterruptError):
-        stream.push_many(x)
-    assert len(calls) == 1
-    monkeypatch.undo()
-    helpers.assert_same_bits(stream.state, initial_state(layer, 7))
-    helpers.assert_same_bits(push_steps(stream, x), run_whole_sequence(layer, x))
-
-
 def call_with_alarm(handler, call):
     """Run the call, with a signal after 50 ms."""
     before = signal.signal(signal.SIGALRM, handler)

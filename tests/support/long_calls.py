@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from indygru_cpu import IndyGRU, functional
-from indygru_cpu._engine.arguments import BoundArguments, Weights
+from indygru_cpu._engine import _core
+from indygru_cpu._engine.arguments import choose_threads
 
 
 def random(*shape):
@@ -27,12 +28,11 @@ def _weights(n_inputs, n_units):
 
 def _backward(n_steps, n_batch, n_inputs, n_units, *, recompute, times=1):
     """Backward of a tape of zeros, which a forward pass of the same shape would have taken long to make."""
-    call = BoundArguments.bind(
-        broadcast_steps(n_steps, n_batch, n_inputs), None, Weights.checked(*_weights(n_inputs, n_units)),
-        lengths=None, offsets=None, reverse=False, groups=1, activation="tanh", reproducible=False,
-    )  # fmt: skip
-    gates = None if recompute else np.zeros(n_steps * n_batch * 3 * n_units, np.float32)
-    tape = functional.Tape(call, np.zeros((n_steps, n_batch, n_units), np.float32), gates)
+    weights = [[_weights(n_inputs, n_units)]]
+    bound = _core.BoundLayer(weights, 1, 0, False, choose_threads, functional.Tape, has_layer_axis=False)
+    gates = None if recompute else np.zeros((1, n_steps * n_batch * 3 * n_units), np.float32)
+    y = np.zeros((n_steps, n_batch, n_units), np.float32)
+    tape = bound.restore_tape(broadcast_steps(n_steps, n_batch, n_inputs), None, None, None, y, gates, False, None)
     return (lambda: [functional.backward(tape) for _ in range(times)]), ()
 
 

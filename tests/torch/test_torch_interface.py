@@ -14,14 +14,13 @@ import pytest
 
 import indygru_cpu
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import BoundArguments
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
 
-from torch_modules import BOTH, B, D, N, T, random_module, random_module_call, run_module  # noqa: E402
+from torch_modules import BOTH, B, D, N, T, random_module, random_module_call  # noqa: E402
 
 import indygru_cpu.torch  # noqa: E402
-from indygru_cpu.torch import IndyGRU  # noqa: E402
+from indygru_cpu.torch import IndyGRU, _ops  # noqa: E402
 
 
 def test_signatures_begin_with_those_of_torch():
@@ -101,23 +100,25 @@ def test_initial_values_follow_the_seed_of_torch():
 
 
 def test_calls_use_at_most_the_threads_of_torch(monkeypatch):
-    seen, threads = [], BoundArguments.threads
+    seen, choose = [], _ops._choose_threads
 
-    def watched(*arguments, **options):
-        seen.append(threads(*arguments, **options))
+    def watched(*arguments):
+        seen.append(choose(*arguments))
         return thread_counts.Threads(1, False)
 
     monkeypatch.setattr(thread_counts, "default", lambda: thread_counts.ThreadLimit(3, "for this test"))
     monkeypatch.setattr(thread_counts, "count", lambda num_threads, _: 8)
-    monkeypatch.setattr(BoundArguments, "threads", watched)
+    monkeypatch.setattr(_ops, "_choose_threads", watched)
     before = torch.get_num_threads()
-    module = random_module(**BOTH)
+    module = random_module(size=(300, 400), **BOTH)  # enough work for several threads
+    x = torch.randn(40, 30, 300, dtype=torch.float64)
     try:
         for n_threads in (1, 2, 5):
             torch.set_num_threads(n_threads)
             seen.clear()
-            run_module(module, random_module_call(module))
-            assert seen == [(min(n_threads, 3), True)] * 8  # two layers, two directions, forward and backward
+            y, _ = module(x)
+            y.sum().backward()
+            assert seen == [(min(n_threads, 3), True)] * 4  # two layers, forward and backward
     finally:
         torch.set_num_threads(before)
 
