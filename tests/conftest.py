@@ -65,7 +65,7 @@ def segments():
     _core.testing.set_segments(*before)
 
 
-@pytest.fixture(params=[True, False], ids=["direct", "checked"])
+@pytest.fixture(scope="module", params=[True, False], ids=["direct", "checked"])
 def both_ways(request):
     """Calls whose plain arrays compiled code reads itself, and calls that are all checked in Python first."""
     before = _core.testing.set_unchecked(request.param)

@@ -24,6 +24,9 @@ from layouts import (
 from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional
 from indygru_cpu._engine import checks
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 FILLING = 0.375
 #: Kinds of outputs that share no memory with an argument, and those of them that are accepted.
 OUTPUTS = {name: ACCEPTED[name] for name in ACCEPTED if name not in EXPORTERS} | {"masked": REFUSED["masked"]}

@@ -9,6 +9,9 @@ import pytest
 
 from indygru_cpu import IndyGRU, functional
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.mark.parametrize("kind", [list, tuple, np.int8, np.uint16, np.uint64, ">i4", "strided", "read-only"])
 def test_offsets_of_any_integer_kind_have_same_bits(kind):

@@ -12,6 +12,9 @@ import pytest
 
 from indygru_cpu import functional
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 SHAPES = [(1, 1, 1), (1, 9, 7), (7, 8, 17), (8, 33, 9), (13, 300, 5), (33, 17, 130), (25, 7, 257)]
 
 

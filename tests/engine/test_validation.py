@@ -13,6 +13,9 @@ from small_calls import ARRAYS, run_forward
 
 from indygru_cpu import functional
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 case = small_calls.case
 
 

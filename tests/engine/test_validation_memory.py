@@ -10,6 +10,9 @@ import pytest
 import small_calls
 from small_calls import ARRAYS, run_forward
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 case = small_calls.case
 
 

@@ -26,6 +26,9 @@ from indygru_cpu._files.arrays import WeightsError
 from indygru_cpu._files.config import checked
 from indygru_cpu.stream import Stream
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 MAX_TEXT = 2000
 LONG = "n" * 10_000
 HUGE = 10**5000  # too many digits for str()

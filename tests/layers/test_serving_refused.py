@@ -9,6 +9,9 @@ from oracles import CALL_LAYOUTS, STACKS, B, D, LayoutCall, N, T, make_layer
 
 from indygru_cpu import functional
 
+#: Every refusal has the same text whether or not compiled code could read the other arguments itself.
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 layouts = pytest.mark.parametrize("layout", CALL_LAYOUTS)
 stacks = pytest.mark.parametrize("options", STACKS, ids=str)
 
