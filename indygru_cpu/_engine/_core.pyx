@@ -1223,7 +1223,7 @@ cdef class StreamBase:
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
     cdef readonly BoundLayer _bound  # options, and the weights that are packed
     cdef PooledBuffer state_buffer, y_buffer
-    cdef object y, y_row
+    cdef object states, y, y_row
     cdef char *state_data
     cdef char *y_data
 
@@ -1248,6 +1248,8 @@ cdef class StreamBase:
         memset(self.y_data, 0, self.state_bytes)
         self.y = frombuffer(memoryview(self.y_buffer), bound.dtype).reshape(n_batch, self.n_units)
         self.y_row = self.y[0] if n_batch == 1 else None
+        states = frombuffer(memoryview(self.state_buffer), bound.dtype)
+        self.states = states.reshape(self.n_layers, n_batch, self.n_units)
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
             raise MemoryError("indygru_cpu: no memory for a stream")
@@ -1292,8 +1294,7 @@ cdef class StreamBase:
         """The states that `push` updates, (layers, B, N)."""
         if self.block is NULL:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
-        states = frombuffer(memoryview(self.state_buffer), self.y.dtype)
-        return states.reshape(self.n_layers, self.n_batch, self.n_units)
+        return self.states
 
     def _set_weights(self, BoundLayer bound):
         """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
