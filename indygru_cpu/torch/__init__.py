@@ -118,6 +118,17 @@ def _check_tensor(name: str, value: object, dtype: torch.dtype) -> None:
         raise TypeError(f"{name}: expected {dtype}, as kernel_l0 has, got {value.dtype}: {cast_hint(owner, dtype)}")
 
 
+def _copied_lengths(lengths: Any, device: torch.device) -> Tensor:
+    """A copy of the lengths as a tensor, because the backward pass reads them again."""
+    if isinstance(lengths, Tensor):
+        check_storage("lengths", lengths)
+        return lengths.clone()
+    try:
+        return torch.as_tensor(lengths, device=device).clone()
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(f"lengths: expected integers, got {shown(lengths)}: pass a list or a tensor of them") from None
+
+
 def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
     """Check a shape, except in torch.jit.trace, where sizes are tensors and the operator checks the values."""
     if torch._C._get_tracing_state() is None:
@@ -436,11 +447,7 @@ class IndyGRU(torch.nn.Module):
                 raise ValueError("lengths: expected None, because a PackedSequence has its own")
             return self._run_packed(input, hx, weights)
         _check_tensor("input", input, dtype)
-        if lengths is not None:  # a copy, because the backward pass reads the lengths again
-            if isinstance(lengths, Tensor):
-                check_storage("lengths", lengths)
-            device = lengths.device if isinstance(lengths, Tensor) else input.device
-            lengths = torch.as_tensor(lengths, device=device).clone()
+        lengths = None if lengths is None else _copied_lengths(lengths, input.device)
         if input.dim() != 2:
             _check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
             state = self._state(input, hx, dtype, input.shape[0 if self.batch_first else 1])

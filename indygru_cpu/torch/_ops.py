@@ -63,6 +63,8 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
     """Refuse objects that are not dense tensors with the dtype and device of the kernel."""
     if not isinstance(kernel, Tensor):
         raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
+    if kernel.device.type not in ("cpu", "meta"):
+        raise TypeError(f"kernel: expected {not_dense(kernel)}")
     dtype, on_cpu = kernel.dtype, kernel.is_cpu
     if dtype not in NUMPY_DTYPES:
         raise TypeError(f"kernel: expected torch.float32 or torch.float64, got {dtype}")
@@ -377,11 +379,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
     if _is_transformed():
-        run: Any = _PlainBackward.apply
+        run: Any = IndyGRUGradients.apply
     elif _needs_dispatcher(y):
         run = layer_backward
     else:
-        run = _PlainBackward.apply if torch.is_grad_enabled() else _run_backward
+        run = IndyGRUGradients.apply if torch.is_grad_enabled() else _run_backward
     arguments = dy, dh_n, y, gates, *tensors, *ctx.options
     is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
     gradients = iter(_run_legacy_batch(run, arguments) if is_batched else run(*arguments))
@@ -436,8 +438,11 @@ def _refuse_second_order(ctx: Any, *_: Any) -> Any:
 layer_backward.register_autograd(_refuse_second_order)
 
 
-class _Plain(torch.autograd.Function):
-    """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call."""
+class IndyGRUFunction(torch.autograd.Function):
+    """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call.
+
+    torch's error texts and `grad_fn` show the names of these classes.
+    """
 
     @staticmethod
     def forward(
@@ -454,10 +459,10 @@ class _Plain(torch.autograd.Function):
     jvp = staticmethod(_refuse_forward_mode)
 
 
-class _Transformed(torch.autograd.Function):
+class TransformedIndyGRUFunction(torch.autograd.Function):
     """The same for `torch.func`, which requires a `setup_context`.
 
-    `_Plain` has none, because for it torch binds a signature at each call.
+    `IndyGRUFunction` has none, because for it torch binds a signature at each call.
     """
 
     @staticmethod
@@ -467,10 +472,10 @@ class _Transformed(torch.autograd.Function):
     setup_context = staticmethod(_setup_context)
     backward = staticmethod(_gradients)
     jvp = staticmethod(_refuse_forward_mode)
-    vmap = staticmethod(_vmap_rule(lambda *arguments: _Transformed.apply(*arguments)))
+    vmap = staticmethod(_vmap_rule(lambda *arguments: TransformedIndyGRUFunction.apply(*arguments)))
 
 
-class _PlainBackward(torch.autograd.Function):
+class IndyGRUGradients(torch.autograd.Function):
     """`layer_backward` without the dispatcher, for ``create_graph=True``, and for `torch.func`."""
 
     @staticmethod
@@ -480,7 +485,7 @@ class _PlainBackward(torch.autograd.Function):
     setup_context = staticmethod(lambda ctx, inputs, output: None)
     backward = staticmethod(_refuse_second_order)
     jvp = staticmethod(_refuse_second_order)
-    vmap = staticmethod(_vmap_rule(lambda *arguments: _PlainBackward.apply(*arguments)))
+    vmap = staticmethod(_vmap_rule(lambda *arguments: IndyGRUGradients.apply(*arguments)))
 
 
 layer.register_vmap(_vmap_rule(layer))
@@ -519,13 +524,13 @@ def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]
     if _is_transformed():
         if torch.is_autocast_enabled("cpu"):
             tensors = tuple(map(_autocast, tensors))
-        y, h_n, gates = _Transformed.apply(*tensors, *options)
+        y, h_n, gates = TransformedIndyGRUFunction.apply(*tensors, *options)
     elif _needs_dispatcher(*tensors):
         _refuse_tangents(tensors)
         y, h_n, gates = layer(*arguments)
         is_copied = is_copied and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
     elif torch.is_grad_enabled():
-        return _Plain.apply(options, is_copied, *tensors)
+        return IndyGRUFunction.apply(options, is_copied, *tensors)
     else:
         return _run(*arguments)
     return y.clone() if is_copied and y.requires_grad else y, h_n, gates
