@@ -30,9 +30,10 @@ from indygru_cpu._layers.options import DEFAULTS, checked_options
 from indygru_cpu._layers.parameters import KINDS, SHAPE_OPTIONS, initial_parameters, shapes, suffixes
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
 from indygru_cpu.torch import _ops
+from indygru_cpu.torch._onnx import onnx_translation_table
 from indygru_cpu.torch._ops import NUMPY_DTYPES, cast_hint, check_storage, not_dense
 
-__all__ = ["IndyGRU"]
+__all__ = ["IndyGRU", "onnx_translation_table"]
 
 
 def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
