@@ -6,6 +6,7 @@ This package requires the extra `torch`: ``pip install "indygru_cpu[torch]"``. S
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -137,7 +138,7 @@ def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, .
 
 
 #: Checks of options that can be set after construction, by name.
-_SETTERS = {
+_SETTERS: dict[str, Callable[[object], Any]] = {
     "dropout": _checked_dropout,
     **{name: partial(_checked_flag, name) for name in ("batch_first", "reproducible", "recompute")},
 }
@@ -173,7 +174,8 @@ class IndyGRU(torch.nn.Module):
     reproducible : bool
         Make the bits of a row independent of the other rows of its batch.
     recompute : bool
-        Store only the output for the backward pass, a quarter of the memory, and compute the gates again there.
+        Store only a copy of the output for the backward pass, a quarter of the memory, and compute the gates again
+        there.
 
     Attributes
     ----------
@@ -427,12 +429,13 @@ class IndyGRU(torch.nn.Module):
             A tensor that is not on the CPU, not dense, or of another dtype or device than the parameters; a shape, a
             length, a PackedSequence that does not fit.
         NotImplementedError
-            Second-order derivatives.
+            Second-order derivatives; forward-mode derivatives.
 
         Notes
         -----
-        The input is not copied if its last axis is contiguous. Under ``torch.autocast`` the module runs in float32. For
-        `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
+        The input is not copied if its last axis is contiguous. If the output has a gradient function, it is a copy of
+        the one that is saved for the backward pass, so a program may write into it. Under ``torch.autocast`` the module
+        runs in float32. For `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
         """
         if isinstance(input, Proxy):  # torch.fx.symbolic_trace: a call of this module, as of torch's own
             options = {} if lengths is None else {"lengths": lengths}
@@ -440,7 +443,9 @@ class IndyGRU(torch.nn.Module):
             if not name:
                 raise TraceError("IndyGRU: expected a module that contains it, got itself: it has no graph of its own")
             return input.tracer.create_proxy("call_module", name, (input, hx), options)
-        weights = [[None if name is None else getattr(self, name) for name in names] for names in self._names]
+        weights: list[list[Any]] = [
+            [None if name is None else getattr(self, name) for name in names] for names in self._names
+        ]
         dtype = weights[0][0].dtype
         _check_tensor("kernel_l0", weights[0][0], dtype)
         if isinstance(input, PackedSequence):

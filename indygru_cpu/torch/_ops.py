@@ -206,13 +206,11 @@ class _Exporter:
         return 1, 0  # the CPU; NumPy also reads the device of the tensor itself
 
 
-def _view(name: str, tensor: Tensor | None) -> Any:
-    """A view of a tensor's memory, after a check that all elements are inside its storage; None for None.
+def _view(name: str, tensor: Tensor) -> Any:
+    """A view of a tensor's memory, after a check that all elements are inside its storage.
 
     Another thread must not resize the storage before the call returns, as for torch's own operators.
     """
-    if tensor is None:
-        return None
     if tensor.is_neg():  # stored numbers have the opposite sign
         tensor = tensor.resolve_neg()
     tensor = tensor.data  # private metadata: the check and the view have the same
@@ -234,10 +232,12 @@ def _view(name: str, tensor: Tensor | None) -> Any:
 
 def _views(names: Sequence[str], tensors: Sequence[Tensor | None], kernel: Tensor) -> list[Any]:
     """Views of all tensors, whose dtypes are compared again, because another thread may have changed a tensor."""
-    dtype, arrays = NUMPY_DTYPES[kernel.dtype], list(map(_view, names, tensors))
-    for name, array in zip(names, arrays, strict=True):
-        if array is not None and array.dtype != dtype and name != "lengths":
+    dtype, arrays = NUMPY_DTYPES[kernel.dtype], []
+    for name, tensor in zip(names, tensors, strict=True):
+        array = None if tensor is None else _view(name, tensor)
+        if array is not None and array.dtype is not dtype and name != "lengths":
             raise TypeError(f"{name}: expected {dtype}, as kernel has, got {array.dtype}")
+        arrays.append(array)
     return arrays
 
 
@@ -279,7 +279,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(y), torch.from_numpy(states), torch.from_numpy(gates)
 
 
-def _refuse_forward_mode(*_: Any) -> Any:
+def _refuse_forward_mode(ctx: Any = None, *_: Any) -> Any:
     raise NotImplementedError(
         "indygru_cpu.torch.IndyGRU: expected reverse-mode differentiation, got forward mode (a dual tensor, jvp, "
         "jacfwd): forward mode is not supported: use torch.func.vjp, jacrev or torch.autograd.grad"
