@@ -116,7 +116,8 @@ def _check_tensor(name: str, value: object, dtype: torch.dtype) -> None:
             f"kernel_l0: expected torch.float32 or torch.float64, got {dtype}: convert it with module.float()"
         )
     if value.dtype != dtype:
-        owner = "module" if isinstance(value, torch.nn.Parameter) else name.removesuffix(".data")
+        is_parameter = isinstance(value, torch.nn.Parameter) and name.startswith(KINDS)
+        owner = "module" if is_parameter else name.removesuffix(".data")
         raise TypeError(f"{name}: expected {dtype}, as kernel_l0 has, got {value.dtype}: {cast_hint(owner, dtype)}")
 
 
@@ -505,29 +506,30 @@ class IndyGRU(torch.nn.Module):
         keep_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper tests first
         if keep_gates and torch._C._get_tracing_state() is not None:
             keep_gates = False  # torch.jit.trace compares the graph with one made without gradients
-        for k, state in enumerate((hx,) if self.num_layers == 1 else hx.chunk(self.num_layers)):
+        by_layer = (hx,) if self.num_layers == 1 else hx.chunk(self.num_layers)
+        for k, (state, layer_weights) in enumerate(zip(by_layer, weights, strict=True)):
             if k:
                 input = torch.nn.functional.dropout(input, self.dropout, self.training)
-            tensors = (input, state, *weights[k])
-            keeps = keep_gates and any(t is not None and t.requires_grad for t in tensors)
-            options = batch_first, self.groups, self.activation, self.reproducible, keeps
+            tensors = input, state, *layer_weights
+            keeps_gates = keep_gates and any(t is not None and t.requires_grad for t in tensors)
+            options = batch_first, self.groups, self.activation, self.reproducible, keeps_gates
             is_copied = not is_private and k == self.num_layers - 1
             try:
                 input, h_n, _ = _ops.run_layer(*tensors, lengths, *options, is_copied=is_copied)
             except (TypeError, ValueError) as error:
-                raise self._named_error(error, k, input, weights[k]) from None
+                raise self._named_error(error, k, input, layer_weights) from None
             states.append(h_n)
         return input, states[0] if self.num_layers == 1 else torch.cat(states)
 
     def _named_error(self, error: Exception, layer: int, input: Tensor, weights: list[Any]) -> Exception:
         """The error of an operator, or one that names a parameter of this module if that is the cause."""
-        shapes = self._shapes()
+        expected_shapes = self._shapes()
         try:
             for name, weight in zip(self._names[layer], weights, strict=True):
                 if name is None:
                     continue
                 _check_tensor(name, weight, self.kernel_l0.dtype)
-                check.check_shape(name, weight.shape, shapes[name])
+                check.check_shape(name, weight.shape, expected_shapes[name])
                 if weight.is_meta != input.is_meta:
                     raise ValueError(
                         f"{name}: expected a tensor on {input.device}, where input is, got one on {weight.device}: "

@@ -522,7 +522,7 @@ def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]
     """Run `layer`, without the dispatcher where only autograd needs to see the operator.
 
     If `is_copied`, and if y is saved for the backward pass, the returned y is a copy that the caller may write into.
-    Compilers and tracers record writes and do not need the copy.
+    A trace of `torch.jit` always has the copy, because its graph must be the same with and without gradients.
     """
     tensors, options = arguments[:9], arguments[9:]
     if _is_transformed():
@@ -532,9 +532,9 @@ def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]
     elif _needs_dispatcher(*tensors):
         _refuse_tangents(tensors)
         y, h_n, gates = layer(*arguments)
-        is_copied = is_copied and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
     elif torch.is_grad_enabled():
         return IndyGRUFunction.apply(options, is_copied, *tensors)
     else:
         return _run(*arguments)
-    return y.clone() if is_copied and y.requires_grad else y, h_n, gates
+    is_copied = is_copied and (y.requires_grad or torch._C._get_tracing_state() is not None)
+    return y.clone() if is_copied else y, h_n, gates
