@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
-
 
 def onnx_translation_table() -> dict[Any, Callable[..., Any]]:
     """Make the translation of this package's operator that `torch.onnx.export` needs.
@@ -49,6 +47,7 @@ def onnx_translation_table() -> dict[Any, Callable[..., Any]]:
 
 def _translation(op: Any, onnx_ir: Any) -> Callable[..., Any]:
     """The translation of `layer`, with the operators of an opset."""
+    from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
 
     def constant(values: Any, dtype: Any = np.int64) -> Any:
         return op.Constant(value=onnx_ir.tensor(np.asarray(values, dtype)))
