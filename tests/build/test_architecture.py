@@ -85,7 +85,7 @@ FOLDERS = {
     "layer": ["layer", "stream"],
     "c_api": ["c_api"],
     "jax": ["jax"],
-    "torch": ["torch", "torch._ops"],
+    "torch": ["torch", "torch._onnx", "torch._ops"],
     "dask": ["dask", "ray", "spark", "_arrow"],
     "interop": [
         "interop", "interop._activations", "interop._gate_orders", "interop._keras", "interop._onnx_read",
@@ -118,7 +118,7 @@ USES = {
     "layer": {"_engine", "_files", "_layers"},
     "c_api": {"_engine"},
     "jax": {"_engine"},
-    "torch": {"_engine", "_layers", "layer"},
+    "torch": {"_engine", "_layers", "interop", "layer"},
     "dask": {"_engine", "layer"},
     "interop": {"_engine", "_layers", "layer", "top"},
     "sklearn": {"_engine", "layer"},
