@@ -43,7 +43,12 @@ def test_docstring_lists_every_parameter():
     text = inspect.getdoc(sklearn.IndyGRUClassifier)
     section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", text, re.M | re.S).group(1)
     names = {name.strip() for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")}
-    assert names == set(inspect.signature(SequenceEstimator).parameters)
+    assert names == set(inspect.signature(sklearn.IndyGRUClassifier).parameters)
+
+
+def test_defaults_of_the_classifier_are_those_of_both_estimators():
+    both, classifier = (inspect.signature(each).parameters for each in (SequenceEstimator, sklearn.IndyGRUClassifier))
+    assert {**both, "class_weight": classifier["class_weight"]} == {**classifier}
 
 
 def test_examples_exist():
