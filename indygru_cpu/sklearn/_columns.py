@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from indygru_cpu._engine.messages import shown
 
 
@@ -25,10 +27,15 @@ def _read_arrow(X: Any) -> Any:
     return read_steps("X", X)
 
 
+def is_values_and_offsets(X: Any) -> bool:
+    """Return whether X is a tuple (values, offsets), rather than two sequences."""
+    return isinstance(X, tuple) and len(X) == 2 and np.ndim(X[1]) == 1
+
+
 def find_data_frame(X: Any) -> Any:
     """Return the data frame whose columns name the inputs of all sequences, or None."""
-    if isinstance(X, tuple) and len(X) == 2 and hasattr(X[0], "columns") and not hasattr(X[1], "columns"):
-        return X[0]  # values, beside offsets
+    if is_values_and_offsets(X):
+        return X[0] if hasattr(X[0], "columns") else None
     if not isinstance(X, (list, tuple)):
         return None
     columns = [list(sequence.columns) if hasattr(sequence, "columns") else None for sequence in X]

@@ -11,6 +11,7 @@ from sklearn.utils import check_array
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._typing import Array
+from indygru_cpu.sklearn._columns import is_values_and_offsets
 
 _X_FORMS = "(n, T, D), a list or column of arrays (T, D), or a tuple (values (S, D), offsets (n + 1,))"
 
@@ -52,7 +53,7 @@ def validated_batch(X: Any, dtype: Any = None) -> RaggedBatch:
 
     `dtype` None keeps float32 and converts other numbers to float64. Any other `dtype` is that of the result.
     """
-    if isinstance(X, tuple) and len(X) == 2 and np.ndim(X[1]) == 1:
+    if is_values_and_offsets(X):
         return _from_offsets(*X, dtype)
     if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1):
         return _from_list(X, dtype)

@@ -261,3 +261,12 @@ def test_batches_do_not_change_the_predictions(calls, monkeypatch, options, dtyp
     monkeypatch.setattr(_network, "MAX_BATCH_BYTES", 2**40)
     np.testing.assert_allclose(model.predict(X), bounded, rtol=0, atol=1e-12 if dtype == np.float64 else 1e-5)
     assert calls == [sum(map(len, X))]
+
+
+def test_tuple_of_two_frames_is_two_sequences():
+    X, slope = random_sequences()
+    frames = pandas_frames(X)
+    model = fit_estimator(small_estimator(IndyGRURegressor), frames, slope)
+    np.testing.assert_array_equal(model.predict((frames[0], frames[1])), model.predict(frames[:2]))
+    with pytest.raises(ValueError, match=r"^X\[1\]: expected the columns of X\[0\]"):
+        model.predict((frames[0], X[1]))
