@@ -42,7 +42,7 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
         Options of the `IndyGRU`.
     pooling : str or sequence of str
         Features that the readout gets from the states of a sequence: ``"mean"``, ``"max"`` of each unit, or ``"last"``;
-        or several of these, concatenated.
+        or several of these, concatenated. docs/sklearn.md has the scores by which the default was chosen.
     standardize : bool
         Scale every input to mean 0 and standard deviation 1 over the training steps. The regressor also scales its
         targets.
@@ -125,7 +125,7 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
         num_layers: int = 1,
         *,
         bidirectional: bool = False,
-        pooling: str | Sequence[str] = "mean",
+        pooling: str | Sequence[str] = ("mean", "last", "max"),
         standardize: bool = True,
         dropout: float = 0.0,
         noise: float = 0.0,

@@ -52,7 +52,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc,unused-ignore]
         num_layers: int = 1,
         *,
         bidirectional: bool = False,
-        pooling: str | Sequence[str] = "mean",
+        pooling: str | Sequence[str] = ("mean", "last", "max"),
         standardize: bool = True,
         dropout: float = 0.0,
         noise: float = 0.0,

@@ -54,7 +54,8 @@ def validated_batch(X: Any, dtype: Any = None) -> RaggedBatch:
     `dtype` None keeps float32 and converts other numbers to float64. Any other `dtype` is that of the result.
     """
     if is_values_and_offsets(X):
-        return _from_offsets(*X, dtype)
+        values, offsets = X
+        return _from_offsets(values, offsets, dtype)
     if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1):
         return _from_list(X, dtype)
     array = _validated_numbers(X, dtype)
