@@ -179,10 +179,10 @@ def print_gru() -> None:
     """Print the scores of full and diagonal GRUs of several sizes on all digits by rows."""
     X, y = digits()
     data = {"digits by rows": ([x.astype(np.float32) for x in X], y)}
-    for kind in (FullGRUClassifier, IndyGRUClassifier):
+    for kind, more in ((FullGRUClassifier, ()), (IndyGRUClassifier, ((2, 256), (3, 128)))):
         models = {
             f"{kind.__name__}, {layers} x {size}": kind(**FIXED | ALL | {"num_layers": layers, "hidden_size": size})
-            for layers, size in ((1, 64), (1, 128), (2, 64), (2, 128))
+            for layers, size in ((1, 64), (1, 128), (2, 64), (2, 128), *more)
         }
         print_table(models, data, classification_scores)
 

@@ -72,13 +72,23 @@ def read_sequences(name: str, column: Any, input_size: int, dtype: np.dtype[Any]
 def read_steps(name: str, column: Any) -> tuple[Array, Array]:
     """Return the steps of all rows, (S, D), of numbers of any type, and the rows' offsets, (B + 1,).
 
-    `column` is an array, chunks of one, or an object that exports them by Arrow's C interface. A row is a list of
-    steps, each a list of D numbers, where D is the number of those in the first step.
+    `column` is an array, chunks of one, or an object that exports them. A row is a list of steps, each a list of D
+    numbers, where D is the number of those in the first step.
     """
-    steps, offsets = _flatten_lists(name, pa.chunked_array(column).combine_chunks())
+    steps, offsets = _flatten_lists(name, _import_array(column))
     numbers, input_size = _flatten_steps(name, steps, None)
     _refuse_nulls(f"the numbers of {name}", numbers)
     return numbers.to_numpy(zero_copy_only=False).reshape(-1, input_size), offsets
+
+
+def _import_array(column: Any) -> Any:
+    if hasattr(column, "to_arrow"):  # a Series of polars
+        column = column.to_arrow()
+    elif hasattr(column, "__arrow_array__") or hasattr(column, "__arrow_c_array__"):
+        column = pa.array(column)
+    elif not isinstance(column, pa.ChunkedArray):
+        column = pa.chunked_array(column)  # an object with the C stream interface
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _flatten_steps(name: str, steps: Any, input_size: int | None) -> tuple[Any, int]:

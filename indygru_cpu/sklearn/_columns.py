@@ -12,7 +12,7 @@ from indygru_cpu._engine.messages import shown
 def read_column(X: Any) -> Any:
     """Return the sequences of a column as a list or as a tuple (values, offsets), and any other X unchanged."""
     if getattr(X, "ndim", None) == 1 and hasattr(X, "iloc"):  # a Series of pandas
-        return _read_arrow(X) if hasattr(X.dtype, "pyarrow_dtype") else X.tolist()
+        return _read_arrow(X.array) if hasattr(X.dtype, "pyarrow_dtype") else X.tolist()
     if hasattr(X, "to_arrow") and hasattr(X, "to_list"):  # a Series of polars
         return _read_arrow(X) if X.dtype.is_nested() else X.to_list()
     has_arrow_data = hasattr(X, "__arrow_c_array__") or hasattr(X, "__arrow_c_stream__")

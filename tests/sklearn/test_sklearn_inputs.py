@@ -63,6 +63,20 @@ def arrow_chunks(X):
     return pa.chunked_array([chunk[:5], chunk[5:5], chunk[5:]])
 
 
+class CStream:
+    """A column of another library, which only has Arrow's C stream interface."""
+
+    def __init__(self, chunks):
+        self._chunks = chunks
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._chunks.__arrow_c_stream__(requested_schema)
+
+
+def arrow_c_stream(X):
+    return CStream(arrow_chunks(X))
+
+
 def pandas_frames(X):
     pd = pytest.importorskip("pandas", reason=PANDAS)
     return [pd.DataFrame(x, columns=["x", "y", "z"]) for x in X]
@@ -91,7 +105,7 @@ COLUMNS = [
 FRAMES = [pandas_frames, polars_frames, pandas_frame_and_offsets, polars_frame_and_offsets]
 
 
-@pytest.mark.parametrize("form", [*COLUMNS, *FRAMES], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [*COLUMNS, arrow_c_stream, *FRAMES], ids=lambda form: form.__name__)
 def test_columns_and_frames_give_the_predictions_of_a_list(form, dtype):
     X, slope = random_sequences(dtype=dtype)
     expected = predictions(fit_estimator(small_estimator(IndyGRURegressor), X, slope), X)
