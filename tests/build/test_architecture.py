@@ -92,8 +92,8 @@ FOLDERS = {
         "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
     ],
     "sklearn": [
-        "sklearn", "sklearn._base", "sklearn._network", "sklearn._partial", "sklearn._pooling", "sklearn._sequences",
-        "sklearn._training",
+        "sklearn", "sklearn._base", "sklearn._columns", "sklearn._network", "sklearn._partial", "sklearn._pooling",
+        "sklearn._sequences", "sklearn._training",
     ],
     "datasets": ["datasets"],
     "_tf1": [
@@ -121,7 +121,7 @@ USES = {
     "torch": {"_engine", "_layers", "interop", "layer"},
     "dask": {"_engine", "layer"},
     "interop": {"_engine", "_layers", "layer", "top"},
-    "sklearn": {"_engine", "layer"},
+    "sklearn": {"_engine", "dask", "layer"},
     "datasets": set(),
     "_tf1": {"_engine", "functional", "reference"},
     "tensorflow": {"_engine", "_files", "_tf1"},
