@@ -59,6 +59,7 @@ class BoundLayer:
         tape_class: type[Tape] | None = None,
         is_reverse: bool = False,
         has_layer_axis: bool = True,
+        reads_tensors: bool = False,
     ) -> None: ...
     @staticmethod
     def of_function(
@@ -99,20 +100,21 @@ class BoundLayer:
         num_threads: object,
         progress: ProgressCallback | None = None,
         new_mask: Any = None,
-        gates: Array | None = None,
+        gates: object = None,
         is_checked: bool = False,
     ) -> Any: ...
     def restore_tape(
         self,
-        x: Array,
-        h0: Array | None,
-        lengths: Array | None,
-        offsets: Array | None,
-        y: Array,
-        gates: Array | None,
+        x: object,
+        h0: object,
+        lengths: object,
+        offsets: object,
+        y: object,
+        gates: object,
         batch_first: bool,
         num_threads: int | None,
-    ) -> Tape: ...
+        is_checked: bool = True,
+    ) -> Any: ...
     def backward(
         self,
         tape: Tape,
@@ -150,6 +152,7 @@ class StreamBase:
     def push(self, x_t: object) -> Array: ...
 
 def active_threads() -> int: ...
+def export_tensors(tensors: Any, plain_types: tuple[type, ...], to_dlpack: Any) -> list[Any] | None: ...
 def is_forked() -> bool: ...
 def is_parallel_work(work: float) -> bool: ...
 def l2_bytes() -> int: ...

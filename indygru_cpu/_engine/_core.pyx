@@ -24,10 +24,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from indygru_cpu._engine.buffers cimport (
-    MAX_NDIM, ArrayView, as_strided_view, copy_array, get_bounds, has_shape, is_c_contiguous, may_share_memory,
+    MAX_NDIM, ArrayView, as_strided_view, bounds_of_view, copy_array, get_bounds, has_shape, is_c_contiguous, may_share_memory,
     overlaps_itself,
 )
 from indygru_cpu._engine.capi cimport backward_call, forward_call, step_call
+from indygru_cpu._engine.dlpack cimport is_capsule, read_capsule
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
     INDYGRU_N_TIERS, INDYGRU_N_WORK_CLASSES, INDYGRU_OP_STEP, INDYGRU_POOL_MAX_BYTES, INDYGRU_POOL_MIN_BLOCK,
@@ -267,6 +268,38 @@ cdef bint read_array(array, char format, bint is_writable, ArrayView *view) exce
     return is_readable
 
 
+def export_tensors(tensors, plain_types, to_dlpack):
+    """DLPack capsules of tensors of PyTorch, and None for None. None instead of a list: the kernels cannot read a tensor
+    as it is.
+
+    plain_types are the types of tensors without behaviour of their own. PyTorch does not check that a tensor's elements
+    are within its storage, which may have been shortened."""
+    cdef ArrayView view
+    cdef uintptr_t first, end, start
+    cdef ptrdiff_t n_bytes
+    capsules = []
+    for tensor in tensors:
+        if tensor is None:
+            capsules.append(None)
+            continue
+        if type(tensor) not in plain_types or tensor.is_neg():
+            return None
+        try:
+            capsule = to_dlpack(tensor)
+        except (BufferError, RuntimeError):  # a tensor without a storage, such as a sparse one
+            return None
+        if not (read_capsule(capsule, c'f', &view) or read_capsule(capsule, c'd', &view)):
+            return None
+        if view.size:
+            storage = tensor.untyped_storage()
+            start, n_bytes = storage.data_ptr(), storage.nbytes()
+            bounds_of_view(&view, &first, &end)
+            if first < start or end > start + n_bytes:
+                return None
+        capsules.append(capsule)
+    return capsules
+
+
 cdef bint read_integers(array, const ptrdiff_t **numbers, ptrdiff_t *size) except -1:
     """The address and the length of a contiguous array of intp OUT; False for any other object."""
     cdef Py_buffer buffer
@@ -438,20 +471,23 @@ cdef class BoundLayer:
         Whether a single direction runs each row from its last valid step to its first.
     has_layer_axis : bool
         Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
+    reads_tensors : bool
+        Whether every array may also be a DLPack capsule of `export_tensor`.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation
     cdef readonly bint reproducible
-    cdef bint is_reverse, has_layer_axis
+    cdef bint is_reverse, has_layer_axis, reads_tensors
     cdef object count_threads, tape_class, dtype
     cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
     cdef char format
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
-                 bint is_reverse=False, bint has_layer_axis=True):
+                 bint is_reverse=False, bint has_layer_axis=True, bint reads_tensors=False):
         if self.weights is not None:
             raise RuntimeError("layer: it is initialised already")
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
+        self.reads_tensors = reads_tensors
         require(self.set_weights(weights, groups, activation), "layer")
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
         self.count_threads, self.tape_class = count_threads, tape_class
@@ -471,7 +507,13 @@ cdef class BoundLayer:
 
     def __reduce__(self):
         return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
-                            self.tape_class, self.is_reverse, self.has_layer_axis)
+                            self.tape_class, self.is_reverse, self.has_layer_axis, self.reads_tensors)
+
+    cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
+        """`read_array` with the layer's dtype; also of DLPack capsules if the layer reads tensors."""
+        if self.reads_tensors and type(array) is not ndarray:
+            return is_capsule(array) and read_capsule(array, self.format, view)
+        return read_array(array, self.format, is_writable, view)
 
     cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
         """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
@@ -492,9 +534,9 @@ cdef class BoundLayer:
             return False
         array = weights[0][0][0]
         self.format = c'f'
-        if not read_array(array, c'f', False, &kernel):
+        if not self.read(array, False, &kernel):
             self.format = c'd'
-            if not read_array(array, c'd', False, &kernel):
+            if not self.read(array, False, &kernel):
                 return False
         self.dtype = FLOAT64 if self.format == c'd' else FLOAT32
         if groups < 1 or not 0 <= activation < INDYGRU_N_ACTIVATIONS:
@@ -516,9 +558,9 @@ cdef class BoundLayer:
         cdef ptrdiff_t n_inputs = self.n_inputs if i < self.n_directions else self.n_directions * self.n_units
         cdef ptrdiff_t columns = 3 * self.n_units
         arrays = <tuple> (<tuple> self.weights[i // self.n_directions])[i % self.n_directions]
-        if len(arrays) != 3 or not (read_array(arrays[0], self.format, False, &kernel)
-                                    and read_array(arrays[1], self.format, False, &u)
-                                    and read_array(arrays[2], self.format, False, &b)):
+        if len(arrays) != 3 or not (self.read(arrays[0], False, &kernel)
+                                    and self.read(arrays[1], False, &u)
+                                    and self.read(arrays[2], False, &b)):
             return False
         if kernel.ndim != 2 or kernel.shape[0] * self.groups != n_inputs or kernel.shape[1] != columns:
             return False
@@ -534,7 +576,7 @@ cdef class BoundLayer:
         for directions in self.weights:
             for arrays in <tuple> directions:
                 for weight in <tuple> arrays:
-                    if read_array(weight, self.format, False, &weights) and may_share_memory(array, &weights):
+                    if self.read(weight, False, &weights) and may_share_memory(array, &weights):
                         return True
         return False
 
@@ -548,7 +590,7 @@ cdef class BoundLayer:
             return False
         if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
             return False
-        if not read_array(x, self.format, False, &call.x) or call.x.ndim < 2:
+        if not self.read(x, False, &call.x) or call.x.ndim < 2:
             return False
         last = call.x.ndim - 1
         if call.x.shape[last] != self.n_inputs:
@@ -572,7 +614,7 @@ cdef class BoundLayer:
             if lengths is not None and not copy_row_numbers(call, lengths, False):
                 return False
         self.set_state_shape(call, last == 1 and not call.is_ragged)
-        if h0 is not None and not (read_array(h0, self.format, False, &call.h0)
+        if h0 is not None and not (self.read(h0, False, &call.h0)
                                    and has_shape(&call.h0, call.state_ndim, call.state_shape)):
             return False
         return True
@@ -602,7 +644,7 @@ cdef class BoundLayer:
 
     cdef bint read_result(self, const Call *call, array, ArrayView *view, bint is_checked) except -1:
         """Reads an output array. Returns False if it is not writable, or may share memory with x or the weights."""
-        if not read_array(array, self.format, True, view) or overlaps_itself(view):
+        if not self.read(array, True, view) or overlaps_itself(view):
             return False
         return is_checked or not (may_share_memory(view, &call.x) or self.may_share_weights(view))
 
@@ -644,22 +686,30 @@ cdef class BoundLayer:
             tape.call.is_training, tape.x, tape.gates_array = True, x, gates
             tape.call.is_wide = tape.call.threads.n == 1 and gates is None  # `restore_tape` does not know the number
             tape.has_gates, tape.has_masks = not recompute, new_mask is not None
+            require(tape.read_gates(), "gates")
             results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
             if results is not None:
                 return (*results, tape)
         require(not is_checked, "x")
 
-    def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads):
-        """The tape of a call of a single layer, made of checked arguments and of the results of `train`.
+    def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads, bint is_checked=True):
+        """The tape of a call of a single layer, made of its arguments and of the results of `train`.
 
         gates is (directions, at least 3N * valid steps); None: they are computed again."""
         cdef Tape tape = (self.tape_class or Tape)()
         cdef ArrayView y_view
         tape.layer, tape.threads_argument = self, num_threads
         require(self.n_layers == 1, "layer")
-        require(self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, True), "x")
+        if not self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
+            require(not is_checked, "x")
+            return None
         tape.x, tape.gates_array, tape.has_gates = x, gates, gates is not None
-        require(read_array(y, self.format, False, &y_view) and self.fits_y(&tape.call, &y_view), "y")
+        if not self.read(y, False, &y_view) or not self.fits_y(&tape.call, &y_view):
+            require(not is_checked, "y")
+            return None
+        if not tape.read_gates():
+            require(not is_checked, "gates")
+            return None
         tape.allocate(y, &y_view)
         if tape.call.h0.data is NULL:
             memset(tape.states(), 0, tape.call.state_bytes)
@@ -691,12 +741,12 @@ cdef class BoundLayer:
             return None
         if out is None and needs_y:
             out = new_array(shape_tuple(call.x.ndim, call.x.shape, width), self.dtype)
-            require(read_array(out, self.format, True, &y), "out")
+            require(self.read(out, True, &y), "out")
         if tape is not None:
             tape.allocate(out, &y)
         if h_out is None:
             h_out = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype)
-            require(read_array(h_out, self.format, True, &h), "h_out")
+            require(self.read(h_out, True, &h), "h_out")
         elif (self.work(call.n_valid_steps) >= self.min_nogil_work() or progress is not None
               or not is_c_contiguous(&h)):  # h_out stays as it is if a signal handler ends the call
             copy = check_alloc(indygru_pool_allocate(call.state_bytes + 1), call.state_bytes)
@@ -826,9 +876,9 @@ cdef class BoundLayer:
         dy_view.data = NULL
         is_readable = ((is_checked or reads_unchecked)
                        and (num_threads is None or type(num_threads) is int and num_threads >= 1)
-                       and (dy is None or read_array(dy, self.format, False, &dy_view)
+                       and (dy is None or self.read(dy, False, &dy_view)
                             and has_shape(&dy_view, tape.y_view.ndim, tape.y_view.shape))
-                       and (dh_n is None or read_array(dh_n, self.format, False, &dh_view)
+                       and (dh_n is None or self.read(dh_n, False, &dh_view)
                             and has_shape(&dh_view, call.state_ndim, call.state_shape)))
         if not is_readable:
             require(not is_checked, "dy")
@@ -836,7 +886,7 @@ cdef class BoundLayer:
         call.threads = self.choose_threads(num_threads, 3 * self.work(call.n_valid_steps))
         tape.check_memory()
         dh0 = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype, dh_n is None)
-        require(read_array(dh0, self.format, True, &view), "dh_n")
+        require(self.read(dh0, True, &view), "dh_n")
         if dh_n is not None:
             copy_array(&dh_view, view.data, True)
         return self.run_backward(tape, &dy_view, dh0, view.data, needs_x, needs_parameters)
@@ -925,7 +975,7 @@ cdef class BoundLayer:
             array = new_array(shape_tuple(3, shape, self.n_inputs), self.dtype, is_zeroed).swapaxes(0, 1)
         else:
             array = new_array(shape_tuple(call.x.ndim, call.x.shape, self.n_inputs), self.dtype, is_zeroed)
-        require(read_array(array, self.format, True, &view), "dx")
+        require(self.read(array, True, &view), "dx")
         dx[0] = as_strided_view(&view, call.batch_first)
         return array
 
@@ -934,8 +984,8 @@ cdef class BoundLayer:
         cdef ArrayView dkernel, du, db
         arrays = (new_array((p.group_inputs, 3 * p.n_units), self.dtype, True),
                   new_array((3 * p.n_units,), self.dtype, True), new_array((3 * p.n_units,), self.dtype, True))
-        require(read_array(arrays[0], self.format, True, &dkernel) and read_array(arrays[1], self.format, True, &du)
-                and read_array(arrays[2], self.format, True, &db), "dkernel")
+        require(self.read(arrays[0], True, &dkernel) and self.read(arrays[1], True, &du)
+                and self.read(arrays[2], True, &db), "dkernel")
         p.dkernel, p.drecurrent_kernel, p.dbias = dkernel.data, du.data, db.data
         return arrays
 
@@ -952,13 +1002,13 @@ cdef class BoundLayer:
         memset(&call, 0, sizeof(Call))
         if not (is_checked or reads_unchecked):
             return None
-        if not read_array(x_t, self.format, False, &call.x) or call.x.ndim != 2 or call.x.shape[1] != self.n_inputs:
+        if not self.read(x_t, False, &call.x) or call.x.ndim != 2 or call.x.shape[1] != self.n_inputs:
             require(not is_checked, "x_t")
             return None
         call.rows.n_batch = call.x.shape[0]
         call.state_ndim, call.state_shape[0], call.state_shape[1] = 2, call.rows.n_batch, self.n_units
         if exceeds_limits(1, call.rows.n_batch, self.n_inputs, self.n_units) or not (
-                read_array(h, self.format, False, &call.h0)
+                self.read(h, False, &call.h0)
                 and has_shape(&call.h0, call.state_ndim, call.state_shape)):
             require(not is_checked, "h")
             return None
@@ -970,7 +1020,7 @@ cdef class BoundLayer:
             return None
         if out is None:
             out = new_array((call.rows.n_batch, self.n_units), self.dtype)
-            require(read_array(out, self.format, True, &state), "out")
+            require(self.read(out, True, &state), "out")
         require(self.read_weights(0, &weights), "layer")
         p = make_layer_plan(&weights, 1, call.rows.n_batch)
         p.x, p.has_python = StridedView(call.x.data, 0, call.x.strides[0]), True
@@ -1115,17 +1165,21 @@ cdef class Tape:
         self.state_bytes = align_up(self.call.state_bytes)
         self.line_bytes = align_up(self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
         self.gate_bytes = 0
-        if self.gates_array is not None:
-            require(layer.n_layers == 1 and read_array(self.gates_array, layer.format, self.call.is_training,
-                                                       &self.gates_view)
-                    and self.gates_view.ndim == 2 and self.gates_view.shape[0] == layer.n_directions
-                    and self.gates_view.shape[1] >= 3 * layer.n_units * self.call.n_valid_steps, "gates")
-        elif self.has_gates:
+        if self.has_gates and self.gates_array is None:
             self.gate_bytes = align_up(3 * layer.n_units * self.call.n_valid_steps * layer.itemsize)
         for i in range(layer.n_layers):
             size = (1 + self.has_masks) * self.line_bytes if i else self.state_bytes
             self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes + 1))
         return 0
+
+    cdef bint read_gates(self) except -1:
+        """Reads the memory for the gates that the caller passed, if any. False: it does not fit."""
+        cdef BoundLayer layer = self.layer
+        if self.gates_array is None:
+            return True
+        return (layer.n_layers == 1 and layer.read(self.gates_array, self.call.is_training, &self.gates_view)
+                and self.gates_view.ndim == 2 and self.gates_view.shape[0] == layer.n_directions
+                and self.gates_view.shape[1] >= 3 * layer.n_units * self.call.n_valid_steps)
 
     cdef char *buffer(self, ptrdiff_t layer) noexcept:
         return (<PooledBuffer> self.buffers[layer]).data
@@ -1181,7 +1235,7 @@ cdef class Tape:
         cdef ArrayView mask
         cdef ptrdiff_t n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch
         cdef ptrdiff_t width = self.layer.n_directions * self.layer.n_units
-        require(read_array(self.masks_of_layers[layer], self.layer.format, False, &mask) and is_c_contiguous(&mask)
+        require(self.layer.read(self.masks_of_layers[layer], False, &mask) and is_c_contiguous(&mask)
                 and mask.size == self.call.rows.extent * n_rows * width, "dropout")
         return self.layer.combine(lines, mask.data, False, self.call.rows.extent, n_rows, width)
 
@@ -1195,9 +1249,11 @@ cdef class Tape:
 
 
 cdef bint has_memory(array, const ArrayView *view) except -1:
-    """Whether an array still has the memory that it had when `view` was read."""
+    """Whether an array still has the memory that it had when `view` was read. A capsule keeps its memory."""
     cdef Py_buffer buffer
     cdef bint is_same
+    if type(array) is not ndarray:
+        return True
     PyObject_GetBuffer(array, &buffer, PyBUF_STRIDES)
     is_same = buffer.buf == view.data and buffer.len == view.size * view.itemsize
     PyBuffer_Release(&buffer)

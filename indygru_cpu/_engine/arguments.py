@@ -13,7 +13,7 @@ from indygru_cpu._typing import Array
 
 
 @lru_cache(maxsize=16)
-def _zero_bias(n_columns: int, dtype: np.dtype[Any]) -> Array:
+def zero_bias(n_columns: int, dtype: np.dtype[Any]) -> Array:
     """Return the read-only zeros that all calls without a bias share."""
     zeros = np.zeros(n_columns, dtype)
     zeros.flags.writeable = False
@@ -40,7 +40,7 @@ class Weights(NamedTuple):
     @classmethod
     def from_arrays(cls, kernel: Array, recurrent_kernel: Array, bias: Array | None) -> Weights:
         """Weights of arrays that were checked. A bias of None becomes zeros."""
-        return cls(kernel, recurrent_kernel, _zero_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
+        return cls(kernel, recurrent_kernel, zero_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
     def sizes(self, groups: object) -> Sizes:
         """The sizes of a call of one layer in one direction, after a check of `groups`."""

@@ -444,6 +444,10 @@ class IndyGRU(torch.nn.Module):
             if not name:
                 raise TraceError("IndyGRU: expected a module that contains it, got itself: it has no graph of its own")
             return input.tracer.create_proxy("call_module", name, (input, hx), options)
+        if lengths is None and isinstance(input, Tensor) and not torch.is_grad_enabled():
+            results = self._infer_directly(input, hx)
+            if results is not None:
+                return results
         weights: list[list[Any]] = [
             [None if name is None else getattr(self, name) for name in names] for names in self._names
         ]
@@ -463,6 +467,18 @@ class IndyGRU(torch.nn.Module):
         state, lengths = self._state(input, hx, dtype).unsqueeze(1), None if lengths is None else lengths.reshape(1)
         output, h_n = self._run_layers(input.unsqueeze(1), state, weights, lengths, False)
         return output.squeeze(1), h_n.squeeze(1)
+
+    def _infer_directly(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Inference of all layers in one call of the core; None if the call needs another way."""
+        if (self.training and self.dropout and self.num_layers > 1) or not _ops.can_run_directly():
+            return None
+        parameters = self._parameters
+        try:
+            weights = [[None if name is None else parameters[name] for name in names] for names in self._names]
+        except KeyError:  # a parametrization computes the weight
+            return None
+        options = self.groups, self.activation, self.reproducible
+        return _ops.run_directly(input, hx, weights, self.batch_first, options)  # type: ignore[return-value]
 
     def _state(self, input: Tensor, hx: Tensor | None, dtype: torch.dtype, *batch: int) -> Tensor:
         """The checked state before the first step; zeros for None."""

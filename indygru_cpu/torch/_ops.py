@@ -7,6 +7,8 @@ on shapes only. Autograd, torch.compile, torch.export and checkpointing treat it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch.autograd import forward_ad
 from indygru_cpu._engine import _core, memory
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import BATCH_FIRST, TIME_MAJOR, Weights, choose_threads
+from indygru_cpu._engine.arguments import BATCH_FIRST, TIME_MAJOR, Weights, choose_threads, zero_bias
 from indygru_cpu._typing import Array
 
 #: The supported dtypes, and NumPy's dtypes for them.
@@ -244,6 +246,59 @@ def check_storage(name: str, tensor: Tensor) -> None:
         _view(name, tensor)
 
 
+def _bound_layer(weights: Sequence[Sequence[Tensor | None]], options: Sequence[Any]) -> _core.BoundLayer | None:
+    """A bound layer that reads capsules, for the six weights of each layer; None if it cannot read them."""
+    groups, activation, reproducible = options
+    by_layer = []
+    for of_layer in weights:
+        capsules = _core.export_tensors(of_layer, _PLAIN, _to_dlpack)
+        kernel = of_layer[0]
+        if capsules is None or kernel is None or kernel.dim() != 2:
+            return None
+        if capsules[2] is None:
+            capsules[2] = capsules[5] = zero_bias(kernel.shape[1], NUMPY_DTYPES[kernel.dtype])
+        by_layer.append([capsules[:3]] if capsules[3] is None else [capsules[:3], capsules[3:]])
+    try:
+        return _core.BoundLayer(
+            by_layer, groups, check.activation_index(activation), reproducible, _choose_threads, reads_tensors=True
+        )
+    except (TypeError, ValueError):  # the checks of the other way name the cause
+        return None
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor; a large one in memory of the pool."""
+    if prod(shape) * dtype.itemsize < _core.POOL_MIN_BLOCK:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(memory.new(tuple(shape), NUMPY_DTYPES[dtype]))
+
+
+def run_directly(
+    input: Tensor, hx: Tensor | None, weights: Sequence[Sequence[Tensor | None]], batch_first: bool,
+    options: Sequence[Any], keep_gates: bool = False,
+) -> tuple[Tensor, ...] | None:  # fmt: skip
+    """Run all layers in one call of the core, which reads the tensors itself: y, h_n and, if requested, the gates.
+
+    Returns None if it cannot read them; the other way then checks the arguments and names what is wrong.
+    """
+    capsules = _core.export_tensors((input, hx), _PLAIN, _to_dlpack)
+    bound = None if capsules is None else _bound_layer(weights, options)
+    if capsules is None or bound is None or input.dim() not in (2, 3):
+        return None
+    n_directions = 1 if weights[0][3] is None else 2
+    n_units, (*leading, _) = weights[0][0].shape[1] // 3, input.shape  # type: ignore[union-attr]
+    batch = leading[1 - batch_first :][:1] if len(leading) == 2 else []
+    y = _empty((*leading, n_directions * n_units), input.dtype)
+    h_n = _empty((n_directions * len(weights), *batch, n_units), input.dtype)
+    results = [y, h_n]
+    if keep_gates:
+        results.append(_empty((n_directions, 3 * n_units * prod(leading)), input.dtype))
+    outputs = list(map(_to_dlpack, results))
+    first = *capsules, None, None, outputs[0], outputs[1], batch_first
+    done = bound.train(*first, False, None, None, None, outputs[2]) if keep_gates else bound.infer(*first, True, None)
+    return None if done is None else tuple(results)
+
+
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
     """The shapes of y, h_n and the gates.
 
@@ -259,6 +314,11 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer. Returns y, h_n and the gates, which are empty unless `keep_gates` is set."""
     *tensors_and_options, keep_gates = arguments
     _refuse_tangents(arguments[:9])
+    input, hx, *weights, lengths, batch_first, groups, activation, reproducible = tensors_and_options
+    if lengths is None:
+        results = run_directly(input, hx, [weights], batch_first, (groups, activation, reproducible), keep_gates)
+        if results is not None:
+            return results if keep_gates else (*results, input.new_empty((len(results[1]), 0)))
     bound = _BoundTensors.bind(*tensors_and_options)
     y_shape, _, gates_shape = _result_shapes(bound.sizes, keep_gates)
     y = memory.new(y_shape, bound.x.dtype)
@@ -319,8 +379,47 @@ def _check_backward_sizes(tensors: Sequence[Any], sizes: _CallSizes) -> None:
             check.check_shape(name, tensor.shape, shape)
 
 
-def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any) -> list[Tensor]:
-    """Gradients of input, hx and each weight that is not None, in this order."""
+def _run_backward_directly(
+    dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, arguments: Sequence[Any],
+    needs_x: bool, needs_weights: bool,
+) -> Any:  # fmt: skip
+    """The results of `BoundLayer.backward` for tensors that the core reads itself; None if it cannot."""
+    input, hx, *weights, lengths, batch_first, groups, activation, reproducible = arguments
+    if lengths is not None:
+        return None
+    if type(gates) not in _PLAIN or gates.dim() != 2:
+        return None
+    stored_gates = gates if gates.shape[1] > 0 else None
+    capsules = _core.export_tensors((input, hx, y, stored_gates, dy, dh_n), _PLAIN, _to_dlpack)
+    bound = _bound_layer([weights], (groups, activation, reproducible))
+    if capsules is None or bound is None:
+        return None
+    x, h0, states, stored, dstates, dlast = capsules
+    tape = bound.restore_tape(x, h0, None, None, states, stored, batch_first, None, False)
+    return None if tape is None else bound.backward(tape, dstates, dlast, needs_x, needs_weights, None)
+
+
+def _run_backward(
+    dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any,
+    needs_x: bool = True, needs_weights: bool = True,
+) -> list[Any]:  # fmt: skip
+    """Gradients of input, hx and each weight that is not None, in this order. Those that are not needed are None."""
+    results = _run_backward_directly(dy, dh_n, y, gates, arguments, needs_x, needs_weights)
+    if results is None:
+        results = _run_checked_backward(dy, dh_n, y, gates, *arguments, needs_x=needs_x, needs_weights=needs_weights)
+    dx, dh0, dweights = results
+    n_kinds = 3 if arguments[4] is not None else 2
+    n_directions = 1 if arguments[5] is None else 2
+    flat = [array for direction in dweights or [[None] * 3] * n_directions for array in direction[:n_kinds]]
+    # The fake kernel returns contiguous tensors. Only the gradient of a transposed input is copied for this.
+    return [None if array is None else torch.from_numpy(array).contiguous() for array in (dx, dh0, *flat)]
+
+
+def _run_checked_backward(
+    dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tensor, *arguments: Any, needs_x: bool,
+    needs_weights: bool,
+) -> Any:  # fmt: skip
+    """The results of `BoundLayer.backward` for any tensors that the operator takes."""
     bound = _BoundTensors.bind(*arguments)
     tensors = dy, dh_n, y, gates
     _check_kinds(_BACKWARD_TENSORS, tensors, arguments[2])
@@ -333,11 +432,7 @@ def _run_backward(dy: Tensor | None, dh_n: Tensor | None, y: Tensor, gates: Tens
     tape = bound.layer.restore_tape(
         bound.x, bound.h0, bound.lengths, None, y_array, stored_gates, bound.batch_first, None
     )
-    dx, dh0, dweights = bound.layer.backward(tape, dy_array, dh_array, True, True, None, True)
-    has_bias = arguments[4] is not None
-    flat = [array for direction in dweights for array in direction[: 2 + has_bias]]
-    # The fake kernel returns contiguous tensors. Only the gradient of a transposed input is copied for this.
-    return [torch.from_numpy(array).contiguous() for array in (dx, dh0, *flat)]
+    return bound.layer.backward(tape, dy_array, dh_array, needs_x, needs_weights, None, True)
 
 
 layer_backward = torch.library.custom_op(
@@ -364,14 +459,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.options = inputs[9:-1]
 
 
-def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+def _gradients(
+    ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None, needs_x: bool = True, needs_weights: bool = True
+) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
     if _is_transformed():
         run: Any = IndyGRUGradients.apply
     elif _needs_dispatcher(y):
         run = layer_backward
+    elif torch.is_grad_enabled():
+        run = IndyGRUGradients.apply
     else:
-        run = IndyGRUGradients.apply if torch.is_grad_enabled() else _run_backward
+        run = partial(_run_backward, needs_x=needs_x, needs_weights=needs_weights)
     arguments = dy, dh_n, y, gates, *tensors, *ctx.options
     is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
     gradients = iter(_run_legacy_batch(run, arguments) if is_batched else run(*arguments))
@@ -442,7 +541,8 @@ class IndyGRUFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        return None, None, *_gradients(ctx, *gradients)[:9]
+        _, _, needs_x, _, *needs_weights = ctx.needs_input_grad
+        return None, None, *_gradients(ctx, *gradients, needs_x, any(needs_weights))[:9]
 
     jvp = staticmethod(_refuse_forward_mode)
 
@@ -493,6 +593,11 @@ def _needs_dispatcher(*tensors: Tensor | None) -> bool:
         if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta):
             return True
     return False
+
+
+def can_run_directly() -> bool:
+    """Whether only the core needs to see a call without gradients: no transform, compiler, mode or dual tensor."""
+    return not (_is_transformed() or _needs_dispatcher() or forward_ad._current_level >= 0)
 
 
 def _is_transformed() -> bool:

@@ -253,13 +253,14 @@ CIMPORTS = {
     "runtime": {"kernels"},
     "plan": {"kernels", "runtime"},
     "buffers": {"plan"},
+    "dlpack": {"buffers"},
     "schedule": {"kernels", "plan", "runtime"},
     "products": {"kernels", "plan", "runtime"},
     "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
     "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles"},
     "capi": {"kernels", "passes", "plan", "schedule"},
     "xla": {"capi", "kernels"},
-    "_core": {"buffers", "capi", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
+    "_core": {"buffers", "capi", "dlpack", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
 }
 ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
 
