@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import socket
 
 import helpers
 import pytest
@@ -47,8 +48,17 @@ def test_checks_of_float32_on_one_cpu_pass(run_jax_checks):
 
 def test_checks_of_transformations_pass(run_jax_checks):
     printed = run_jax_checks(TRANSFORM_CHECKS, JAX_ENABLE_X64="0")
-    assert int(re.search(r"(\d+) passed", printed).group(1)) > 80
+    assert int(re.search(r"(\d+) passed", printed).group(1)) > 60
     assert "skipped" not in printed
+
+
+def test_two_processes_compute_the_gradients_of_one(run_script):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    printed = run_script("bridges/jax_two_processes.py", port, 0, timeout=120)  # gloo prints, too
+    assert printed.splitlines()[-1].startswith("largest error")
 
 
 def test_examples_of_the_page_run(run_python):
