@@ -227,14 +227,14 @@ def _differentiable_layer(options: _Options, *operands: Any) -> Any:
 
 def _forward(options: _Options, *primals: Any) -> Any:
     operands = [primal.value for primal in primals]
-    y, h_n, tape = _run(_HandlerCall("forward", ("y", "h_n", "tape"), options), *operands)
+    y, h_n, *tape = _run(_HandlerCall("forward", ("y", "h_n", "tape", "tape_rows"), options), *operands)
     x, h0, *weights, lengths = operands
     # JAX stores NumPy arrays that are arguments of a jitted function as residuals without a copy. h0 is copied, because
     # programs often overwrite states.
     saved_lengths = lengths if lengths.shape != (0,) else None  # JAX 0.8 fails on such residuals inside shard_map
     perturbed = {name for name, primal in zip(_FORWARD_OPERANDS, primals, strict=True) if primal.perturbed}
     requested = _requested_array("x" in perturbed, not perturbed.isdisjoint(Weights._fields))
-    return (y, h_n), (requested, x, jax.numpy.copy(h0), *weights, saved_lengths, y, tape)
+    return (y, h_n), (requested, x, jax.numpy.copy(h0), *weights, saved_lengths, y, *tape)
 
 
 def _requested_array(dx: bool, dweights: bool) -> jax.Array:
@@ -247,12 +247,12 @@ def _requested_array(dx: bool, dweights: bool) -> jax.Array:
 
 
 def _backward(options: _Options, residuals: Any, gradients: Any) -> Any:
-    requested, *inputs, lengths, y, tape = residuals
+    requested, *inputs, lengths, y, tape, tape_rows = residuals
     has_dx, has_dweights = (requested.size - 1) % 2, requested.size > 2
     results = (*(("x",) if has_dx else ()), "h0", *(Weights._fields if has_dweights else ()))
     lengths = jax.numpy.zeros(0, np.int32) if lengths is None else lengths
     gradients = [jax.numpy.zeros(g.shape, g.dtype) if isinstance(g, _SymbolicZero) else g for g in gradients]
-    operands = (*inputs, lengths, y, tape, *gradients)
+    operands = (*inputs, lengths, y, tape, tape_rows, *gradients)
     operands = _cast_to_varying(operands, _varying_axes(operands))
     # JAX 0.7 refuses a varying number of None, so that gradients that are not requested are zeros.
     values = {name: _SymbolicZero(_typeof(array)) for name, array in zip(_FORWARD_OPERANDS, inputs)}  # noqa: B905
@@ -267,10 +267,10 @@ _differentiable_layer.defvjp(_forward, _backward, symbolic_zeros=True)
 #: The axes of operands and results, behind those of vmap. i: inputs of a group, c: 3N columns, p: planes of the tape.
 _AXES = {
     "x": "tbd", "h0": "bn", "kernel": "ic", "recurrent_kernel": "c", "bias": "c", "lengths": "b",
-    "y": "tbn", "tape": "ptbn", "dy": "tbn", "dh_n": "bn", "h_n": "bn",
+    "y": "tbn", "tape": "ptbn", "tape_rows": "b", "dy": "tbn", "dh_n": "bn", "h_n": "bn",
 }  # fmt: skip
 _FORWARD_OPERANDS = ("x", "h0", *Weights._fields, "lengths")
-_OPERANDS = {"forward": _FORWARD_OPERANDS, "backward": (*_FORWARD_OPERANDS, "y", "tape", "dy", "dh_n")}
+_OPERANDS = {"forward": _FORWARD_OPERANDS, "backward": (*_FORWARD_OPERANDS, "y", "tape", "tape_rows", "dy", "dh_n")}
 
 
 class _HandlerCall(NamedTuple):
@@ -333,10 +333,11 @@ class _HandlerCall(NamedTuple):
             sizes |= dict(zip(axes, operand.shape, strict=True))
         divided, mesh = self.divided_axes(operands, types), _explicit_mesh(types)
         results = []
-        for axes in axis_names[len(operands) :]:
+        for name, axes in zip(self.results, axis_names[len(operands) :], strict=True):
+            dtype = np.int32 if name == "tape_rows" else operands[0].dtype
             spec = PartitionSpec(*(divided.get(axis) for axis in axes))
             sharding = {"sharding": NamedSharding(mesh, spec)} if divided else {}
-            results.append(jax.ShapeDtypeStruct([sizes[axis] for axis in axes], operands[0].dtype, **sharding))
+            results.append(jax.ShapeDtypeStruct([sizes[axis] for axis in axes], dtype, **sharding))
         return results
 
     def divided_axes(self, operands: Sequence[Any], arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:

@@ -282,6 +282,7 @@ def test_unused_part_of_the_tape_is_zero():
     operands = [*case.arguments, case.lengths.astype(np.int32)]
     shapes = [case.dy.shape, case.h0.shape, (3, *case.dy.shape)]
     results = [jax.ShapeDtypeStruct(shape, DTYPE) for shape in shapes]
+    results.append(jax.ShapeDtypeStruct(case.lengths.shape, np.int32))
     forward = jax.jit(lambda *operands: jax.ffi.ffi_call("indygru_forward", results)(*operands, options=OPTIONS_ARRAY))
     for _ in range(5):
         jax.block_until_ready([jnp.full(shape, np.nan, DTYPE) for shape in shapes for _ in range(3)])
@@ -336,10 +337,11 @@ OPTIONS_ARRAY = np.array([0, 1, 0, 1, 0], np.int64)
 T, B, D, N = 5, 4, 6, 3
 OPERANDS = {
     "x": (T, B, D), "h0": (B, N), "kernel": (D, 3 * N), "recurrent_kernel": (3 * N,), "bias": (3 * N,),
-    "lengths": (B,), "y": (T, B, N), "tape": (3, T, B, N), "dy": (T, B, N), "dh_n": (B, N),
+    "lengths": (B,), "y": (T, B, N), "tape": (3, T, B, N), "tape_rows": (B,), "dy": (T, B, N), "dh_n": (B, N),
 }  # fmt: skip
+INTEGERS = {"lengths": np.int32, "tape_rows": np.int32}
 RESULTS = {
-    "indygru_forward": {"y": (T, B, N), "h_n": (B, N), "tape": (3, T, B, N)},
+    "indygru_forward": {"y": (T, B, N), "h_n": (B, N), "tape": (3, T, B, N), "tape_rows": (B,)},
     "indygru_backward": {
         "dx": (T, B, D), "dh0": (B, N), "dkernel": (D, 3 * N), "drecurrent_kernel": (3 * N,), "dbias": (3 * N,),
     },
@@ -356,7 +358,7 @@ def call_handler(target, operands, results, **attributes):
 #: The results that a call may have: with or without the tape, dx and the gradients of the weights.
 RESULT_NAMES = [
     ("indygru_forward", ("y", "h_n")),
-    ("indygru_forward", ("y", "h_n", "tape")),
+    ("indygru_forward", ("y", "h_n", "tape", "tape_rows")),
     ("indygru_backward", ("dx", "dh0", "dkernel", "drecurrent_kernel", "dbias")),
     ("indygru_backward", ("dh0", "dkernel", "drecurrent_kernel", "dbias")),
     ("indygru_backward", ("dx", "dh0")),
@@ -367,9 +369,9 @@ RESULT_NAMES = [
 def valid_handler_call(target, leading=(), result_names=None):
     """Names, and valid shapes and dtypes of operands and results, after leading axes as those of vmap."""
     names = list(OPERANDS) if target == "indygru_backward" else list(OPERANDS)[:6]
-    operands = [((*leading, *OPERANDS[name]), np.int32 if name == "lengths" else DTYPE) for name in names]
-    shapes = (RESULTS[target][name] for name in result_names or RESULTS[target])
-    return names, operands, [((*leading, *shape), DTYPE) for shape in shapes]
+    operands = [((*leading, *OPERANDS[name]), INTEGERS.get(name, DTYPE)) for name in names]
+    results = {name: RESULTS[target][name] for name in result_names or RESULTS[target]}
+    return names, operands, [((*leading, *shape), INTEGERS.get(name, DTYPE)) for name, shape in results.items()]
 
 
 def changed_shapes(shape):

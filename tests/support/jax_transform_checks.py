@@ -210,6 +210,29 @@ def test_gradients_with_a_divided_batch_communicate_those_of_the_weights_alone(a
         assert collectives(function, PARAMS, x, h0) == {"all-reduce"}
 
 
+DIVISIONS = {"whole": (), "in two": ("a",), "in four": ("a", "b")}
+
+
+@pytest.mark.parametrize("forward", DIVISIONS)
+@pytest.mark.parametrize("backward", DIVISIONS)
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
+def test_backward_may_be_divided_in_another_way_than_forward(forward, backward, lengths):
+    """Residuals and gradients may be moved between the passes. The memory of a tape depends on the division."""
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+
+    def placed(division, array):
+        spec = [DIVISIONS[division] if size == CASE.x.shape[1] else None for size in array.shape]
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    layer = partial(indygru, lengths=lengths)
+    cotangents = CASE.dy, CASE.dh_n
+    expected = jax.vjp(layer, *ARGUMENTS)[1](cotangents)
+    arguments = jax.tree.map(partial(placed, forward), ARGUMENTS)
+    _, residuals = jax.jit(lambda *arguments: jax.vjp(layer, *arguments))(*arguments)
+    moved = jax.tree.map(partial(placed, backward), (residuals, cotangents))
+    assert_equal_trees(jax.jit(lambda residuals, cotangents: residuals(cotangents))(*moved), expected)
+
+
 @MESHES
 def test_types_of_a_divided_batch_are_those_of_a_scan(axis_type):
     """Types have the division on meshes with explicit axes, so that y can be added to x without communication."""
