@@ -216,8 +216,8 @@ def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
 # jax.shard_map outside of jax.jit does not support symbolic zeros, so that the layer is always compiled.
 @partial(jax.jit, static_argnums=0)
 def _layer(options: _Options, *operands: Any) -> Any:
-    operands = _divided_by_rows(operands, options)
-    return _differentiable_layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
+    divided = _divided_by_rows(operands, options)
+    return _differentiable_layer(options, *_cast_to_varying(divided, _varying_axes(divided)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -252,7 +252,7 @@ def _backward(options: _Options, residuals: Any, gradients: Any) -> Any:
     results = (*(("x",) if has_dx else ()), "h0", *(Weights._fields if has_dweights else ()))
     lengths = jax.numpy.zeros(0, np.int32) if lengths is None else lengths
     gradients = [jax.numpy.zeros(g.shape, g.dtype) if isinstance(g, _SymbolicZero) else g for g in gradients]
-    operands = (*inputs, lengths, y, tape, tape_rows, *gradients)
+    operands = [*inputs, lengths, y, tape, tape_rows, *gradients]
     operands = _cast_to_varying(operands, _varying_axes(operands))
     # JAX 0.7 refuses a varying number of None, so that gradients that are not requested are zeros.
     values = {name: _SymbolicZero(_typeof(array)) for name, array in zip(_FORWARD_OPERANDS, inputs)}  # noqa: B905
@@ -417,7 +417,7 @@ def _divisible(call: _HandlerCall) -> Any:
 
     JAX needs devices to lower `custom_partitioning`, even where it has no effect.
     """
-    mesh = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
+    mesh: Any = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
     manual_axes = getattr(mesh, "manual_axes", ())
     if manual_axes and set(manual_axes) == set(mesh.axis_names):
         return call
