@@ -6,8 +6,7 @@ This module requires the extra `jax`: ``pip install "indygru_cpu[jax]"``. See ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from inspect import signature
 from math import prod
 from typing import Any, NamedTuple
@@ -96,8 +95,9 @@ def indygru(
 
     Notes
     -----
-    First-order derivatives in reverse mode are supported: ``jax.grad``, ``jax.vjp``. Under ``vmap``, one call from JAX
-    runs the members one after the other; use the batch axis for independent rows.
+    First-order derivatives in reverse mode are supported: ``jax.grad``, ``jax.vjp``. Gradients of x or of the weights
+    that are not requested are not results of the backward call. Under ``vmap``, one call from JAX runs the members one
+    after the other; use the batch axis for independent rows. A batch that is divided over devices stays divided.
 
     Examples
     --------
@@ -119,8 +119,7 @@ def indygru(
     requested = thread_counts.requested(check.num_threads(num_threads))
     n_threads = min(requested or thread_counts.default().count, thread_counts.MAX_THREADS)
     options = _Options(index, n_groups, bool(reproducible), n_threads, requested is None)
-    operands = _divided_by_rows(operands, options)
-    return _layer(options, *_cast_to_varying(operands, _varying_axes(operands)))
+    return _layer(options, *operands)
 
 
 def _weights(params: Mapping[str, Any]) -> list[Any]:
@@ -142,12 +141,14 @@ def _checked_operands(
     dtype, (n_rows, n_columns) = np.dtype(kernel.dtype), kernel.shape
     if not (isinstance(n_rows, int) and isinstance(n_columns, int)):
         raise ValueError(f"kernel: expected integers as sizes, got {kernel.shape}: only T and B may be symbolic")
-    check.integer(n_columns, "columns of kernel", 0, check.MAX_COLUMNS)
     n_units = check.units(n_columns)
     recurrent_kernel = _checked_array("recurrent_kernel", recurrent_kernel, (n_columns,), dtype)
     bias = None if bias is None else _checked_array("bias", bias, (n_columns,), dtype)
     n_groups = check.groups(groups, {"N": n_units})
-    n_inputs = check.integer(n_rows * n_groups, "inputs of all groups", 0, check.MAX_COLUMNS)
+    n_inputs = n_rows * n_groups
+    if max(n_inputs, n_columns) > check.MAX_COLUMNS:
+        sizes = f"{n_inputs} inputs and {n_columns} columns"
+        raise ValueError(f"kernel: expected at most {check.MAX_COLUMNS} inputs of all groups and columns, got {sizes}")
     x = _checked_array("x", x, ("T", "B", n_inputs), dtype)
     n_steps, n_batch, _ = x.shape
     lengths = _checked_lengths(lengths, n_steps, n_batch)
@@ -212,56 +213,64 @@ def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
     return casts
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+# jax.shard_map outside of jax.jit does not support symbolic zeros, so that the layer is always compiled.
+@partial(jax.jit, static_argnums=0)
 def _layer(options: _Options, *operands: Any) -> Any:
+    divided = _divided_by_rows(operands, options)
+    return _differentiable_layer(options, *_cast_to_varying(divided, _varying_axes(divided)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable_layer(options: _Options, *operands: Any) -> Any:
     return _run(_HandlerCall("forward", ("y", "h_n"), options), *operands)
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Differentiated:
-    """Names of the operands whose gradients are requested: a residual that JAX does not trace."""
-
-    names: tuple[str, ...]
 
 
 def _forward(options: _Options, *primals: Any) -> Any:
     operands = [primal.value for primal in primals]
-    y, h_n, tape = _run(_HandlerCall("forward", ("y", "h_n", "tape"), options), *operands)
+    y, h_n, *tape = _run(_HandlerCall("forward", ("y", "h_n", "tape", "tape_rows"), options), *operands)
     x, h0, *weights, lengths = operands
     # JAX stores NumPy arrays that are arguments of a jitted function as residuals without a copy. h0 is copied, because
     # programs often overwrite states.
     saved_lengths = lengths if lengths.shape != (0,) else None  # JAX 0.8 fails on such residuals inside shard_map
-    names = (name for name, primal in zip(_FORWARD_OPERANDS, primals, strict=True) if primal.perturbed)
-    return (y, h_n), (_Differentiated(tuple(names)), x, jax.numpy.copy(h0), *weights, saved_lengths, y, tape)
+    perturbed = {name for name, primal in zip(_FORWARD_OPERANDS, primals, strict=True) if primal.perturbed}
+    requested = _requested_array("x" in perturbed, not perturbed.isdisjoint(Weights._fields))
+    return (y, h_n), (requested, x, jax.numpy.copy(h0), *weights, saved_lengths, y, *tape)
+
+
+def _requested_array(dx: bool, dweights: bool) -> jax.Array:
+    """An array whose length tells which gradients are requested.
+
+    JAX keeps one structure of the residuals of a jitted function, that of its latest derivative. Shapes are kept for
+    each derivative.
+    """
+    return jax.numpy.zeros(1 + dx + 2 * dweights, bool)
 
 
 def _backward(options: _Options, residuals: Any, gradients: Any) -> Any:
-    differentiated, *inputs, lengths, y, tape = residuals
+    requested, *inputs, lengths, y, tape, tape_rows = residuals
+    has_dx, has_dweights = (requested.size - 1) % 2, requested.size > 2
+    results = (*(("x",) if has_dx else ()), "h0", *(Weights._fields if has_dweights else ()))
     lengths = jax.numpy.zeros(0, np.int32) if lengths is None else lengths
     gradients = [jax.numpy.zeros(g.shape, g.dtype) if isinstance(g, _SymbolicZero) else g for g in gradients]
-    operands = (*inputs, lengths, y, tape, *gradients)
-    names = differentiated.names
-    # The handler returns dx or not, dh0 always, and the gradients of all weights or of none.
-    dx = ("x",) if "x" in names else ()
-    dweights = Weights._fields if set(names) & set(Weights._fields) else ()
-    call = _HandlerCall("backward", (*dx, "h0", *dweights), options)
-    values = _run(call, *_cast_to_varying(operands, _varying_axes(operands)))
-    requested = {name: value for name, value in zip(call.results, values, strict=True) if name in names}
-    return tuple(requested.get(name) for name in _FORWARD_OPERANDS)  # None is a zero
+    operands = [*inputs, lengths, y, tape, tape_rows, *gradients]
+    operands = _cast_to_varying(operands, _varying_axes(operands))
+    # JAX 0.7 refuses a varying number of None, so that gradients that are not requested are zeros.
+    values = {name: _SymbolicZero(_typeof(array)) for name, array in zip(_FORWARD_OPERANDS, inputs)}  # noqa: B905
+    values |= dict(zip(results, _run(_HandlerCall("backward", results, options), *operands), strict=True))
+    return (*values.values(), None)  # None for the lengths
 
 
 _SymbolicZero = jax.custom_derivatives.SymbolicZero
-_layer.defvjp(_forward, _backward, symbolic_zeros=True)
+_differentiable_layer.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 #: The axes of operands and results, behind those of vmap. i: inputs of a group, c: 3N columns, p: planes of the tape.
 _AXES = {
     "x": "tbd", "h0": "bn", "kernel": "ic", "recurrent_kernel": "c", "bias": "c", "lengths": "b",
-    "y": "tbn", "tape": "ptbn", "dy": "tbn", "dh_n": "bn", "h_n": "bn",
+    "y": "tbn", "tape": "ptbn", "tape_rows": "b", "dy": "tbn", "dh_n": "bn", "h_n": "bn",
 }  # fmt: skip
 _FORWARD_OPERANDS = ("x", "h0", *Weights._fields, "lengths")
-_OPERANDS = {"forward": _FORWARD_OPERANDS, "backward": (*_FORWARD_OPERANDS, "y", "tape", "dy", "dh_n")}
+_OPERANDS = {"forward": _FORWARD_OPERANDS, "backward": (*_FORWARD_OPERANDS, "y", "tape", "tape_rows", "dy", "dh_n")}
 
 
 class _HandlerCall(NamedTuple):
@@ -324,10 +333,11 @@ class _HandlerCall(NamedTuple):
             sizes |= dict(zip(axes, operand.shape, strict=True))
         divided, mesh = self.divided_axes(operands, types), _explicit_mesh(types)
         results = []
-        for axes in axis_names[len(operands) :]:
+        for name, axes in zip(self.results, axis_names[len(operands) :], strict=True):
+            dtype = np.int32 if name == "tape_rows" else operands[0].dtype
             spec = PartitionSpec(*(divided.get(axis) for axis in axes))
             sharding = {"sharding": NamedSharding(mesh, spec)} if divided else {}
-            results.append(jax.ShapeDtypeStruct([sizes[axis] for axis in axes], operands[0].dtype, **sharding))
+            results.append(jax.ShapeDtypeStruct([sizes[axis] for axis in axes], dtype, **sharding))
         return results
 
     def divided_axes(self, operands: Sequence[Any], arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
@@ -363,12 +373,17 @@ class _HandlerCall(NamedTuple):
         return mesh, function, tuple(shardings[len(operands) :]), tuple(shardings[: len(operands)])
 
     def sharding_rule(self, mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> Any:
-        """The rule for JAX's partitioner Shardy in its notation, "t b d, b n, ... -> t b n, ...", and its options."""
+        """The rule for JAX's partitioner Shardy in its notation, "t b d, b n, ... -> t b n, ...", and its options.
+
+        JAX 0.7 takes no options. `partition` is sufficient there: they avoid shardings that it would change.
+        """
         del mesh, results
         names = self.axis_names(operands)
         texts = [", ".join(map(" ".join, part)) for part in (names[: len(operands)], names[len(operands) :])]
         whole = dict.fromkeys(axis for axes in names for axis in axes if axis[0] not in "bv")  # in order of appearance
-        return " -> ".join(texts), {"need_replication_factors": tuple(whole)}
+        options = {"need_replication_factors": tuple(whole)}
+        takes_options = options.keys() <= signature(custom_partitioning.def_partition).parameters.keys()
+        return (" -> ".join(texts), options) if takes_options else " -> ".join(texts)
 
 
 def _typeof(array: Any) -> Any:
@@ -397,27 +412,31 @@ def _divided_by_rows(operands: Sequence[Any], options: _Options) -> Sequence[Any
     ]
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(call: _HandlerCall, *operands: Any) -> Any:
-    """Call a handler. The call is divided between devices as its operands are, and `vmap` adds axes to it."""
-    return _transformable(call)(*operands)
+def _divisible(call: _HandlerCall) -> Any:
+    """The call as a function that JAX can divide between devices. Inside `jax.shard_map` it is divided already.
 
-
-@lru_cache(maxsize=1024)
-def _transformable(call: _HandlerCall) -> Any:
-    """The call of a handler with its rules for sharding, `vmap` and derivatives."""
+    JAX needs devices to lower `custom_partitioning`, even where it has no effect.
+    """
+    mesh: Any = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
+    manual_axes = getattr(mesh, "manual_axes", ())
+    if manual_axes and set(manual_axes) == set(mesh.axis_names):
+        return call
     divided = custom_partitioning(lambda *operands: call(*operands))
-    rules: dict[str, Any] = {}
-    if "need_replication_factors" in signature(divided.def_partition).parameters:  # JAX before 0.7 has no such rule
-        rules["sharding_rule"] = call.sharding_rule
-    divided.def_partition(call.partition, infer_sharding_from_operands=call.infer_sharding_from_operands, **rules)
+    infer = call.infer_sharding_from_operands
+    divided.def_partition(call.partition, infer_sharding_from_operands=infer, sharding_rule=call.sharding_rule)
+    return divided
+
+
+def _run(call: _HandlerCall, *operands: Any) -> Any:
+    """Make a call, with its rules for sharding, `vmap` and derivatives."""
+    divided = _divisible(call)
     function = jax.custom_batching.custom_vmap(lambda *operands: divided(*operands))
 
     @function.def_vmap
     def _members(axis_size: int, batched: Sequence[bool], *operands: Any) -> Any:
         del axis_size
         operands = tuple(array if varies else array[None] for array, varies in zip(operands, batched, strict=True))
-        members = _transformable(call._replace(n_members=call.n_members + 1))(*operands)
+        members = _run(call._replace(n_members=call.n_members + 1), *operands)
         return members, (True,) * len(members)
 
     differentiable = jax.custom_jvp(lambda *operands: function(*operands))
@@ -427,4 +446,4 @@ def _transformable(call: _HandlerCall) -> Any:
         del primals, tangents
         raise ValueError("indygru cannot be differentiated in forward mode or twice: use jax.grad or jax.vjp, once")
 
-    return differentiable
+    return differentiable(*operands)

@@ -96,11 +96,19 @@ cdef struct XlaCallFrame:
     XlaList results
     XlaAttributes attributes
 
-# Indices of the operands; the last four are operands of backward only.
+# Indices of the operands; those from y on are operands of backward only.
 cdef enum:
     OPERAND_X, OPERAND_H0, OPERAND_KERNEL, OPERAND_RECURRENT_KERNEL, OPERAND_BIAS, OPERAND_LENGTHS
-    OPERAND_Y, OPERAND_TAPE, OPERAND_DY, OPERAND_DH, N_OPERANDS
+    OPERAND_Y, OPERAND_TAPE, OPERAND_TAPE_ROWS
+    OPERAND_DY, OPERAND_DH, N_OPERANDS
 
+# The results of forward are y and h_n, or y, h_n, the tape and its rows.
+#
+# JAX may divide a batch over devices, and divide it in another way for backward. It then cuts and joins tapes along
+# the batch axis, but the memory of a tape is in the order of the engine. The rows of a tape (B) tell whether it is
+# still that of one call of forward: they count down from the number of rows of that call, and the first number is
+# negative. backward computes the gates again if they do not.
+#
 # The results of backward are the gradients of the first five operands, in their order. The gradient of x may be absent,
 # and so may the gradients of the three weights together: the number of results tells which are present.
 cdef enum: N_GRADIENTS = 5
@@ -129,9 +137,10 @@ cdef inline void *report_version(const XlaCallFrame *frame) noexcept nogil:
     return NULL
 
 
-# The dtype and shape that a buffer must have. `lengths` is optional, so a dimension of 0 is accepted for it.
+# The dtype and shape that a buffer must have. An optional buffer, which is `lengths`, may have a last axis of 0.
 cdef struct Expected:
     const char *name
+    bint is_optional
     int dtype
     ptrdiff_t rank
     int64_t dims[MAX_AXES]
@@ -140,7 +149,7 @@ cdef struct Expected:
 cdef inline Expected make_expected(const char *name, int dtype, ptrdiff_t rank, int64_t a, int64_t b, int64_t c,
                                    int64_t d) noexcept nogil:
     cdef Expected expected
-    expected.name, expected.dtype, expected.rank = name, dtype, rank
+    expected.name, expected.is_optional, expected.dtype, expected.rank = name, False, dtype, rank
     expected.dims[0], expected.dims[1], expected.dims[2], expected.dims[3] = a, b, c, d
     return expected
 
@@ -194,7 +203,7 @@ cdef inline bint is_as_expected(const Expected *expected, const XlaBuffer *buffe
             return False
     for axis in range(expected.rank):
         if buffer.dims[n_axes + axis] != expected.dims[axis]:
-            return expected.dtype == XLA_S32 and buffer.dims[n_axes + axis] == 0
+            return expected.is_optional and buffer.dims[n_axes + axis] == 0
     return True
 
 
@@ -223,10 +232,10 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     cdef ptrdiff_t i, n_axes, n_operands = N_OPERANDS if is_backward else OPERAND_LENGTHS + 1
     cdef ptrdiff_t n_results = frame.results.size
     if frame.operands.size != n_operands:
-        return make_error(frame, "indygru_cpu: operands: expected 6 of forward, 10 of backward, got another number")
-    if n_results not in (1, 2, 4, 5) if is_backward else n_results not in (2, 3):
+        return make_error(frame, "indygru_cpu: operands: expected 6 of forward, 11 of backward, got another number")
+    if n_results not in (1, 2, 4, 5) if is_backward else n_results not in (2, 4):
         return make_error(
-            frame, "indygru_cpu: results: expected 2 or 3 of forward, 1, 2, 4 or 5 of backward, got another number")
+            frame, "indygru_cpu: results: expected 2 or 4 of forward, 1, 2, 4 or 5 of backward, got another number")
     for i in range(n_operands):
         if frame.operands.types[i] != XLA_BUFFER:
             return make_error(frame, "indygru_cpu: operands: expected buffers alone, got something else")
@@ -266,6 +275,8 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     operands[OPERAND_RECURRENT_KERNEL] = make_expected("recurrent_kernel", dtype, 1, columns, 0, 0, 0)
     operands[OPERAND_BIAS] = make_expected("bias", dtype, 1, columns, 0, 0, 0)
     operands[OPERAND_LENGTHS] = make_expected("lengths", XLA_S32, 1, n_batch, 0, 0, 0)
+    operands[OPERAND_LENGTHS].is_optional = True
+    operands[OPERAND_TAPE_ROWS] = make_expected("tape_rows", XLA_S32, 1, n_batch, 0, 0, 0)
     operands[OPERAND_Y] = make_expected("y", dtype, 3, n_steps, n_batch, n_units, 0)
     operands[OPERAND_TAPE] = make_expected("tape", dtype, 4, 3, n_steps, n_batch, n_units)
     operands[OPERAND_DY] = make_expected("dy", dtype, 3, n_steps, n_batch, n_units, 0)
@@ -278,7 +289,9 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
                 results[position].name = gradient_name(<int> i)
     else:
         results[0], results[1], results[2] = operands[OPERAND_Y], operands[OPERAND_H0], operands[OPERAND_TAPE]
+        results[3] = operands[OPERAND_TAPE_ROWS]
         results[0].name, results[1].name, results[2].name = "result y", "result h_n", "result tape"
+        results[3].name = "result tape_rows"
     for i in range(n_results):
         if not is_as_expected(&results[i], frame.results.buffers[i], full, n_axes, True):
             return mismatch_error(frame, &results[i], frame.results.buffers[i], n_axes)
@@ -371,13 +384,35 @@ cdef inline void clear_unused_tape(const XlaCallFrame *frame, const VmapElement 
     memset(<char *> call.tape + used, 0, element_bytes(element, frame.results.buffers[2]) - used)
 
 
+cdef inline int32_t tape_row(ptrdiff_t row, ptrdiff_t n_batch) noexcept nogil:
+    return <int32_t> (n_batch - row if row > 0 else -n_batch)
+
+
+cdef inline int32_t *tape_rows(const VmapElement *element, const XlaBuffer *buffer) noexcept nogil:
+    return <int32_t *> element_address(element, buffer, sizeof(int32_t))
+
+
+cdef inline bint is_whole_tape(const int32_t *rows, ptrdiff_t n_batch) noexcept nogil:
+    """Whether a tape is that of one call of forward with `n_batch` rows."""
+    cdef ptrdiff_t row
+    for row in range(n_batch):
+        if rows[row] != tape_row(row, n_batch):
+            return False
+    return True
+
+
 cdef inline int forward_element(const XlaCallFrame *frame, const VmapElement *element,
                                 ptrdiff_t *lengths, char *unrequested) noexcept nogil:
-    """Results: y, h_n and, optionally, the tape."""
+    """Results: y, h_n and, optionally, the tape and its rows."""
     cdef indygru_call call = make_call(frame, element, lengths)
+    cdef ptrdiff_t row
+    cdef int32_t *rows
     call.y, call.h = result(frame, element, 0), result(frame, element, 1)
     if frame.results.size > 2:
         call.tape = result(frame, element, 2)
+        rows = tape_rows(element, frame.results.buffers[3])
+        for row in range(call.n_batch):
+            rows[row] = tape_row(row, call.n_batch)
     memcpy(call.h, operand(frame, element, OPERAND_H0), element_bytes(element, frame.results.buffers[1]))
     cdef int status = forward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
     if status == INDYGRU_DONE and call.tape is not NULL and call.lengths is not NULL:
@@ -409,7 +444,9 @@ cdef inline int backward_element(const XlaCallFrame *frame, const VmapElement *e
     for i in range(N_GRADIENTS):
         gradients[i] = take_gradient(frame, element, i, &unrequested)
     call.h0, call.y = operand(frame, element, OPERAND_H0), operand(frame, element, OPERAND_Y)
-    call.tape, call.dy = operand(frame, element, OPERAND_TAPE), operand(frame, element, OPERAND_DY)
+    call.dy = operand(frame, element, OPERAND_DY)
+    if is_whole_tape(tape_rows(element, frame.operands.buffers[OPERAND_TAPE_ROWS]), call.n_batch):
+        call.tape = operand(frame, element, OPERAND_TAPE)
     call.dx, call.dh, call.dkernel = gradients[OPERAND_X], gradients[OPERAND_H0], gradients[OPERAND_KERNEL]
     call.drecurrent_kernel, call.dbias = gradients[OPERAND_RECURRENT_KERNEL], gradients[OPERAND_BIAS]
     memcpy(call.dh, operand(frame, element, OPERAND_DH), gradient_bytes(frame, element, OPERAND_H0))

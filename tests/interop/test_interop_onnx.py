@@ -17,10 +17,10 @@ from interop_helpers import (
     run_onnxruntime,
 )
 
-from indygru_cpu import interop
+from indygru_cpu import IndyGRU, interop
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 FORMS = ["gru", "scan"]
 
@@ -86,6 +86,16 @@ def test_exported_model_accepts_other_numbers_of_steps_and_rows(form):
     shorter = {"x": call["x"][: T - 4, : B - 2], "h0": call["h0"][:, : B - 2]}
     for run_model in (run_onnx_evaluator, run_onnxruntime):
         helpers.assert_close(run_model(model, shorter), layer_results(layer, shorter), np.float32)
+
+
+def test_scan_in_onnxruntime_supports_no_rows_and_refuses_no_steps():
+    """GRU is not called: onnxruntime 1.32 ends the process for either."""
+    layer = IndyGRU(3, 5, num_layers=2, bidirectional=True, seed=0)
+    session = onnxruntime.InferenceSession(interop.to_onnx(layer, "scan").SerializeToString())
+    x = np.zeros((T, 0, 3), np.float32)
+    assert [array.shape for array in session.run(None, {"x": x})] == [array.shape for array in layer(x)]
+    with pytest.raises(Exception, match="Scan"):
+        session.run(None, {"x": np.zeros((0, B, 3), np.float32)})
 
 
 def test_scan_body_has_elementwise_operators_and_3n_weights():

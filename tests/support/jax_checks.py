@@ -28,7 +28,7 @@ def scan_layer(params, x, h0, *, activation="tanh"):
     u, b = params["recurrent_kernel"].reshape(3, -1), params["bias"].reshape(3, -1)
 
     def step(h, x_t):
-        proj = jnp.dot(x_t, params["kernel"], precision="highest").reshape(len(x_t), 3, -1)
+        proj = jnp.dot(x_t, params["kernel"], precision="highest").reshape(x_t.shape[0], 3, u.shape[1])
         r, z = (jax.nn.sigmoid(proj[:, i] + u[i] * h + b[i]) for i in range(2))
         h = z * h + (1 - z) * ACTIVATIONS[activation](proj[:, 2] + u[2] * (r * h) + b[2])
         return h, h
@@ -257,11 +257,39 @@ def test_lengths_and_states_overwritten_before_backward_change_nothing():
         )
 
 
-def test_eval_shape_allocates_no_arrays():
-    """The arrays would not fit into memory."""
-    x = jax.ShapeDtypeStruct((10**6, 10**4, SHAPE[2]), DTYPE)
-    y, h_n = jax.eval_shape(indygru, params_of(CASE), x)
-    assert (y.shape, h_n.shape) == ((10**6, 10**4, SHAPE[3]), (10**4, SHAPE[3]))
+@pytest.mark.parametrize("absent", [(), ("h0", "lengths"), ("bias",)])
+@pytest.mark.parametrize(
+    ("n_steps", "n_batch", "n_inputs", "n_units"),
+    [(10**6, 10**4, 8, 17), (4, 10**9, 1, 2**24), (4, 1, 2**31 - 1, 2**27), (4, 1, 2**27, 2**29)],
+)
+def test_eval_shape_allocates_no_arrays(n_steps, n_batch, n_inputs, n_units, absent):
+    """The arrays would not fit into memory: y, inputs and states, weights."""
+    shapes = {"x": (n_steps, n_batch, n_inputs), "h0": (n_batch, n_units), "kernel": (n_inputs, 3 * n_units),
+              "recurrent_kernel": (3 * n_units,), "bias": (3 * n_units,), "lengths": (n_batch,)}  # fmt: skip
+    types = {
+        name: jax.ShapeDtypeStruct(shape, np.int32 if name == "lengths" else DTYPE)
+        for name, shape in shapes.items()
+        if name not in absent
+    }
+    params = {name: types.pop(name) for name in WEIGHTS if name in types}
+    y, h_n = jax.eval_shape(lambda params, types: indygru(params, **types), params, types)
+    assert (y.shape, h_n.shape) == ((n_steps, n_batch, n_units), (n_batch, n_units))
+
+
+def test_unused_part_of_the_tape_is_zero():
+    """jax_debug_nans checks all numbers of the tape. Its memory had NaN before."""
+    case = helpers.random_case(SHAPE, DTYPE, ragged=True)
+    operands = [*case.arguments, case.lengths.astype(np.int32)]
+    shapes = [case.dy.shape, case.h0.shape, (3, *case.dy.shape)]
+    results = [jax.ShapeDtypeStruct(shape, DTYPE) for shape in shapes]
+    results.append(jax.ShapeDtypeStruct(case.lengths.shape, np.int32))
+    forward = jax.jit(lambda *operands: jax.ffi.ffi_call("indygru_forward", results)(*operands, options=OPTIONS_ARRAY))
+    for _ in range(5):
+        jax.block_until_ready([jnp.full(shape, np.nan, DTYPE) for shape in shapes for _ in range(3)])
+        tape = np.asarray(forward(*operands)[2]).ravel()
+        assert not tape[3 * SHAPE[3] * case.lengths.sum() :].any()
+    with jax.debug_nans(True):
+        results_and_gradients(indygru, case, lengths=case.lengths)
 
 
 def shard_map(function, **options):
@@ -309,10 +337,11 @@ OPTIONS_ARRAY = np.array([0, 1, 0, 1, 0], np.int64)
 T, B, D, N = 5, 4, 6, 3
 OPERANDS = {
     "x": (T, B, D), "h0": (B, N), "kernel": (D, 3 * N), "recurrent_kernel": (3 * N,), "bias": (3 * N,),
-    "lengths": (B,), "y": (T, B, N), "tape": (3, T, B, N), "dy": (T, B, N), "dh_n": (B, N),
+    "lengths": (B,), "y": (T, B, N), "tape": (3, T, B, N), "tape_rows": (B,), "dy": (T, B, N), "dh_n": (B, N),
 }  # fmt: skip
+INTEGERS = {"lengths": np.int32, "tape_rows": np.int32}
 RESULTS = {
-    "indygru_forward": {"y": (T, B, N), "h_n": (B, N), "tape": (3, T, B, N)},
+    "indygru_forward": {"y": (T, B, N), "h_n": (B, N), "tape": (3, T, B, N), "tape_rows": (B,)},
     "indygru_backward": {
         "dx": (T, B, D), "dh0": (B, N), "dkernel": (D, 3 * N), "drecurrent_kernel": (3 * N,), "dbias": (3 * N,),
     },
@@ -326,11 +355,23 @@ def call_handler(target, operands, results, **attributes):
     return jax.block_until_ready(jax.ffi.ffi_call(target, results)(*arrays, **attributes))
 
 
-def valid_handler_call(target, leading=()):
+#: The results that a call may have: with or without the tape, dx and the gradients of the weights.
+RESULT_NAMES = [
+    ("indygru_forward", ("y", "h_n")),
+    ("indygru_forward", ("y", "h_n", "tape", "tape_rows")),
+    ("indygru_backward", ("dx", "dh0", "dkernel", "drecurrent_kernel", "dbias")),
+    ("indygru_backward", ("dh0", "dkernel", "drecurrent_kernel", "dbias")),
+    ("indygru_backward", ("dx", "dh0")),
+    ("indygru_backward", ("dh0",)),
+]
+
+
+def valid_handler_call(target, leading=(), result_names=None):
     """Names, and valid shapes and dtypes of operands and results, after leading axes as those of vmap."""
     names = list(OPERANDS) if target == "indygru_backward" else list(OPERANDS)[:6]
-    operands = [((*leading, *OPERANDS[name]), np.int32 if name == "lengths" else DTYPE) for name in names]
-    return names, operands, [((*leading, *shape), DTYPE) for shape in RESULTS[target].values()]
+    operands = [((*leading, *OPERANDS[name]), INTEGERS.get(name, DTYPE)) for name in names]
+    results = {name: RESULTS[target][name] for name in result_names or RESULTS[target]}
+    return names, operands, [((*leading, *shape), INTEGERS.get(name, DTYPE)) for name, shape in results.items()]
 
 
 def changed_shapes(shape):
@@ -342,14 +383,16 @@ def changed_shapes(shape):
             yield (*shape[:axis], wrong_size, *shape[axis + 1 :])
 
 
-@pytest.mark.parametrize("target", RESULTS)
+@pytest.mark.parametrize(("target", "result_names"), RESULT_NAMES)
 @pytest.mark.parametrize("leading", [(), (2,)])
-def test_handler_with_a_buffer_of_a_wrong_shape_or_dtype_names_it(target, leading):
+def test_handler_with_a_buffer_of_a_wrong_shape_or_dtype_names_it(target, result_names, leading):
     """Every operand and every result, with each axis in turn. No buffer is read or written."""
-    names, operands, results = valid_handler_call(target, leading)
+    names, operands, results = valid_handler_call(target, leading, result_names)
     call_handler(target, operands, results, options=OPTIONS_ARRAY)
-    names = [*names, *RESULTS[target]]
-    for index, (name, (shape, dtype)) in enumerate(zip(names, operands + results, strict=True)):
+    names = [*names, *result_names]
+    first = 0 if result_names == tuple(RESULTS[target]) else len(operands)  # all operands are checked with all results
+    buffers = enumerate(zip(names, operands + results, strict=True))
+    for index, (name, (shape, dtype)) in list(buffers)[first:]:
         wrong = [((*leading, *wrong_shape), dtype) for wrong_shape in changed_shapes(shape[len(leading) :])]
         wrong += [(shape, np.float16), (shape, np.int32 if dtype == DTYPE else DTYPE), ((1, *shape), dtype)]
         named = rf"indygru_cpu: {'' if index < len(operands) else 'result '}{name}: expected .*, got "
