@@ -402,7 +402,7 @@ cdef inline bint is_whole_tape(const int32_t *rows, ptrdiff_t n_batch) noexcept 
 
 
 cdef inline int forward_element(const XlaCallFrame *frame, const VmapElement *element,
-                                ptrdiff_t *lengths, char *unrequested) noexcept nogil:
+                                ptrdiff_t *lengths) noexcept nogil:
     """Results: y, h_n and, optionally, the tape and its rows."""
     cdef indygru_call call = make_call(frame, element, lengths)
     cdef ptrdiff_t row
@@ -424,25 +424,15 @@ cdef inline ptrdiff_t gradient_bytes(const XlaCallFrame *frame, const VmapElemen
     return element_bytes(element, frame.operands.buffers[index])
 
 
-cdef inline void *take_gradient(const XlaCallFrame *frame, const VmapElement *element, int index,
-                                char **unrequested) noexcept nogil:
-    """Memory for the gradient of an operand: a result, or the next part of `unrequested`."""
-    cdef int position = gradient_position(frame, index)
-    if position >= 0:
-        return result(frame, element, position)
-    cdef void *address = unrequested[0]
-    unrequested[0] += gradient_bytes(frame, element, index)
-    return address
-
-
 cdef inline int backward_element(const XlaCallFrame *frame, const VmapElement *element,
-                                 ptrdiff_t *lengths, char *unrequested) noexcept nogil:
+                                 ptrdiff_t *lengths) noexcept nogil:
     """Results: the requested gradients of the first five operands."""
     cdef indygru_call call = make_call(frame, element, lengths)
-    cdef void *gradients[N_GRADIENTS]
-    cdef int i
+    cdef void *gradients[N_GRADIENTS]  # NULL: not requested
+    cdef int i, position
     for i in range(N_GRADIENTS):
-        gradients[i] = take_gradient(frame, element, i, &unrequested)
+        position = gradient_position(frame, i)
+        gradients[i] = result(frame, element, position) if position >= 0 else NULL
     call.h0, call.y = operand(frame, element, OPERAND_H0), operand(frame, element, OPERAND_Y)
     call.dy = operand(frame, element, OPERAND_DY)
     if is_whole_tape(tape_rows(element, frame.operands.buffers[OPERAND_TAPE_ROWS]), call.n_batch):
@@ -450,24 +440,15 @@ cdef inline int backward_element(const XlaCallFrame *frame, const VmapElement *e
     call.dx, call.dh, call.dkernel = gradients[OPERAND_X], gradients[OPERAND_H0], gradients[OPERAND_KERNEL]
     call.drecurrent_kernel, call.dbias = gradients[OPERAND_RECURRENT_KERNEL], gradients[OPERAND_BIAS]
     memcpy(call.dh, operand(frame, element, OPERAND_DH), gradient_bytes(frame, element, OPERAND_H0))
-    if call.lengths is not NULL:
+    if call.lengths is not NULL and call.dx is not NULL:
         memset(call.dx, 0, gradient_bytes(frame, element, OPERAND_X))
     for i in range(OPERAND_KERNEL, N_GRADIENTS):  # backward adds to the gradients of the weights
-        memset(gradients[i], 0, gradient_bytes(frame, element, i))
+        if gradients[i] is not NULL:
+            memset(gradients[i], 0, gradient_bytes(frame, element, i))
     return backward_call(&call, option_array(frame)[OPTION_AUTOTUNE] != 0)
 
 
-cdef inline ptrdiff_t unrequested_bytes(const XlaCallFrame *frame, const VmapElement *element) noexcept nogil:
-    """Bytes of the gradients of one element that are not among the results. backward computes all gradients."""
-    cdef ptrdiff_t size = 0
-    cdef int i
-    for i in range(N_GRADIENTS):
-        if gradient_position(frame, i) < 0:
-            size += gradient_bytes(frame, element, i)
-    return size
-
-
-ctypedef int (*run_element_t)(const XlaCallFrame *, const VmapElement *, ptrdiff_t *, char *) noexcept nogil
+ctypedef int (*run_element_t)(const XlaCallFrame *, const VmapElement *, ptrdiff_t *) noexcept nogil
 
 
 cdef inline void *run_frame(const XlaCallFrame *frame, bint is_backward, run_element_t run_element) noexcept nogil:
@@ -484,13 +465,11 @@ cdef inline void *run_frame(const XlaCallFrame *frame, bint is_backward, run_ele
     # The lengths of one element as ptrdiff_t; forward_call and backward_call check and use a copy of them.
     cdef ptrdiff_t n_lengths = frame.operands.buffers[OPERAND_LENGTHS].dims[element.n_axes]
     cdef ptrdiff_t *lengths = <ptrdiff_t *> malloc((n_lengths + 1) * sizeof(ptrdiff_t))
-    cdef char *unrequested = <char *> malloc(1 + (unrequested_bytes(frame, &element) if is_backward else 0))
-    cdef int status = INDYGRU_NO_MEMORY if lengths is NULL or unrequested is NULL else INDYGRU_DONE
+    cdef int status = INDYGRU_NO_MEMORY if lengths is NULL else INDYGRU_DONE
     while status == INDYGRU_DONE and element.index < element.n_elements:
-        status = run_element(frame, &element, lengths, unrequested)
+        status = run_element(frame, &element, lengths)
         element.index += 1
     free(lengths)
-    free(unrequested)
     return NULL if status == INDYGRU_DONE else make_error(frame, indygru_message(status))
 
 
