@@ -28,7 +28,7 @@ FIRST: list[Settings] = [
     *({"pooling": pooling} for pooling in ("mean", "last", ("mean", "last"), ("mean", "max"))),
     *({"bidirectional": True, "pooling": pooling} for pooling in ("mean", ("mean", "last"), ("mean", "last", "max"))),
     *({"hidden_size": 128, "pooling": pooling} for pooling in ("mean", ("mean", "last"), ("mean", "last", "max"))),
-    {"bidirectional": True, "hidden_size": 128},
+    {"bidirectional": True, "pooling": "mean", "hidden_size": 128},
     {"pooling": ("mean", "last"), "alpha": 1e-3},
     *({**ALL, "alpha": alpha} for alpha in (1e-3, 1e-5)),
     *({**ALL, name: 0.3} for name in ("dropout", "noise")),
@@ -39,13 +39,13 @@ FIRST: list[Settings] = [
     *({**BOTH, "alpha": alpha} for alpha in (1e-3, 1e-5)),
     *({**BOTH, name: 0.3} for name in ("dropout", "noise")),
     {**BOTH, "hidden_size": 32},
-    {"bidirectional": True, "dropout": 0.3},
+    {"bidirectional": True, "pooling": "mean", "dropout": 0.3},
 ]
 #: Second pass, five networks each: the best settings of the first pass and similar ones.
 SECOND: list[Settings] = [
     ALL,
     BOTH,
-    {"bidirectional": True},
+    {"bidirectional": True, "pooling": "mean"},
     {**ALL, **NOISY},
     {**ALL, **NOISY, "dropout": 0.5},
     {**ALL, **NOISY, "max_iter": 100},

@@ -1,4 +1,4 @@
-"""Inference on Arrow list columns, for the bridges to Ray and Spark, without a copy of inputs or outputs.
+"""Arrow list columns: their sequences without a copy, and inference for the bridges to Ray and Spark.
 
 "Array" in this module's texts is a pyarrow.Array, whose type defines how the numbers of a row are split into steps.
 """
@@ -59,9 +59,7 @@ def read_sequences(name: str, column: Any, input_size: int, dtype: np.dtype[Any]
     """
     steps, offsets = _flatten_lists(name, column)
     if _is_list(steps.type):
-        numbers, step_offsets = _flatten_lists(f"a sequence of {name}", steps)
-        widths = np.diff(step_offsets)
-        _refuse_widths(f"{name}: expected steps of {input_size} numbers", widths, widths != input_size)
+        numbers = _flatten_steps(name, steps, input_size)[0]
     else:
         numbers, widths, offsets = steps, np.diff(offsets), offsets // input_size
         _refuse_widths(f"{name}: expected rows of {input_size} numbers per step", widths, widths % input_size > 0)
@@ -69,6 +67,38 @@ def read_sequences(name: str, column: Any, input_size: int, dtype: np.dtype[Any]
         raise TypeError(f"{name}: expected lists of {dtype.name}, the layer's dtype, got {shortened(column.type)}")
     _refuse_nulls(f"the numbers of {name}", numbers)
     return numbers.to_numpy().reshape(-1, input_size), offsets
+
+
+def read_steps(name: str, column: Any) -> tuple[Array, Array]:
+    """Return the steps of all rows, (S, D), of numbers of any type, and the rows' offsets, (B + 1,).
+
+    `column` is an array, chunks of one, or an object that exports them. A row is a list of steps, each a list of D
+    numbers, where D is the number of those in the first step.
+    """
+    steps, offsets = _flatten_lists(name, _import_array(column))
+    numbers, input_size = _flatten_steps(name, steps, None)
+    _refuse_nulls(f"the numbers of {name}", numbers)
+    return numbers.to_numpy(zero_copy_only=False).reshape(-1, input_size), offsets
+
+
+def _import_array(column: Any) -> Any:
+    if hasattr(column, "to_arrow"):  # a Series of polars
+        column = column.to_arrow()
+    elif hasattr(column, "__arrow_array__") or hasattr(column, "__arrow_c_array__"):
+        column = pa.array(column)
+    elif not isinstance(column, pa.ChunkedArray):
+        column = pa.chunked_array(column)  # an object with the C stream interface
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _flatten_steps(name: str, steps: Any, input_size: int | None) -> tuple[Any, int]:
+    """Return the numbers of an array of steps, and how many a step has, which is that of the first one if None."""
+    numbers, step_offsets = _flatten_lists(f"a sequence of {name}", steps)
+    widths = np.diff(step_offsets)
+    if input_size is None:
+        input_size = int(widths[0]) if len(widths) else 1
+    _refuse_widths(f"{name}: expected steps of {input_size} numbers", widths, widths != input_size)
+    return numbers, input_size
 
 
 def _is_list(kind: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from indygru_cpu._engine import _core, memory, threads
+from indygru_cpu._engine import _core, threads
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.arguments import choose_threads, forward_work
 from indygru_cpu._engine.messages import shortened
@@ -117,14 +117,21 @@ class Stream(_core.StreamBase):
         RuntimeError
             Another thread is using the stream.
         """
-        x = self._checked("chunk", chunk, ("T",))
-        y = memory.new((*x.shape[:-1], self._states.shape[2]), x.dtype)
-        self._call_exclusively(self._run_chunk, *((x, y) if x.ndim == 3 else (x[:, None], y[:, None])))
+        results = self._call_exclusively(self._run_chunk, chunk, False)
+        if results is None:
+            x = self._checked("chunk", chunk, ("T",))
+            results = self._call_exclusively(self._run_chunk, x, True)
+        y: Array = results[0]
         return y
 
-    def _run_chunk(self, x: Array, y: Array) -> None:
-        states = self._states  # unchanged if the call is interrupted
-        self._bound.infer(x, states, None, None, y, states, False, True, self._num_threads, None, True)
+    def _run_chunk(self, chunk: Any, is_checked: bool) -> Any:
+        """The results of a chunk; None if compiled code cannot read it. An interrupted call changes no state."""
+        states = self._states
+        if self.batch_size == 1 and getattr(chunk, "ndim", None) == 2:
+            states = states[:, 0]
+        return self._bound.infer(
+            chunk, states, None, None, None, states, False, True, self._num_threads, None, is_checked
+        )
 
     @property
     def state(self) -> Array:

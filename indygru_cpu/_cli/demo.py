@@ -18,6 +18,7 @@ from indygru_cpu._cli.demo_model import (
     SpeakerData,
     fitted_networks,
     layer_signals,
+    new_baselines,
     new_classifier,
     stream_probabilities,
 )
@@ -66,6 +67,7 @@ def run(settings: Settings) -> None:
     model = train_classifier(train, settings)
     networks = fitted_networks(model)
     print_test_accuracy(model, test)
+    print_baselines(train, test)
     print_comparison(networks[0], data.train)
     accuracy_by_frame = print_streaming(model, test)
     if settings.save:
@@ -136,6 +138,15 @@ def print_test_accuracy(model: VotingClassifier, part: SpeakerData) -> None:
         cells = "".join(f"{count or '.':>4}" for count in row)
         print(f"  speaker {speaker + 1}{cells}{row[speaker] / row.sum():>9.1%}")
     print()
+
+
+def print_baselines(train: SpeakerData, test: SpeakerData) -> None:
+    """Print the test accuracy of simple classifiers of whole utterances."""
+    print("Baselines: simple classifiers of whole utterances, trained on the same ones")
+    for name, classifier in new_baselines().items():
+        accuracy = classifier.fit(train.X, train.y).score(test.X, test.y)
+        print(f"  {name:<46}{accuracy:>6.1%} ({round(accuracy * len(test.y))} of {len(test.y)})")
+    print("  These need whole utterances; the network also predicts while one arrives: see the streaming below.\n")
 
 
 def print_comparison(network: Network, part: Utterances) -> None:

@@ -1,4 +1,4 @@
-"""The demo's classifier: an ensemble of `IndyGRUClassifier`, its data, and its step-by-step predictions."""
+"""The demo's classifier: an ensemble of `IndyGRUClassifier`, its data, its predictions by step, and its baselines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from indygru_cpu.datasets import Utterances
 
 if TYPE_CHECKING:
     from sklearn.ensemble import VotingClassifier
+    from sklearn.pipeline import Pipeline
 
     from indygru_cpu.sklearn._network import Network
 
@@ -45,6 +46,38 @@ def new_classifier(networks: int, seed: int, **options: Any) -> VotingClassifier
     seeds = range(networks * seed, networks * (seed + 1))
     members = [(f"network_{n}", IndyGRUClassifier(**SELECTED_OPTIONS | options, random_state=n)) for n in seeds]
     return VotingClassifier(members, voting="soft")
+
+
+def mean_frames(X: list[Array]) -> Array:
+    """Return the mean of the frames of each sequence, (n, D)."""
+    return np.array([frames.mean(axis=0) for frames in X])
+
+
+def interpolated_frames(X: list[Array], count: int = 12) -> Array:
+    """Return `count` evenly spaced frames of each sequence, linearly interpolated, as one row each, (n, D * count)."""
+    rows = []
+    for frames in X:
+        times, steps = np.linspace(0, len(frames) - 1, count), np.arange(len(frames))
+        rows.append(np.concatenate([np.interp(times, steps, inputs) for inputs in frames.T]))
+    return np.array(rows)
+
+
+def new_baselines() -> dict[str, Pipeline]:
+    """Make simple classifiers of whole sequences, whose features have a fixed size and are standardized."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    classifiers = {
+        "logistic regression of the mean frame": (mean_frames, LogisticRegression(max_iter=1000)),
+        "nearest neighbour of 12 interpolated frames": (interpolated_frames, KNeighborsClassifier(1)),
+        "logistic regression of 12 interpolated frames": (interpolated_frames, LogisticRegression(max_iter=1000)),
+    }
+    return {
+        name: make_pipeline(FunctionTransformer(features), StandardScaler(), classifier)
+        for name, (features, classifier) in classifiers.items()
+    }
 
 
 def fitted_networks(model: VotingClassifier) -> list[Network]:

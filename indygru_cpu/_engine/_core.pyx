@@ -43,9 +43,10 @@ from indygru_cpu._engine.passes cimport (
     pack_tile, prepare_forward, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
-    BLAS, PACKED, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
+    BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
     check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
     make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid, valid_steps_before,
+    widen_tiles,
 )
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
@@ -326,6 +327,7 @@ cdef struct Threads:
 cdef struct Call:
     ArrayView x, h0
     bint batch_first, is_ragged, is_training
+    bint is_wide               # whether training uses the tiles of one thread
     RowLayout rows
     ptrdiff_t *row_numbers     # memory of the lengths and row offsets; NULL: there are none
     ptrdiff_t n_valid_steps
@@ -640,6 +642,7 @@ cdef class BoundLayer:
         if self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
             tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
             tape.call.is_training, tape.x, tape.gates_array = True, x, gates
+            tape.call.is_wide = tape.call.threads.n == 1 and gates is None  # `restore_tape` does not know the number
             tape.has_gates, tape.has_masks = not recompute, new_mask is not None
             results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
             if results is not None:
@@ -797,6 +800,8 @@ cdef class BoundLayer:
         cdef int status
         require(self.read_weights(i, &weights), "layer")
         p[0] = make_layer_plan(&weights, n_steps, call.rows.n_batch)
+        if call.is_wide:
+            widen_tiles(p)
         p.x = flipped_view(x, 0, is_reversed, extent)
         p.y = flipped_view(y, direction * self.n_units * self.itemsize, is_reversed, extent)
         p.has_python = True
@@ -1218,7 +1223,7 @@ cdef class StreamBase:
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
     cdef readonly BoundLayer _bound  # options, and the weights that are packed
     cdef PooledBuffer state_buffer, y_buffer
-    cdef object y, y_row
+    cdef object states, y, y_row
     cdef char *state_data
     cdef char *y_data
 
@@ -1243,6 +1248,8 @@ cdef class StreamBase:
         memset(self.y_data, 0, self.state_bytes)
         self.y = frombuffer(memoryview(self.y_buffer), bound.dtype).reshape(n_batch, self.n_units)
         self.y_row = self.y[0] if n_batch == 1 else None
+        states = frombuffer(memoryview(self.state_buffer), bound.dtype)
+        self.states = states.reshape(self.n_layers, n_batch, self.n_units)
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
             raise MemoryError("indygru_cpu: no memory for a stream")
@@ -1256,7 +1263,7 @@ cdef class StreamBase:
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)
-            p.projection, p.proj_steps, p.has_python = PACKED, 1, True
+            p.has_python = True
             set_scratch_sizes(p)
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
@@ -1287,8 +1294,7 @@ cdef class StreamBase:
         """The states that `push` updates, (layers, B, N)."""
         if self.block is NULL:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
-        states = frombuffer(memoryview(self.state_buffer), self.y.dtype)
-        return states.reshape(self.n_layers, self.n_batch, self.n_units)
+        return self.states
 
     def _set_weights(self, BoundLayer bound):
         """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and

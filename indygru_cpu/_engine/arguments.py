@@ -119,7 +119,9 @@ class BoundArguments(NamedTuple):
         With `offsets`, x is (sum of lengths, D). A layer, whose states have an axis before B, also takes (T, D).
         """
         if offsets is not None and lengths is not None:
-            raise ValueError("lengths: expected None with offsets, which imply the lengths, got both: pass one of the two")
+            raise ValueError(
+                "lengths: expected None with offsets, which imply the lengths, got both: pass one of the two"
+            )
         array = check.as_float_array(x_name, x, owner, dtype)
         if offsets is not None:
             layout = RAGGED

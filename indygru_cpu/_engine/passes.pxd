@@ -11,7 +11,7 @@ from indygru_cpu._engine.kernels cimport (
 from indygru_cpu._engine.plan cimport (
     BLAS, UNPACKED, MatrixView, Plan, Tile, address_at, align_up, as_matrix, ceil_div, count_multiply_adds,
     count_valid_steps, limit_threads, make_range, make_tile, mean_steps_done, release_row_layout, scratch_bytes,
-    set_scratch_sizes, valid_steps_before,
+    set_scratch_sizes, valid_steps_before, widen_tiles,
 )
 from indygru_cpu._engine.products cimport (
     count_k_blocks, dkernel_grid, dx_grid, gather_x, multiply_block, scatter_dx, transpose_panel,
@@ -43,6 +43,8 @@ cdef inline void forward_serial(const Plan *p, char *scratch) noexcept nogil:
 
 cdef inline char *prepare_forward(Plan *p, int n_threads) noexcept nogil:
     """Allocates scratch, with space for shared packed weights if sharing pays. NULL: no memory."""
+    if n_threads == 1 and p.tape is NULL:
+        widen_tiles(p)
     set_scratch_sizes(p)
     cdef ptrdiff_t n_tiles = p.row_tiles * p.unit_tiles, thread_bytes = n_threads * scratch_bytes(p)
     cdef bint is_shared = p.projection != UNPACKED and (

@@ -203,30 +203,47 @@ cdef inline void set_tile_grid(Plan *p) noexcept nogil:
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
+cdef inline void widen_tiles(Plan *p) noexcept nogil:
+    """Makes tiles of as many units as possible, for one thread: the recurrences of a tile's vectors overlap, and those
+    of different tiles follow each other. No bit of a result depends on it, because the tiles stay as they are if BLAS
+    multiplies; the layout of a tape does."""
+    cdef ptrdiff_t min_units = p.ops.tuning.min_tile_units
+    if p.projection != BLAS:
+        p.tile_units = min(p.ops.tuning.max_tile_units, ceil_div(p.group_units, min_units) * min_units)
+        p.group_tiles = ceil_div(p.group_units, max(1, p.tile_units))
+        p.unit_tiles = p.n_groups * p.group_tiles
+        set_proj_steps(p)
+
+
 cdef inline void set_step_grid(Plan *p, int n_threads) noexcept nogil:
     """Cuts a single step of a stream into tiles: into as few as possible if one thread runs them."""
-    cdef ptrdiff_t min_units = p.ops.tuning.min_tile_units
     set_tile_grid(p)
+    p.projection = PACKED
     p.tile_rows = min(p.ops.tuning.max_tile_rows, ceil_div(p.tile_rows, p.ops.block_rows) * p.ops.block_rows)
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
     if n_threads == 1:
-        p.tile_units = min(p.ops.tuning.max_tile_units, ceil_div(p.group_units, min_units) * min_units)
-        p.group_tiles = ceil_div(p.group_units, p.tile_units)
-        p.unit_tiles = p.n_groups * p.group_tiles
+        widen_tiles(p)
         p.tile_rows = min(p.ops.tuning.max_tile_rows, p.n_batch)
         p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
+    p.proj_steps = 1
 
 
 cdef inline void set_projection(Plan *p, bint reproducible) noexcept nogil:
     """Chooses the projection and the number of steps of a chunk."""
-    cdef ptrdiff_t tile_steps = p.n_steps * p.tile_rows, bytes, step_work
-    bytes = runtime.chunk_bytes or indygru_chunk_bytes(p.ops.tuning)
+    cdef ptrdiff_t tile_steps = p.n_steps * p.tile_rows
     if tile_steps < p.ops.tuning.min_packed_steps:
         p.projection = UNPACKED
     elif reproducible or tile_steps < p.ops.tuning.min_blas_steps or p.group_inputs < p.ops.tuning.min_blas_inputs:
         p.projection = PACKED
     else:
         p.projection = BLAS
+    set_proj_steps(p)
+
+
+cdef inline void set_proj_steps(Plan *p) noexcept nogil:
+    """Chooses the number of steps that a tile projects at once."""
+    cdef ptrdiff_t bytes = runtime.chunk_bytes or indygru_chunk_bytes(p.ops.tuning), step_work
+    if p.projection == BLAS:
         bytes = bytes * 3 // 2  # BLAS is faster with more rows
     p.proj_steps = bytes // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
     step_work = 3 * p.tile_units * p.tile_rows * p.group_inputs
@@ -241,6 +258,8 @@ cdef inline Plan make_layer_plan(const LayerWeights *weights, ptrdiff_t n_steps,
     p.kernel, p.u, p.b = MatrixView(weights.kernel, 3 * p.n_units), weights.u, weights.b
     set_tile_grid(&p)
     set_projection(&p, weights.reproducible)
+    if not can_run_parallel(count_multiply_adds(n_steps * n_batch, p.group_inputs, p.n_units)):
+        widen_tiles(&p)
     return p
 
 

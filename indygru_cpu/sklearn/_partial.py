@@ -54,12 +54,12 @@ class Partial:
         Parameters
         ----------
         steps : array, (D,) or (T, D)
-            Inputs in the dtype that the estimator was fitted with.
+            Inputs, which are converted to the dtype of the fitted weights.
 
         Raises
         ------
         TypeError
-            The dtype differs from that of the estimator.
+            The inputs are not real numbers.
         ValueError
             The shape is wrong, or a value is NaN or infinite. The sequence is then unchanged.
         """
@@ -69,12 +69,12 @@ class Partial:
             raise ValueError(
                 f"steps: expected shape ({layer.input_size},) or (T, {layer.input_size}), got {inputs.shape}"
             )
-        if inputs.dtype != layer.dtype:
-            raise TypeError(
-                f"steps: expected {layer.dtype}, the dtype of the fitted estimator, got {shortened(inputs.dtype)}"
-            )
+        if inputs.dtype.kind not in "biuf":
+            raise TypeError(f"steps: expected real numbers, got dtype {shortened(inputs.dtype)}: convert them")
+        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinity, which raises an error
+            inputs = inputs.astype(layer.dtype, copy=False)
         if not np.isfinite(inputs).all():
-            raise ValueError("steps: expected finite numbers, got NaN or infinity")
+            raise ValueError(f"steps: expected finite numbers, got NaN or infinity in {layer.dtype}")
         if inputs.size:
             y = self._stream.push_many(np.atleast_2d(self._network.standardize(inputs)))
             self._features = self._network.pooling.update(self._features, self.n_steps, y)

@@ -26,6 +26,7 @@ class PoolingMethod(Protocol):
         """Return the features (W,) of a sequence from those of its first `count` states and the next states (T, W)."""
 
 
+@dataclass(frozen=True)
 class MeanPooling:
     """The mean of all states."""
 
@@ -43,6 +44,7 @@ class MeanPooling:
         return y.lengths.astype(y.values.dtype)[:, None]  # integer lengths would promote float32 to float64
 
 
+@dataclass(frozen=True)
 class MaxPooling:
     """The maximum of each unit over all states. Equal maxima share the gradient."""
 

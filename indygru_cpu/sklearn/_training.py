@@ -13,6 +13,18 @@ from indygru_cpu.sklearn._network import Loss, Network
 from indygru_cpu.sklearn._sequences import RaggedBatch
 
 
+class Examples(NamedTuple):
+    """Sequences with their targets (B, K) and the weights (B,) of their losses."""
+
+    data: RaggedBatch
+    targets: Array
+    weights: Array
+
+    def select(self, rows: Array) -> Examples:
+        """Copy some of the examples, by index."""
+        return Examples(self.data.select(rows), self.targets[rows], self.weights[rows])
+
+
 class Adam:
     """The optimizer Adam [1]_.
 
@@ -49,14 +61,15 @@ class EarlyStopping:
         The loss at each update.
     """
 
-    def __init__(self, network: Network, data: RaggedBatch, targets: Array, loss: Loss) -> None:
-        self._network, self._data, self._targets, self._loss = network, data, targets, loss
+    def __init__(self, network: Network, held_out: Examples, loss: Loss) -> None:
+        self._network, self._held_out, self._loss = network, held_out, loss
         self._best: dict[str, Array] = {}
         self.losses: list[float] = []
 
     def update(self) -> int:
         """Record the current loss and return the number of updates since the minimum."""
-        self.losses.append(self._loss(self._network.outputs(self._data), self._targets)[0])
+        data, targets, weights = self._held_out
+        self.losses.append(self._loss(self._network.outputs(data), targets, weights)[0])
         since_best = len(self.losses) - 1 - int(np.argmin(self.losses))
         if not since_best:
             self._best = {name: array.copy() for name, array in self._network.parameters.items()}
@@ -81,20 +94,21 @@ class TrainingConfig(NamedTuple):
 
 
 def train_epochs(
-    network: Network, data: RaggedBatch, targets: Array, config: TrainingConfig, rng: np.random.Generator
+    network: Network, examples: Examples, config: TrainingConfig, rng: np.random.Generator
 ) -> Iterator[float]:
     """Train by Adam on shuffled batches of standardized sequences. Yields the mean loss after each epoch.
 
     The learning rate follows half a cosine from `learning_rate` to 0 and changes at every step.
     """
-    adam, n = Adam(network.parameters), len(data)
+    adam, n = Adam(network.parameters), len(examples.data)
     n_batches = ceil(n / config.batch_size)
     for epoch in range(config.max_iter):
         epoch_loss = 0.0
         for batch, rows in enumerate(np.array_split(rng.permutation(n), n_batches)):
             progress = (epoch + batch / n_batches) / config.max_iter
-            augmented, feature_scale = _augment(data.select(rows), network, config, rng)
-            loss, gradients = network.loss_and_gradients(augmented, targets[rows], config.loss, feature_scale)
+            data, targets, weights = examples.select(rows)
+            feature_scale = _augment(data, network, config, rng)
+            loss, gradients = network.loss_and_gradients(data, targets, weights, config.loss, feature_scale)
             epoch_loss += len(rows) / n * (loss + _add_penalty(network.parameters, gradients, config.alpha))
             adam.step(gradients, config.learning_rate * (1 + cos(pi * progress)) / 2)
         if not isfinite(epoch_loss):
@@ -102,10 +116,8 @@ def train_epochs(
         yield epoch_loss
 
 
-def _augment(
-    data: RaggedBatch, network: Network, config: TrainingConfig, rng: np.random.Generator
-) -> tuple[RaggedBatch, Array | None]:
-    """Add noise to the inputs in place, and draw the scale that dropout applies to the features."""
+def _augment(data: RaggedBatch, network: Network, config: TrainingConfig, rng: np.random.Generator) -> Array | None:
+    """Add noise to the inputs in place, and return the random scale that dropout applies to the features."""
     dtype, feature_scale = data.values.dtype.type, None
     if config.noise:
         noise = rng.standard_normal(data.values.shape, dtype)
@@ -113,7 +125,7 @@ def _augment(
     if config.dropout:
         shape = len(data), len(network.kernel)
         feature_scale = (rng.random(shape, dtype) >= config.dropout) / dtype(1 - config.dropout)
-    return data, feature_scale
+    return feature_scale
 
 
 def _add_penalty(parameters: dict[str, Array], gradients: dict[str, Array], alpha: float) -> float:

@@ -6,6 +6,7 @@ This package requires the extra `torch`: ``pip install "indygru_cpu[torch]"``. S
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,10 @@ from indygru_cpu._layers.options import DEFAULTS, checked_options
 from indygru_cpu._layers.parameters import KINDS, SHAPE_OPTIONS, initial_parameters, shapes, suffixes
 from indygru_cpu.layer import IndyGRU as NumpyIndyGRU
 from indygru_cpu.torch import _ops
+from indygru_cpu.torch._onnx import onnx_translation_table
 from indygru_cpu.torch._ops import NUMPY_DTYPES, cast_hint, check_storage, not_dense
 
-__all__ = ["IndyGRU"]
+__all__ = ["IndyGRU", "onnx_translation_table"]
 
 
 def _checked_batch_sizes(data: Tensor, batch_sizes: Tensor) -> Tensor:
@@ -114,8 +116,20 @@ def _check_tensor(name: str, value: object, dtype: torch.dtype) -> None:
             f"kernel_l0: expected torch.float32 or torch.float64, got {dtype}: convert it with module.float()"
         )
     if value.dtype != dtype:
-        owner = "module" if isinstance(value, torch.nn.Parameter) else name.removesuffix(".data")
+        is_parameter = isinstance(value, torch.nn.Parameter) and name.startswith(KINDS)
+        owner = "module" if is_parameter else name.removesuffix(".data")
         raise TypeError(f"{name}: expected {dtype}, as kernel_l0 has, got {value.dtype}: {cast_hint(owner, dtype)}")
+
+
+def _copied_lengths(lengths: Any, device: torch.device) -> Tensor:
+    """A copy of the lengths as a tensor, because the backward pass reads them again."""
+    if isinstance(lengths, Tensor):
+        check_storage("lengths", lengths)
+        return lengths.clone()
+    try:
+        return torch.as_tensor(lengths, device=device).clone()
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(f"lengths: expected integers, got {shown(lengths)}: pass a list or a tensor of them") from None
 
 
 def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
@@ -125,7 +139,7 @@ def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, .
 
 
 #: Checks of options that can be set after construction, by name.
-_SETTERS = {
+_SETTERS: dict[str, Callable[[object], Any]] = {
     "dropout": _checked_dropout,
     **{name: partial(_checked_flag, name) for name in ("batch_first", "reproducible", "recompute")},
 }
@@ -161,7 +175,8 @@ class IndyGRU(torch.nn.Module):
     reproducible : bool
         Make the bits of a row independent of the other rows of its batch.
     recompute : bool
-        Store only the output for the backward pass, a quarter of the memory, and compute the gates again there.
+        Store only a copy of the output for the backward pass, a quarter of the memory, and compute the gates again
+        there.
 
     Attributes
     ----------
@@ -415,12 +430,13 @@ class IndyGRU(torch.nn.Module):
             A tensor that is not on the CPU, not dense, or of another dtype or device than the parameters; a shape, a
             length, a PackedSequence that does not fit.
         NotImplementedError
-            Second-order derivatives.
+            Second-order derivatives; forward-mode derivatives.
 
         Notes
         -----
-        The input is not copied if its last axis is contiguous. Under ``torch.autocast`` the module runs in float32. For
-        `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
+        The input is not copied if its last axis is contiguous. If the output has a gradient function, it is a copy of
+        the one that is saved for the backward pass, so a program may write into it. Under ``torch.autocast`` the module
+        runs in float32. For `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
         """
         if isinstance(input, Proxy):  # torch.fx.symbolic_trace: a call of this module, as of torch's own
             options = {} if lengths is None else {"lengths": lengths}
@@ -428,7 +444,9 @@ class IndyGRU(torch.nn.Module):
             if not name:
                 raise TraceError("IndyGRU: expected a module that contains it, got itself: it has no graph of its own")
             return input.tracer.create_proxy("call_module", name, (input, hx), options)
-        weights = [[None if name is None else getattr(self, name) for name in names] for names in self._names]
+        weights: list[list[Any]] = [
+            [None if name is None else getattr(self, name) for name in names] for names in self._names
+        ]
         dtype = weights[0][0].dtype
         _check_tensor("kernel_l0", weights[0][0], dtype)
         if isinstance(input, PackedSequence):
@@ -436,11 +454,7 @@ class IndyGRU(torch.nn.Module):
                 raise ValueError("lengths: expected None, because a PackedSequence has its own")
             return self._run_packed(input, hx, weights)
         _check_tensor("input", input, dtype)
-        if lengths is not None:  # a copy, because the backward pass reads the lengths again
-            if isinstance(lengths, Tensor):
-                check_storage("lengths", lengths)
-            device = lengths.device if isinstance(lengths, Tensor) else input.device
-            lengths = torch.as_tensor(lengths, device=device).clone()
+        lengths = None if lengths is None else _copied_lengths(lengths, input.device)
         if input.dim() != 2:
             _check_shape("input", input.shape, (*("BT" if self.batch_first else "TB"), self.input_size))
             state = self._state(input, hx, dtype, input.shape[0 if self.batch_first else 1])
@@ -492,29 +506,30 @@ class IndyGRU(torch.nn.Module):
         keep_gates = torch.is_grad_enabled() and not self.recompute  # the cheaper tests first
         if keep_gates and torch._C._get_tracing_state() is not None:
             keep_gates = False  # torch.jit.trace compares the graph with one made without gradients
-        for k, state in enumerate((hx,) if self.num_layers == 1 else hx.chunk(self.num_layers)):
+        by_layer = (hx,) if self.num_layers == 1 else hx.chunk(self.num_layers)
+        for k, (state, layer_weights) in enumerate(zip(by_layer, weights, strict=True)):
             if k:
                 input = torch.nn.functional.dropout(input, self.dropout, self.training)
-            tensors = (input, state, *weights[k])
-            keeps = keep_gates and any(t is not None and t.requires_grad for t in tensors)
-            options = batch_first, self.groups, self.activation, self.reproducible, keeps
+            tensors = input, state, *layer_weights
+            keeps_gates = keep_gates and any(t is not None and t.requires_grad for t in tensors)
+            options = batch_first, self.groups, self.activation, self.reproducible, keeps_gates
             is_copied = not is_private and k == self.num_layers - 1
             try:
                 input, h_n, _ = _ops.run_layer(*tensors, lengths, *options, is_copied=is_copied)
             except (TypeError, ValueError) as error:
-                raise self._named_error(error, k, input, weights[k]) from None
+                raise self._named_error(error, k, input, layer_weights) from None
             states.append(h_n)
         return input, states[0] if self.num_layers == 1 else torch.cat(states)
 
     def _named_error(self, error: Exception, layer: int, input: Tensor, weights: list[Any]) -> Exception:
         """The error of an operator, or one that names a parameter of this module if that is the cause."""
-        shapes = self._shapes()
+        expected_shapes = self._shapes()
         try:
             for name, weight in zip(self._names[layer], weights, strict=True):
                 if name is None:
                     continue
                 _check_tensor(name, weight, self.kernel_l0.dtype)
-                check.check_shape(name, weight.shape, shapes[name])
+                check.check_shape(name, weight.shape, expected_shapes[name])
                 if weight.is_meta != input.is_meta:
                     raise ValueError(
                         f"{name}: expected a tensor on {input.device}, where input is, got one on {weight.device}: "

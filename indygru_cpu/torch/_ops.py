@@ -60,6 +60,8 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
     if not isinstance(kernel, Tensor):
         raise TypeError(f"kernel: expected a torch.Tensor, got {type(kernel).__name__}")
     dtype, on_cpu = kernel.dtype, kernel.is_cpu
+    if not on_cpu and not kernel.is_meta:
+        raise TypeError(f"kernel: expected {not_dense(kernel)}")
     if dtype not in NUMPY_DTYPES:
         raise TypeError(f"kernel: expected torch.float32 or torch.float64, got {dtype}")
     for name, tensor in zip(names, tensors, strict=True):
@@ -202,13 +204,11 @@ class _Exporter:
         return 1, 0  # the CPU; NumPy also reads the device of the tensor itself
 
 
-def _view(name: str, tensor: Tensor | None) -> Any:
-    """A view of a tensor's memory, after a check that all elements are inside its storage; None for None.
+def _view(name: str, tensor: Tensor) -> Any:
+    """A view of a tensor's memory, after a check that all elements are inside its storage.
 
     Another thread must not resize the storage before the call returns, as for torch's own operators.
     """
-    if tensor is None:
-        return None
     if tensor.is_neg():  # stored numbers have the opposite sign
         tensor = tensor.resolve_neg()
     tensor = tensor.data  # private metadata: the check and the view have the same
@@ -228,10 +228,12 @@ def _view(name: str, tensor: Tensor | None) -> Any:
 
 def _views(names: Sequence[str], tensors: Sequence[Tensor | None], kernel: Tensor) -> list[Any]:
     """Views of all tensors, whose dtypes are compared again, because another thread may have changed a tensor."""
-    dtype, arrays = NUMPY_DTYPES[kernel.dtype], list(map(_view, names, tensors))
-    for name, array in zip(names, arrays, strict=True):
-        if array is not None and array.dtype != dtype and name != "lengths":
+    dtype, arrays = NUMPY_DTYPES[kernel.dtype], []
+    for name, tensor in zip(names, tensors, strict=True):
+        array = None if tensor is None else _view(name, tensor)
+        if array is not None and array.dtype is not dtype and name != "lengths":
             raise TypeError(f"{name}: expected {dtype}, as kernel has, got {array.dtype}")
+        arrays.append(array)
     return arrays
 
 
@@ -270,7 +272,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(gates)
 
 
-def _refuse_forward_mode(*_: Any) -> Any:
+def _refuse_forward_mode(ctx: Any = None, *_: Any) -> Any:
     raise NotImplementedError(
         "indygru_cpu.torch.IndyGRU: expected reverse-mode differentiation, got forward mode (a dual tensor, jvp, "
         "jacfwd): forward mode is not supported: use torch.func.vjp, jacrev or torch.autograd.grad"
@@ -365,11 +367,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _gradients(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
     if _is_transformed():
-        run: Any = _PlainBackward.apply
+        run: Any = IndyGRUGradients.apply
     elif _needs_dispatcher(y):
         run = layer_backward
     else:
-        run = _PlainBackward.apply if torch.is_grad_enabled() else _run_backward
+        run = IndyGRUGradients.apply if torch.is_grad_enabled() else _run_backward
     arguments = dy, dh_n, y, gates, *tensors, *ctx.options
     is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
     gradients = iter(_run_legacy_batch(run, arguments) if is_batched else run(*arguments))
@@ -424,8 +426,11 @@ def _refuse_second_order(ctx: Any, *_: Any) -> Any:
 layer_backward.register_autograd(_refuse_second_order)
 
 
-class _Plain(torch.autograd.Function):
-    """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call."""
+class IndyGRUFunction(torch.autograd.Function):
+    """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call.
+
+    torch's error texts and `grad_fn` show the names of these classes.
+    """
 
     @staticmethod
     def forward(
@@ -442,10 +447,10 @@ class _Plain(torch.autograd.Function):
     jvp = staticmethod(_refuse_forward_mode)
 
 
-class _Transformed(torch.autograd.Function):
+class TransformedIndyGRUFunction(torch.autograd.Function):
     """The same for `torch.func`, which requires a `setup_context`.
 
-    `_Plain` has none, because for it torch binds a signature at each call.
+    `IndyGRUFunction` has none, because for it torch binds a signature at each call.
     """
 
     @staticmethod
@@ -455,10 +460,10 @@ class _Transformed(torch.autograd.Function):
     setup_context = staticmethod(_setup_context)
     backward = staticmethod(_gradients)
     jvp = staticmethod(_refuse_forward_mode)
-    vmap = staticmethod(_vmap_rule(lambda *arguments: _Transformed.apply(*arguments)))
+    vmap = staticmethod(_vmap_rule(lambda *arguments: TransformedIndyGRUFunction.apply(*arguments)))
 
 
-class _PlainBackward(torch.autograd.Function):
+class IndyGRUGradients(torch.autograd.Function):
     """`layer_backward` without the dispatcher, for ``create_graph=True``, and for `torch.func`."""
 
     @staticmethod
@@ -468,7 +473,7 @@ class _PlainBackward(torch.autograd.Function):
     setup_context = staticmethod(lambda ctx, inputs, output: None)
     backward = staticmethod(_refuse_second_order)
     jvp = staticmethod(_refuse_second_order)
-    vmap = staticmethod(_vmap_rule(lambda *arguments: _PlainBackward.apply(*arguments)))
+    vmap = staticmethod(_vmap_rule(lambda *arguments: IndyGRUGradients.apply(*arguments)))
 
 
 layer.register_vmap(_vmap_rule(layer))
@@ -477,13 +482,17 @@ layer_backward.register_vmap(_vmap_rule(layer_backward))
 
 def _needs_dispatcher(*tensors: Tensor | None) -> bool:
     """Whether a compiler, a tracer, autocast, a dispatch mode or a tensor subclass must see the operator."""
-    return (
+    if (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
         or torch._C._len_torch_dispatch_stack() > 0
-        or any(tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta) for tensor in tensors)
-    )
+    ):
+        return True
+    for tensor in tensors:  # noqa: SIM110  (a generator in any() takes twice as long)
+        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta):
+            return True
+    return False
 
 
 def _is_transformed() -> bool:
@@ -501,19 +510,19 @@ def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]
     """Run `layer`, without the dispatcher where only autograd needs to see the operator.
 
     If `is_copied`, and if y is saved for the backward pass, the returned y is a copy that the caller may write into.
-    Compilers and tracers record writes and do not need the copy.
+    A trace of `torch.jit` always has the copy, because its graph must be the same with and without gradients.
     """
     tensors, options = arguments[:9], arguments[9:]
     if _is_transformed():
         if torch.is_autocast_enabled("cpu"):
             tensors = tuple(map(_autocast, tensors))
-        y, h_n, gates = _Transformed.apply(*tensors, *options)
+        y, h_n, gates = TransformedIndyGRUFunction.apply(*tensors, *options)
     elif _needs_dispatcher(*tensors):
         _refuse_tangents(tensors)
         y, h_n, gates = layer(*arguments)
-        is_copied = is_copied and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
     elif torch.is_grad_enabled():
-        return _Plain.apply(options, is_copied, *tensors)
+        return IndyGRUFunction.apply(options, is_copied, *tensors)
     else:
         return _run(*arguments)
-    return y.clone() if is_copied and y.requires_grad else y, h_n, gates
+    is_copied = is_copied and (y.requires_grad or torch._C._get_tracing_state() is not None)
+    return y.clone() if is_copied else y, h_n, gates

@@ -44,6 +44,14 @@ def test_networks_differ_by_seed_and_are_reproducible():
     np.testing.assert_allclose((one + two) / 2, first, rtol=1e-12)
 
 
+def test_interpolated_frames_are_evenly_spaced():
+    x = np.array([[0.0, 5.0], [1.0, 7.0], [2.0, 3.0]])
+    np.testing.assert_allclose(
+        demo_model.interpolated_frames([x, x[:1]], 5), [[0, 0.5, 1, 1.5, 2, 5, 6, 7, 5, 3], [0] * 5 + [5] * 5]
+    )
+    np.testing.assert_allclose(demo_model.mean_frames([x, x[:1]]), [[1, 5], [0, 5]])
+
+
 def test_demo_without_a_terminal_prints_ascii_and_no_progress_bar(tmp_path):
     done = run_demo(tmp_path, *QUICK_DEMO[1:])
     assert printed_accuracy(done.stdout) > 0.2
@@ -57,6 +65,9 @@ def test_demo_reaches_its_accuracy_and_writes_its_files(tmp_path, capsys):
     assert main(["demo", "--plot", str(plot), "--save", str(saved)]) == 0
     text = capsys.readouterr().out
     assert printed_accuracy(text) >= 0.97
+    baselines = dict(re.findall(r"^  (\S.* frames?) +([\d.]+)% \(\d+ of 370\)$", text, re.M))
+    assert list(baselines) == list(demo_model.new_baselines())
+    assert float(baselines["logistic regression of 12 interpolated frames"]) == pytest.approx(99.2, abs=0.3)
     assert "370 of 370 predictions equal those of the batch" in text
     assert float(re.search(r"difference of probabilities (\S+)", text)[1]) < 1e-11
     early = [float(share) for share in re.findall(r"after frame [137]: ([\d.]+)% correct", text)]

@@ -112,7 +112,22 @@ def test_wrong_call_returns_its_status_and_writes_nothing(status):
     helpers.assert_same_bits(h, case.h0)
 
 
-@pytest.mark.parametrize("name", ["y", "h0", "dy", "dh", "dx", *(f"d{name}" for name in WEIGHTS)])
+@pytest.mark.parametrize(
+    "missing", [["dx"], [f"d{name}" for name in WEIGHTS], ["dx", *(f"d{name}" for name in WEIGHTS)]]
+)
+def test_c_backward_without_pointers_of_some_gradients_computes_the_others(missing, dtype):
+    case = helpers.random_case(SHAPE, dtype)
+    expected, outputs = case.run(), c_calls.backward_outputs(case)
+    arrays = {"y": expected["y"], "h0": case.h0, "dy": case.dy, **outputs, **dict.fromkeys(missing)}
+    assert call_status(BACKWARD, case, **arrays) == "DONE"
+    for name, array in c_calls.gradients(outputs).items():
+        if ("dh" if name == "h0" else f"d{name}") in missing:
+            assert not array.any()
+        else:
+            helpers.assert_same_bits(array, expected[name])
+
+
+@pytest.mark.parametrize("name", ["y", "h0", "dy", "dh", *(f"d{name}" for name in WEIGHTS)])
 def test_backward_without_one_of_its_arrays_returns_bad_pointer(name):
     case = helpers.random_case(SHAPE, np.float32)
     arrays = {"y": case.dy, "h0": case.h0, "dy": case.dy, "dh": case.dh_n, "dx": case.x.copy()}

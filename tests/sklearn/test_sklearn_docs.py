@@ -23,11 +23,12 @@ def test_examples_of_the_page_run(run_python):
     """In their order and one namespace."""
     pytest.importorskip("skops", reason="skops, of the extra test, is not installed")
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     printed = run_python("".join(blocks), timeout=300)
     one, three = re.search(r"^(\d+)% of 370 new.*^three together: (\d+)%", printed, re.M | re.S).groups()
     assert int(one) > 90
     assert int(three) > 90
+    assert float(re.search(r"^logistic regression: ([\d.]+)%", printed, re.M)[1]) == pytest.approx(99.2, abs=0.3)
     assert re.search(r"^sure of speaker 1 after \d+ frames", printed, re.M)
 
 
@@ -43,7 +44,12 @@ def test_docstring_lists_every_parameter():
     text = inspect.getdoc(sklearn.IndyGRUClassifier)
     section = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+\n", text, re.M | re.S).group(1)
     names = {name.strip() for line in re.findall(r"^\S.*", section, re.M) for name in line.split(" : ")[0].split(",")}
-    assert names == set(inspect.signature(SequenceEstimator).parameters)
+    assert names == set(inspect.signature(sklearn.IndyGRUClassifier).parameters)
+
+
+def test_defaults_of_the_classifier_are_those_of_both_estimators():
+    both, classifier = (inspect.signature(each).parameters for each in (SequenceEstimator, sklearn.IndyGRUClassifier))
+    assert {**both, "class_weight": classifier["class_weight"]} == {**classifier}
 
 
 def test_examples_exist():

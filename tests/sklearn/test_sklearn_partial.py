@@ -54,7 +54,7 @@ def test_partial_of_wrong_steps_raises_and_stays_unchanged():
     before = partial.predict_proba()
     for steps, error, text in [
         (np.full((2, 4), 0.5), ValueError, r"steps: expected shape \(3,\) or \(T, 3\), got \(2, 4\)"),
-        (np.full(3, 0.5, np.float32), TypeError, "steps: expected float64, .* got float32"),
+        (np.full(3, 0.5 + 1j), TypeError, "steps: expected real numbers, got dtype complex128"),
         (np.array([0.5, np.nan, 0.5]), ValueError, "steps: expected finite numbers, got NaN"),
     ]:
         with pytest.raises(error, match=text):
@@ -64,3 +64,15 @@ def test_partial_of_wrong_steps_raises_and_stays_unchanged():
         fit_estimator(small_estimator(IndyGRURegressor), X, slope).partial().push(X[0]).predict_proba()
     with pytest.raises(ValueError, match="bidirectional=False"):
         fit_estimator(small_estimator(IndyGRUClassifier, bidirectional=True), X, slope).partial()
+
+
+def test_partial_converts_steps_to_the_dtype_of_the_weights(dtype):
+    X, slope = random_sequences(dtype=dtype)
+    model = fit_estimator(small_estimator(IndyGRURegressor), X, slope)
+    for steps in (np.arange(9).reshape(3, 3), np.full((3, 3), 0.25, np.float32), np.full((3, 3), 0.25), [[1, 0, 1]]):
+        prediction = model.partial().push(steps).predict()
+        assert prediction.dtype == dtype
+        assert prediction == model.partial().push(np.asarray(steps, dtype)).predict()
+    if dtype == np.float32:
+        with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity in float32"):
+            model.partial().push(np.full(3, 1e300))

@@ -11,7 +11,7 @@ from indygru_cpu import IndyGRU
 from indygru_cpu.sklearn._network import Network, cross_entropy, squared_error
 from indygru_cpu.sklearn._pooling import Pooling
 from indygru_cpu.sklearn._sequences import RaggedBatch
-from indygru_cpu.sklearn._training import Adam, TrainingConfig, train_epochs
+from indygru_cpu.sklearn._training import Adam, Examples, TrainingConfig, train_epochs
 
 LENGTHS = (7, 1, 9, 3)
 POOLINGS = ["mean", "last", "max", ("last", "max", "mean")]
@@ -27,7 +27,7 @@ def training_case(names, seed=0, **options):
     network = Network(layer, pooling, rng.uniform(-1, 1, 3), rng.uniform(0.5, 2, 3), kernel, bias)
     data = RaggedBatch(rng.standard_normal((sum(LENGTHS), 3)), np.cumsum([0, *LENGTHS]))
     targets = rng.dirichlet([1, 1], len(LENGTHS))
-    return network, data, targets, rng
+    return network, Examples(data, targets, rng.uniform(0.5, 2, len(LENGTHS))), rng
 
 
 def split_sequences(data):
@@ -36,7 +36,7 @@ def split_sequences(data):
 
 @pytest.mark.parametrize("pooling", POOLINGS, ids=str)
 def test_outputs_of_a_batch_equal_those_of_each_sequence(pooling):
-    network, data, _, _ = training_case(pooling, bidirectional=True)
+    network, (data, _, _), _ = training_case(pooling, bidirectional=True)
     poolings = {
         "mean": lambda y: y.mean(axis=0),
         "max": lambda y: y.max(axis=0),
@@ -53,14 +53,14 @@ def test_outputs_of_a_batch_equal_those_of_each_sequence(pooling):
 @pytest.mark.parametrize("loss", [cross_entropy, squared_error], ids=lambda loss: loss.__name__)
 @pytest.mark.parametrize("pooling", POOLINGS, ids=str)
 def test_gradients_equal_finite_differences(pooling, loss):
-    network, data, targets, rng = training_case(pooling, bidirectional=True, num_layers=2)
-    feature_scale = rng.uniform(0.5, 2, (len(data), len(network.kernel)))
-    _, gradients = network.loss_and_gradients(data, targets, loss, feature_scale)
+    network, examples, rng = training_case(pooling, bidirectional=True, num_layers=2)
+    feature_scale = rng.uniform(0.5, 2, (len(LENGTHS), len(network.kernel)))
+    _, gradients = network.loss_and_gradients(*examples, loss, feature_scale)
     for name, array in network.parameters.items():
         direction, before, step, values = rng.standard_normal(array.shape), array.copy(), 1e-6, []
         for sign in (1, -1):
             array[...] = before + sign * step * direction
-            values.append(network.loss_and_gradients(data, targets, loss, feature_scale)[0])
+            values.append(network.loss_and_gradients(*examples, loss, feature_scale)[0])
         array[...] = before
         slope = (values[0] - values[1]) / (2 * step)
         np.testing.assert_allclose(np.vdot(gradients[name], direction), slope, rtol=1e-6, atol=1e-8, err_msg=name)
@@ -77,14 +77,15 @@ def test_equal_maxima_share_the_gradient():
 def test_losses_equal_their_formulas(dtype):
     rng = np.random.default_rng(1)
     outputs, targets = rng.standard_normal((7, 3)).astype(dtype), rng.dirichlet([1, 1, 1], 7).astype(dtype)
+    weights = rng.uniform(0.5, 2, 7).astype(dtype)
     p = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
-    value, gradient = cross_entropy(outputs, targets)
-    assert value == pytest.approx(-(targets * np.log(p)).sum() / 7, rel=1e-6)
+    value, gradient = cross_entropy(outputs, targets, weights)
+    assert value == pytest.approx(-(weights[:, None] * targets * np.log(p)).sum() / 7, rel=1e-6)
     assert gradient.dtype == dtype
-    value, gradient = squared_error(outputs, targets)
-    assert value == pytest.approx(((outputs - targets) ** 2).mean() / 2, rel=1e-6)
+    value, gradient = squared_error(outputs, targets, weights)
+    assert value == pytest.approx((weights[:, None] * (outputs - targets) ** 2).mean() / 2, rel=1e-6)
     assert gradient.dtype == dtype
-    assert cross_entropy(np.array([[1e4, 0.0]]), np.array([[0.0, 1.0]]))[0] == 1e4
+    assert cross_entropy(np.array([[1e4, 0.0]]), np.array([[0.0, 1.0]]), np.ones(1))[0] == 1e4
 
 
 def test_adam_equals_the_algorithm_of_the_paper():
@@ -100,7 +101,7 @@ def test_adam_equals_the_algorithm_of_the_paper():
 
 
 def test_select_copies_sequences_in_any_order():
-    _, data, _, _ = training_case("mean")
+    _, (data, _, _), _ = training_case("mean")
     selected, rows = data.select(np.array([2, 0, 2])), split_sequences(data)
     np.testing.assert_array_equal(selected.values, np.concatenate([rows[2], rows[0], rows[2]]))
     np.testing.assert_array_equal(selected.lengths, [9, 7, 9])
@@ -109,12 +110,12 @@ def test_select_copies_sequences_in_any_order():
 @pytest.mark.parametrize("n_batches", [1, 2])
 def test_loss_of_an_epoch_is_the_mean_plus_the_penalty(n_batches):
     """With a learning rate too small to change any weight."""
-    network, data, targets, rng = training_case("mean")
+    network, examples, rng = training_case("mean")
     config = TrainingConfig(squared_error, 0.3, 0.0, 0.0, 4 // n_batches, 1e-300, 1)
-    (epoch_loss,) = train_epochs(network, data, targets, config, rng)
+    (epoch_loss,) = train_epochs(network, examples, config, rng)
     weights = [array for name, array in network.parameters.items() if "bias" not in name]
     assert len(weights) == 3
-    loss, _ = network.loss_and_gradients(data, targets, squared_error)
+    loss, _ = network.loss_and_gradients(*examples, squared_error)
     assert epoch_loss == pytest.approx(loss + 0.15 * sum((array**2).sum() for array in weights), rel=1e-12)
 
 
@@ -126,11 +127,11 @@ def test_training_of_float32_gives_float32():
         layer, Pooling.from_names(("mean", "last", "max"), 5), None, None, kernel, np.zeros(2, np.float32)
     )
     data = RaggedBatch(rng.standard_normal((sum(LENGTHS), 3), np.float32), np.cumsum([0, *LENGTHS]))
-    targets = rng.standard_normal((4, 2), np.float32)
+    examples = Examples(data, rng.standard_normal((4, 2), np.float32), np.ones(4, np.float32))
     config = TrainingConfig(squared_error, 1e-3, 0.2, 0.1, 3, 0.01, 2)
     before = kernel.copy()
-    assert len(list(train_epochs(network, data, targets, config, rng))) == 2
+    assert len(list(train_epochs(network, examples, config, rng))) == 2
     assert (kernel != before).all()
     assert network.outputs(data).dtype == np.float32
-    _, gradients = network.loss_and_gradients(data, targets, squared_error)
+    _, gradients = network.loss_and_gradients(*examples, squared_error)
     assert {array.dtype for array in gradients.values()} == {np.dtype(np.float32)}

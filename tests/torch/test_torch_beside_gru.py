@@ -298,6 +298,33 @@ def test_writes_into_the_output_before_backward_change_no_gradient_of_the_module
         assert_all_equal(gradients(shape, False), gradients(shape, True))
 
 
+def traced(module, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nn.GRU warns
+        return torch.jit.trace(module, x)
+
+
+WRAPPERS = {
+    "eager": lambda module, x: torch.compile(module, backend="eager"),
+    "aot_eager": lambda module, x: torch.compile(module, backend="aot_eager"),
+    "jit.trace": traced,
+    "autocast": lambda module, x: torch.autocast("cpu", torch.bfloat16)(module),
+    "checkpoint": lambda module, x: lambda x: checkpoint(module, x, use_reentrant=False),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_writes_into_the_output_of_a_wrapped_module_change_no_gradient_of_it(kind, wrapper):
+    module, x = seeded(kind), random_input(requires_grad=True)
+    wrapped = WRAPPERS[wrapper](module, x.detach())
+    y, _ = wrapped(x)
+    y += 1
+    y.relu_()
+    actual = torch.autograd.grad(y.square().sum(), [x, *module.parameters()])
+    expected = (module(x)[0] + 1).relu().square().sum()
+    assert_all_close(actual, torch.autograd.grad(expected, [x, *module.parameters()]))
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_write_into_an_argument_before_backward_raises(kind, which):
     module, arguments = seeded(kind), (random_input(), random_input(1, B, N))

@@ -35,6 +35,9 @@ WRONG_CALLS = [
     ((X[0], torch.zeros(4, 1, N)), {}, ValueError, "hx", "shape (4, 10)", "(4, 1, 10)"),
     ((X,), {"lengths": [3] * 6}, ValueError, "lengths", "shape (7,)", "(6,)"),
     ((X,), {"lengths": [*[3] * 6, 10]}, ValueError, "lengths", "0 9", "10 for row 6"),
+    ((X,), {"lengths": "3"}, TypeError, "lengths", "integers", "'3'"),
+    ((X,), {"lengths": [None] * 7}, TypeError, "lengths", "integers", "[None"),
+    ((X,), {"lengths": torch.tensor([True] * 7)}, TypeError, "lengths", "integers", "torch.bool: pass lengths.long()"),
     ((X,), {"lengths": [3.0] * 7}, TypeError, "lengths", "integers", "torch.float32: pass lengths.long()"),
     ((pack_padded_sequence(X, [3] * 7),), {"lengths": [3] * 7}, ValueError, "lengths", "None PackedSequence", None),
     (

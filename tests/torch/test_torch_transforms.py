@@ -75,6 +75,15 @@ def test_gradients_of_each_sample_have_the_bits_of_single_calls():
     assert_same(single, gradients_of_members(module, batch[0].unbind(1)))
 
 
+def test_write_into_the_output_inside_a_transform_changes_no_gradient_of_the_module():
+    module, x = random_module(), random_batch()[0]
+    written, plain = (
+        torch.func.grad(lambda x, add=add: add(module(x)[0], 1).square().sum())(x)
+        for add in (torch.Tensor.add_, torch.Tensor.add)
+    )
+    assert torch.equal(written, plain)
+
+
 def test_ensemble_has_the_bits_of_its_members():
     modules = [random_module(seed, **BOTH) for seed in range(M)]
     stacked, _ = torch.func.stack_module_state(modules)

@@ -60,8 +60,8 @@ typedef struct {
     const void *h0; /* (B, N)         IN   the initial state */
     const void *dy; /* (T, B, N)      IN */
     void *dh;       /* (B, N)         IN gradient of the last state, OUT of the initial state */
-    void *dx;       /* (T, B, D)      OUT, not written past a length */
-    void *dkernel, *drecurrent_kernel, *dbias; /* like weights   IN/OUT, accumulated */
+    void *dx;       /* (T, B, D)      OUT, not written past a length; NULL: not computed */
+    void *dkernel, *drecurrent_kernel, *dbias; /* like weights   IN/OUT, accumulated; all NULL: not computed */
 } indygru_call;
 
 /* A call with one group and one thread. All other fields are zero. */
