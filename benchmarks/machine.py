@@ -67,10 +67,11 @@ def machine(threads: int) -> dict[str, Any]:
 
 def as_text(record: dict[str, Any]) -> str:
     """The dictionary as one sentence."""
+    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
     installed = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return (
         f"{record['processor']}, {record['cores']} cores, {record['system']}, tier {record['tier']}, "
-        f"{record['threads']} threads; {installed}; commit {record['commit']}, {record['date']}"
+        f"{threads}; {installed}; commit {record['commit']}, {record['date']}"
     )
 
 

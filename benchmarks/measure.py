@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
-from rows import Figure, Row
+from rows import Figure, PlaceRow, Row
 from runners import Job, RunnerPool, interleave, thread_variables
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -78,6 +78,8 @@ class Recorded(Measured):
 
 #: Seconds for which a group with short rounds is measured: the speed of a shared machine varies over seconds.
 MIN_GROUP_SECONDS = 12.0
+#: The same for the section on calls, which has many short groups.
+MIN_CALLS_SECONDS = 4.0
 
 
 def measure_group(
@@ -108,8 +110,10 @@ def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Meas
         with RunnerPool() as pool:
             for group, rows in session:
                 start = time.perf_counter()
-                group_rounds = fewer_rounds if rows[0].section in ("in place", "peers") else rounds
-                measured.times[group], missing = measure_group(rows, group_rounds, pool, MIN_GROUP_SECONDS)
+                is_slow = rows[0].section == "peers" or isinstance(rows[0], PlaceRow)
+                seconds = MIN_CALLS_SECONDS if rows[0].section == "calls" else MIN_GROUP_SECONDS
+                group_rounds = fewer_rounds if is_slow else rounds
+                measured.times[group], missing = measure_group(rows, group_rounds, pool, seconds)
                 measured.missing.update(missing)
                 print(f"\n{group}: {time.perf_counter() - start:.0f} s")
                 for row in rows:

@@ -16,10 +16,14 @@ PRODUCT_SIZE = 600
 
 
 class Place(NamedTuple):
-    """A title for the tables, and a function that returns the function to run before each call."""
+    """A title for the tables, and a function that returns the function to run before each call.
+
+    With `runs_work` the work itself follows that function, so that the timed call is the second of two.
+    """
 
     title: str
     prepare: Callable[[], Callable[[], Any]]
+    runs_work: bool = False
 
 
 def _product() -> Callable[[], Any]:
@@ -32,3 +36,9 @@ PLACES = {
     "pause": Place(f"after {1000 * PAUSE:g} ms", lambda: partial(time.sleep, PAUSE)),
     "product": Place("after a product", _product),
 }
+#: Places of the section on calls.
+COLD_PLACES = {
+    "pause": PLACES["pause"],
+    "second": Place("directly after that call", PLACES["pause"].prepare, runs_work=True),
+}
+ALL_PLACES = PLACES | COLD_PLACES

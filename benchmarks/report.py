@@ -23,12 +23,21 @@ AnyRow = Row | Figure
 
 
 class Section(NamedTuple):
-    """Tables that are written together: the rows that they need, the page, the text, and the pictures."""
+    """Tables that are written together: the rows that they need, the page, the text, and the pictures.
+
+    `threads` is the number of threads of all of its rows, if they do not have that of the report.
+    """
 
     needs: Callable[[AnyRow], bool]
     page: str
     text: Callable[[Measured, Sequence[Any], str], str]
     draw: Callable[[Measured, Sequence[Any], Path], None] | None = None
+    threads: int | None = None
+
+    def write(self, measured: Measured, section_rows: Sequence[Any], place: dict[str, Any]) -> str:
+        """Return the text, which ends with the machine."""
+        threads = place["threads"] if self.threads is None else self.threads
+        return self.text(measured, section_rows, machine.as_text(place | {"threads": threads}))
 
 
 def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
@@ -41,9 +50,12 @@ def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
 
 #: Each section is written between two marks that contain its name.
 SECTIONS = {
-    "in place": Section(lambda row: isinstance(row, PlaceRow), "docs/speed.md", tables.place_section),
+    "in place": Section(lambda row: row.section == "in place", "docs/speed.md", tables.place_section),
+    "calls": Section(lambda row: row.section == "calls", "docs/speed.md", tables.calls_section, threads=1),
     "summary": Section(tables.in_summary, "README.md", tables.summary_section),
-    "speeds": Section(lambda row: not isinstance(row, PlaceRow), "docs/speed.md", tables.speeds_section, draw),
+    "speeds": Section(
+        lambda row: row.section not in ("calls", "in place"), "docs/speed.md", tables.speeds_section, draw
+    ),
 }
 
 
@@ -85,7 +97,7 @@ def write_recorded(path: Path, every_row: Sequence[AnyRow], names: Sequence[str]
         section = SECTIONS[name]
         section_rows = [row for row in every_row if section.needs(row)]
         recorded, place = from_history(path, section_rows)
-        text = section.text(recorded, section_rows, machine.as_text(place))
+        text = section.write(recorded, section_rows, place)
         tables.write_between(into / section.page, *marks(name), text)
 
 
@@ -136,7 +148,7 @@ def main() -> None:
         section_rows = [row for row in options.rows if section.needs(row)]
         if not section_rows:
             continue
-        text = section.text(measured, section_rows, machine.as_text(place))
+        text = section.write(measured, section_rows, place)
         if name in options.write_sections:
             tables.write_between(options.into / section.page, *marks(name), text)
             if section.draw:

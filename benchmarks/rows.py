@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 from cases import PLACE_SHAPES, SHAPES, Shape
 from peers import PEERS, not_installed
-from places import PLACES
+from places import COLD_PLACES, PLACES
 from runners import Job
 
 #: (B, D, N) of the streamed sequences, and their lengths in the picture.
 STREAMED = (1, 64, 128)
 LENGTHS = [1, 4, 16, 64, 256, 1024, 4096, 32768, 1_000_000]
+
+#: (T, B, D, N) of tiny calls, of those of torch, and of the stack.
+TINY: Shape = (2, 1, 8, 8)
+TINY_TORCH: Shape = (2, 1, 16, 16)
+STACKED: Shape = (20, 1, 16, 32)
 
 FORWARD_TARGETS = dict(zip(SHAPES, (0.9, 0.95, 0.85, 0.85, 2.4), strict=True))
 TRAINING_TARGETS = dict(zip(SHAPES, (4.0, 3.6, 3.0, 2.9, 9), strict=True))
@@ -237,6 +242,66 @@ def peer_rows(threads: int) -> Iterator[Row]:
                 yield Row("peers", title, Job(module, work, shape, threads=threads), matmul, column, needs=needs)
 
 
+def call_rows() -> Iterator[Row]:
+    """Short calls, requested gradients, stacks and cold calls, each on one thread against its baseline.
+
+    Rows of a column share a group; the others have one each.
+    """
+
+    def row(title: str, target: float | None, job: Job, baseline: Job, *needs: str) -> Row:
+        return Row("calls", title, job, (baseline,), target=target, needs=needs)
+
+    def one_thread(module: str, work: str, shape: Shape) -> Job:
+        return Job(module, work, shape, threads=1)
+
+    add = one_thread("baselines", "add", (1, 1, 32, 32))
+    for title, target, work in (
+        ("`layer(x)`", 10, "calls.layer"),
+        ("`layer(x, out=y, h_out=h)`", 8, "calls.layer_with_out"),
+        ("`forward` + `backward`", 30, "calls.training"),
+        ("`functional.step` with `out`", 6, "calls.functional_step_with_out"),
+        ("`functional.forward`", 14, "calls.functional_forward"),
+        ("`stream.push`", None, "library.step"),
+    ):
+        job = one_thread(*work.split("."), TINY)  # type: ignore[call-arg]
+        yield row(f"{title}, {TINY} / `numpy.add(a, b, out=c)` of 32 floats", target, job, add)
+    yield row(
+        f"`indygru_cpu.torch` without gradients, {TINY_TORCH} / `torch.add(a, b)` of 32 floats", 12,
+        one_thread("calls_torch_no_grad", "module", TINY_TORCH),
+        one_thread("calls_torch_no_grad", "add", (1, 1, 32, 32)), "torch",
+    )  # fmt: skip
+    yield row(
+        f"a training step of `indygru_cpu.torch`, {TINY_TORCH} / of an autograd function that does nothing", 1.5,
+        *(one_thread("calls_torch", work, TINY_TORCH) for work in ("training", "nothing")), "torch",
+    )  # fmt: skip
+    for name in ("lm", "speech"):
+        training, without_dx, frozen = (
+            one_thread("calls", work, SHAPES[name])
+            for work in ("training", "training_without_dx", "training_with_frozen_weights")
+        )
+        column = partial(Row, "calls", baseline=(training,), column=f"requested gradients, {name}")
+        title = f"`forward` + `backward`, {name}"
+        yield column(f"{title}, without the gradient of x / with all gradients", without_dx, target=0.78)
+        yield column(f"{title}, without the gradients of weights / with all gradients", frozen, target=0.7)
+    yield row(
+        f"2 layers in both directions, {STACKED} / one layer in one direction", 4.5,
+        *(one_thread("calls", work, STACKED) for work in ("stack", "layer")),
+    )  # fmt: skip
+    small = SHAPES["small"]
+    for work, title, target in (("forward", "forward", 1.25), ("training", "forward + backward", 4.2)):
+        yield row(f"{title}, small / matmul", target, *(
+            one_thread(*job, small) for job in (("library", work), ("baselines", "matmul"))
+        ))  # fmt: skip
+    for place, (title, *_) in COLD_PLACES.items():
+        cold = partial(Job, threads=1, place=place)
+        column = partial(PlaceRow, "calls", baseline=(cold("baselines", "matmul", small),), column=title)
+        n_inputs, n_units = small[2:]
+        yield column(f"{title}: forward, small / matmul", cold("library", "forward", small), target=1.6)
+        yield column(f"{title}: `push`, one row, ({n_inputs}, {n_units}) / matmul of small",
+                     cold("library", "step", (1, 1, n_inputs, n_units)))  # fmt: skip
+        yield column(f"{title}: `push_many`, small / matmul", cold("calls", "push_many", small))
+
+
 def length_rows(threads: int) -> Iterator[Row]:
     """Cost of a step in sequences of different lengths, for the picture."""
     for length in LENGTHS:
@@ -247,7 +312,7 @@ def length_rows(threads: int) -> Iterator[Row]:
 def rows(threads: int) -> list[Row]:
     """All rows."""
     parts = (place_rows, shape_rows, single_rows, torch_rows, length_rows, peer_rows)
-    return [row for part in parts for row in part(threads)]
+    return [*(row for part in parts for row in part(threads)), *call_rows()]
 
 
 def in_section(all_rows: Sequence[Any], section: str) -> list[Any]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from cases import Case, Shape
 from peers import PEERS, check
-from places import PLACES
+from places import ALL_PLACES
 
 ENVIRONMENTS = {f"peers.{peer.module}": peer.environment for peer in PEERS}
 #: Every thread pool reads one of these; NPROC is XLA's.
@@ -44,7 +44,7 @@ BLOCK_SECONDS, BLOCK_CALLS = 0.3, (8, 60)
 class Job(NamedTuple):
     """What is timed: a module, its function that prepares the work, and the case.
 
-    With a place (a key of PLACES) each call is timed there; without one the mean of many runs is taken.
+    With a place (a key of ALL_PLACES) each call is timed there; without one the mean of many runs is taken.
     """
 
     module: str
@@ -155,11 +155,11 @@ def prepare(job: Job) -> Callable[[], Any]:
 
 def seconds_of(work: Callable[[], Any]) -> float:
     """Mean of the runs that fit a sample, after one that warms caches and wakes threads; a long first run counts."""
-    start = time.perf_counter()
-    work()
-    first = time.perf_counter() - start
+    first = timeit.timeit(work, number=1)
     if first > MIN_COLD_SECONDS:
         return first
+    if first < MIN_SAMPLE_SECONDS / 100:  # a short first run takes several times as long as the others
+        first = min(first, timeit.timeit(work, number=10) / 10)
     repeats = max(1, round(MIN_SAMPLE_SECONDS / first))
     return timeit.timeit(work, number=repeats) / repeats
 
@@ -180,6 +180,18 @@ def seconds_of_calls(work: Callable[[], Any], before: Callable[[], Any]) -> list
     return [timed_call() for _ in range(repeats)]
 
 
+def before_call(place: str, prepared: Callable[[], Any], work: Callable[[], Any]) -> Callable[[], Any]:
+    """What runs directly before each timed call of the work in a place."""
+    if not ALL_PLACES[place].runs_work:
+        return prepared
+
+    def before() -> None:
+        prepared()
+        work()
+
+    return before
+
+
 def serve() -> None:
     """Answer jobs until the input ends."""
     os.setpgrp()  # only in a group of its own does a stopped process get a signal when its parent dies
@@ -194,9 +206,11 @@ def serve() -> None:
             if job not in works:
                 works[job] = prepare(job)
             if place and place not in places:
-                places[place] = PLACES[place].prepare()
+                places[place] = ALL_PLACES[place].prepare()
             answer: list[float] | str = (
-                seconds_of_calls(works[job], places[place]) if place else [seconds_of(works[job])]
+                seconds_of_calls(works[job], before_call(place, places[place], works[job]))
+                if place
+                else [seconds_of(works[job])]
             )
         except Exception as error:  # the tables report every failure of a peer
             answer = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -202,6 +202,28 @@ def missing_text(measured: Measured, rows: Sequence[Row | Figure]) -> str:
     return "".join(f"- Not measured: {reason}\n" for reason in lines) + "\n" * bool(lines)
 
 
+def calls_table(measured: Measured, rows: Sequence[Row]) -> str:
+    """One line a row: the median time of a call, its ratio to the baseline, and the target."""
+    lines = []
+    for row in rows:
+        seconds = measured.seconds(row)
+        time = time_text(seconds) if seconds else NOT_MEASURED
+        lines.append([row.title, time, value_text(measured, row), target_text(row)])
+    return table(["call / baseline", "time of the call", "ratio", "target"], lines)
+
+
+def calls_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
+    """The table of calls on one thread of docs/speed.md."""
+    return f"""\
+Float32, one thread each. Times and ratios are medians; each call is interleaved with its baseline. A cold call is timed
+{PLACES["pause"].title} of sleep, or directly after such a call. The target was set before the measurement; a value that
+misses it is bold.
+
+{calls_table(measured, rows)}
+
+{missing_text(measured, rows)}{machine}."""
+
+
 def place_section(measured: Measured, rows: Sequence[PlaceRow], machine: str) -> str:
     """The tables in place of docs/speed.md."""
     return f"""\

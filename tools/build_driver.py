@@ -19,10 +19,14 @@ CSRC = ROOT / "indygru_cpu" / "_engine" / "csrc"
 STANDARD = ("-std=gnu11", "-pthread")
 
 
-def run(*command: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command with `text` as standard input and capture its output. On failure, exit with that output."""
+def run(*command: object, text: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with `text` as standard input and more variables of the environment, and capture its output.
+
+    On failure, exit with that output.
+    """
     words = [str(word) for word in command]
-    completed = subprocess.run(words, capture_output=True, text=True, input=text)
+    variables = {**os.environ, **environment}
+    completed = subprocess.run(words, capture_output=True, text=True, input=text, env=variables)
     if completed.returncode:
         raise SystemExit(f"{shlex.join(words)}: status {completed.returncode}\n{completed.stdout}{completed.stderr}")
     return completed

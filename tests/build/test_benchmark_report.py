@@ -23,6 +23,7 @@ SMALL = (3, 2, 5, 7)
 SETTINGS = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_default")
 ALL_ROWS = rows(threads=2)
 PLACE_ROWS = in_section(ALL_ROWS, "in place")
+CALL_ROWS = in_section(ALL_ROWS, "calls")
 SUMMARY_ROWS = [row for row in ALL_ROWS if tables.in_summary(row)]
 SECTION_PAGES = {name: section.page for name, section in report.SECTIONS.items()}
 
@@ -100,6 +101,46 @@ def test_seconds_of_calls_excludes_the_preparation():
     )
     assert called == ["before", "work"] * (len(sample) + 1)
     assert sorted(sample)[len(sample) // 2] < 0.01
+
+
+def test_before_call_of_the_second_call_runs_the_work_after_the_pause():
+    called = []
+    before = runners.before_call("second", lambda: called.append("pause"), lambda: called.append("work"))
+    before()
+    assert called == ["pause", "work"]
+    before_call = runners.before_call("pause", prepared := object(), None)
+    assert before_call is prepared
+
+
+def test_call_rows_are_on_one_thread_and_each_group_has_one_baseline():
+    for members in by_group(CALL_ROWS).values():
+        assert {job.threads for row in members for job in row.jobs} == {1}
+        assert len({row.baseline for row in members}) == 1
+        assert len({row.baseline[0].place for row in members} | {row.job.place for row in members}) == 1
+
+
+def test_call_jobs_run():
+    jobs = dict.fromkeys(
+        job._replace(shape=SMALL, place="") for row in CALL_ROWS if not row.missing for job in row.jobs
+    )
+    with RunnerPool() as pool:
+        assert all(seconds > 0 for job in jobs for seconds in pool.sample(job))
+
+
+def test_calls_table_shows_time_ratio_and_target_of_every_row():
+    lines = tables.calls_table(measured_everywhere(), CALL_ROWS).splitlines()
+    assert lines[0] == "| call / baseline | time of the call | ratio | target |"
+    assert len(lines) == 2 + len(CALL_ROWS)
+    add = "`numpy.add(a, b, out=c)` of 32 floats"
+    assert f"| `stream.push`, (2, 1, 8, 8) / {add} | 2 ms | 2.00 |  |" in lines
+    small = [line for line in lines if "small / matmul | " in line]
+    assert small[0] == "| forward, small / matmul | 2 ms | **2.00** | ≤ 1.25 |"
+
+
+def test_calls_section_names_one_thread():
+    place = report.machine.machine(threads=2)
+    text = report.SECTIONS["calls"].write(measured_everywhere(), CALL_ROWS, place)
+    assert ", 1 thread; " in text
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -214,7 +255,7 @@ def test_report_from_history_writes_what_the_measurement_wrote(tree, monkeypatch
     monkeypatch.setattr(sys, "argv", arguments)
     report.main()
     _, text, _ = tables.between(tree / section.page, *report.marks(name))
-    assert text.strip() == section.text(measured, section_rows, report.machine.as_text(place))
+    assert text.strip() == section.write(measured, section_rows, place)
 
 
 def test_report_from_history_without_the_rows_is_refused(tree, monkeypatch):

@@ -16,7 +16,9 @@ from indygru_cpu._engine import _core
 
 sys.path.insert(0, str(helpers.ROOT / "tools"))
 import build_driver
+import callgrind
 import instructions
+import tiny_calls
 
 needs_compiler = pytest.mark.skipif(not shutil.which(build_driver.compiler()[0]), reason="needs a C compiler")
 RELEASE = {"forward_tile f32 baseline": 40.0, "forward_tile f32 x86_v3": 13.0}
@@ -148,6 +150,131 @@ def test_check_status_is_1_for_an_increase_and_0_for_another_compiler(monkeypatc
     assert "FAILED: forward_tile f32 baseline: expected at most 1.05 x 40, got 42.4 (+6.0%)" in capsys.readouterr().out
     assert instructions.check(slow, "gcc 13.1, x86_64") == 0
     assert capsys.readouterr().out.startswith("NOT COMPARED: ")
+
+
+VERSIONS = {"compiler": "gcc 12.2, x86_64", "tier": "x86_v3", "Python": "3.11.7 (main)", "NumPy": "2.4.6"}
+CALLS = {"numpy.add f32 x86_v3": 4000.0, "layer(x) f32 x86_v3": 20000.0}
+
+
+@pytest.mark.parametrize(
+    ("counts", "versions", "status", "text"),
+    [
+        (CALLS, VERSIONS, 0, "2 counts compared, 0 failures"),
+        (CALLS, VERSIONS | {"compiler": "gcc 12.3, x86_64"}, 0, "2 counts compared, 0 failures"),
+        (
+            CALLS | {"layer(x) f32 x86_v3": 22000.0}, VERSIONS, 1,
+            "FAILED: layer(x) f32 x86_v3: expected at most 1.05 x 2e+04, got 2.2e+04 (+10.0%)",
+        ),
+        ({"numpy.add f32 x86_v3": 4000.0}, VERSIONS, 1, "layer(x) f32 x86_v3: in"),
+        ({"layer(x) f32 x86_v3": 1e6}, VERSIONS | {"NumPy": "2.5.0"}, 0, "NumPy: 2.4.6 there, 2.5.0 here"),
+        ({"layer(x) f32 x86_v3": 1e6}, VERSIONS | {"Python": "3.12.1"}, 0, "NOT COMPARED: "),
+        ({"layer(x) f32 baseline": 1e6}, VERSIONS | {"tier": "baseline"}, 0, "tier: x86_v3 there, baseline here"),
+        ({"layer(x) f32 x86_v3": 1e6}, VERSIONS | {"compiler": "clang 12.2, x86_64"}, 0, "NOT COMPARED: "),
+    ],
+)  # fmt: skip
+def test_check_calls_compares_counts_of_equal_versions_only(
+    monkeypatch, tmp_path, capsys, counts, versions, status, text
+):
+    monkeypatch.setattr(instructions, "RELEASE", tmp_path / "instructions.json")
+    instructions.RELEASE.write_text(json.dumps({"calls": {"versions": VERSIONS, "instructions": CALLS}}))
+    assert instructions.check_calls(counts, versions) == status
+    assert text in capsys.readouterr().out
+
+
+CALLGRIND_OUTPUT = """\
+version: 1
+desc: Trigger: --dump-before=marker
+positions: line
+events: Ir
+summary: 1000
+
+fl=(1) core.c
+fn=(1) infer
+10 100
+cfn=(2) read_array
+calls=2 30
++3 60
+cfn=(3) infer'2
+calls=1 10
+* 40
+
+fn=(2)
+30 60
+
+fn=(3)
+-2 40
+"""
+
+
+def test_parse_profile_adds_callees_and_knows_who_calls_whom():
+    profile = callgrind.parse_profile(CALLGRIND_OUTPUT)
+    assert profile.total == 1000
+    assert profile.functions == {"infer": 240, "read_array": 60}
+    assert profile.calls == {("infer", "read_array"): 60, ("infer", "infer"): 40}
+    assert profile.matching(".*_array") == 60
+    assert profile.matching("array") == 0
+    assert profile.matching_calls("infer", "read_.*") == 60
+
+
+def test_profile_difference_is_the_cost_of_one_call():
+    one = callgrind.Profile(1000, {"infer": 500}, {})
+    two = callgrind.Profile(1800, {"infer": 900, "late": 40}, {("infer", "late"): 40})
+    assert two.difference(one, 4) == callgrind.Profile(200, {"infer": 100, "late": 10}, {("infer", "late"): 10})
+
+
+def test_stages_add_up_to_all_instructions():
+    infer, read, weights = (
+        "__pyx_pw_x_BoundLayer_7infer",
+        "__pyx_f_x_core_read_array",
+        "__pyx_f_x_BoundLayer_read_weights",
+    )
+    plan, kernels = "__pyx_f_x_BoundLayer_plan_layer", "__pyx_f_x_tiles_run_steps"
+    functions = {infer: 800, read: 150, weights: 120, plan: 200, kernels: 300, "__pyx_pw_x_core_29new_array": 50}
+    profile = callgrind.Profile(1000, functions, {(weights, read): 60, (plan, weights): 120})
+    assert list(instructions.stages(profile).values()) == [200, 90, 120, 50, 80, 300, 160]
+    reference = callgrind.Profile(400, {}, {})
+    lines = instructions.stages_table({"numpy.add": reference, "layer(x)": profile}).splitlines()
+    assert lines[0] == "| stage | `layer(x)` |"
+    assert lines[-2:] == ["| all | 1,000 |", "| all / `numpy.add` | 2.5 |"]
+
+
+def test_write_stages_writes_between_its_marks(monkeypatch, tmp_path):
+    monkeypatch.setattr(instructions, "PAGE", tmp_path / "speed.md")
+    profile = callgrind.Profile(400, {}, {})
+    calls = instructions.Calls({"numpy.add": profile, "layer(x)": profile}, VERSIONS)
+    instructions.PAGE.write_text("before\nafter\n")
+    with pytest.raises(SystemExit, match="expected the marks"):
+        instructions.write_stages(calls)
+    instructions.PAGE.write_text("before\n{}\nold\n{}\nafter\n".format(*instructions.PAGE_MARKS))
+    instructions.write_stages(calls)
+    text = instructions.PAGE.read_text()
+    assert text.startswith(f"before\n{instructions.PAGE_MARKS[0]}\n| stage |")
+    assert text.endswith(f"NumPy 2.4.6.\n{instructions.PAGE_MARKS[1]}\nafter\n")
+
+
+def test_page_has_the_marks_of_the_stages():
+    assert all(mark in instructions.PAGE.read_text(encoding="utf-8") for mark in instructions.PAGE_MARKS)
+
+
+def test_release_counts_have_every_tiny_call():
+    release = json.loads(instructions.RELEASE.read_text())["calls"]
+    assert set(release["versions"]) == set(VERSIONS)
+    tier = release["versions"]["tier"]
+    assert set(release["instructions"]) == {f"{name} f32 {tier}" for name in tiny_calls.calls()}
+
+
+@pytest.mark.parametrize("name", ["layer(x)", "layer(x,out,h_out)", "forward+backward", "functional.step"])
+def test_tiny_calls_run(name):
+    assert tiny_calls.calls()[name]() is not None
+
+
+def test_tiny_calls_prints_what_the_counts_depend_on(monkeypatch, capsys):
+    monkeypatch.setattr(tiny_calls, "N_CALLS", 1)
+    tiny_calls.main()
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["n_calls"] == 1
+    assert answer["calls"] == list(tiny_calls.calls())
+    assert {"compiler", *answer["versions"]} == set(VERSIONS)
 
 
 def test_main_without_valgrind_exits_with_status_77(monkeypatch, capsys):
