@@ -430,9 +430,10 @@ cdef void clear_unused(const Call *call, const StridedView *y, ptrdiff_t width) 
     if n_batch:
         first = call.rows.row_offsets[0]
         end = call.rows.row_offsets[n_batch - 1] + call.rows.lengths[n_batch - 1]
-    for i in range(call.rows.extent):
-        if not first <= i < end:
-            memset(address_at(y, i, 0, 0), 0, width)
+    for i in range(first):
+        memset(address_at(y, i, 0, 0), 0, width)
+    for i in range(end, call.rows.extent):
+        memset(address_at(y, i, 0, 0), 0, width)
 
 
 cdef void combine_lines(const StridedView *a, const real *b, bint adds, ptrdiff_t n_steps, ptrdiff_t n_rows,
@@ -747,7 +748,7 @@ cdef class BoundLayer:
         if h_out is None:
             h_out = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype)
             require(self.read(h_out, True, &h), "h_out")
-        elif (self.work(call.n_valid_steps) >= self.min_nogil_work() or progress is not None
+        elif (self.work(call.rows.n_steps * call.rows.n_batch) >= self.min_nogil_work() or progress is not None
               or not is_c_contiguous(&h)):  # h_out stays as it is if a signal handler ends the call
             copy = check_alloc(indygru_pool_allocate(call.state_bytes + 1), call.state_bytes)
         states = h.data if copy is NULL else copy
@@ -827,7 +828,7 @@ cdef class BoundLayer:
         cdef ptrdiff_t direction, i, state_bytes = call.rows.n_batch * self.n_units * self.itemsize
         if call.is_ragged:
             n_steps = call.rows.n_steps
-        if call.is_ragged and y.data is not NULL:
+        if call.is_ragged and y.data is not NULL and layer == self.n_layers - 1:
             clear_unused(call, y, self.n_directions * self.n_units * self.itemsize)
         for direction in range(self.n_directions):
             i = layer * self.n_directions + direction
@@ -1084,7 +1085,7 @@ cdef int run_single_step(Plan *p) except -1:
 cdef int run_forward_plan(Plan *p, const Call *call) except -1:
     """Runs a plan, and releases its memory. Work that takes a few microseconds keeps the GIL, because releasing it and
     polling signals would cost more."""
-    cdef double work = count_multiply_adds(valid_steps_before(p, p.row_tiles), p.group_inputs, p.n_units)
+    cdef double work = count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units)  # padding is zeroed
     cdef char *scratch
     cdef ptrdiff_t i
     if p.progress is NULL and p.n_steps == 1 and p.lengths is NULL and p.n_batch <= MAX_STEP_ROWS and (
