@@ -1132,11 +1132,13 @@ cdef class Tape:
     @property
     def y_shape(self):
         """The shape of y at the time of the call."""
+        require(self.buffers is not None, "tape")
         return shape_tuple(self.y_view.ndim, self.y_view.shape, self.y_view.shape[self.y_view.ndim - 1])
 
     @property
     def h_shape(self):
         """The shape of h0 and h_n."""
+        require(self.buffers is not None, "tape")
         return shape_tuple(self.call.state_ndim, self.call.state_shape, self.layer.n_units)
 
     @property
@@ -1147,7 +1149,7 @@ cdef class Tape:
     @property
     def masks(self):
         """The factors of dropout for the y of each inner layer; empty without dropout."""
-        return list(self.masks_of_layers)
+        return list(self.masks_of_layers or [])
 
     @property
     def gates(self):

@@ -282,6 +282,29 @@ def test_tape_of_another_bound_layer_is_refused():
         other.backward("tape", None, None, True, True, 1)
 
 
+def test_objects_that_were_never_initialised_refuse_every_call():
+    tape, bound = _core.Tape(), _core.BoundLayer.__new__(_core.BoundLayer)
+    assert (tape.layer, tape.x, tape.y, tape.gates, tape.masks, tape.num_threads) == (None, None, None, None, [], None)
+    for name in ("y_shape", "h_shape"):
+        with pytest.raises(ValueError, match="tape: expected"):
+            getattr(tape, name)
+    x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 4, 3)
+    assert bound.infer(x, None, None, None, None, None, False, True, 1) is None
+    assert bound.train(x, None, None, None, None, None, False, False, 1) is None
+    assert bound.step(x[0], x[0], None) is None
+    for call in (
+        lambda: bound.infer(x, None, None, None, None, None, False, True, 1, None, True),
+        lambda: bound.backward(tape, None, None, True, True, 1),
+        lambda: bound.restore_tape(x, None, None, None, x, None, False, None),
+        lambda: bound_layer([[random_weights()]]).backward(tape, None, None, True, True, 1),
+    ):
+        with pytest.raises(ValueError, match="expected a shape"):
+            call()
+    initialised = bound_layer([[random_weights()]])
+    with pytest.raises(RuntimeError, match="initialised already"):
+        initialised.__init__([[random_weights()]], 1, 0, False, choose_threads)
+
+
 def test_restored_tape_has_the_gradients_of_the_first_one():
     for recompute in (False, True):
         case = helpers.random_case((6, 4, 3, 5), np.float64)
