@@ -444,8 +444,8 @@ class IndyGRU(torch.nn.Module):
             if not name:
                 raise TraceError("IndyGRU: expected a module that contains it, got itself: it has no graph of its own")
             return input.tracer.create_proxy("call_module", name, (input, hx), options)
-        if lengths is None and isinstance(input, Tensor) and not torch.is_grad_enabled():
-            results = self._infer_directly(input, hx)
+        if lengths is None and type(input) is Tensor and _ops.can_run_directly():
+            results = self._run_directly(input, hx)
             if results is not None:
                 return results
         weights: list[list[Any]] = [
@@ -468,17 +468,29 @@ class IndyGRU(torch.nn.Module):
         output, h_n = self._run_layers(input.unsqueeze(1), state, weights, lengths, False)
         return output.squeeze(1), h_n.squeeze(1)
 
-    def _infer_directly(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Inference of all layers in one call of the core; None if the call needs another way."""
-        if (self.training and self.dropout and self.num_layers > 1) or not _ops.can_run_directly():
+    def _run_directly(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Run plain tensors without checks in Python, which the core then makes: inference, or one layer of training.
+
+        Returns None for any other call, and for arguments that are wrong: the other way finds the error.
+        """
+        has_gradients = torch.is_grad_enabled()
+        if self.num_layers > 1 and (has_gradients or (self.training and self.dropout)):
             return None
         parameters = self._parameters
         try:
             weights = [[None if name is None else parameters[name] for name in names] for names in self._names]
         except KeyError:  # a parametrization computes the weight
             return None
+        kernel, _, bias, reverse, *_ = weights[0]
+        sizes = self.input_size, 3 * self.hidden_size, self.bias, self.bidirectional, self.num_layers
+        if kernel is None or sizes != (
+            kernel.shape[0] * self.groups, kernel.shape[-1], bias is not None, reverse is not None, len(weights)
+        ):  # fmt: skip
+            return None
         options = self.groups, self.activation, self.reproducible
-        return _ops.run_directly(input, hx, weights, self.batch_first, options)  # type: ignore[return-value]
+        if not has_gradients:
+            return _ops.run_directly(input, hx, weights, self.batch_first, options)
+        return _ops.train_directly(input, hx, weights[0], self.batch_first, options, self.recompute)
 
     def _state(self, input: Tensor, hx: Tensor | None, dtype: torch.dtype, *batch: int) -> Tensor:
         """The checked state before the first step; zeros for None."""

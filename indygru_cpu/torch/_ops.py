@@ -276,7 +276,7 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def run_directly(
     input: Tensor, hx: Tensor | None, weights: Sequence[Sequence[Tensor | None]], batch_first: bool,
     options: Sequence[Any], keep_gates: bool = False,
-) -> tuple[Tensor, ...] | None:  # fmt: skip
+) -> Any:  # fmt: skip
     """Run all layers in one call of the core, which reads the tensors itself: y, h_n and, if requested, the gates.
 
     Returns None if it cannot read them; the other way then checks the arguments and names what is wrong.
@@ -294,8 +294,13 @@ def run_directly(
     if keep_gates:
         results.append(_empty((n_directions, 3 * n_units * prod(leading)), input.dtype))
     outputs = list(map(_to_dlpack, results))
-    first = *capsules, None, None, outputs[0], outputs[1], batch_first
-    done = bound.train(*first, False, None, None, None, outputs[2]) if keep_gates else bound.infer(*first, True, None)
+    x, h0 = capsules
+    if keep_gates:
+        out, h_out, gates = outputs
+        done = bound.train(x, h0, None, None, out, h_out, batch_first, False, None, None, None, gates)
+    else:
+        out, h_out = outputs
+        done = bound.infer(x, h0, None, None, out, h_out, batch_first, True, None)
     return None if done is None else tuple(results)
 
 
@@ -315,7 +320,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *tensors_and_options, keep_gates = arguments
     _refuse_tangents(arguments[:9])
     input, hx, *weights, lengths, batch_first, groups, activation, reproducible = tensors_and_options
-    if lengths is None:
+    if lengths is None and isinstance(input, Tensor) and input.dim() == 3:
         results = run_directly(input, hx, [weights], batch_first, (groups, activation, reproducible), keep_gates)
         if results is not None:
             return results if keep_gates else (*results, input.new_empty((len(results[1]), 0)))
@@ -389,6 +394,8 @@ def _run_backward_directly(
         return None
     if type(gates) not in _PLAIN or gates.dim() != 2:
         return None
+    if type(dy) in _PLAIN and dy.dim() == 3 and dy.stride(2) != 1:  # type: ignore[union-attr]
+        dy = dy.contiguous()  # type: ignore[union-attr]  # the gradient of a sum is an expanded number
     stored_gates = gates if gates.shape[1] > 0 else None
     capsules = _core.export_tensors((input, hx, y, stored_gates, dy, dh_n), _PLAIN, _to_dlpack)
     bound = _bound_layer([weights], (groups, activation, reproducible))
@@ -406,13 +413,18 @@ def _run_backward(
     """Gradients of input, hx and each weight that is not None, in this order. Those that are not needed are None."""
     results = _run_backward_directly(dy, dh_n, y, gates, arguments, needs_x, needs_weights)
     if results is None:
-        results = _run_checked_backward(dy, dh_n, y, gates, *arguments, needs_x=needs_x, needs_weights=needs_weights)
+        input, hx, *others = arguments
+        state = _zero_state(y, gates, others[1], others[7]) if hx is None else hx
+        results = _run_checked_backward(
+            dy, dh_n, y, gates, input, state, *others, needs_x=needs_x, needs_weights=needs_weights
+        )
     dx, dh0, dweights = results
     n_kinds = 3 if arguments[4] is not None else 2
     n_directions = 1 if arguments[5] is None else 2
     flat = [array for direction in dweights or [[None] * 3] * n_directions for array in direction[:n_kinds]]
+    states = [] if arguments[1] is None else [dh0]
     # The fake kernel returns contiguous tensors. Only the gradient of a transposed input is copied for this.
-    return [None if array is None else torch.from_numpy(array).contiguous() for array in (dx, dh0, *flat)]
+    return [None if array is None else torch.from_numpy(array).contiguous() for array in (dx, *states, *flat)]
 
 
 def _run_checked_backward(
@@ -459,8 +471,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.options = inputs[9:-1]
 
 
+def _zero_state(y: Tensor, gates: Tensor, recurrent_kernel: Tensor, batch_first: bool) -> Tensor:
+    """The state that the operators require where the caller passed none."""
+    return y.new_zeros(gates.shape[0], y.shape[0 if batch_first else 1], recurrent_kernel.shape[0] // 3)
+
+
 def _gradients(
-    ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None, needs_x: bool = True, needs_weights: bool = True
+    ctx: Any, dy: Any, dh_n: Any, _: Any, needs_x: bool = True, needs_weights: bool = True
 ) -> tuple[Tensor | None, ...]:
     y, gates, *tensors = ctx.saved_tensors
     if _is_transformed():
@@ -471,10 +488,14 @@ def _gradients(
         run = IndyGRUGradients.apply
     else:
         run = partial(_run_backward, needs_x=needs_x, needs_weights=needs_weights)
+    has_state = tensors[1] is not None
+    if not (has_state or isinstance(run, partial)):
+        tensors[1] = _zero_state(y, gates, tensors[3], ctx.options[0])
     arguments = dy, dh_n, y, gates, *tensors, *ctx.options
     is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
     gradients = iter(_run_legacy_batch(run, arguments) if is_batched else run(*arguments))
-    return *(None if tensor is None else next(gradients) for tensor in tensors[:8]), *[None] * 6
+    dx, dh0, *dweights = (None if tensor is None else next(gradients) for tensor in tensors[:8])
+    return dx, dh0 if has_state else None, *dweights, *[None] * 6
 
 
 layer.register_autograd(_gradients, setup_context=_setup_context)
@@ -542,7 +563,9 @@ class IndyGRUFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         _, _, needs_x, _, *needs_weights = ctx.needs_input_grad
-        return None, None, *_gradients(ctx, *gradients, needs_x, any(needs_weights))[:9]
+        dy, dh_n, _ = gradients
+        results = _gradients(ctx, dy, dh_n, None, needs_x=needs_x, needs_weights=any(needs_weights))
+        return None, None, *results[:9]
 
     jvp = staticmethod(_refuse_forward_mode)
 
@@ -609,6 +632,31 @@ def _autocast(tensor: Any) -> Any:
     """The tensor in float32 unless it is float64: what autocast does to the operator's arguments."""
     is_cast = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype is not torch.float64
     return tensor.float() if is_cast else tensor
+
+
+def train_directly(
+    input: Tensor, hx: Tensor | None, weights: Sequence[Tensor | None], batch_first: bool, options: Sequence[Any],
+    recompute: bool,
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+    """`run_layer` of one layer for plain tensors, with a copy of y; hx may be None.
+
+    Returns None if the call needs another way.
+    """
+    tensors = input, hx, *weights, None
+    needs_gradients = False
+    for tensor in tensors:
+        if tensor is not None:
+            if type(tensor) not in _PLAIN:
+                return None
+            needs_gradients = needs_gradients or tensor.requires_grad
+    if input.dim() != 3:
+        return None
+    all_options = (batch_first, *options, needs_gradients and not recompute)
+    try:
+        y, h_n, _ = IndyGRUFunction.apply(all_options, True, *tensors)
+    except (TypeError, ValueError):  # the checks of the other way name the cause
+        return None
+    return y, h_n
 
 
 def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]:
