@@ -88,9 +88,9 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
 
 
 def not_dense(tensor: Tensor) -> str:
-    """What was expected and what came in place of a dense tensor on the CPU, with torch's cure."""
-    cure = ".to_dense()" if tensor.layout is not torch.strided else ".cpu()"
-    return f"a dense tensor on the CPU, got {tensor.layout} on {tensor.device}: convert it with {cure}"
+    """The expected and the given kind of a tensor that is not dense or not on the CPU, with torch's conversion."""
+    method = "to_dense" if tensor.layout is not torch.strided else "cpu"
+    return f"a dense tensor on the CPU, got {tensor.layout} on {tensor.device}: convert it with .{method}()"
 
 
 def cast_hint(name: str, dtype: torch.dtype) -> str:
@@ -502,7 +502,10 @@ def _vmap_rule(run: Callable[..., Sequence[Tensor]]) -> Callable[..., tuple[Any,
 
 
 def _run_legacy_batch(run: Callable[..., Sequence[Tensor]], arguments: Sequence[Any]) -> list[Tensor]:
-    """The same for `torch.autograd.grad` with ``is_grads_batched=True``, whose batches `torch.func` does not know."""
+    """Call `run` for each member of a batch of `torch.autograd.grad` with ``is_grads_batched=True``.
+
+    `torch.func` has no rules for these batches.
+    """
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
     is_batched = [isinstance(value, Tensor) and _is_legacy_batched(value) for value in arguments]
@@ -548,9 +551,9 @@ class IndyGRUFunction(torch.autograd.Function):
 
 
 class TransformedIndyGRUFunction(torch.autograd.Function):
-    """The same for `torch.func`, which requires a `setup_context`.
+    """`layer` for `torch.func`, which requires a `setup_context`.
 
-    `IndyGRUFunction` has none, because for it torch binds a signature at each call.
+    `IndyGRUFunction` has none, because torch binds the signature of `forward` at each call of a class that has one.
     """
 
     @staticmethod
