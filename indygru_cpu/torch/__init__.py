@@ -478,7 +478,7 @@ class IndyGRU(torch.nn.Module):
         except KeyError:  # a parametrization computes the weight
             return None
         options = self.groups, self.activation, self.reproducible
-        return _ops.run_directly(input, hx, weights, self.batch_first, options)  # type: ignore[return-value]
+        return _ops.run_directly(input, hx, weights, self.batch_first, options)
 
     def _state(self, input: Tensor, hx: Tensor | None, dtype: torch.dtype, *batch: int) -> Tensor:
         """The checked state before the first step; zeros for None."""

@@ -276,7 +276,7 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def run_directly(
     input: Tensor, hx: Tensor | None, weights: Sequence[Sequence[Tensor | None]], batch_first: bool,
     options: Sequence[Any], keep_gates: bool = False,
-) -> tuple[Tensor, ...] | None:  # fmt: skip
+) -> tuple[Any, ...] | None:  # fmt: skip
     """Run all layers in one call of the core, which reads the tensors itself: y, h_n and, if requested, the gates.
 
     Returns None if it cannot read them; the other way then checks the arguments and names what is wrong.
@@ -293,8 +293,8 @@ def run_directly(
     results = [y, h_n]
     if keep_gates:
         results.append(_empty((n_directions, 3 * n_units * prod(leading)), input.dtype))
-    outputs = list(map(_to_dlpack, results))
-    first = *capsules, None, None, outputs[0], outputs[1], batch_first
+    (x, h0), outputs = capsules, list(map(_to_dlpack, results))
+    first = x, h0, None, None, outputs[0], outputs[1], batch_first
     done = bound.train(*first, False, None, None, None, outputs[2]) if keep_gates else bound.infer(*first, True, None)
     return None if done is None else tuple(results)
 
@@ -544,8 +544,9 @@ class IndyGRUFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        dy, dh_n, _ = gradients
         _, _, needs_x, _, *needs_weights = ctx.needs_input_grad
-        return None, None, *_gradients(ctx, *gradients, needs_x, any(needs_weights))[:9]
+        return None, None, *_gradients(ctx, dy, dh_n, None, needs_x, any(needs_weights))[:9]
 
     jvp = staticmethod(_refuse_forward_mode)
 
