@@ -152,11 +152,6 @@ def is_parallel_work(double work):
     return can_run_parallel(work)
 
 
-def multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_units):
-    """Multiply-adds of a forward pass, gates and candidate included."""
-    return count_multiply_adds(n_valid_steps, group_inputs, n_units)
-
-
 def thread_costs():
     """Measured costs by which calls choose their number of threads: nanoseconds per multiply-add by number of threads,
     for each (operation, log2 of the multiply-adds, smallest number of steps, spacing of calls)."""
@@ -1288,10 +1283,10 @@ cdef class StreamBase:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, int n_threads, bint autotune):
-        """The layer has one direction; n_batch is at least 1. n_threads is the number of threads of a step; if
-        autotune, it is the upper limit of the autotuner."""
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads):
+        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call."""
         cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
+        cdef Threads threads
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
@@ -1320,7 +1315,8 @@ cdef class StreamBase:
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
                              self.n_units, bound.groups, bound.activation)
             self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
-        self.n_threads, self.autotune = limit_threads(n_threads, self.work), autotune
+        threads = bound.choose_threads(num_threads, self.work)
+        self.n_threads, self.autotune = limit_threads(threads.n, self.work), threads.autotune
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)

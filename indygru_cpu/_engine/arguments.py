@@ -53,11 +53,6 @@ class Weights(NamedTuple):
         return Sizes(n_inputs, n_units, 1, ())
 
 
-def forward_work(n_valid_steps: int, kernel: Array) -> float:
-    """Multiply-adds of a forward pass over `n_valid_steps` valid steps."""
-    return _core.multiply_adds(n_valid_steps, kernel.shape[0], kernel.shape[1] // 3)
-
-
 def choose_threads(num_threads: int | None, work: float) -> threads.Threads:
     """The threads of a call with `work` multiply-adds, for which `num_threads` was passed."""
     requested = threads.requested(num_threads)
@@ -147,7 +142,7 @@ class BoundArguments(NamedTuple):
 
 
 def check_call(
-    x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: object, *,
+    x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None, *,
     weights: Mapping[str, Array], layout: Layout, sizes: Sizes, owner: str, dtype: np.dtype[Any], x_name: str = "x",
 ) -> tuple[BoundArguments, Array | None, Array | None]:  # fmt: skip
     """Check all arguments of a call of a layer with `weights`.
