@@ -23,7 +23,7 @@ import numpy as np
 
 from indygru_cpu._engine import _core
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.arguments import TIME_MAJOR, BoundArguments, Weights, choose_threads
+from indygru_cpu._engine.arguments import TIME_MAJOR, Weights, check_call, check_gradients, choose_threads
 from indygru_cpu._typing import Array, Gradients, ProgressCallback
 
 __all__ = ["Gradients", "Tape", "backward", "forward", "step"]
@@ -149,7 +149,10 @@ def forward(
             results = bound.infer(x, h0, lengths, offsets, out, h_out, False, return_sequences, num_threads, progress)
     if results is None:
         weights = Weights.checked(kernel, recurrent_kernel, bias)
-        arguments, plain_out, plain_h_out = _checked(x, h0, lengths, offsets, weights, groups, out, h_out, num_threads)
+        arguments, plain_out, plain_h_out = check_call(
+            x, h0, lengths, offsets, out, h_out, num_threads, weights=weights._asdict(), layout=TIME_MAJOR,
+            sizes=weights.sizes(groups), owner="kernel", dtype=weights.kernel.dtype,
+        )  # fmt: skip
         bound = _bind(*weights, operator.index(groups), *options)
         first = (*arguments[:4], plain_out, plain_h_out, False)
         if tape:
@@ -170,27 +173,6 @@ def _bind(
     return _core.BoundLayer.of_function(
         kernel, recurrent_kernel, bias, groups, activation, reproducible, is_reverse, choose_threads, Tape
     )
-
-
-def _checked(
-    x: object, h0: object, lengths: object, offsets: object, weights: Weights, groups: object, out: Any, h_out: Any,
-    num_threads: int | None,
-) -> tuple[BoundArguments, Array | None, Array | None]:  # fmt: skip
-    """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory."""
-    dtype = weights.kernel.dtype
-    arguments = BoundArguments.bind(
-        x, h0, lengths, offsets, layout=TIME_MAJOR, sizes=weights.sizes(groups), owner="kernel", dtype=dtype
-    )
-    check.num_threads(num_threads)
-    others = {"x": arguments.x, **weights._asdict()}
-    if out is not None:
-        check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
-        out = np.asarray(out)
-    if h_out is not None:
-        state = None if h_out is h0 else arguments.h0
-        check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "h0": state, "out": out})
-        h_out = np.asarray(h_out)
-    return arguments, out, h_out
 
 
 def backward(
@@ -251,10 +233,8 @@ def backward(
     layer = tape.layer
     gradients = layer.backward(tape, dy, dh_n, x, parameters, num_threads)
     if gradients is None:
-        dtype = tape.y.dtype
-        dy = None if dy is None else check.array("dy", dy, tape.y_shape, "y", dtype)
-        dh_n = None if dh_n is None else check.array("dh_n", dh_n, tape.h_shape, "y", dtype)
-        gradients = layer.backward(tape, dy, dh_n, x, parameters, num_threads, True)
+        checked = check_gradients(tape, dy, dh_n, "y")
+        gradients = layer.backward(tape, *checked, x, parameters, num_threads, True)
     dx, dh0, dweights = gradients
     return Gradients(dx, dh0, *(dweights[0] if parameters else (None, None, None)))
 

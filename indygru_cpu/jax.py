@@ -190,7 +190,7 @@ def _checked_lengths(lengths: Any, n_steps: Any, n_batch: Any) -> jax.Array:
 def _varying_axes(arrays: Sequence[Any]) -> frozenset[str]:
     """The mesh axes along which any of the arrays differs between devices, inside `jax.shard_map`."""
     axes: frozenset[str] = frozenset()
-    for array in arrays if hasattr(jax, "typeof") else ():  # JAX before 0.6 has no such types
+    for array in arrays:
         kind = jax.typeof(array)
         axes |= kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", axes)
     return axes
@@ -208,7 +208,7 @@ def _cast_to_varying(arrays: Sequence[Any], axes: frozenset[str]) -> list[Any]:
         if missing and hasattr(jax.lax, "pcast"):
             array = jax.lax.pcast(array, missing, to="varying")
         elif missing:
-            array = getattr(jax.lax, "pvary")(array, missing)  # noqa: B009  (the name in older versions of JAX)
+            array = getattr(jax.lax, "pvary")(array, missing)  # noqa: B009  (its name in JAX 0.6 to 0.8)
         casts.append(array)
     return casts
 
@@ -255,7 +255,7 @@ def _backward(options: _Options, residuals: Any, gradients: Any) -> Any:
     operands = [*inputs, lengths, y, tape, tape_rows, *gradients]
     operands = _cast_to_varying(operands, _varying_axes(operands))
     # JAX 0.7 refuses a varying number of None, so that gradients that are not requested are zeros.
-    values = {name: _SymbolicZero(_typeof(array)) for name, array in zip(_FORWARD_OPERANDS, inputs)}  # noqa: B905
+    values = {name: _SymbolicZero(jax.typeof(array)) for name, array in zip(_FORWARD_OPERANDS, inputs)}  # noqa: B905
     values |= dict(zip(results, _run(_HandlerCall("backward", results, options), *operands), strict=True))
     return (*values.values(), None)  # None for the lengths
 
@@ -327,7 +327,7 @@ class _HandlerCall(NamedTuple):
 
     def result_types(self, operands: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
         """The types of the results. They are divided as the types of the operands are, on a mesh of explicit axes."""
-        axis_names, types = self.axis_names(operands), [*map(_typeof, operands)]
+        axis_names, types = self.axis_names(operands), [*map(jax.typeof, operands)]
         sizes: dict[str, Any] = {"p": 3}
         for axes, operand in zip(axis_names, operands):  # noqa: B905  (the results come after the operands)
             sizes |= dict(zip(axes, operand.shape, strict=True))
@@ -386,10 +386,6 @@ class _HandlerCall(NamedTuple):
         return (" -> ".join(texts), options) if takes_options else " -> ".join(texts)
 
 
-def _typeof(array: Any) -> Any:
-    return jax.typeof(array) if hasattr(jax, "typeof") else array.aval  # JAX before 0.6
-
-
 def _explicit_mesh(types: Sequence[Any]) -> Any:
     """The mesh of the types whose axes are divided explicitly; None if there are none."""
     shardings = (getattr(kind, "sharding", None) for kind in types)
@@ -401,7 +397,7 @@ def _divided_by_rows(operands: Sequence[Any], options: _Options) -> Sequence[Any
 
     The transpose reshards the gradients to the types of the arguments.
     """
-    types = [*map(_typeof, operands)]
+    types = [*map(jax.typeof, operands)]
     mesh = _explicit_mesh(types)
     if mesh is None:
         return operands
@@ -417,7 +413,7 @@ def _divisible(call: _HandlerCall) -> Any:
 
     JAX needs devices to lower `custom_partitioning`, even where it has no effect.
     """
-    mesh: Any = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
+    mesh: Any = jax.sharding.get_abstract_mesh()
     manual_axes = getattr(mesh, "manual_axes", ())
     if manual_axes and set(manual_axes) == set(mesh.axis_names):
         return call

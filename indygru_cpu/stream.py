@@ -8,7 +8,7 @@ import numpy as np
 
 from indygru_cpu._engine import _core, threads
 from indygru_cpu._engine import checks as check
-from indygru_cpu._engine.arguments import choose_threads, forward_work
+from indygru_cpu._engine.arguments import choose_threads
 from indygru_cpu._engine.messages import shortened
 from indygru_cpu._typing import Array
 
@@ -74,8 +74,7 @@ class Stream(_core.StreamBase):
         bound = _snapshot(layer) if _bound is None else _bound
         n_layers, n_columns = len(bound.weights), bound.weights[0][0][0].shape[1]
         check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))
-        work = sum(forward_work(n_batch, kernel) for ((kernel, _, _),) in bound.weights)
-        super().__init__(bound, n_batch, *choose_threads(self._num_threads, work))
+        super().__init__(bound, n_batch, self._num_threads)
         self._layer = layer
 
     @property

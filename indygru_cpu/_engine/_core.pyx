@@ -24,8 +24,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from indygru_cpu._engine.buffers cimport (
-    MAX_NDIM, ArrayView, as_strided_view, bounds_of_view, copy_array, get_bounds, has_shape, is_c_contiguous, may_share_memory,
-    overlaps_itself,
+    MAX_NDIM, ArrayView, as_strided_view, bounds_of_view, copy_array, get_bounds, has_shape, is_c_contiguous,
+    may_share_memory, overlaps_itself,
 )
 from indygru_cpu._engine.capi cimport backward_call, forward_call, step_call
 from indygru_cpu._engine.dlpack cimport is_capsule, read_capsule
@@ -152,11 +152,6 @@ def is_parallel_work(double work):
     return can_run_parallel(work)
 
 
-def multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_units):
-    """Multiply-adds of a forward pass, gates and candidate included."""
-    return count_multiply_adds(n_valid_steps, group_inputs, n_units)
-
-
 def thread_costs():
     """Measured costs by which calls choose their number of threads: nanoseconds per multiply-add by number of threads,
     for each (operation, log2 of the multiply-adds, smallest number of steps, spacing of calls)."""
@@ -269,8 +264,8 @@ cdef bint read_array(array, char format, bint is_writable, ArrayView *view) exce
 
 
 def export_tensors(tensors, plain_types, to_dlpack):
-    """DLPack capsules of tensors of PyTorch, and None for None. None instead of a list: the kernels cannot read a tensor
-    as it is.
+    """A list of DLPack capsules of tensors of PyTorch, with None for None. Returns None instead of the list if the
+    kernels cannot read a tensor as it is.
 
     plain_types are the types of tensors without behaviour of their own. PyTorch does not check that a tensor's elements
     are within its storage, which may have been shortened."""
@@ -417,7 +412,7 @@ cdef bint copy_row_numbers(Call *call, array, bint is_offsets) except -1:
     return True
 
 
-cdef StridedView contiguous_lines(const Call *call, char *data, ptrdiff_t width) noexcept:
+cdef StridedView contiguous_steps(const Call *call, char *data, ptrdiff_t width) noexcept:
     """Contiguous memory as (T, B, width) or, for ragged values, (S, width). The width is in bytes."""
     if call.is_ragged:
         return StridedView(data, width, 0)
@@ -436,16 +431,16 @@ cdef void clear_unused(const Call *call, const StridedView *y, ptrdiff_t width) 
         memset(address_at(y, i, 0, 0), 0, width)
 
 
-cdef void combine_lines(const StridedView *a, const real *b, bint adds, ptrdiff_t n_steps, ptrdiff_t n_rows,
-                        ptrdiff_t width) noexcept nogil:
-    """a += b (adds) or a *= b, for b contiguous."""
+cdef void combine_arrays(const StridedView *a, const real *b, bint adds, ptrdiff_t n_steps, ptrdiff_t n_rows,
+                         ptrdiff_t width) noexcept nogil:
+    """a (steps, rows, width): a += b (adds) or a *= b, for b contiguous."""
     cdef ptrdiff_t step, row, i
-    cdef real *line
+    cdef real *columns
     for step in range(n_steps):
         for row in range(n_rows):
-            line = <real *> address_at(a, step, row, 0)
+            columns = <real *> address_at(a, step, row, 0)
             for i in range(width):
-                line[i] = line[i] + b[i] if adds else line[i] * b[i]
+                columns[i] = columns[i] + b[i] if adds else columns[i] * b[i]
             b += width
 
 
@@ -461,8 +456,12 @@ cdef class BoundLayer:
     ----------
     weights : sequence of sequence of Weights
         By layer and direction: kernel (D / groups, 3N), recurrent kernel (3N,) and bias (3N,), C-contiguous.
-    groups, activation, reproducible
-        As in `BoundArguments`.
+    groups : int
+        Number of blocks of inputs and units.
+    activation : int
+        Index of the candidate's activation, from `checks.activation_index`.
+    reproducible : bool
+        Whether the bits of a row are independent of the other rows.
     count_threads : callable
         count_threads(num_threads, work) returns the number of threads of a call with that many multiply-adds, and
         whether it is the upper limit of the autotuner. It is called for parallel work only.
@@ -473,7 +472,7 @@ cdef class BoundLayer:
     has_layer_axis : bool
         Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
     reads_tensors : bool
-        Whether every array may also be a DLPack capsule of `export_tensor`.
+        Whether every array may also be a DLPack capsule of `export_tensors`.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation
@@ -791,7 +790,7 @@ cdef class BoundLayer:
                 n_steps = min(segment, call.rows.extent - first)
                 inputs = StridedView(address_at(&x, first, 0, 0), x.step_stride, x.row_stride)
                 for layer in range(self.n_layers):
-                    outputs = contiguous_lines(call, inner + layer % 2 * size, width)
+                    outputs = contiguous_steps(call, inner + layer % 2 * size, width)
                     if layer == self.n_layers - 1:
                         outputs = y[0]
                         if y.data is not NULL:
@@ -920,7 +919,7 @@ cdef class BoundLayer:
             x, y = tape.inputs(layer), tape.outputs(layer)
             size = self.n_inputs if layer == 0 else width
             if layer:
-                dx = contiguous_lines(call, block.data + zero_bytes + layer % 2 * inner_bytes, size * self.itemsize)
+                dx = contiguous_steps(call, block.data + zero_bytes + layer % 2 * inner_bytes, size * self.itemsize)
                 if call.rows.lengths is not NULL:  # past a length the kernels write nothing
                     memset(dx.data, 0, n_positions * size * self.itemsize)
             elif needs_x:
@@ -940,7 +939,7 @@ cdef class BoundLayer:
                 if dx.data is not NULL:
                     p.dx = dx
                     if direction:  # added to that of the first direction
-                        p.dx = contiguous_lines(call, second, size * self.itemsize)
+                        p.dx = contiguous_steps(call, second, size * self.itemsize)
                         if call.rows.lengths is not NULL:
                             memset(second, 0, n_positions * size * self.itemsize)
                     p.dx = flipped_view(&p.dx, 0, direction == 1 or self.is_reverse, call.rows.extent)
@@ -958,11 +957,11 @@ cdef class BoundLayer:
 
     cdef int combine(self, const StridedView *a, char *b, bint adds, ptrdiff_t n_steps, ptrdiff_t n_rows,
                      ptrdiff_t width) except -1:
-        """a += b or a *= b over lines of floats."""
+        """a += b (adds) or a *= b, for b contiguous, in the dtype of the layer."""
         if self.itemsize == sizeof(float):
-            combine_lines(a, <const float *> b, adds, n_steps, n_rows, width)
+            combine_arrays(a, <const float *> b, adds, n_steps, n_rows, width)
         else:
-            combine_lines(a, <const double *> b, adds, n_steps, n_rows, width)
+            combine_arrays(a, <const double *> b, adds, n_steps, n_rows, width)
         return 0
 
     cdef new_dx(self, const Call *call, StridedView *dx):
@@ -1124,7 +1123,7 @@ cdef class Tape:
     # For each layer: the y of the layer below, the same after dropout, and the gates of each direction. The buffer of
     # the first layer begins with the states before the first step.
     cdef list buffers
-    cdef ptrdiff_t state_bytes, line_bytes, gate_bytes
+    cdef ptrdiff_t state_bytes, inner_y_bytes, gate_bytes
 
     def __dealloc__(self):
         release_rows(&self.call)
@@ -1166,12 +1165,13 @@ cdef class Tape:
         cdef ptrdiff_t i, n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch, size
         self.y, self.y_view, self.buffers, self.masks_of_layers = y, y_view[0], [], []
         self.state_bytes = align_up(self.call.state_bytes)
-        self.line_bytes = align_up(self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
+        self.inner_y_bytes = align_up(
+            self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
         self.gate_bytes = 0
         if self.has_gates and self.gates_array is None:
             self.gate_bytes = align_up(3 * layer.n_units * self.call.n_valid_steps * layer.itemsize)
         for i in range(layer.n_layers):
-            size = (1 + self.has_masks) * self.line_bytes if i else self.state_bytes
+            size = (1 + self.has_masks) * self.inner_y_bytes if i else self.state_bytes
             self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes + 1))
         return 0
 
@@ -1198,22 +1198,22 @@ cdef class Tape:
             return NULL
         if self.gates_array is not None:
             return self.gates_view.data + direction * self.gates_view.strides[0]
-        return (self.buffer(layer) + ((1 + self.has_masks) * self.line_bytes if layer else self.state_bytes)
+        return (self.buffer(layer) + ((1 + self.has_masks) * self.inner_y_bytes if layer else self.state_bytes)
                 + direction * self.gate_bytes)
 
-    cdef StridedView lines(self, char *data) noexcept:
+    cdef StridedView as_steps(self, char *data) noexcept:
         """Memory of the tape as steps of an inner layer's y."""
-        return contiguous_lines(&self.call, data, self.layer.n_directions * self.layer.n_units * self.layer.itemsize)
+        return contiguous_steps(&self.call, data, self.layer.n_directions * self.layer.n_units * self.layer.itemsize)
 
     cdef StridedView inner_y(self, ptrdiff_t layer) noexcept:
         """The y of a layer that is not the last."""
-        return self.lines(self.buffer(layer + 1))
+        return self.as_steps(self.buffer(layer + 1))
 
     cdef StridedView inputs(self, ptrdiff_t layer) noexcept:
         """The inputs of a layer, after dropout."""
         if layer == 0:
             return as_strided_view(&self.call.x, self.call.batch_first)
-        return self.lines(self.buffer(layer) + (self.line_bytes if self.has_masks else 0))
+        return self.as_steps(self.buffer(layer) + (self.inner_y_bytes if self.has_masks else 0))
 
     cdef StridedView outputs(self, ptrdiff_t layer) noexcept:
         """The y of a layer."""
@@ -1230,17 +1230,17 @@ cdef class Tape:
         if not self.call.is_ragged:
             shape = (extent, n_rows, width)
         self.masks_of_layers.append(new_mask(shape))
-        memcpy(inputs.data, self.buffer(layer + 1), self.line_bytes)
+        memcpy(inputs.data, self.buffer(layer + 1), self.inner_y_bytes)
         return self.multiply_by_mask(layer, &inputs)
 
-    cdef int multiply_by_mask(self, ptrdiff_t layer, const StridedView *lines) except -1:
+    cdef int multiply_by_mask(self, ptrdiff_t layer, const StridedView *array) except -1:
         """Multiplies an inner layer's y, or its gradient, by the mask of that layer."""
         cdef ArrayView mask
         cdef ptrdiff_t n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch
         cdef ptrdiff_t width = self.layer.n_directions * self.layer.n_units
         require(self.layer.read(self.masks_of_layers[layer], False, &mask) and is_c_contiguous(&mask)
                 and mask.size == self.call.rows.extent * n_rows * width, "dropout")
-        return self.layer.combine(lines, mask.data, False, self.call.rows.extent, n_rows, width)
+        return self.layer.combine(array, mask.data, False, self.call.rows.extent, n_rows, width)
 
     cdef int check_memory(self) except -1:
         """Refuses x and y whose memory was exchanged since the call."""
@@ -1286,10 +1286,10 @@ cdef class StreamBase:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, int n_threads, bint autotune):
-        """The layer has one direction; n_batch is at least 1. n_threads is the number of threads of a step; if
-        autotune, it is the upper limit of the autotuner."""
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads):
+        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call."""
         cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
+        cdef Threads threads
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
@@ -1318,7 +1318,8 @@ cdef class StreamBase:
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
                              self.n_units, bound.groups, bound.activation)
             self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
-        self.n_threads, self.autotune = limit_threads(n_threads, self.work), autotune
+        threads = bound.choose_threads(num_threads, self.work)
+        self.n_threads, self.autotune = limit_threads(threads.n, self.work), threads.autotune
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -50,11 +51,6 @@ class Weights(NamedTuple):
         if n_inputs > check.MAX_COLUMNS:
             raise ValueError(f"groups: expected at most {check.MAX_COLUMNS} inputs in all, got {n_inputs}")
         return Sizes(n_inputs, n_units, 1, ())
-
-
-def forward_work(n_valid_steps: int, kernel: Array) -> float:
-    """Multiply-adds of a forward pass over `n_valid_steps` valid steps."""
-    return _core.multiply_adds(n_valid_steps, kernel.shape[0], kernel.shape[1] // 3)
 
 
 def choose_threads(num_threads: int | None, work: float) -> threads.Threads:
@@ -143,3 +139,35 @@ class BoundArguments(NamedTuple):
         state = None if h0 is None else check.array("h0", h0, h_shape, owner, dtype)
         y_shape = (*array.shape[:-1], sizes.n_directions * sizes.n_units)
         return cls(check.as_aligned(array), state, lengths, offsets, n_steps, h_shape, y_shape)
+
+
+def check_call(
+    x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None, *,
+    weights: Mapping[str, Array], layout: Layout, sizes: Sizes, owner: str, dtype: np.dtype[Any], x_name: str = "x",
+) -> tuple[BoundArguments, Array | None, Array | None]:  # fmt: skip
+    """Check all arguments of a call of a layer with `weights`.
+
+    Output arrays, which must not share memory with other arguments, are returned as plain arrays on their memory.
+    """
+    arguments = BoundArguments.bind(
+        x, h0, lengths, offsets, layout=layout, sizes=sizes, owner=owner, dtype=dtype, x_name=x_name
+    )
+    check.num_threads(num_threads)
+    others = {x_name: arguments.x, **weights}
+    if out is not None:
+        check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
+        out = np.asarray(out)
+    if h_out is not None:
+        state = None if h_out is h0 else arguments.h0
+        check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "h0": state, "out": out})
+        h_out = np.asarray(h_out)
+    return arguments, out, h_out
+
+
+def check_gradients(tape: _core.Tape, dy: object, dh_n: object, owner: str) -> tuple[Array | None, Array | None]:
+    """Check the gradients of the results of a call. Their dtype is that of y, which `owner` has."""
+    dtype = tape.y.dtype
+    return (
+        None if dy is None else check.array("dy", dy, tape.y_shape, owner, dtype),
+        None if dh_n is None else check.array("dh_n", dh_n, tape.h_shape, owner, dtype),
+    )

@@ -20,13 +20,14 @@ cdef struct ArrayView:
     ptrdiff_t itemsize
 
 
-cdef inline void bounds_of_buffer(const Py_buffer *buffer, uintptr_t *first, uintptr_t *end) noexcept:
-    """Addresses of the first byte of a buffer and of the byte past its last one OUT; the buffer is not empty."""
+cdef inline void compute_bounds(const void *data, ptrdiff_t itemsize, int ndim, const ptrdiff_t *shape,
+                                const ptrdiff_t *strides, uintptr_t *first, uintptr_t *end) noexcept:
+    """Addresses of the first byte of an array and of the byte past its last one OUT; the array is not empty."""
     cdef ptrdiff_t i, extent
-    first[0] = <uintptr_t> buffer.buf
-    end[0] = first[0] + buffer.itemsize
-    for i in range(buffer.ndim):
-        extent = (buffer.shape[i] - 1) * buffer.strides[i]
+    first[0] = <uintptr_t> data
+    end[0] = first[0] + itemsize
+    for i in range(ndim):
+        extent = (shape[i] - 1) * strides[i]
         if extent < 0:
             first[0] += extent
         else:
@@ -37,23 +38,17 @@ cdef inline int get_bounds(array, uintptr_t *first, uintptr_t *end) except -1:
     """The bounds of the memory of an array that is not empty."""
     cdef Py_buffer buffer
     PyObject_GetBuffer(array, &buffer, PyBUF_STRIDES)
-    bounds_of_buffer(&buffer, first, end)
+    compute_bounds(buffer.buf, buffer.itemsize, buffer.ndim, <ptrdiff_t *> buffer.shape, <ptrdiff_t *> buffer.strides,
+                   first, end)
     PyBuffer_Release(&buffer)
     return 0
 
 
 cdef inline void bounds_of_view(const ArrayView *array, uintptr_t *first, uintptr_t *end) noexcept:
-    cdef ptrdiff_t i, extent
+    """The bounds of the memory of an array; they are equal if it is empty."""
     first[0] = end[0] = <uintptr_t> array.data
-    if array.size == 0:
-        return
-    end[0] += array.itemsize
-    for i in range(array.ndim):
-        extent = (array.shape[i] - 1) * array.strides[i]
-        if extent < 0:
-            first[0] += extent
-        else:
-            end[0] += extent
+    if array.size:
+        compute_bounds(array.data, array.itemsize, array.ndim, array.shape, array.strides, first, end)
 
 
 cdef inline bint may_share_memory(const ArrayView *a, const ArrayView *b) noexcept:

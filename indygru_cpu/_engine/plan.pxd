@@ -3,7 +3,6 @@ from cpython.ref cimport PyObject
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport PTRDIFF_MAX
-from libc.string cimport memcpy
 
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, activation_t, indygru_chunk_bytes, indygru_count_valid_steps,

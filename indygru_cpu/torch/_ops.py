@@ -88,9 +88,9 @@ def _check_kinds(names: Sequence[str], tensors: Sequence[Any], kernel: Any) -> N
 
 
 def not_dense(tensor: Tensor) -> str:
-    """What was expected and what came in place of a dense tensor on the CPU, with torch's cure."""
-    cure = ".to_dense()" if tensor.layout is not torch.strided else ".cpu()"
-    return f"a dense tensor on the CPU, got {tensor.layout} on {tensor.device}: convert it with {cure}"
+    """The expected and the given kind of a tensor that is not dense or not on the CPU, with torch's conversion."""
+    method = "to_dense" if tensor.layout is not torch.strided else "cpu"
+    return f"a dense tensor on the CPU, got {tensor.layout} on {tensor.device}: convert it with .{method}()"
 
 
 def cast_hint(name: str, dtype: torch.dtype) -> str:
@@ -276,7 +276,7 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def run_directly(
     input: Tensor, hx: Tensor | None, weights: Sequence[Sequence[Tensor | None]], batch_first: bool,
     options: Sequence[Any], keep_gates: bool = False,
-) -> Any:  # fmt: skip
+) -> tuple[Any, ...] | None:  # fmt: skip
     """Run all layers in one call of the core, which reads the tensors itself: y, h_n and, if requested, the gates.
 
     Returns None if it cannot read them; the other way then checks the arguments and names what is wrong.
@@ -293,14 +293,9 @@ def run_directly(
     results = [y, h_n]
     if keep_gates:
         results.append(_empty((n_directions, 3 * n_units * prod(leading)), input.dtype))
-    outputs = list(map(_to_dlpack, results))
-    x, h0 = capsules
-    if keep_gates:
-        out, h_out, gates = outputs
-        done = bound.train(x, h0, None, None, out, h_out, batch_first, False, None, None, None, gates)
-    else:
-        out, h_out = outputs
-        done = bound.infer(x, h0, None, None, out, h_out, batch_first, True, None)
+    (x, h0), outputs = capsules, list(map(_to_dlpack, results))
+    first = x, h0, None, None, outputs[0], outputs[1], batch_first
+    done = bound.train(*first, False, None, None, None, outputs[2]) if keep_gates else bound.infer(*first, True, None)
     return None if done is None else tuple(results)
 
 
@@ -523,7 +518,10 @@ def _vmap_rule(run: Callable[..., Sequence[Tensor]]) -> Callable[..., tuple[Any,
 
 
 def _run_legacy_batch(run: Callable[..., Sequence[Tensor]], arguments: Sequence[Any]) -> list[Tensor]:
-    """The same for `torch.autograd.grad` with ``is_grads_batched=True``, whose batches `torch.func` does not know."""
+    """Call `run` for each member of a batch of `torch.autograd.grad` with ``is_grads_batched=True``.
+
+    `torch.func` has no rules for these batches.
+    """
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
     is_batched = [isinstance(value, Tensor) and _is_legacy_batched(value) for value in arguments]
@@ -562,18 +560,17 @@ class IndyGRUFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        _, _, needs_x, _, *needs_weights = ctx.needs_input_grad
         dy, dh_n, _ = gradients
-        results = _gradients(ctx, dy, dh_n, None, needs_x=needs_x, needs_weights=any(needs_weights))
-        return None, None, *results[:9]
+        _, _, needs_x, _, *needs_weights = ctx.needs_input_grad
+        return None, None, *_gradients(ctx, dy, dh_n, None, needs_x, any(needs_weights))[:9]
 
     jvp = staticmethod(_refuse_forward_mode)
 
 
 class TransformedIndyGRUFunction(torch.autograd.Function):
-    """The same for `torch.func`, which requires a `setup_context`.
+    """`layer` for `torch.func`, which requires a `setup_context`.
 
-    `IndyGRUFunction` has none, because for it torch binds a signature at each call.
+    `IndyGRUFunction` has none, because torch binds the signature of `forward` at each call of a class that has one.
     """
 
     @staticmethod

@@ -175,7 +175,8 @@ WRONG_ROWS = {
 }
 
 
-def wrong_calls(name, method, good, arrays):
+def wrong_calls(name, good, arrays):
+    """The arguments with one that does not fit, and its description: arrays, lengths, offsets, num_threads."""
     for i in arrays:
         for description, wrong in misfits(good[i]):
             yield f"{i} {description}", [*good[:i], wrong, *good[i + 1 :]]
@@ -194,7 +195,7 @@ def test_bound_layer_refuses_arguments_that_do_not_fit(name):
     method, good, arrays = calls(bound_layer([[random_weights()]]))[name]
     assert method(*good) is not None
     options = {"is_checked": True}
-    for description, arguments in wrong_calls(name, method, good, arrays):
+    for description, arguments in wrong_calls(name, good, arrays):
         before = [np.array(value) for value in arguments if isinstance(value, np.ndarray)]
         print(description)  # the last line names the arguments that were not refused
         assert method(*arguments) is None

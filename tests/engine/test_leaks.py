@@ -61,7 +61,7 @@ def run_refused_pushes(case):
         with pytest.raises((TypeError, ValueError)):
             stream.push(wrong)
     with pytest.raises(RuntimeError, match="initialised"):
-        _core.StreamBase.__init__(stream, stream._bound, 1, 1, False)
+        _core.StreamBase.__init__(stream, stream._bound, 1, 1)
 
 
 RUNS = {

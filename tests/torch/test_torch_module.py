@@ -125,6 +125,25 @@ def test_tensors_saved_for_backward_have_the_documented_sizes(recompute):
     assert saved_sizes - {3 * T * B * N, 0} == {T * B * D, T * B * N, B * N, D * 3 * N, 3 * N}
 
 
+@pytest.mark.parametrize("needs_weights", [True, False])
+@pytest.mark.parametrize("needs_input", [True, False])
+def test_backward_computes_only_the_gradients_that_autograd_needs(monkeypatch, needs_input, needs_weights):
+    requested = []
+
+    class Watched(_core.BoundLayer):
+        """A bound layer that records which gradients are requested."""
+
+        def backward(self, tape, dy, dh_n, needs_x, needs_parameters, *rest):
+            requested.append((needs_x, needs_parameters))
+            return super().backward(tape, dy, dh_n, needs_x, needs_parameters, *rest)
+
+    monkeypatch.setattr(_ops, "_core", SimpleNamespace(**vars(_core) | {"BoundLayer": Watched}))
+    module = random_module().requires_grad_(needs_weights)
+    x, hx, dy, _ = random_module_call(module)
+    module(x.detach().requires_grad_(needs_input), hx)[0].backward(dy)
+    assert requested == [(needs_input, needs_weights)]
+
+
 def test_second_derivatives_raise():
     module = random_module()
     x, *_ = random_module_call(module)
