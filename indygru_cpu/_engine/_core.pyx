@@ -46,7 +46,7 @@ from indygru_cpu._engine.passes cimport (
 from indygru_cpu._engine.plan cimport (
     BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
     check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
-    make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid, valid_steps_before,
+    make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid,
     widen_tiles,
 )
 from indygru_cpu._engine.runtime cimport (
