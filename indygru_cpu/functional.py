@@ -149,7 +149,9 @@ def forward(
             results = bound.infer(x, h0, lengths, offsets, out, h_out, False, return_sequences, num_threads, progress)
     if results is None:
         weights = Weights.checked(kernel, recurrent_kernel, bias)
-        arguments, plain_out, plain_h_out = _checked(x, h0, lengths, offsets, weights, groups, out, h_out, num_threads)
+        arguments, plain_out, plain_h_out, num_threads = _checked(
+            x, h0, lengths, offsets, weights, groups, out, h_out, num_threads
+        )
         bound = _bind(*weights, operator.index(groups), *options)
         first = (*arguments[:4], plain_out, plain_h_out, False)
         if tape:
@@ -175,13 +177,14 @@ def _bind(
 def _checked(
     x: object, h0: object, lengths: object, offsets: object, weights: Weights, groups: object, out: Any, h_out: Any,
     num_threads: int | None,
-) -> tuple[BoundArguments, Array | None, Array | None]:  # fmt: skip
-    """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory."""
+) -> tuple[BoundArguments, Array | None, Array | None, int | None]:  # fmt: skip
+    """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory, and the number
+    of threads as an int."""
     dtype = weights.kernel.dtype
     arguments = BoundArguments.bind(
         x, h0, lengths, offsets, layout=TIME_MAJOR, sizes=weights.sizes(groups), owner="kernel", dtype=dtype
     )
-    check.num_threads(num_threads)
+    num_threads = check.num_threads(num_threads)
     others = {"x": arguments.x, **weights._asdict()}
     if out is not None:
         check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
@@ -190,7 +193,7 @@ def _checked(
         state = None if h_out is h0 else arguments.h0
         check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "h0": state, "out": out})
         h_out = np.asarray(h_out)
-    return arguments, out, h_out
+    return arguments, out, h_out, num_threads
 
 
 def backward(
@@ -249,6 +252,8 @@ def backward(
     if num_threads is not None:
         num_threads = check.num_threads(num_threads)
     layer = tape.layer
+    if layer is None:
+        raise TypeError("tape: expected what forward(..., tape=True) returned, got a Tape of no call")
     gradients = layer.backward(tape, dy, dh_n, x, parameters, num_threads)
     if gradients is None:
         dtype = tape.y.dtype

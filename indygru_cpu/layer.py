@@ -524,7 +524,7 @@ class IndyGRU:
             results = bound.infer(x, h0, lengths, offsets, out, h_out, batch_first, needs_y, num_threads)
             if results is not None:
                 return results
-        arguments, plain_out, plain_h_out = self._checked(x, h0, lengths, offsets, out, h_out, num_threads)
+        arguments, plain_out, plain_h_out, num_threads = self._checked(x, h0, lengths, offsets, out, h_out, num_threads)
         y, h = bound.infer(
             *arguments[:4], plain_out, plain_h_out, batch_first, needs_y, num_threads,
             self._progress(progress, arguments), True,
@@ -545,7 +545,7 @@ class IndyGRU:
                 x, h0, lengths, offsets, None, None, batch_first, recompute, num_threads, None, new_mask
             )
         if results is None:
-            arguments, *_ = self._checked(x, h0, lengths, offsets, None, None, num_threads)
+            arguments, _, _, num_threads = self._checked(x, h0, lengths, offsets, None, None, num_threads)
             results = bound.train(
                 *arguments[:4], None, None, batch_first, recompute, num_threads,
                 self._progress(progress, arguments), new_mask, None, True,
@@ -562,14 +562,15 @@ class IndyGRU:
 
     def _checked(
         self, x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None
-    ) -> tuple[BoundArguments, Array | None, Array | None]:
-        """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory."""
+    ) -> tuple[BoundArguments, Array | None, Array | None, int | None]:
+        """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory, and the
+        number of threads as an int."""
         dtype, x_name = self._options["dtype"], "x" if offsets is None else "values"
         arguments = BoundArguments.bind(
             x, h0, lengths, offsets, layout=self._layout, sizes=self._sizes, owner="the layer", dtype=dtype,
             x_name=x_name,
         )  # fmt: skip
-        check.num_threads(num_threads)
+        num_threads = check.num_threads(num_threads)
         others = {x_name: arguments.x, **self._parameters.storage}
         if out is not None:
             check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
@@ -578,7 +579,7 @@ class IndyGRU:
             state = None if h_out is h0 else arguments.h0
             check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "out": out, "h0": state})
             h_out = np.asarray(h_out)
-        return arguments, out, h_out
+        return arguments, out, h_out, num_threads
 
     def _progress(self, progress: Any, arguments: BoundArguments) -> Progress | None:
         """The callback of a checked call. It is made last, because it changes the total of a tqdm bar."""

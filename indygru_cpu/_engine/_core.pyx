@@ -484,9 +484,9 @@ cdef class BoundLayer:
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
                  bint is_reverse=False, bint has_layer_axis=True, bint reads_tensors=False):
-        if self.weights is not None:
-            raise RuntimeError("layer: it is initialised already")
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
+        if self.weights is not None:  # asked after the iteration, which may run code of its own
+            raise RuntimeError("layer: it is initialised already")
         self.reads_tensors = reads_tensors
         require(self.set_weights(weights, groups, activation), "layer")
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
@@ -541,7 +541,7 @@ cdef class BoundLayer:
         self.dtype = FLOAT64 if self.format == c'd' else FLOAT32
         if groups < 1 or not 0 <= activation < INDYGRU_N_ACTIVATIONS:
             return False
-        if kernel.ndim != 2 or kernel.shape[1] % (3 * groups) or kernel.shape[0] > INT_MAX // groups:
+        if kernel.ndim != 2 or kernel.shape[1] % (3 * <ptrdiff_t> groups) or kernel.shape[0] > INT_MAX // groups:
             return False
         self.itemsize, self.n_inputs, self.n_units = kernel.itemsize, kernel.shape[0] * groups, kernel.shape[1] // 3
         for i in range(self.n_layers):
@@ -1131,11 +1131,13 @@ cdef class Tape:
     @property
     def y_shape(self):
         """The shape of y at the time of the call."""
+        require(self.y is not None, "tape")
         return shape_tuple(self.y_view.ndim, self.y_view.shape, self.y_view.shape[self.y_view.ndim - 1])
 
     @property
     def h_shape(self):
         """The shape of h0 and h_n."""
+        require(self.layer is not None, "tape")
         return shape_tuple(self.call.state_ndim, self.call.state_shape, self.layer.n_units)
 
     @property
@@ -1146,7 +1148,7 @@ cdef class Tape:
     @property
     def masks(self):
         """The factors of dropout for the y of each inner layer; empty without dropout."""
-        return list(self.masks_of_layers)
+        return list(self.masks_of_layers or ())
 
     @property
     def gates(self):

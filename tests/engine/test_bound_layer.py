@@ -297,3 +297,38 @@ def test_restored_tape_has_the_gradients_of_the_first_one():
                 bound.restore_tape(case.x, case.h0, None, None, y, wrong, False, None)
         with pytest.raises(ValueError, match="y: expected"):
             bound.restore_tape(case.x, case.h0, None, None, y[1:], gates, False, None)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array])
+def test_num_threads_of_an_integer_type_has_the_results_of_an_int(kind):
+    case = helpers.random_case((6, 4, 3, 5), np.float64)
+    layer, dh_n = IndyGRU(3, 5, dtype=np.float64, seed=0), np.ones((1, 4, 5))
+    results = [
+        [
+            *functional.forward(*case.arguments, num_threads=number),
+            *functional.backward(functional.forward(*case.arguments, tape=True, num_threads=number)[2], case.dy),
+            *layer(case.x, num_threads=number),
+            *layer.ragged(case.x[0], [0, 1, 4], num_threads=number),
+            layer.backward(layer.forward(case.x, num_threads=number)[2], dh_n=dh_n).x,
+        ]
+        for number in (2, kind(2))
+    ]
+    assert all(map(helpers.same_bits, *results))
+
+
+def test_groups_whose_product_with_three_overflows_an_int_are_refused():
+    kernel, vector, groups = np.zeros((0, 6)), np.zeros(6), 1431655766  # 3 * groups is 2 modulo 2 ** 32
+    with pytest.raises(ValueError, match="groups: expected a divisor of N 2"):
+        functional.forward(np.zeros((2, 1, 0)), None, kernel, vector, vector, groups=groups)
+    with pytest.raises(ValueError, match="groups: expected a divisor of N 2"):
+        functional.step(np.zeros((1, 0)), np.zeros((1, 2)), kernel, vector, vector, groups=groups)
+
+
+def test_tape_of_no_call_is_refused():
+    tape = functional.Tape()
+    with pytest.raises(TypeError, match="tape: expected"):
+        functional.backward(tape)
+    for name in ("h_shape", "y_shape"):
+        with pytest.raises(ValueError, match="tape: expected"):
+            getattr(tape, name)
+    assert tape.masks == []
