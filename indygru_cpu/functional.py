@@ -178,8 +178,7 @@ def _checked(
     x: object, h0: object, lengths: object, offsets: object, weights: Weights, groups: object, out: Any, h_out: Any,
     num_threads: int | None,
 ) -> tuple[BoundArguments, Array | None, Array | None, int | None]:  # fmt: skip
-    """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory, and the number
-    of threads as an int."""
+    """Check all arguments of a call. Output arrays become plain arrays with the same memory, num_threads an int."""
     dtype = weights.kernel.dtype
     arguments = BoundArguments.bind(
         x, h0, lengths, offsets, layout=TIME_MAJOR, sizes=weights.sizes(groups), owner="kernel", dtype=dtype

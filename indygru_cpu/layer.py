@@ -563,8 +563,7 @@ class IndyGRU:
     def _checked(
         self, x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None
     ) -> tuple[BoundArguments, Array | None, Array | None, int | None]:
-        """Check all arguments of a call. Output arrays are returned as plain arrays that share their memory, and the
-        number of threads as an int."""
+        """Check all arguments of a call. Output arrays become plain arrays with the same memory, num_threads an int."""
         dtype, x_name = self._options["dtype"], "x" if offsets is None else "values"
         arguments = BoundArguments.bind(
             x, h0, lengths, offsets, layout=self._layout, sizes=self._sizes, owner="the layer", dtype=dtype,

@@ -292,7 +292,10 @@ def export_tensors(tensors, plain_types, to_dlpack):
             return None
         if view.size:
             storage = tensor.untyped_storage()
-            start, n_bytes = storage.data_ptr(), storage.nbytes()
+            try:
+                start, n_bytes = storage.data_ptr(), storage.nbytes()
+            except RuntimeError:  # part of a tensor of zeros without memory
+                return None
             bounds_of_view(&view, &first, &end)
             if first < start or end > start + n_bytes:
                 return None
