@@ -784,7 +784,7 @@ cdef class BoundLayer:
         cdef StridedView x = as_strided_view(&call.x, call.batch_first), inputs, outputs
         cdef char *inner = NULL
         if self.n_layers > 1:
-            if self.n_directions == 1 and not call.is_ragged:
+            if self.n_directions == 1 and not call.is_ragged and n_rows:
                 segment = min(segment, max(min_segment_steps, segment_bytes // max(1, n_rows * width)))
             size = segment * n_rows * width
             inner = check_alloc(indygru_pool_allocate(2 * size + 1), 2 * size)
@@ -1130,6 +1130,9 @@ cdef class Tape:
 
     def __dealloc__(self):
         release_rows(&self.call)
+
+    def __reduce__(self):
+        raise TypeError("tape: expected to be used in the process of its call, got a request to copy or to pickle it")
 
     @property
     def y_shape(self):

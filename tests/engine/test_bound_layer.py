@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import helpers
@@ -332,3 +334,18 @@ def test_tape_of_no_call_is_refused():
         with pytest.raises(ValueError, match="tape: expected"):
             getattr(tape, name)
     assert tape.masks == []
+
+
+def test_tape_copied_or_pickled_is_refused():
+    case = helpers.random_case((6, 4, 3, 5), np.float64)
+    tapes = functional.forward(*case.arguments, tape=True)[2], IndyGRU(3, 5, dtype=np.float64).forward(case.x)[2]
+    for tape in tapes:
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="^tape: expected"):
+                duplicate(tape)
+
+
+def test_stack_with_many_steps_of_no_row_returns_at_once():
+    layer = IndyGRU(3, 5, num_layers=2)
+    y, h_n = layer(np.zeros((2**50, 0, 3), np.float32))
+    assert (y.shape, h_n.shape) == ((2**50, 0, 5), (2, 0, 5))
