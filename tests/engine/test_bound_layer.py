@@ -341,7 +341,7 @@ def test_tape_copied_or_pickled_is_refused():
     tapes = functional.forward(*case.arguments, tape=True)[2], IndyGRU(3, 5, dtype=np.float64).forward(case.x)[2]
     for tape in tapes:
         for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-            with pytest.raises(TypeError, match="^tape: expected"):
+            with pytest.raises(TypeError, match=r"^tape: expected"):
                 duplicate(tape)
 
 
