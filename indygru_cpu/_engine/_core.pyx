@@ -515,7 +515,7 @@ cdef class BoundLayer:
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
         """`read_array` with the layer's dtype; also of DLPack capsules if the layer reads tensors."""
         if self.reads_tensors and type(array) is not ndarray:
-            return is_capsule(array) and read_capsule(array, self.format, view)
+            return self.format != 0 and is_capsule(array) and read_capsule(array, self.format, view)
         return read_array(array, self.format, is_writable, view)
 
     cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
@@ -692,6 +692,7 @@ cdef class BoundLayer:
             require(tape.read_gates(), "gates")
             results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
             if results is not None:
+                tape.is_complete = True
                 return (*results, tape)
         require(not is_checked, "x")
 
@@ -718,6 +719,7 @@ cdef class BoundLayer:
             memset(tape.states(), 0, tape.call.state_bytes)
         else:
             copy_array(&tape.call.h0, tape.states(), True)
+        tape.is_complete = True
         return tape
 
     cdef bint fits_y(self, const Call *call, const ArrayView *y) noexcept:
@@ -874,7 +876,7 @@ cdef class BoundLayer:
         cdef ArrayView dy_view, dh_view, view
         cdef Call *call
         cdef bint is_readable
-        require(tape is not None and tape.layer is self and tape.buffers is not None, "tape")
+        require(tape is not None and tape.layer is self and tape.is_complete, "tape")
         call = &tape.call
         dy_view.data = NULL
         is_readable = ((is_checked or reads_unchecked)
@@ -1123,6 +1125,7 @@ cdef class Tape:
     cdef Call call
     cdef ArrayView y_view, gates_view
     cdef bint has_gates, has_masks
+    cdef bint is_complete  # False during the call, when callbacks can find the tape by `gc.get_objects`
     # For each layer: the y of the layer below, the same after dropout, and the gates of each direction. The buffer of
     # the first layer begins with the states before the first step.
     cdef list buffers
@@ -1160,7 +1163,7 @@ cdef class Tape:
     def gates(self):
         """r, z and candidate of every valid step of a single layer and direction, in the kernels' block order; None if
         they are not stored."""
-        if not self.has_gates or self.buffers is None:
+        if not self.has_gates or not self.is_complete:
             return None
         size = 3 * self.layer.n_units * self.call.n_valid_steps
         return frombuffer(memoryview(self.buffers[0]), self.layer.dtype, size, self.state_bytes)

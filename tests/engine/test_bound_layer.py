@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from dataclasses import replace
 
@@ -349,3 +350,19 @@ def test_stack_with_many_steps_of_no_row_returns_at_once():
     layer = IndyGRU(3, 5, num_layers=2)
     y, h_n = layer(np.zeros((2**50, 0, 3), np.float32))
     assert (y.shape, h_n.shape) == ((2**50, 0, 5), (2, 0, 5))
+
+
+def test_tape_of_a_call_that_has_not_ended_is_refused():
+    """A callback can find it among the objects of the garbage collector."""
+    bound, refused = bound_layer([[random_weights(3, 3)], [random_weights(3, 3)]]), []
+
+    def new_mask(shape):
+        for tape in [item for item in gc.get_objects() if type(item) is _core.Tape and item.layer is bound]:
+            with pytest.raises(ValueError, match="tape: expected"):
+                bound.backward(tape, None, None, True, True, 1)
+            refused.append(tape.gates)
+        return np.ones(shape, np.float32)
+
+    x = np.ones((2, 4, 3), np.float32)
+    bound.train(x, None, None, None, None, None, False, False, 1, None, new_mask)
+    assert refused == [None]
