@@ -149,7 +149,7 @@ def forward(
             results = bound.infer(x, h0, lengths, offsets, out, h_out, False, return_sequences, num_threads, progress)
     if results is None:
         weights = Weights.checked(kernel, recurrent_kernel, bias)
-        arguments, plain_out, plain_h_out = check_call(
+        arguments, plain_out, plain_h_out, num_threads = check_call(
             x, h0, lengths, offsets, out, h_out, num_threads, weights=weights._asdict(), layout=TIME_MAJOR,
             sizes=weights.sizes(groups), owner="kernel", dtype=weights.kernel.dtype,
         )  # fmt: skip
@@ -231,6 +231,8 @@ def backward(
     if num_threads is not None:
         num_threads = check.num_threads(num_threads)
     layer = tape.layer
+    if layer is None:
+        raise TypeError("tape: expected what forward(..., tape=True) returned, got a Tape of no call")
     gradients = layer.backward(tape, dy, dh_n, x, parameters, num_threads)
     if gradients is None:
         checked = check_gradients(tape, dy, dh_n, "y")

@@ -532,7 +532,7 @@ class IndyGRU:
             results = bound.infer(x, h0, lengths, offsets, out, h_out, batch_first, needs_y, num_threads)
             if results is not None:
                 return results
-        arguments, plain_out, plain_h_out = self._checked(x, h0, lengths, offsets, out, h_out, num_threads)
+        arguments, plain_out, plain_h_out, num_threads = self._checked(x, h0, lengths, offsets, out, h_out, num_threads)
         y, h = bound.infer(
             *arguments[:4], plain_out, plain_h_out, batch_first, needs_y, num_threads,
             self._progress(progress, arguments), True,
@@ -553,7 +553,7 @@ class IndyGRU:
                 x, h0, lengths, offsets, None, None, batch_first, recompute, num_threads, None, new_mask
             )
         if results is None:
-            arguments, *_ = self._checked(x, h0, lengths, offsets, None, None, num_threads)
+            arguments, _, _, num_threads = self._checked(x, h0, lengths, offsets, None, None, num_threads)
             results = bound.train(
                 *arguments[:4], None, None, batch_first, recompute, num_threads,
                 self._progress(progress, arguments), new_mask, None, True,
@@ -570,7 +570,7 @@ class IndyGRU:
 
     def _checked(
         self, x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None
-    ) -> tuple[BoundArguments, Array | None, Array | None]:
+    ) -> tuple[BoundArguments, Array | None, Array | None, int | None]:
         """`check_call` with the configuration of this layer."""
         return check_call(
             x, h0, lengths, offsets, out, h_out, num_threads, weights=self._parameters.storage, layout=self._layout,

@@ -13,7 +13,7 @@ from numpy import empty, frombuffer, ndarray, zeros
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
@@ -204,7 +204,14 @@ cdef class PooledBuffer:
             indygru_pool_free(self.data)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.data, self.size, False, flags)
+        # PyBuffer_FillInfo would overwrite the reference that Cython has stored in buffer.obj.
+        buffer.buf, buffer.obj, buffer.len, buffer.readonly, buffer.itemsize = self.data, self, self.size, False, 1
+        buffer.format = NULL
+        if flags & PyBUF_FORMAT:
+            buffer.format = b"B"
+        buffer.ndim, buffer.suboffsets, buffer.internal = 1, NULL, NULL
+        buffer.shape = &self.size if flags & PyBUF_ND else NULL
+        buffer.strides = &buffer.itemsize if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
 
 
 cdef int require(bint condition, argument) except -1:
@@ -287,7 +294,10 @@ def export_tensors(tensors, plain_types, to_dlpack):
             return None
         if view.size:
             storage = tensor.untyped_storage()
-            start, n_bytes = storage.data_ptr(), storage.nbytes()
+            try:
+                start, n_bytes = storage.data_ptr(), storage.nbytes()
+            except RuntimeError:  # part of a tensor of zeros without memory
+                return None
             bounds_of_view(&view, &first, &end)
             if first < start or end > start + n_bytes:
                 return None
@@ -484,9 +494,9 @@ cdef class BoundLayer:
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
                  bint is_reverse=False, bint has_layer_axis=True, bint reads_tensors=False):
-        if self.weights is not None:
-            raise RuntimeError("layer: it is initialised already")
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
+        if self.weights is not None:  # asked after the iteration, which may run code of its own
+            raise RuntimeError("layer: it is initialised already")
         self.reads_tensors = reads_tensors
         require(self.set_weights(weights, groups, activation), "layer")
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
@@ -512,7 +522,7 @@ cdef class BoundLayer:
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
         """`read_array` with the layer's dtype; also of DLPack capsules if the layer reads tensors."""
         if self.reads_tensors and type(array) is not ndarray:
-            return is_capsule(array) and read_capsule(array, self.format, view)
+            return self.format != 0 and is_capsule(array) and read_capsule(array, self.format, view)
         return read_array(array, self.format, is_writable, view)
 
     cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
@@ -541,7 +551,7 @@ cdef class BoundLayer:
         self.dtype = FLOAT64 if self.format == c'd' else FLOAT32
         if groups < 1 or not 0 <= activation < INDYGRU_N_ACTIVATIONS:
             return False
-        if kernel.ndim != 2 or kernel.shape[1] % (3 * groups) or kernel.shape[0] > INT_MAX // groups:
+        if kernel.ndim != 2 or kernel.shape[1] % (3 * <ptrdiff_t> groups) or kernel.shape[0] > INT_MAX // groups:
             return False
         self.itemsize, self.n_inputs, self.n_units = kernel.itemsize, kernel.shape[0] * groups, kernel.shape[1] // 3
         for i in range(self.n_layers):
@@ -689,6 +699,7 @@ cdef class BoundLayer:
             require(tape.read_gates(), "gates")
             results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
             if results is not None:
+                tape.is_complete = True
                 return (*results, tape)
         require(not is_checked, "x")
 
@@ -715,6 +726,7 @@ cdef class BoundLayer:
             memset(tape.states(), 0, tape.call.state_bytes)
         else:
             copy_array(&tape.call.h0, tape.states(), True)
+        tape.is_complete = True
         return tape
 
     cdef bint fits_y(self, const Call *call, const ArrayView *y) noexcept:
@@ -781,7 +793,7 @@ cdef class BoundLayer:
         cdef StridedView x = as_strided_view(&call.x, call.batch_first), inputs, outputs
         cdef char *inner = NULL
         if self.n_layers > 1:
-            if self.n_directions == 1 and not call.is_ragged:
+            if self.n_directions == 1 and not call.is_ragged and n_rows:
                 segment = min(segment, max(min_segment_steps, segment_bytes // max(1, n_rows * width)))
             size = segment * n_rows * width
             inner = check_alloc(indygru_pool_allocate(2 * size + 1), 2 * size)
@@ -871,7 +883,7 @@ cdef class BoundLayer:
         cdef ArrayView dy_view, dh_view, view
         cdef Call *call
         cdef bint is_readable
-        require(tape is not None and tape.layer is self and tape.buffers is not None, "tape")
+        require(tape is not None and tape.layer is self and tape.is_complete, "tape")
         call = &tape.call
         dy_view.data = NULL
         is_readable = ((is_checked or reads_unchecked)
@@ -1120,6 +1132,7 @@ cdef class Tape:
     cdef Call call
     cdef ArrayView y_view, gates_view
     cdef bint has_gates, has_masks
+    cdef bint is_complete  # False during the call, when callbacks can find the tape by `gc.get_objects`
     # For each layer: the y of the layer below, the same after dropout, and the gates of each direction. The buffer of
     # the first layer begins with the states before the first step.
     cdef list buffers
@@ -1127,6 +1140,9 @@ cdef class Tape:
 
     def __dealloc__(self):
         release_rows(&self.call)
+
+    def __reduce__(self):
+        raise TypeError("tape: expected to be used in the process of its call, got a request to copy or to pickle it")
 
     @property
     def y_shape(self):
@@ -1154,7 +1170,7 @@ cdef class Tape:
     def gates(self):
         """r, z and candidate of every valid step of a single layer and direction, in the kernels' block order; None if
         they are not stored."""
-        if not self.has_gates or self.buffers is None:
+        if not self.has_gates or not self.is_complete:
             return None
         size = 3 * self.layer.n_units * self.call.n_valid_steps
         return frombuffer(memoryview(self.buffers[0]), self.layer.dtype, size, self.state_bytes)

@@ -144,15 +144,16 @@ class BoundArguments(NamedTuple):
 def check_call(
     x: object, h0: object, lengths: object, offsets: object, out: Any, h_out: Any, num_threads: int | None, *,
     weights: Mapping[str, Array], layout: Layout, sizes: Sizes, owner: str, dtype: np.dtype[Any], x_name: str = "x",
-) -> tuple[BoundArguments, Array | None, Array | None]:  # fmt: skip
+) -> tuple[BoundArguments, Array | None, Array | None, int | None]:  # fmt: skip
     """Check all arguments of a call of a layer with `weights`.
 
-    Output arrays, which must not share memory with other arguments, are returned as plain arrays on their memory.
+    Output arrays, which must not share memory with other arguments, are returned as plain arrays on their memory, and
+    num_threads as an int.
     """
     arguments = BoundArguments.bind(
         x, h0, lengths, offsets, layout=layout, sizes=sizes, owner=owner, dtype=dtype, x_name=x_name
     )
-    check.num_threads(num_threads)
+    num_threads = check.num_threads(num_threads)
     others = {x_name: arguments.x, **weights}
     if out is not None:
         check.out("out", out, arguments.y_shape, dtype, {**others, "h0": arguments.h0})
@@ -161,7 +162,7 @@ def check_call(
         state = None if h_out is h0 else arguments.h0
         check.out("h_out", h_out, arguments.h_shape, dtype, {**others, "h0": state, "out": out})
         h_out = np.asarray(h_out)
-    return arguments, out, h_out
+    return arguments, out, h_out, num_threads
 
 
 def check_gradients(tape: _core.Tape, dy: object, dh_n: object, owner: str) -> tuple[Array | None, Array | None]:

@@ -105,7 +105,7 @@ def check_step_overflow(name: str, n_steps: int, n_batch: int, width: int) -> No
 
     A broadcast input can have any size in little memory, so sizes are checked and not left to the allocation.
     """
-    if n_steps * n_batch <= _SAFE_ROW_STEPS:  # the common case; the exact test costs more
+    if max(n_steps, 1) * n_batch <= _SAFE_ROW_STEPS:  # the common case; the exact test costs more
         return
     if n_batch > MAX_COLUMNS:
         raise ValueError(f"{name}: expected at most {MAX_COLUMNS} rows, got {n_batch}")

@@ -177,7 +177,13 @@ class IndyGRUClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mis
             balanced: Array = weights / totals[indices]
             return balanced
         per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[indices])
-        return weights * per_class[indices]
+        weights = weights * per_class[indices]
+        if not (np.isfinite(per_class).all() and per_class.min() >= 0 and weights.any()):
+            raise ValueError(
+                "class_weight: expected finite weights, none negative and not only zeros, got "
+                f"{shown(per_class)} for the classes {shown(self.classes_)}"
+            )
+        return weights
 
     def _strata(self, targets: Array) -> Array | None:
         return targets.argmax(axis=1)

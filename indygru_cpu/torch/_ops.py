@@ -223,7 +223,7 @@ def _view(name: str, tensor: Tensor) -> Any:
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         if array.size and (offset + last + 1) * array.itemsize > n_bytes:
             raise ValueError(f"{name}: expected a storage that the tensor's shape fits, got one of {n_bytes} bytes")
-    if not tensor.data_ptr() and array.size:  # zeros without memory, which some formulas of torch return
+    if tensor._is_zerotensor() and array.size:  # zeros without memory, which some formulas of torch return
         array = np.zeros(array.shape, array.dtype)
     return array
 

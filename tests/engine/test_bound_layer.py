@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 from dataclasses import replace
 
 import helpers
@@ -321,3 +324,69 @@ def test_restored_tape_has_the_gradients_of_the_first_one():
                 bound.restore_tape(case.x, case.h0, None, None, y, wrong, False, None)
         with pytest.raises(ValueError, match="y: expected"):
             bound.restore_tape(case.x, case.h0, None, None, y[1:], gates, False, None)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array])
+def test_num_threads_of_an_integer_type_has_the_results_of_an_int(kind):
+    case = helpers.random_case((6, 4, 3, 5), np.float64)
+    layer, dh_n = IndyGRU(3, 5, dtype=np.float64, seed=0), np.ones((1, 4, 5))
+    results = [
+        [
+            *functional.forward(*case.arguments, num_threads=number),
+            *functional.backward(functional.forward(*case.arguments, tape=True, num_threads=number)[2], case.dy),
+            *layer(case.x, num_threads=number),
+            *layer.ragged(case.x[0], [0, 1, 4], num_threads=number),
+            layer.backward(layer.forward(case.x, num_threads=number)[2], dh_n=dh_n).x,
+        ]
+        for number in (2, kind(2))
+    ]
+    assert all(map(helpers.same_bits, *results))
+
+
+def test_groups_whose_product_with_three_overflows_an_int_are_refused():
+    kernel, vector, groups = np.zeros((0, 6)), np.zeros(6), 1431655766  # 3 * groups is 2 modulo 2 ** 32
+    with pytest.raises(ValueError, match="groups: expected a divisor of N 2"):
+        functional.forward(np.zeros((2, 1, 0)), None, kernel, vector, vector, groups=groups)
+    with pytest.raises(ValueError, match="groups: expected a divisor of N 2"):
+        functional.step(np.zeros((1, 0)), np.zeros((1, 2)), kernel, vector, vector, groups=groups)
+
+
+def test_tape_of_no_call_is_refused():
+    tape = functional.Tape()
+    with pytest.raises(TypeError, match="tape: expected"):
+        functional.backward(tape)
+    for name in ("h_shape", "y_shape"):
+        with pytest.raises(ValueError, match="tape: expected"):
+            getattr(tape, name)
+    assert tape.masks == []
+
+
+def test_tape_copied_or_pickled_is_refused():
+    case = helpers.random_case((6, 4, 3, 5), np.float64)
+    tapes = functional.forward(*case.arguments, tape=True)[2], IndyGRU(3, 5, dtype=np.float64).forward(case.x)[2]
+    for tape in tapes:
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"^tape: expected"):
+                duplicate(tape)
+
+
+def test_stack_with_many_steps_of_no_row_returns_at_once():
+    layer = IndyGRU(3, 5, num_layers=2)
+    y, h_n = layer(np.zeros((2**50, 0, 3), np.float32))
+    assert (y.shape, h_n.shape) == ((2**50, 0, 5), (2, 0, 5))
+
+
+def test_tape_of_a_call_that_has_not_ended_is_refused():
+    """A callback can find it among the objects of the garbage collector."""
+    bound, refused = bound_layer([[random_weights(3, 3)], [random_weights(3, 3)]]), []
+
+    def new_mask(shape):
+        for tape in [item for item in gc.get_objects() if type(item) is _core.Tape and item.layer is bound]:
+            with pytest.raises(ValueError, match="tape: expected"):
+                bound.backward(tape, None, None, True, True, 1)
+            refused.append(tape.gates)
+        return np.ones(shape, np.float32)
+
+    x = np.ones((2, 4, 3), np.float32)
+    bound.train(x, None, None, None, None, None, False, False, 1, None, new_mask)
+    assert refused == [None]

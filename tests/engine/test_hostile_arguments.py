@@ -197,6 +197,8 @@ def test_largest_sizes_are_accepted_and_larger_ones_refused():
     for wrong in (
         lambda: checks.check_size_overflow("x", (sys.maxsize // 8 + 1,)),
         lambda: checks.check_step_overflow("x", 1, 2**31, 1),
+        lambda: checks.check_step_overflow("x", 0, 2**31, 1),
+        lambda: IndyGRU(3, 5)(np.zeros((0, 2**40, 3), np.float32)),
     ):
         with pytest.raises(ValueError, match=r"^x: expected "):
             wrong()

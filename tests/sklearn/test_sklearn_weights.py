@@ -154,3 +154,11 @@ def test_warm_start_with_other_inputs_or_targets_raises():
         model.fit([x[:, :2] for x in X], slope)
     with pytest.raises(ValueError, match=r"^y: expected 1 numbers a sequence.* got 2: set warm_start=False"):
         model.fit(X, np.c_[slope, slope])
+
+
+@pytest.mark.parametrize("weights", [(-1, 1), (np.nan, 1), (np.inf, 1), (0, 0)])
+def test_class_weight_without_a_finite_positive_weight_raises(weights):
+    X, slope = random_sequences()
+    model = small_estimator(IndyGRUClassifier, class_weight={"down": weights[0], "up": weights[1]})
+    with pytest.raises(ValueError, match=r"^class_weight: expected finite weights, none negative and not only zeros"):
+        model.fit(X, np.where(slope > 0, "up", "down"))

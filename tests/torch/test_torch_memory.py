@@ -302,3 +302,11 @@ def test_packed_sequences_of_torch_are_accepted():
     for lengths in ([9] * 7, [9, 8, 3, 3, 1, 1, 1]):
         packed = pack_padded_sequence(X, lengths)
         assert random_module()(packed)[0].batch_sizes is packed.batch_sizes
+
+
+def test_part_of_zeros_without_memory_has_the_results_of_zeros():
+    module, zeros = random_module(), torch.zeros_like(X)
+    part = torch._efficientzerotensor((T + 1, B, D), dtype=X.dtype)[1:]
+    for is_enabled in (True, False):
+        with torch.set_grad_enabled(is_enabled):
+            assert torch.equal(module(part)[0], module(zeros)[0])
