@@ -476,18 +476,17 @@ class IndyGRU(torch.nn.Module):
         has_gradients = torch.is_grad_enabled()
         if self.num_layers > 1 and (has_gradients or (self.training and self.dropout)):
             return None
-        parameters = self._parameters
-        try:
-            weights = [[None if name is None else parameters[name] for name in names] for names in self._names]
-        except KeyError:  # a parametrization computes the weight
+        get: Any = self._parameters.get  # None where a parametrization computes the weight
+        weights = [[get(name) for name in names] for names in self._names]
+        kernel, _, bias, reverse, _, _ = weights[0]
+        options = groups, _, _ = self.groups, self.activation, self.reproducible
+        if kernel is None or len(weights) != self.num_layers or kernel.dim() != 2:
             return None
-        kernel, _, bias, reverse, *_ = weights[0]
-        sizes = self.input_size, 3 * self.hidden_size, self.bias, self.bidirectional, self.num_layers
-        if kernel is None or sizes != (
-            kernel.shape[0] * self.groups, kernel.shape[-1], bias is not None, reverse is not None, len(weights)
-        ):  # fmt: skip
+        n_rows, n_columns = kernel.shape
+        if n_rows * groups != self.input_size or n_columns != 3 * self.hidden_size:
             return None
-        options = self.groups, self.activation, self.reproducible
+        if (bias is None) == self.bias or (reverse is None) == self.bidirectional:
+            return None
         if not has_gradients:
             return _ops.run_directly(input, hx, weights, self.batch_first, options)
         return _ops.train_directly(input, hx, weights[0], self.batch_first, options, self.recompute)

@@ -268,7 +268,7 @@ def _bound_layer(weights: Sequence[Sequence[Tensor | None]], options: Sequence[A
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor; a large one in memory of the pool."""
-    if prod(shape) * dtype.itemsize < _core.POOL_MIN_BLOCK:
+    if 8 * prod(shape) < _core.POOL_MIN_BLOCK:  # as if of float64
         return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(memory.new(tuple(shape), NUMPY_DTYPES[dtype]))
 
@@ -617,7 +617,7 @@ def _needs_dispatcher(*tensors: Tensor | None) -> bool:
 
 def can_run_directly() -> bool:
     """Whether only the core needs to see a call without gradients: no transform, compiler, mode or dual tensor."""
-    return not (_is_transformed() or _needs_dispatcher() or forward_ad._current_level >= 0)
+    return not (forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active() or _needs_dispatcher())
 
 
 def _is_transformed() -> bool:
