@@ -266,11 +266,11 @@ def _bound_layer(weights: Sequence[Sequence[Tensor | None]], options: Sequence[A
         return None
 
 
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor; a large one in memory of the pool."""
+def _new_empty(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor with the dtype of another one; a large one in memory of the pool."""
     if 8 * prod(shape) < _core.POOL_MIN_BLOCK:  # as if of float64
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(memory.new(tuple(shape), NUMPY_DTYPES[dtype]))
+        return like.new_empty(*shape)
+    return torch.from_numpy(memory.new(shape, NUMPY_DTYPES[like.dtype]))
 
 
 def run_directly(
@@ -288,11 +288,11 @@ def run_directly(
     n_directions = 1 if weights[0][3] is None else 2
     n_units, (*leading, _) = weights[0][0].shape[1] // 3, input.shape  # type: ignore[union-attr]
     batch = leading[1 - batch_first :][:1] if len(leading) == 2 else []
-    y = _empty((*leading, n_directions * n_units), input.dtype)
-    h_n = _empty((n_directions * len(weights), *batch, n_units), input.dtype)
+    y = _new_empty(input, *leading, n_directions * n_units)
+    h_n = _new_empty(input, n_directions * len(weights), *batch, n_units)
     results = [y, h_n]
     if keep_gates:
-        results.append(_empty((n_directions, 3 * n_units * prod(leading)), input.dtype))
+        results.append(_new_empty(input, n_directions, 3 * n_units * prod(leading)))
     (x, h0), outputs = capsules, list(map(_to_dlpack, results))
     first = x, h0, None, None, outputs[0], outputs[1], batch_first
     done = bound.train(*first, False, None, None, None, outputs[2]) if keep_gates else bound.infer(*first, True, None)
