@@ -395,7 +395,7 @@ cdef bint copy_row_numbers(Call *call, array, bint is_offsets) except -1:
     elif size != call.rows.n_batch:
         return False
     n_batch = call.rows.n_batch
-    call.row_numbers = <ptrdiff_t *> check_alloc(indygru_pool_allocate(2 * n_batch * sizeof(ptrdiff_t) + 1),
+    call.row_numbers = <ptrdiff_t *> check_alloc(indygru_pool_allocate(2 * n_batch * sizeof(ptrdiff_t)),
                                                  2 * n_batch * sizeof(ptrdiff_t))
     call.rows.lengths = call.row_numbers
     call.n_valid_steps = 0
@@ -759,15 +759,14 @@ cdef class BoundLayer:
         if h_out is None:
             h_out = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype)
             require(self.read(h_out, True, &h), "h_out")
-        elif (self.work(call.rows.n_steps * call.rows.n_batch) >= self.min_nogil_work() or progress is not None
-              or not is_c_contiguous(&h)):  # h_out stays as it is if a signal handler ends the call
-            copy = check_alloc(indygru_pool_allocate(call.state_bytes + 1), call.state_bytes)
+        else:  # h_out stays as it is if a signal handler ends the call
+            copy = check_alloc(indygru_pool_allocate(call.state_bytes), call.state_bytes)
         states = h.data if copy is NULL else copy
         y_steps = as_strided_view(&y, call.batch_first)
         try:
             if call.h0.data is NULL:
                 memset(states, 0, call.state_bytes)
-            elif states != call.h0.data:
+            else:
                 copy_array(&call.h0, states, True)
             if tape is not None:
                 memcpy(tape.states(), states, call.state_bytes)
@@ -781,10 +780,6 @@ cdef class BoundLayer:
                 indygru_pool_release(copy)
         return out if needs_y else None, h_out
 
-    cdef double min_nogil_work(self) noexcept:
-        """Work from which a pass releases the GIL, polls signals and may be interrupted."""
-        return runtime.tier.ops[0].tuning.min_nogil_work
-
     cdef int run_inference(self, const Call *call, const StridedView *y, char *h, progress) except -1:
         """All layers: h (layers * directions, B, N) IN/OUT, y OUT unless its data is NULL."""
         cdef ptrdiff_t layer, n_steps, first = 0, segment = call.rows.extent, steps_done = 0, size = 0
@@ -796,7 +791,7 @@ cdef class BoundLayer:
             if self.n_directions == 1 and not call.is_ragged and n_rows:
                 segment = min(segment, max(min_segment_steps, segment_bytes // max(1, n_rows * width)))
             size = segment * n_rows * width
-            inner = check_alloc(indygru_pool_allocate(2 * size + 1), 2 * size)
+            inner = check_alloc(indygru_pool_allocate(2 * size), 2 * size)
         try:
             while True:
                 n_steps = min(segment, call.rows.extent - first)
@@ -881,7 +876,8 @@ cdef class BoundLayer:
         weights is a list of the gradients of kernel, recurrent kernel and bias by layer and direction. dx is None if
         not needs_x, and weights is None if not needs_parameters."""
         cdef ArrayView dy_view, dh_view, view
-        cdef Call *call
+        cdef const Call *call
+        cdef Threads threads
         cdef bint is_readable
         require(tape is not None and tape.layer is self and tape.is_complete, "tape")
         call = &tape.call
@@ -895,17 +891,17 @@ cdef class BoundLayer:
         if not is_readable:
             require(not is_checked, "dy")
             return None
-        call.threads = self.choose_threads(num_threads, 3 * self.work(call.n_valid_steps))
+        threads = self.choose_threads(num_threads, 3 * self.work(call.n_valid_steps))
         tape.check_memory()
         dh0 = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype, dh_n is None)
         require(self.read(dh0, True, &view), "dh_n")
         if dh_n is not None:
             copy_array(&dh_view, view.data, True)
-        return self.run_backward(tape, &dy_view, dh0, view.data, needs_x, needs_parameters)
+        return self.run_backward(tape, &dy_view, dh0, view.data, needs_x, needs_parameters, threads)
 
-    cdef run_backward(self, Tape tape, const ArrayView *dy_view, dh0, char *dh, bint needs_x, bint needs_parameters):
+    cdef run_backward(self, Tape tape, const ArrayView *dy_view, dh0, char *dh, bint needs_x, bint needs_parameters,
+                      Threads threads):
         cdef const Call *call = &tape.call
-        cdef Threads threads = call.threads
         cdef ptrdiff_t n_rows = 1 if call.is_ragged else call.rows.n_batch, n_positions = call.rows.extent * n_rows
         cdef ptrdiff_t width = self.n_directions * self.n_units, state_bytes, layer, direction, i, size
         cdef ptrdiff_t zero_bytes = align_up(self.n_units * self.itemsize)
@@ -920,7 +916,7 @@ cdef class BoundLayer:
         state_bytes = call.rows.n_batch * self.n_units * self.itemsize
         if self.n_directions == 2:
             second_bytes = align_up(n_positions * max(self.n_inputs, width if self.n_layers > 1 else 0) * self.itemsize)
-        block = PooledBuffer(zero_bytes + 2 * inner_bytes + second_bytes + 1)
+        block = PooledBuffer(zero_bytes + 2 * inner_bytes + second_bytes)
         second = block.data + zero_bytes + 2 * inner_bytes
         dy = as_strided_view(dy_view, call.batch_first)
         if dy.data is NULL:
@@ -1010,6 +1006,7 @@ cdef class BoundLayer:
         cdef Plan p
         cdef LayerWeights weights
         cdef char *copy = NULL
+        cdef ptrdiff_t state_bytes
         cdef bint is_long
         memset(&call, 0, sizeof(Call))
         if not (is_checked or reads_unchecked):
@@ -1038,7 +1035,8 @@ cdef class BoundLayer:
         p.x, p.has_python = StridedView(call.x.data, 0, call.x.strides[0]), True
         is_long = self.work(call.rows.n_batch) >= p.ops.tuning.min_interruptible_work
         if is_long:
-            copy = check_alloc(indygru_pool_allocate(call.rows.n_batch * self.n_units * self.itemsize + 1), 1)
+            state_bytes = call.rows.n_batch * self.n_units * self.itemsize
+            copy = check_alloc(indygru_pool_allocate(state_bytes), state_bytes)
             p.h = StridedView(copy, 0, self.n_units * self.itemsize)
             copy_array(&call.h0, copy, True)
         else:
@@ -1188,7 +1186,7 @@ cdef class Tape:
             self.gate_bytes = align_up(3 * layer.n_units * self.call.n_valid_steps * layer.itemsize)
         for i in range(layer.n_layers):
             size = (1 + self.has_masks) * self.inner_y_bytes if i else self.state_bytes
-            self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes + 1))
+            self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes))
         return 0
 
     cdef bint read_gates(self) except -1:

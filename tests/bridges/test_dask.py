@@ -11,6 +11,7 @@ import pytest
 from bridge_layers import D, bridge_layer, random_rows
 
 from indygru_cpu import IndyGRU
+from indygru_cpu._engine import _core
 from indygru_cpu._engine import threads as thread_counts
 
 dask = pytest.importorskip("dask", reason="dask is not installed: the extra `dask` brings it")
@@ -137,6 +138,7 @@ def test_token_depends_on_weights_and_configuration_only(tmp_path):
     assert len({token, tokenize(layer), *map(tokenize, different)}) == 6
 
 
+@pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 @pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"num_threads": 2}, 2)])
 def test_task_runs_on_one_thread_unless_num_threads_is_passed(monkeypatch, options, expected):
     """Whatever `num_threads` of the layer is. The calls are large enough for several threads."""

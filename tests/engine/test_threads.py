@@ -121,6 +121,7 @@ def test_count_is_one_below_the_minimum_of_work_and_bounded_above():
     assert thread_counts.count(10_000, 1e12) == thread_counts.MAX_THREADS
 
 
+@needs_openmp
 def test_work_of_a_call_counts_multiply_adds_of_valid_steps(monkeypatch):
     """They are those of projections, gates and candidate; backward has three times as many."""
     asked = []

@@ -13,7 +13,7 @@ import pytest
 from oracles import B, D, N, T, forward_results, infer_layer, make_layer, make_layer_call, run_layer
 
 from indygru_cpu import IndyGRU
-from indygru_cpu._engine import threads
+from indygru_cpu._engine import _core, threads
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -160,6 +160,7 @@ def test_stack_on_any_number_of_threads_computes_same_bits(dtype, bidirectional)
         helpers.assert_same_bits(infer_layer(layer, call, num_threads=num_threads), forward_results(expected))
 
 
+@pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 def test_num_threads_of_a_call_takes_precedence_over_the_layers(monkeypatch):
     """backward uses that of its forward pass."""
     layer, asked = make_layer(num_layers=2, num_threads=3), []

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import indygru_cpu
+from indygru_cpu._engine import _core
 from indygru_cpu._engine import threads as thread_counts
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the extra `torch` brings it")
@@ -99,6 +100,7 @@ def test_initial_values_follow_the_seed_of_torch():
     assert a.bias_l0.tolist() == [1] * 2 * N + [0] * N
 
 
+@pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 def test_calls_use_at_most_the_threads_of_torch(monkeypatch):
     seen, choose = [], _ops._choose_threads
 
