@@ -1429,31 +1429,14 @@ cdef class StreamBase:
         finally:
             self.release()
 
-    cdef bint is_readable(self, const Py_buffer *x) noexcept:
-        """Whether x is (B, D), or (D,) if B is 1, of the stream's dtype, aligned, with a contiguous last axis."""
-        cdef Py_ssize_t last = x.ndim - 1
-        if x.format[0] != (c'f' if self.itemsize == sizeof(float) else c'd') or x.format[1] != 0:
+    cdef bint read_step(self, x_t, ArrayView *x) except -1:
+        """Reads the inputs of a step, (B, D), or (D,) if B is 1; False: they do not fit."""
+        cdef int last
+        if not self._bound.read(x_t, False, x):
             return False
-        if x.ndim == 2:
-            if x.shape[0] != self.n_batch or x.strides[0] % self.itemsize:
-                return False
-        elif x.ndim != 1 or self.n_batch != 1:
-            return False
-        return (x.shape[last] == self.n_inputs and <uintptr_t> x.buf % self.itemsize == 0
-                and (x.strides[last] == self.itemsize or x.shape[last] == 1))
-
-    cdef bint get_buffer(self, x_t, Py_buffer *x) except -1:
-        """Whether x_t is an array that `push` can read; if so, its buffer is acquired."""
-        if type(x_t) is not ndarray:
-            return False
-        try:
-            PyObject_GetBuffer(x_t, x, PyBUF_FORMAT | PyBUF_STRIDES)
-        except (BufferError, ValueError):  # the buffer protocol cannot express the dtype
-            return False
-        if self.is_readable(x):
-            return True
-        PyBuffer_Release(x)
-        return False
+        last = x.ndim - 1
+        return x.shape[last] == self.n_inputs and (
+            last == 1 and x.shape[0] == self.n_batch or last == 0 and self.n_batch == 1)
 
     def push(self, x_t):
         """Take one step, and return its y: always the same array, overwritten by the next step.
@@ -1475,15 +1458,12 @@ cdef class StreamBase:
         RuntimeError
             Another thread is using the stream.
         """
-        cdef Py_buffer x
+        cdef ArrayView x
         self.acquire()
         try:
-            if not self.get_buffer(x_t, &x) and not self.get_buffer(self._checked_x(x_t), &x):
+            if not self.read_step(x_t, &x) and not self.read_step(self._checked_x(x_t), &x):
                 raise ValueError("x_t: expected an array that fits the stream")
-            try:
-                self.run(<char *> x.buf, x.strides[0])
-            finally:
-                PyBuffer_Release(&x)
+            self.run(x.data, x.strides[0])
         finally:
             self.release()
         return self.y if x.ndim == 2 else self.y_row

@@ -1,4 +1,4 @@
-"""Calls in parts: time slices, tiles with shared weights, and chunks of stacks."""
+"""Calls in parts: time slices, tiles with shared weights, and segments of stacks."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def test_weights_shared_by_many_tiles_equal_the_reference(tier, dtype, shape):
 @pytest.mark.usefixtures("unlimited_time_slices")
 @pytest.mark.parametrize("steps", [1, 7, 8, 33])
 @pytest.mark.parametrize("layers", [2, 3, 4])
-def test_stack_in_chunks_has_the_bits_of_the_whole(dtype, segments, steps, layers):
-    """Inference runs in chunks of so many steps, and rows end in each of them."""
+def test_stack_in_segments_has_the_bits_of_the_whole(dtype, segments, steps, layers):
+    """Inference runs in segments of so many steps, and rows end in each of them."""
     layer = make_layer(dtype, num_layers=layers, reproducible=True)
     call = make_layer_call(layer, (70, 33))
     call["lengths"][2:33] = np.arange(2, 33) * 70 // 33
@@ -146,7 +146,7 @@ def test_stack_in_chunks_has_the_bits_of_the_whole(dtype, segments, steps, layer
 
 
 @pytest.mark.parametrize("kind", ["bidirectional", "ragged"])
-def test_bidirectional_or_ragged_stack_is_not_run_in_chunks(dtype, segments, kind):
+def test_bidirectional_or_ragged_stack_is_not_run_in_segments(dtype, segments, kind):
     """Both directions need all steps, and concatenated rows have no common steps."""
     layer = make_layer(dtype, num_layers=3, bidirectional=kind == "bidirectional", reproducible=True)
     call = make_layer_call(layer)
@@ -158,8 +158,8 @@ def test_bidirectional_or_ragged_stack_is_not_run_in_chunks(dtype, segments, kin
 
 
 @pytest.mark.usefixtures("unlimited_time_slices")
-def test_chunks_of_a_stack_have_a_minimum_of_steps(segments):
-    """Each chunk packs the weights again."""
+def test_segments_of_a_stack_have_a_minimum_of_steps(segments):
+    """Each segment packs the weights again."""
     min_steps = segments(1, 16)[1]
     segments(1, min_steps)
     layer, done = make_layer(num_layers=2), [0]
@@ -168,8 +168,8 @@ def test_chunks_of_a_stack_have_a_minimum_of_steps(segments):
     assert min_steps > 8
 
 
-def test_stack_in_chunks_through_blas_equals_the_whole_within_bounds(tier, dtype, segments, products):
-    """Short chunks have too few steps for BLAS, so their last bits may differ from those of the whole."""
+def test_stack_in_segments_through_blas_equals_the_whole_within_bounds(tier, dtype, segments, products):
+    """Short segments have too few steps for BLAS, so their last bits may differ from those of the whole."""
     layer = make_layer(dtype, (38, 9), num_layers=3)
     call = make_layer_call(layer, (300, 2), ragged=False)
     expected = forward_results(run_layer(layer, call))
