@@ -112,27 +112,33 @@ LOADERS = {
 def refusal(name: str, data: bytes, folder: Path) -> str | None:
     """Return the error text of a refusal, or None if the loader reads the input. Any other outcome raises.
 
-    Memory is measured if the caller has started `tracemalloc`: once a process, because each start leaks memory.
+    Memory is measured if the caller has started `tracemalloc`: once a process, because each start leaks memory. It
+    counts if a second reading takes as much, because imports and other threads also allocate memory.
     """
     from indygru_cpu import WeightsError
     from indygru_cpu.tensorflow import CheckpointError
 
     refusals = {"checkpoint": (CheckpointError,), "onnx": (ValueError, TypeError)}.get(name, (WeightsError,))
+
+    def read() -> tuple[str | None, int]:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        try:
+            LOADERS[name].read(data, folder)
+            text = None
+        except refusals as error:
+            text = str(error)
+        return text, tracemalloc.get_traced_memory()[1] - before
+
     start = time.process_time()  # independent of the load of the machine
-    before = tracemalloc.get_traced_memory()[0]
-    tracemalloc.reset_peak()
-    try:
-        LOADERS[name].read(data, folder)
-        return None
-    except refusals as error:
-        return str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1] - before
-        # The memory of ONNX's parser is not bounded by this library.
-        if name != "onnx" and peak > MAX_BYTES_PER_BYTE * len(data) + MAX_EXTRA_BYTES:
-            raise MemoryError(f"{peak} bytes for {len(data)}")
-        if (seconds := time.process_time() - start) > MAX_SECONDS:
-            raise TimeoutError(f"{seconds} seconds for {len(data)} bytes")
+    text, peak = read()
+    if (seconds := time.process_time() - start) > MAX_SECONDS:
+        raise TimeoutError(f"{seconds} seconds for {len(data)} bytes")
+    # The memory of ONNX's parser is not bounded by this library.
+    limit = MAX_BYTES_PER_BYTE * len(data) + MAX_EXTRA_BYTES
+    if name != "onnx" and peak > limit and (peak := read()[1]) > limit:
+        raise MemoryError(f"{peak} bytes for {len(data)}")
+    return text
 
 
 class _Agrees(int):

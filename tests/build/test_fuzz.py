@@ -65,3 +65,15 @@ def test_refusal_other_errors_and_excessive_memory_raise(monkeypatch, tmp_path):
         monkeypatch.setitem(fuzz.LOADERS, "npz", fuzz.Loader(read, lambda folder: []))
         with pytest.raises(error):
             fuzz.refusal("npz", b"", tmp_path)
+
+
+def test_refusal_memory_of_the_first_reading_alone_is_not_counted(monkeypatch, tmp_path):
+    """An import at the first reading, for example."""
+    buffers = [bytearray(10**7).copy]
+
+    def read_once(data, folder):
+        return buffers.pop()() if buffers else None
+
+    monkeypatch.setitem(fuzz.LOADERS, "npz", fuzz.Loader(read_once, lambda folder: []))
+    assert fuzz.refusal("npz", b"", tmp_path) is None
+    assert not buffers
