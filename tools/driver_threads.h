@@ -31,10 +31,10 @@ static indygru_tile tile_at(const share *work, ptrdiff_t row, ptrdiff_t unit)
     tile.n_units = n - unit < TILE_UNITS ? n - unit : TILE_UNITS;
     tile.u = element(s, whole->u, unit);
     tile.b = element(s, whole->b, unit);
-    ptrdiff_t first_number = s->n_steps * 3 * (row * n + tile.steps.n_rows * unit);
-    tile.gates = element(s, whole->gates, first_number);
-    tile.gates_stride = 3 * tile.n_units;
-    tile.proj = element(s, whole->proj, first_number);
+    tile.gates = element(s, whole->gates, s->n_steps * row * 3 * n + unit);
+    tile.proj = element(s, whole->proj, s->n_steps * 3 * (row * n + tile.steps.n_rows * unit));
+    tile.proj_row = 3 * tile.n_units;
+    tile.runs = NULL; /* the rows of h are not contiguous */
     tile.h = element(s, whole->h, offset);
     tile.y = element(s, whole->y, offset);
     tile.h_first = element(s, whole->h_first, offset);

@@ -47,7 +47,6 @@ from indygru_cpu._engine.plan cimport (
     BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
     check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
     make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid,
-    widen_tiles,
 )
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
@@ -365,7 +364,6 @@ cdef struct Threads:
 cdef struct Call:
     ArrayView x, h0
     bint batch_first, is_ragged, is_training
-    bint is_wide               # whether training uses the tiles of one thread
     RowLayout rows
     ptrdiff_t *row_numbers     # memory of the lengths and row offsets; NULL: there are none
     ptrdiff_t n_valid_steps
@@ -694,7 +692,6 @@ cdef class BoundLayer:
         if self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
             tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
             tape.call.is_training, tape.x, tape.gates_array = True, x, gates
-            tape.call.is_wide = tape.call.threads.n == 1 and gates is None  # `restore_tape` does not know the number
             tape.has_gates, tape.has_masks = not recompute, new_mask is not None
             require(tape.read_gates(), "gates")
             results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
@@ -857,8 +854,6 @@ cdef class BoundLayer:
         cdef int status
         require(self.read_weights(i, &weights), "layer")
         p[0] = make_layer_plan(&weights, n_steps, call.rows.n_batch)
-        if call.is_wide:
-            widen_tiles(p)
         p.x = flipped_view(x, 0, is_reversed, extent)
         p.y = flipped_view(y, direction * self.n_units * self.itemsize, is_reversed, extent)
         p.has_python = True

@@ -2,7 +2,7 @@
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "indygru_kernels.h" nogil:
-    enum: INDYGRU_N_TIERS, INDYGRU_K_BLOCK, INDYGRU_MAX_DX_PANEL_ROWS
+    enum: INDYGRU_N_TIERS, INDYGRU_K_BLOCK, INDYGRU_MAX_DX_PANEL_ROWS, INDYGRU_RUN_NUMBERS
     ctypedef int activation_t "enum indygru_activation"
     ctypedef struct indygru_step_range:
         ptrdiff_t first_step, n_steps, n_rows
@@ -15,9 +15,11 @@ cdef extern from "indygru_kernels.h" nogil:
         const void *u
         const void *b
         ptrdiff_t plane
+        void *runs
         void *gates
-        ptrdiff_t gates_stride
+        ptrdiff_t gates_stride, gates_plane
         const void *proj
+        ptrdiff_t proj_row
         void *h
         ptrdiff_t h_row
         void *y
@@ -47,7 +49,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t w_row, w_plane, width
         void *out
     ctypedef struct indygru_tuning:
-        ptrdiff_t min_tile_units, max_tile_units, max_tile_rows, target_tiles, step_tile_rows
+        ptrdiff_t min_tile_units, max_tile_units, min_tile_states, max_tile_rows, target_tiles, step_tile_rows
         ptrdiff_t min_packed_steps, min_shared_row_tiles, min_blas_steps, min_blas_inputs
         ptrdiff_t gates_work, min_parallel_work, min_nogil_work, min_interruptible_work, long_call_work, max_chunk_work
         ptrdiff_t backward_chunk_bytes, max_backward_chunk_steps
@@ -55,7 +57,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t max_dx_panel_inputs, min_dx_panel_steps, dx_panel_rows
     ptrdiff_t indygru_chunk_bytes(const indygru_tuning *tuning)
     ctypedef struct indygru_ops:
-        ptrdiff_t itemsize, panel, block_rows
+        ptrdiff_t itemsize, panel, block_rows, max_narrow_units
         const indygru_tuning *tuning
         void (*forward_tile)(const indygru_tile *) noexcept nogil
         void (*backward_tile)(const indygru_tile *) noexcept nogil

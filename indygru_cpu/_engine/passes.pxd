@@ -43,7 +43,7 @@ cdef inline void forward_serial(const Plan *p, char *scratch) noexcept nogil:
 
 cdef inline char *prepare_forward(Plan *p, int n_threads) noexcept nogil:
     """Allocates scratch, with space for shared packed weights if sharing pays. NULL: no memory."""
-    if n_threads == 1 and p.tape is NULL:
+    if n_threads == 1:
         widen_tiles(p)
     set_scratch_sizes(p)
     cdef ptrdiff_t n_tiles = p.row_tiles * p.unit_tiles, thread_bytes = n_threads * scratch_bytes(p)
@@ -126,6 +126,8 @@ cdef inline ptrdiff_t chunk_end(const Plan *p, ptrdiff_t chunk) noexcept nogil:
 
 cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
     """Cuts the steps into chunks and allocates scratch for one of them, with zeroed sums. NULL: no memory."""
+    if n_threads == 1:
+        widen_tiles(p)
     if set_backward_chunks(p) != INDYGRU_DONE:
         return NULL
     set_scratch_sizes(p)

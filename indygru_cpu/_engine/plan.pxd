@@ -5,9 +5,9 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport PTRDIFF_MAX
 
 from indygru_cpu._engine.kernels cimport (
-    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, activation_t, indygru_chunk_bytes, indygru_count_valid_steps,
-    indygru_ops, indygru_pool_allocate, indygru_pool_release, indygru_step_range, indygru_team, indygru_tile,
-    indygru_time_index,
+    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_RUN_NUMBERS, activation_t, indygru_chunk_bytes,
+    indygru_count_valid_steps, indygru_ops, indygru_pool_allocate, indygru_pool_release, indygru_step_range,
+    indygru_team, indygru_tile, indygru_time_index,
 )
 from indygru_cpu._engine.runtime cimport omp_get_max_threads, runtime
 from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
@@ -70,9 +70,9 @@ cdef struct Plan:
     MatrixView kernel
     char *u
     char *b
-    char *tape                                   # one block (valid steps, 3, units) for each tile, or NULL
+    char *tape                                   # (valid steps, 3, N), row tile by row tile, or NULL
     # Sizes of the parts of one thread's scratch.
-    ptrdiff_t proj_bytes, gates_bytes, weights_bytes, pointers_bytes, matrix_bytes, state_bytes
+    ptrdiff_t proj_bytes, gates_bytes, weights_bytes, pointers_bytes, matrix_bytes, state_bytes, runs_bytes
     # Backward.
     StridedView dy, dh, dx
     char *dkernel
@@ -189,7 +189,7 @@ cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrd
 cdef inline void set_tile_grid(Plan *p) noexcept nogil:
     """Cuts rows and units into tiles. The grid depends on shapes alone, so results have the same bits for any number of
     threads."""
-    cdef ptrdiff_t target_row_tiles
+    cdef ptrdiff_t target_row_tiles, min_rows
     cdef ptrdiff_t min_units = p.ops.tuning.min_tile_units
     p.tile_units = p.ops.tuning.max_tile_units
     while p.tile_units > min_units and p.n_batch * p.n_units < (4 if p.tile_units > 32 else 2) * p.tile_units:
@@ -198,14 +198,16 @@ cdef inline void set_tile_grid(Plan *p) noexcept nogil:
     p.tile_units = ceil_div(ceil_div(p.group_units, max(1, p.group_tiles)), min_units) * min_units
     p.unit_tiles = p.n_groups * p.group_tiles
     target_row_tiles = p.ops.tuning.target_tiles // max(1, p.unit_tiles)
-    p.tile_rows = min(p.ops.tuning.max_tile_rows, max(1, ceil_div(p.n_batch, max(1, target_row_tiles))))
+    min_rows = min(p.n_batch, p.ops.tuning.min_tile_states // max(1, min(p.tile_units, p.group_units)))
+    p.tile_rows = max(max(1, min_rows), ceil_div(p.n_batch, max(1, target_row_tiles)))
+    p.tile_rows = min(p.tile_rows, p.ops.tuning.max_tile_rows)
     p.row_tiles = ceil_div(p.n_batch, p.tile_rows)
 
 
 cdef inline void widen_tiles(Plan *p) noexcept nogil:
     """Makes tiles of as many units as possible, for one thread: the recurrences of a tile's vectors overlap, and those
     of different tiles follow each other. No bit of a result depends on it, because the tiles stay as they are if BLAS
-    multiplies; the layout of a tape does."""
+    multiplies."""
     cdef ptrdiff_t min_units = p.ops.tuning.min_tile_units
     if p.projection != BLAS:
         p.tile_units = min(p.ops.tuning.max_tile_units, ceil_div(p.group_units, min_units) * min_units)
@@ -239,12 +241,17 @@ cdef inline void set_projection(Plan *p, bint reproducible) noexcept nogil:
     set_proj_steps(p)
 
 
+cdef inline ptrdiff_t proj_columns(const Plan *p, ptrdiff_t n_units) noexcept nogil:
+    """Columns of a tile's projection: with packed weights, whole panels."""
+    return ceil_div(3 * n_units, p.ops.panel) * p.ops.panel if p.projection == PACKED else 3 * n_units
+
+
 cdef inline void set_proj_steps(Plan *p) noexcept nogil:
     """Chooses the number of steps that a tile projects at once."""
     cdef ptrdiff_t bytes = runtime.chunk_bytes or indygru_chunk_bytes(p.ops.tuning), step_work
     if p.projection == BLAS:
         bytes = bytes * 3 // 2  # BLAS is faster with more rows
-    p.proj_steps = bytes // max(1, 3 * p.tile_units * p.itemsize * p.tile_rows)
+    p.proj_steps = bytes // max(1, proj_columns(p, p.tile_units) * p.itemsize * p.tile_rows)
     step_work = 3 * p.tile_units * p.tile_rows * p.group_inputs
     p.proj_steps = min(p.proj_steps, p.ops.tuning.max_chunk_work // max(1, step_work))
     p.proj_steps = max(1, p.proj_steps)
@@ -257,8 +264,6 @@ cdef inline Plan make_layer_plan(const LayerWeights *weights, ptrdiff_t n_steps,
     p.kernel, p.u, p.b = MatrixView(weights.kernel, 3 * p.n_units), weights.u, weights.b
     set_tile_grid(&p)
     set_projection(&p, weights.reproducible)
-    if not can_run_parallel(count_multiply_adds(n_steps * n_batch, p.group_inputs, p.n_units)):
-        widen_tiles(&p)
     return p
 
 
@@ -361,11 +366,16 @@ cdef inline ptrdiff_t count_valid_steps(const Plan *p, ptrdiff_t row, ptrdiff_t 
     return indygru_count_valid_steps(&steps)
 
 
+cdef inline ptrdiff_t gates_units(const Plan *p, const Tile *tile) noexcept nogil:
+    """Units of a row of the array that contains the tile's gates: the tape, or the tile's scratch."""
+    return tile.job.n_units if p.tape is NULL else p.n_units
+
+
 cdef inline void set_scratch_sizes(Plan *p) noexcept nogil:
     cdef ptrdiff_t columns = 3 * p.tile_units
     cdef ptrdiff_t chunk = min(min(p.proj_steps, p.n_steps) * p.tile_rows, valid_steps_before(p, p.row_tiles))
     cdef ptrdiff_t backward_chunk = min(p.max_chunk_steps * p.tile_rows, p.max_chunk_valid_steps)
-    p.proj_bytes = align_up(chunk * columns * p.itemsize)
+    p.proj_bytes = align_up(chunk * proj_columns(p, p.tile_units) * p.itemsize)
     p.gates_bytes = align_up(max(1, backward_chunk if p.tape is NULL else 0) * columns * p.itemsize)
     if p.projection == UNPACKED:
         p.weights_bytes = align_up(min(p.group_inputs, INDYGRU_K_BLOCK) * p.ops.panel * p.itemsize)
@@ -374,11 +384,15 @@ cdef inline void set_scratch_sizes(Plan *p) noexcept nogil:
     p.pointers_bytes = align_up(max(chunk, backward_chunk) * sizeof(void *))
     p.matrix_bytes = align_up(chunk * p.group_inputs * p.itemsize) if p.projection == BLAS else 0
     p.state_bytes = align_up((p.tile_rows + 1) * p.tile_units * p.itemsize)
+    p.runs_bytes = 0
+    if p.tile_rows > 1 and 0 < min(p.tile_units, p.group_units) <= p.ops.max_narrow_units:
+        p.runs_bytes = align_up(INDYGRU_RUN_NUMBERS * p.itemsize)
 
 
 cdef inline ptrdiff_t scratch_bytes(const Plan *p) noexcept nogil:
     """Scratch of one thread."""
-    return p.proj_bytes + p.gates_bytes + p.weights_bytes + p.pointers_bytes + p.matrix_bytes + p.state_bytes
+    cdef ptrdiff_t shared = p.weights_bytes + p.pointers_bytes + p.matrix_bytes
+    return p.proj_bytes + p.gates_bytes + shared + p.state_bytes + p.runs_bytes
 
 
 cdef inline Tile make_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
@@ -401,6 +415,7 @@ cdef inline Tile make_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_til
     tile.row_pointers = <const void **> (tile.weights + p.weights_bytes)
     tile.matrix = <char *> tile.row_pointers + p.pointers_bytes
     tile.state = tile.matrix + p.matrix_bytes
+    tile.job.runs = tile.state + p.state_bytes if p.runs_bytes and tile.job.steps.n_rows > 1 else NULL
     return tile
 
 
@@ -429,10 +444,9 @@ cdef inline char *tape_address(const Plan *p, const Tile *tile, ptrdiff_t step) 
     """Address of a tile's gates from a step on; NULL without a tape."""
     if p.tape is NULL:
         return NULL
-    cdef ptrdiff_t row_tile = tile.first_row // p.tile_rows, before = valid_steps_before(p, row_tile)
-    cdef ptrdiff_t n_valid_steps = valid_steps_before(p, row_tile + 1) - before
+    cdef ptrdiff_t before = valid_steps_before(p, tile.first_row // p.tile_rows)
     cdef ptrdiff_t past = count_valid_steps(p, tile.first_row, tile.job.steps.n_rows, 0, step)
-    return p.tape + 3 * p.itemsize * (before * p.n_units + n_valid_steps * tile.first_unit + past * tile.job.n_units)
+    return p.tape + p.itemsize * (3 * (before + past) * p.n_units + tile.first_unit)
 
 
 cdef inline char *scratch_y(const Plan *p, const Tile *tile) noexcept nogil:

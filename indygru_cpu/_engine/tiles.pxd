@@ -8,7 +8,7 @@ from indygru_cpu._engine.kernels cimport (
 )
 from indygru_cpu._engine.plan cimport (
     BLAS, PACKED, UNPACKED, MatrixView, Plan, StridedView, Tile, address_at, as_matrix, chunk_steps_before,
-    make_nth_tile, max_length, previous_state, scratch_y, tape_address,
+    gates_units, make_nth_tile, max_length, previous_state, proj_columns, scratch_y, tape_address,
 )
 from indygru_cpu._engine.products cimport gemm
 from indygru_cpu._engine.runtime cimport CblasNoTrans
@@ -59,9 +59,9 @@ cdef inline void project(const Plan *p, const Tile *tile, MatrixView weights) no
         gemm(p, CblasNoTrans, CblasNoTrans, n_valid_steps, 3 * n_units, p.group_inputs,
              gather_matrix(p, tile, n_valid_steps), weights, 0, MatrixView(tile.proj, 3 * n_units))
         return
-    job = indygru_projection(n_valid_steps, p.group_inputs, 3 * n_units, tile.row_pointers, weights.data,
-                             weights.row_stride, p.group_inputs * p.ops.panel, True, tile.proj, 3 * n_units,
-                             tile.weights)
+    job = indygru_projection(n_valid_steps, p.group_inputs, proj_columns(p, n_units), tile.row_pointers, weights.data,
+                             weights.row_stride, p.group_inputs * p.ops.panel, True, tile.proj,
+                             proj_columns(p, n_units), tile.weights)
     if p.projection == PACKED:
         p.ops.project(&job)
         return
@@ -106,10 +106,11 @@ cdef inline void run_steps(const Plan *p, const Tile *whole_tile, ptrdiff_t firs
     cdef indygru_tile *job = &tile.job
     cdef MatrixView weights = tile_weights(p, &tile)
     cdef ptrdiff_t step = first_step, length = max_length(p, &job.steps), n_steps
-    job.h, job.h_row, job.proj = tile.state, job.n_units, tile.proj
-    job.gates, job.gates_stride, job.y, job.y_step, job.y_row = tile.gates, 0, scratch_y(p, &tile), 0, 0
+    job.h, job.h_row, job.proj, job.proj_row = tile.state, job.n_units, tile.proj, proj_columns(p, job.n_units)
+    job.gates, job.gates_stride, job.gates_plane = tile.gates, 0, job.n_units
+    job.y, job.y_step, job.y_row = scratch_y(p, &tile), 0, 0
     if gates is not NULL:
-        job.gates, job.gates_stride = gates, 3 * job.n_units
+        job.gates, job.gates_stride, job.gates_plane = gates, 3 * gates_units(p, &tile), gates_units(p, &tile)
     if y is not NULL:
         job.y_step, job.y_row = y.step_stride // p.itemsize, y.row_stride // p.itemsize
     while step < end:
@@ -183,7 +184,8 @@ cdef inline void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) no
         return
     fp_state = indygru_enter_ftz()
     before = chunk_steps_before(p, tile.first_row // p.tile_rows)
-    job.gates, job.gates_stride = tape_address(p, &tile, step), 3 * job.n_units
+    job.gates, job.gates_plane = tape_address(p, &tile, step), gates_units(p, &tile)
+    job.gates_stride = 3 * job.gates_plane
     if p.tape is NULL:
         job.gates = tile.gates
         recompute_gates(p, &tile)

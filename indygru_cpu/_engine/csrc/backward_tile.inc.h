@@ -1,14 +1,15 @@
 /* Backward pass of one tile: mirrors forward_tile, from the last step to the first. README.md derives the formulas.
  * Shapes and IN/OUT: indygru_tile in indygru_kernels.h. */
 
-/* Gradients of one row. gates (3, n), u (3, n), h and dy (n) IN; dh (n) IN/OUT; dgates (3, n) OUT. */
-INLINE void NAME(backward_row)(enum indygru_activation activation, ptrdiff_t n, const indygru_tile *tile,
-                               const REAL *restrict gates, const REAL *restrict h, const REAL *restrict dy,
-                               REAL *restrict dh, REAL *restrict dgates)
+/* Gradients of one row. u, gates (3, n), h and dy (n) IN; dh (n) IN/OUT; dgates (3, n) OUT. */
+INLINE void NAME(backward_row)(enum indygru_activation activation, ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u,
+                               ptrdiff_t gates_plane, const REAL *restrict gates, const REAL *restrict h,
+                               const REAL *restrict dy, REAL *restrict dh, ptrdiff_t dgates_plane,
+                               REAL *restrict dgates)
 {
-    const REAL *restrict u_r = tile->u, *restrict u_z = u_r + tile->plane, *restrict u_c = u_z + tile->plane;
-    const REAL *restrict r = gates, *restrict z = gates + n, *restrict c = gates + 2 * n;
-    REAL *restrict dr = dgates, *restrict dz = dgates + tile->dgates_plane, *restrict dc = dz + tile->dgates_plane;
+    const REAL *restrict u_r = u, *restrict u_z = u_r + plane, *restrict u_c = u_z + plane;
+    const REAL *restrict r = gates, *restrict z = r + gates_plane, *restrict c = z + gates_plane;
+    REAL *restrict dr = dgates, *restrict dz = dgates + dgates_plane, *restrict dc = dz + dgates_plane;
     SIMD
     for (ptrdiff_t j = 0; j < n; j++) {
         REAL d = dh[j] + dy[j];
@@ -47,26 +48,48 @@ static void NAME(add_sums)(const indygru_tile *tile, REAL *restrict sums, REAL *
         }
 }
 
+/* The state before a step: y of the step before, or h_first. */
+INLINE const REAL *NAME(state_before)(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t time)
+{
+    if (step == 0 && tile->h_first)
+        return (const REAL *)tile->h_first + row * tile->h_first_row;
+    return (const REAL *)tile->y + (time - 1) * tile->y_step + row * tile->y_row;
+}
+
+enum {
+    /* Each partial sum of the gradients of u and b has about this many valid steps and consists of whole steps.
+     * Rounding errors then grow with SUM_LENGTH plus the number of partial sums, not with their product. */
+    NAME(SUM_LENGTH) = 512
+};
+
+/* Adds the sums (3, n_units) to the totals after a step with the valid steps first to end - 1, if a sum ends there. */
+INLINE void NAME(end_step)(const indygru_tile *tile, ptrdiff_t first, ptrdiff_t end, REAL *restrict du,
+                           REAL *restrict db)
+{
+    if (first == 0 || first / NAME(SUM_LENGTH) < end / NAME(SUM_LENGTH)) {
+        NAME(add_sums)(tile, du, tile->du);
+        NAME(add_sums)(tile, db, tile->db);
+    }
+}
+
 /* Gradients of one valid step. `index` counts the valid steps of the range; du and db (3, n) IN/OUT. */
 INLINE void NAME(backward_step)(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t index,
                                 REAL *restrict du, REAL *restrict db)
 {
     ptrdiff_t n = tile->n_units, time = indygru_time_index(&tile->steps, step, row);
-    const REAL *gates = (const REAL *)tile->gates + index * tile->gates_stride;
+    const REAL *gates = (const REAL *)tile->gates + index * tile->gates_stride, *u = tile->u;
     REAL *dgates = (REAL *)tile->dgates + index * tile->dgates_stride;
-    const REAL *h = step || !tile->h_first ? (const REAL *)tile->y + (time - 1) * tile->y_step + row * tile->y_row
-                                           : (const REAL *)tile->h_first + row * tile->h_first_row;
+    const REAL *h = NAME(state_before)(tile, step, row, time);
     const REAL *dy = (const REAL *)tile->dy + time * tile->dy_step + row * tile->dy_row;
     REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
-    FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile, gates, h, dy, dh, dgates)
+    FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile->plane, u, tile->gates_plane, gates, h, dy, dh,
+                   tile->dgates_plane, dgates)
     NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
 }
 
-static void NAME(backward_tile)(const indygru_tile *tile)
+/* Valid step by valid step. */
+static void NAME(backward_rows)(const indygru_tile *tile)
 {
-    /* Each partial sum has about this many valid steps and consists of whole steps. Rounding errors then grow with
-     * SUM_LENGTH plus the number of partial sums, not with their product. */
-    enum { SUM_LENGTH = 512 };
     indygru_step_range one = tile->steps;
     ptrdiff_t first = indygru_count_valid_steps(&tile->steps);
     REAL du[3 * INDYGRU_MAX_TILE_UNITS] = {0}, db[3 * INDYGRU_MAX_TILE_UNITS] = {0};
@@ -79,9 +102,73 @@ static void NAME(backward_tile)(const indygru_tile *tile)
         for (ptrdiff_t row = 0, index = first; index < end; row++)
             if (indygru_is_valid(&one, 0, row))
                 NAME(backward_step)(tile, step, row, index++, du, db);
-        if (first == 0 || first / SUM_LENGTH < end / SUM_LENGTH) {
-            NAME(add_sums)(tile, du, tile->du);
-            NAME(add_sums)(tile, db, tile->db);
-        }
+        NAME(end_step)(tile, first, end, du, db);
     }
+}
+
+/* Joins gates, states and dy of a run. gates (3, N), h and dy (N) OUT. */
+static void NAME(join_run)(const indygru_tile *tile, const indygru_run *run, REAL *gates, REAL *h, REAL *dy)
+{
+    const indygru_step_range *steps = &tile->steps;
+    ptrdiff_t n = tile->n_units;
+    copy_three_planes(
+        run->n_rows, n * sizeof(REAL),
+        NAME(view)((REAL *)tile->gates + run->index * tile->gates_stride, tile->gates_stride, tile->gates_plane),
+        NAME(view)(gates, n, INDYGRU_RUN_UNITS));
+    if (run->step == 0 && tile->h_first)
+        copy_rows(run->n_rows, n * sizeof(REAL),
+                  NAME(view)((REAL *)tile->h_first + run->row * tile->h_first_row, tile->h_first_row, 0),
+                  NAME(view)(h, n, 0));
+    else
+        NAME(copy_run)(1, steps, run, n, (const REAL *)tile->y - tile->y_step, tile->y_step, tile->y_row, h);
+    NAME(copy_run)(1, steps, run, n, tile->dy, tile->dy_step, tile->dy_row, dy);
+}
+
+/* Run by run, for narrow tiles: the rows of a run are computed side by side, and summed one by one. */
+static void NAME(backward_runs)(const indygru_tile *tile)
+{
+    enum { N = INDYGRU_RUN_UNITS, AHEAD = INDYGRU_RUNS_AHEAD };
+    const indygru_step_range *steps = &tile->steps;
+    ptrdiff_t n = tile->n_units, n_bytes = n * sizeof(REAL), max_rows = N / n, n_runs, end = 0;
+    REAL *u = tile->runs, *dgates = u + 3 * N, *gates = dgates + 3 * N, *h = gates + AHEAD * 3 * N, *dy = h + AHEAD * N;
+    REAL du[3 * NAME(MAX_NARROW_UNITS)] = {0}, db[3 * NAME(MAX_NARROW_UNITS)] = {0};
+    indygru_run runs[AHEAD], next = {.step = steps->n_steps, .step_index = indygru_count_valid_steps(steps)};
+    ptrdiff_t step = steps->n_steps, first = next.step_index;
+    copy_three_planes(max_rows, n_bytes, NAME(view)(tile->u, 0, tile->plane), NAME(view)(u, n, N));
+    do {
+        for (n_runs = 0; n_runs < AHEAD && indygru_previous_run(steps, max_rows, &next); n_runs++) {
+            runs[n_runs] = next;
+            NAME(join_run)(tile, &next, gates + n_runs * 3 * N, h + n_runs * N, dy + n_runs * N);
+        }
+        for (ptrdiff_t i = 0; i < n_runs; i++) {
+            const indygru_run *run = &runs[i];
+            const REAL *run_gates = gates + i * 3 * N, *run_h = h + i * N, *run_dy = dy + i * N;
+            REAL *dh = (REAL *)tile->dh + run->row * n;
+            ptrdiff_t width = run->n_rows * n;
+            if (run->step != step) {
+                if (end > first)
+                    NAME(end_step)(tile, first, end, du, db);
+                step = run->step;
+                first = run->step_index;
+            }
+            end = run->index + run->n_rows;
+            FOR_ACTIVATION(tile->activation, NAME(backward_row), width, N, u, N, run_gates, run_h, run_dy, dh, N,
+                           dgates)
+            copy_three_planes(run->n_rows, n_bytes, NAME(view)(dgates, n, N),
+                              NAME(view)((REAL *)tile->dgates + run->index * tile->dgates_stride, tile->dgates_stride,
+                                         tile->dgates_plane));
+            for (ptrdiff_t row = 0; row < width; row += n)
+                NAME(sum_row)(n, N, dgates + row, run_gates + row, run_h + row, du, db);
+        }
+    } while (n_runs);
+    if (end > 0)
+        NAME(end_step)(tile, 0, end, du, db);
+}
+
+static void NAME(backward_tile)(const indygru_tile *tile)
+{
+    if (tile->runs)
+        NAME(backward_runs)(tile);
+    else
+        NAME(backward_rows)(tile);
 }

@@ -3,10 +3,11 @@
 
 /* r and z of one row. proj, u and b (3, n), h (n) IN, gates (3, n) OUT. */
 INLINE void NAME(gates_row)(ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u, const REAL *restrict b,
-                            const REAL *restrict h, const REAL *restrict proj, REAL *restrict gates)
+                            const REAL *restrict h, const REAL *restrict proj, ptrdiff_t gates_plane,
+                            REAL *restrict gates)
 {
     const REAL *restrict p_r = proj, *restrict p_z = proj + n;
-    REAL *restrict r = gates, *restrict z = gates + n;
+    REAL *restrict r = gates, *restrict z = gates + gates_plane;
     SIMD
     for (ptrdiff_t j = 0; j < n; j++) {
         r[j] = NAME(sigmoid)(FMA(u[j], h[j], p_r[j]) + b[j]);
@@ -19,11 +20,11 @@ INLINE void NAME(gates_row)(ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u
  * r -> c -> h is a dependency chain of about 180 cycles. Two short loops over all units keep more units in flight than
  * one long loop: 2.2 instead of 2.5 ns per unit-step. */
 INLINE void NAME(candidate_row)(enum indygru_activation activation, ptrdiff_t n, const REAL *restrict u,
-                                const REAL *restrict b, const REAL *restrict proj, REAL *restrict gates,
-                                REAL *restrict h, REAL *restrict y)
+                                const REAL *restrict b, const REAL *restrict proj, ptrdiff_t gates_plane,
+                                REAL *restrict gates, REAL *restrict h, REAL *restrict y)
 {
-    const REAL *restrict p_c = proj + 2 * n, *restrict r = gates, *restrict z = gates + n;
-    REAL *restrict c = gates + 2 * n;
+    const REAL *restrict p_c = proj + 2 * n, *restrict r = gates, *restrict z = gates + gates_plane;
+    REAL *restrict c = gates + 2 * gates_plane;
     SIMD
     for (ptrdiff_t j = 0; j < n; j++) {
         c[j] = NAME(activate_one)(activation, FMA(u[j], r[j] * h[j], p_c[j]) + b[j]);
@@ -38,7 +39,8 @@ INLINE void NAME(prefetch)(const REAL *row, ptrdiff_t n)
         __builtin_prefetch(row + j, 1);
 }
 
-static void NAME(forward_tile)(const indygru_tile *tile)
+/* Valid step by valid step. */
+static void NAME(forward_rows)(const indygru_tile *tile)
 {
     const indygru_step_range *steps = &tile->steps;
     ptrdiff_t n = tile->n_units;
@@ -52,9 +54,54 @@ static void NAME(forward_tile)(const indygru_tile *tile)
             REAL *h = (REAL *)tile->h + row * tile->h_row;
             REAL *y = (REAL *)tile->y + indygru_time_index(steps, step, row) * tile->y_step + row * tile->y_row;
             NAME(prefetch)(y + tile->y_step, n);
-            NAME(gates_row)(n, tile->plane, u, b, h, proj, gates);
-            FOR_ACTIVATION(tile->activation, NAME(candidate_row), n, u_c, b_c, proj, gates, h, y)
-            proj += 3 * n;
+            NAME(gates_row)(n, tile->plane, u, b, h, proj, tile->gates_plane, gates);
+            FOR_ACTIVATION(tile->activation, NAME(candidate_row), n, u_c, b_c, proj, tile->gates_plane, gates, h, y)
+            proj += tile->proj_row;
             gates += tile->gates_stride;
         }
+}
+
+/* Run by run, for narrow tiles: the rows of a run are computed side by side. */
+static void NAME(forward_runs)(const indygru_tile *tile)
+{
+    enum { N = INDYGRU_RUN_UNITS, AHEAD = INDYGRU_RUNS_AHEAD };
+    const indygru_step_range *steps = &tile->steps;
+    ptrdiff_t n = tile->n_units, n_bytes = n * sizeof(REAL), max_rows = N / n, n_runs;
+    int is_joined = !steps->row_offsets && tile->y_row == n; /* whether the rows of y are contiguous */
+    const REAL *source = tile->proj;
+    REAL *u = tile->runs, *b = u + 3 * N, *gates = b + 3 * N, *proj = gates + 3 * N, *y_run = proj + AHEAD * 3 * N;
+    indygru_run runs[AHEAD], next = {0};
+    copy_three_planes(max_rows, n_bytes, NAME(view)(tile->u, 0, tile->plane), NAME(view)(u, n, N));
+    copy_three_planes(max_rows, n_bytes, NAME(view)(tile->b, 0, tile->plane), NAME(view)(b, n, N));
+    do {
+        for (n_runs = 0; n_runs < AHEAD && indygru_next_run(steps, max_rows, &next); n_runs++) {
+            runs[n_runs] = next;
+            copy_three_planes(next.n_rows, n_bytes, NAME(view)(source, tile->proj_row, n),
+                              NAME(view)(proj + n_runs * 3 * N, n, next.n_rows * n));
+            source += next.n_rows * tile->proj_row;
+        }
+        for (ptrdiff_t i = 0; i < n_runs; i++) {
+            const indygru_run *run = &runs[i];
+            ptrdiff_t width = run->n_rows * n;
+            const REAL *p = proj + i * 3 * N;
+            REAL *h = (REAL *)tile->h + run->row * n;
+            REAL *y = is_joined ? (REAL *)tile->y + run->step * tile->y_step + run->row * n : y_run;
+            NAME(gates_row)(width, N, u, b, h, p, N, gates);
+            FOR_ACTIVATION(tile->activation, NAME(candidate_row), width, u + 2 * N, b + 2 * N, p, N, gates, h, y)
+            if (!is_joined)
+                NAME(copy_run)(0, steps, run, n, tile->y, tile->y_step, tile->y_row, y);
+            if (tile->gates_stride)
+                copy_three_planes(run->n_rows, n_bytes, NAME(view)(gates, n, N),
+                                  NAME(view)((REAL *)tile->gates + run->index * tile->gates_stride, tile->gates_stride,
+                                             tile->gates_plane));
+        }
+    } while (n_runs);
+}
+
+static void NAME(forward_tile)(const indygru_tile *tile)
+{
+    if (tile->runs)
+        NAME(forward_runs)(tile);
+    else
+        NAME(forward_rows)(tile);
 }

@@ -19,6 +19,11 @@
 /* Upper bound of indygru_tuning.dx_panel_rows: callers keep that many row pointers on the stack. */
 #define INDYGRU_MAX_DX_PANEL_ROWS 96
 
+/* Narrow tiles: units of a run, runs that are joined ahead, and the scratch for them (runs.inc.h), in numbers. */
+#define INDYGRU_RUN_UNITS 128
+#define INDYGRU_RUNS_AHEAD 8
+#define INDYGRU_RUN_NUMBERS ((5 * INDYGRU_RUNS_AHEAD + 6) * INDYGRU_RUN_UNITS)
+
 /* Inputs that the micro-kernel sums in one chain (the k block of a matrix product). It determines the bits of a
  * projection, so it is the same on all tiers. */
 #define INDYGRU_K_BLOCK 256
@@ -47,6 +52,21 @@ static inline ptrdiff_t indygru_time_index(const indygru_step_range *steps, ptrd
 
 ptrdiff_t indygru_count_valid_steps(const indygru_step_range *steps);
 
+/* Consecutive rows that are valid at one step. */
+typedef struct {
+    ptrdiff_t step, row, n_rows;
+    ptrdiff_t index;      /* of the first of them among the valid steps of the range */
+    ptrdiff_t step_index; /* the same of the first valid row of the step */
+} indygru_run;
+
+/* Advances to the next run of at most max_rows rows, from the first step to the last. The first call takes a run of
+ * zeros. Returns whether there is one. */
+int indygru_next_run(const indygru_step_range *steps, ptrdiff_t max_rows, indygru_run *run);
+
+/* The same from the last step to the first, with ascending rows within a step. The first call takes a run of zeros with
+ * step = n_steps and step_index = the number of valid steps of the range. */
+int indygru_previous_run(const indygru_step_range *steps, ptrdiff_t max_rows, indygru_run *run);
+
 /* Stores the address of each valid step in an array (time, n_rows, any width). The strides are in bytes. */
 void indygru_gather_row_pointers(const indygru_step_range *steps, const char *array, ptrdiff_t step_stride,
                                  ptrdiff_t row_stride, const void **pointers);
@@ -59,11 +79,15 @@ typedef struct {
     const void *u;          /* (3, n_units)             IN   recurrent weights */
     const void *b;          /* (3, n_units)             IN   biases */
     ptrdiff_t plane;        /* stride between the planes of u, b, du and db */
+    void *runs;             /* (INDYGRU_RUN_NUMBERS) scratch if at most ops.max_narrow_units; NULL: row by row. The rows
+                               of h and dh are contiguous then. */
     void *gates;            /* (V, 3, n_units)          forward: OUT r, z, c; backward: IN */
     ptrdiff_t gates_stride; /* 0: each valid step overwrites the previous one */
+    ptrdiff_t gates_plane;
     /* forward */
-    const void *proj; /* (V, 3, n_units)          IN   projection, contiguous */
-    void *h;          /* (n_rows, n_units)        IN the state before the first step, OUT after the last valid step */
+    const void *proj; /* (V, 3, n_units)          IN   projection; its planes are n_units apart */
+    ptrdiff_t proj_row;
+    void *h; /* (n_rows, n_units)        IN the state before the first step, OUT after the last valid step */
     ptrdiff_t h_row;
     void *y; /* (n_steps, n_rows, n_units) forward: OUT, not written past a length; backward: IN */
     ptrdiff_t y_step, y_row;
@@ -110,6 +134,7 @@ typedef struct {
 typedef struct {
     /* tile grid */
     ptrdiff_t min_tile_units, max_tile_units; /* at most INDYGRU_MAX_TILE_UNITS */
+    ptrdiff_t min_tile_states;                /* rows * units of a tile, if there are enough rows */
     ptrdiff_t max_tile_rows;
     ptrdiff_t target_tiles;   /* number of tiles that the grid aims at */
     ptrdiff_t step_tile_rows; /* rows of a tile in a call of a single step */
@@ -141,8 +166,9 @@ ptrdiff_t indygru_chunk_bytes(const indygru_tuning *tuning);
 
 typedef struct {
     ptrdiff_t itemsize;
-    ptrdiff_t panel;      /* columns of a panel of the micro-kernel */
-    ptrdiff_t block_rows; /* rows of a register block of the micro-kernel; fewer rows take nearly as long */
+    ptrdiff_t panel;            /* columns of a panel of the micro-kernel */
+    ptrdiff_t block_rows;       /* rows of a register block of the micro-kernel; fewer rows take nearly as long */
+    ptrdiff_t max_narrow_units; /* units up to which the rows of a tile are computed side by side */
     const indygru_tuning *tuning;
     void (*forward_tile)(const indygru_tile *tile);
     void (*backward_tile)(const indygru_tile *tile);

@@ -20,6 +20,65 @@
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 
+/* (rows, planes, n bytes), with strides in bytes. A row stride of 0 repeats a row. */
+typedef struct {
+    char *data;
+    ptrdiff_t row, plane;
+} planes_view;
+
+/* Copies (rows, n_planes, n bytes). n is a multiple of 4; it is tested once, not for each row. */
+INLINE void copy_planes(ptrdiff_t rows, int n_planes, ptrdiff_t n, planes_view source, planes_view target)
+{
+#define COPY_ROWS(moves)                                                                                               \
+    for (ptrdiff_t row = 0; row < rows; row++, source.data += source.row, target.data += target.row) {                 \
+        UNROLL(3)                                                                                                      \
+        for (int plane = 0; plane < n_planes; plane++) {                                                               \
+            const char *from = source.data + plane * source.plane;                                                     \
+            char *to = target.data + plane * target.plane;                                                             \
+            moves                                                                                                      \
+        }                                                                                                              \
+    }
+/* Sizes from `size` to 2 * size: two moves, which may overlap. */
+#define TWO_MOVES(size)                                                                                                \
+    COPY_ROWS({                                                                                                        \
+        memcpy(to, from, size);                                                                                        \
+        memcpy(to + n - size, from + n - size, size);                                                                  \
+    })
+    if (n > 2 * VECTOR_BYTES) {
+        COPY_ROWS({
+            for (ptrdiff_t i = 0; i < n - VECTOR_BYTES; i += VECTOR_BYTES)
+                memcpy(to + i, from + i, VECTOR_BYTES);
+            memcpy(to + n - VECTOR_BYTES, from + n - VECTOR_BYTES, VECTOR_BYTES);
+        })
+    } else if (n > VECTOR_BYTES) {
+        TWO_MOVES(VECTOR_BYTES)
+    } else if (n == VECTOR_BYTES) {
+        COPY_ROWS(memcpy(to, from, VECTOR_BYTES);)
+    } else if (n > 32) {
+        TWO_MOVES(32)
+    } else if (n == 32) {
+        COPY_ROWS(memcpy(to, from, 32);)
+    } else if (n >= 16) {
+        TWO_MOVES(16)
+    } else if (n >= 8) {
+        TWO_MOVES(8)
+    } else {
+        COPY_ROWS(memcpy(to, from, 4);)
+    }
+#undef TWO_MOVES
+#undef COPY_ROWS
+}
+
+static void copy_three_planes(ptrdiff_t rows, ptrdiff_t n, planes_view source, planes_view target)
+{
+    copy_planes(rows, 3, n, source, target);
+}
+
+static void copy_rows(ptrdiff_t rows, ptrdiff_t n, planes_view source, planes_view target)
+{
+    copy_planes(rows, 1, n, source, target);
+}
+
 #define SUFFIX f32
 #define REAL float
 #define BITS uint32_t
@@ -54,8 +113,15 @@
 
 extern const indygru_tuning PASTE(indygru_tuning, TIER);
 #define OPS(suffix, type)                                                                                              \
-    {sizeof(type),          PANEL_##suffix,         BLOCK_ROWS_##suffix, &PASTE(indygru_tuning, TIER),                 \
-     forward_tile_##suffix, backward_tile_##suffix, project_##suffix,    pack_##suffix,                                \
+    {sizeof(type),                                                                                                     \
+     PANEL_##suffix,                                                                                                   \
+     BLOCK_ROWS_##suffix,                                                                                              \
+     MAX_NARROW_UNITS_##suffix,                                                                                        \
+     &PASTE(indygru_tuning, TIER),                                                                                     \
+     forward_tile_##suffix,                                                                                            \
+     backward_tile_##suffix,                                                                                           \
+     project_##suffix,                                                                                                 \
+     pack_##suffix,                                                                                                    \
      activate_##suffix}
 #define STRING(x) #x
 #define TIER_NAME(tier) STRING(tier)

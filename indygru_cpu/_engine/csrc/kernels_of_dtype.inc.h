@@ -1,5 +1,6 @@
 /* The kernels of one dtype. The including file defines the macros that are undefined below. */
 #include "activations.inc.h"
+#include "runs.inc.h"
 #include "forward_tile.inc.h"
 #include "backward_tile.inc.h"
 #include "projection.inc.h"

@@ -104,11 +104,10 @@ static void NAME(edge_block)(const NAME(position) * pos, const indygru_projectio
         w = weights;
         w_row = PANEL;
     }
-    for (int i = 0; i < pos->rows; i++)
-        memcpy(sums + i * PANEL, out + i * job->out_row, columns * sizeof *out);
+    if (pos->first)
+        copy_rows(pos->rows, columns * sizeof *out, NAME(view)(out, job->out_row, 0), NAME(view)(sums, PANEL, 0));
     NAME(run_block)(pos, job, w, w_row, sums, PANEL);
-    for (int i = 0; i < pos->rows; i++)
-        memcpy(out + i * job->out_row, sums + i * PANEL, columns * sizeof *out);
+    copy_rows(pos->rows, columns * sizeof *out, NAME(view)(sums, PANEL, 0), NAME(view)(out, job->out_row, 0));
 }
 
 /* Rows pos.row to end - 1 in blocks of pos.rows, all columns. The outer loop is over panels, so that a panel stays in

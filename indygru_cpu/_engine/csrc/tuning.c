@@ -18,6 +18,7 @@ ptrdiff_t indygru_chunk_bytes(const indygru_tuning *tuning)
 const indygru_tuning indygru_tuning_baseline = {
     .min_tile_units = 16,
     .max_tile_units = 128,
+    .min_tile_states = 128,
     .max_tile_rows = 96,
     .target_tiles = 16,
     .step_tile_rows = 12,
@@ -56,6 +57,7 @@ const indygru_tuning indygru_tuning_x86_v3 = {
     .min_tile_units = 16,
     /* instead of 64, one thread: ratio 1.26 to 1.19 at lm, 1.30 to 1.23 at speech */
     .max_tile_units = 128,
+    .min_tile_states = 128,
     /* the gates of a step, 144 KB in float32, stay in L2; other values: not measured */
     .max_tile_rows = 96,
     /* instead of 8: ratio (10th percentile) 1.24 to 1.19 at speech */
@@ -113,6 +115,7 @@ const indygru_tuning indygru_tuning_x86_v3 = {
 const indygru_tuning indygru_tuning_x86_v4 = {
     .min_tile_units = 16,
     .max_tile_units = 128,
+    .min_tile_states = 128,
     .max_tile_rows = 96,
     .target_tiles = 16,
     .step_tile_rows = 12,

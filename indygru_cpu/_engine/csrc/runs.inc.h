@@ -1,0 +1,29 @@
+/* Narrow tiles: the rows of a run are joined, so that their units fill vectors and their dependency chains overlap.
+ *
+ * The arrays of a run are (planes, rows, n): one loop over rows * n numbers computes all rows. The numbers are copied
+ * from and to arrays (rows, planes, n). Runs are joined some runs ahead of their computation: a vector that is loaded
+ * soon after parts of it were stored waits until these stores are in the cache. */
+
+enum {
+    /* Wider rows fill enough vectors one by one. */
+    NAME(MAX_NARROW_UNITS) = 4 * VECTOR_BYTES / sizeof(REAL) - 1,
+};
+
+/* A view of rows of three planes, or of rows; the strides count numbers. */
+INLINE planes_view NAME(view)(const void *data, ptrdiff_t row, ptrdiff_t plane)
+{
+    return (planes_view){(char *)data, row * (ptrdiff_t)sizeof(REAL), plane * (ptrdiff_t)sizeof(REAL)};
+}
+
+/* Joins the rows of a run of an array (time, n_rows, n): y, dy. `data` is its step 0. */
+INLINE void NAME(copy_run)(int joins, const indygru_step_range *steps, const indygru_run *run, ptrdiff_t n,
+                           const REAL *data, ptrdiff_t step_stride, ptrdiff_t row_stride, REAL *joined)
+{
+    ptrdiff_t rows = steps->row_offsets ? 1 : run->n_rows;
+    for (ptrdiff_t i = 0; i < run->n_rows; i += rows) {
+        ptrdiff_t time = indygru_time_index(steps, run->step, run->row + i);
+        planes_view row = NAME(view)(data + time * step_stride + (run->row + i) * row_stride, row_stride, 0);
+        planes_view joined_row = NAME(view)(joined + i * n, n, 0);
+        copy_rows(rows, n * sizeof *data, joins ? row : joined_row, joins ? joined_row : row);
+    }
+}
