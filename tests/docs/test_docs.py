@@ -36,7 +36,8 @@ OPTIONAL = {"dask", "torch"}
 #: Files that a page asks the reader to create, or that another project has.
 FILES_OF_EXAMPLES = {"in_c.c", "in_cython.pyx", "in_numba.py", "train.py", "peers/NAME.py"}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
-                 IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
+                 IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream,
+                 IndyGRU.to_c]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
