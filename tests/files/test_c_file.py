@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 import shutil
 import subprocess
 
@@ -13,6 +15,8 @@ import pytest
 from c_files import FORMATS, TOOLCHAINS, toolchain
 
 from indygru_cpu import IndyGRU
+
+PAGE = (helpers.ROOT / "docs" / "c_file.md").read_text(encoding="utf-8")
 
 CASES = [
     pytest.param(name, dtype, weights, id=f"{name}-{weights}")
@@ -218,3 +222,40 @@ def test_input_may_be_the_output_of_the_last_step(tmp_path):
     for _ in range(5):
         y = stream.push(stream.state[-1, 0])
     assert_close(np.frombuffer(done.stdout, np.float32), y.astype(np.float64))
+
+
+@pytest.fixture
+def effect(tmp_path, monkeypatch):
+    """The names of the page's Python program, and the library of its C file."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec("\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)), names)
+    (program,) = re.findall(r"`effect.c`:\n\n```c\n(.*?)```", PAGE, re.S)
+    (tmp_path / "effect.c").write_text(program)
+    c_files.compile_c(toolchain("c"), tmp_path / "effect.c", tmp_path / "effect.so", "-shared", "-fPIC")
+    return names, ctypes.CDLL(str(tmp_path / "effect.so"))
+
+
+def test_effect_of_the_page_computes_the_layer_and_its_readout(effect):
+    """Two channels in turns, in blocks of several lengths, one of them in place."""
+    names, library = effect
+    layer, rng = names["layer"], np.random.default_rng(3)
+    channels = np.zeros((2, layer.num_layers * layer.hidden_size), np.float32)
+    signals = rng.uniform(-1, 1, (2, 100)).astype(np.float32)
+    results = [signals[0].copy(), np.zeros_like(signals[1])]
+    for start, stop in [(0, 1), (1, 64), (64, 100)]:
+        for channel, source, result in zip(channels, [results[0], signals[1]], results, strict=True):
+            addresses = (ctypes.c_void_p(array.ctypes.data) for array in (channel, source[start:], result[start:]))
+            library.effect_process(*addresses, stop - start)
+    for signal, result in zip(signals, results, strict=True):
+        y, _ = layer(signal[:, None])
+        assert_close(result, signal + y.astype(np.float64) @ names["readout"])
+
+
+def test_sizes_of_the_page_are_those_of_the_files():
+    rows = re.findall(r"^\| (\d+), (\d+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", PAGE, re.M)
+    assert len(rows) == 5
+    for n_inputs, n_units, *sizes in rows:
+        layer = IndyGRU(int(n_inputs), int(n_units))
+        for weights, size in zip(FORMATS[np.float32], sizes, strict=True):
+            assert f"({size} bytes)" in c_files.text_of(layer, weights=weights)

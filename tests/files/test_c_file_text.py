@@ -9,16 +9,10 @@ import c_files
 import helpers
 import numpy as np
 import pytest
-from c_files import layer_of
+from c_files import layer_of, text_of
 
 from indygru_cpu import IndyGRU
 from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16
-
-
-def text_of(layer, **options):
-    memory = io.BytesIO()
-    layer.to_c(memory, **options)
-    return memory.getvalue().decode("ascii")
 
 
 def arrays_of(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def toolchain(name):
     if (missing := chosen.missing()) is not None:
         pytest.skip(f"{missing} is not installed")
     return chosen
+
+
+def text_of(layer, **options):
+    """The text of the C file of a layer."""
+    memory = io.BytesIO()
+    layer.to_c(memory, **options)
+    return memory.getvalue().decode("ascii")
 
 
 def compile_c(chosen, source, file, *flags):
