@@ -18,7 +18,7 @@ from indygru_cpu._cli.demo_model import SpeakerData, fitted_networks, new_classi
 from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16, widen_bfloat16
 from indygru_cpu.datasets import japanese_vowels
 
-SHAPES = ((1, 16), (1, 40), (8, 64), (64, 64), (256, 256))
+SHAPES = ((1, 16), (1, 40), (8, 64), (64, 64), (256, 256), (1024, 1024))
 FORMATS = ("float32", "bfloat16", "int8")
 REPETITIONS = 15
 #: Prints the smallest of several times of a step, in microseconds.
