@@ -176,8 +176,7 @@ static inline REAL model_widen(WEIGHT weight) { return (REAL)weight; }
 
 /* sums[j] = x[0] * kernel[0][j] + ... + x[n_rows - 1] * kernel[n_rows - 1][j], added in this order.
  *
- * Rows of the kernel are 3 * MODEL_OUTPUT_SIZE apart. After the first rows, four at a time read and
- * write each sum once. */
+ * Rows of the kernel are 3 * MODEL_OUTPUT_SIZE apart. Four of them at a time read and write each sum once. */
 static inline void model_multiply(const REAL *x, const WEIGHT *kernel, size_t n_rows, size_t n_columns, REAL *sums)
 {
     const size_t stride = 3 * MODEL_OUTPUT_SIZE;
