@@ -125,6 +125,12 @@ def test_name_that_is_no_identifier_is_refused(name, requirement):
     )
 
 
+def test_error_text_of_a_long_name_is_short():
+    with pytest.raises(ValueError, match="at most 31 characters") as caught:
+        text_of(IndyGRU(3, 4), name="m" * 10**6)
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("name", [None, b"model", 3])
 def test_name_that_is_no_str_is_refused(name):
     assert_refused(TypeError, {"name": name}, "name", "a str", got=type(name).__name__)

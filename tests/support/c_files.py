@@ -62,6 +62,7 @@ TOOLCHAINS = {
     "zig powerpc": Toolchain((*_ZIG, "powerpc-linux-musleabihf", *C99), ("qemu-ppc-static",), ">"),
     "zig webassembly": Toolchain((*_ZIG, "wasm32-wasi", *C99), _WASI),
     "aarch64": Toolchain(("aarch64-linux-gnu-gcc", "-static", *C99), ("qemu-aarch64-static",)),
+    "clang webassembly": Toolchain(("clang", "--target=wasm32", "-msimd128", *C99), None),
     "cortex-m4": Toolchain(("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mfloat-abi=hard", *C99), None),
 }  # fmt: skip
 
