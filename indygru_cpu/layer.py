@@ -754,6 +754,52 @@ class IndyGRU:
         # The arrays become the layer's parameters without another copy.
         return cls._with_parameters(configuration, arrays, num_threads)
 
+    def to_c(self, path: str | os.PathLike[str] | BinaryIO, *, name: str = "model", weights: str | None = None) -> None:
+        """Write the layer as one C header, which runs its steps without Python or any library.
+
+        Parameters
+        ----------
+        path : str, path or binary file object
+            As in `save`: an existing file is replaced atomically. Its name is free, such as ``model.h``.
+        name : str
+            A C identifier with which all names in the file begin; macros have its capital letters.
+        weights : {"float32", "bfloat16", "int8", "float64"}, optional
+            Format of the kernels. None is the layer's dtype. A layer of float32 can also have "bfloat16" kernels, of
+            half the size, and "int8" kernels with one scale a column, of a quarter of the size. Recurrent vectors,
+            biases, states and sums have the layer's dtype.
+
+        Raises
+        ------
+        ValueError
+            A bidirectional layer; a `name` that is no identifier, is reserved, or has more than 31 characters; a
+            format that layers of this dtype do not have; weights that are not finite or, for bfloat16, too large.
+        TypeError
+            Neither a path nor a file object open in binary mode; a `name` that is not a str.
+        PermissionError, OSError
+            As in `save`.
+
+        Notes
+        -----
+        The file is C99 and C++11. It defines ``MODEL_INPUT_SIZE``, ``MODEL_OUTPUT_SIZE`` (N), ``MODEL_STATE_SIZE``
+        (layers * N), ``model_step(x, h)``, which runs one step and replaces the states h of all layers, and
+        ``model_output(h)``, the state of the last layer. ``docs/c_file.md`` describes compilers, sizes and accuracy.
+        Dropout is left out, as in inference. Equal layers give equal bytes.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from indygru_cpu import IndyGRU
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = os.path.join(directory, "model.h")
+        ...     IndyGRU(3, 5, seed=0).to_c(path, weights="int8")
+        ...     with open(path) as file:
+        ...         [line.strip() for line in file if "int8_t model" in line]
+        ['static const int8_t model_kernel_l0[3 * 15] = {']
+        """
+        from indygru_cpu import _files  # deferred, as in `save`
+
+        _files.write_c(path, self._configuration(), self._parameters.storage, name, weights)
+
     def summary(self) -> str:
         """Return a table of the parameters: shapes, counts, bytes, and multiply-adds of one step of one row.
 

@@ -1,4 +1,4 @@
-"""Weight files: the arrays of a layer with its configuration, as .npz or .safetensors.
+"""Weight files: the arrays of a layer with its configuration, as .npz or .safetensors; and C headers.
 
 Both formats store the parameters under their names, and the configuration with a format version as JSON under the name
 "configuration": as an array of bytes in a .npz file, as metadata in a .safetensors file. The JSON of a .safetensors
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indygru_cpu._engine.messages import listed, quoted_path, shown, shown_path
-from indygru_cpu._files import config, npz, safetensors
+from indygru_cpu._files import c_source, config, npz, safetensors
 from indygru_cpu._files.arrays import FileFormat, Header, WeightsError
 from indygru_cpu._files.atomic import atomic_writer
 from indygru_cpu._files.regular import NotRegularFileError, open_regular
@@ -93,6 +93,20 @@ def read(path: Location, format: str | None = None) -> tuple[dict[str, Any], dic
                 f"{shown(stored_checksum)}: the file is damaged; remove crc32 if you changed the file yourself"
             )
     return configuration, arrays
+
+
+def write_c(
+    path: Location, configuration: Mapping[str, Any], arrays: Mapping[str, Array], name: str, weights: str | None
+) -> None:
+    """Write a C header that runs the layer. After an error the file at `path` is unchanged."""
+    file_name = _checked_name(path, "write")
+    copies = {name: array.copy() for name, array in arrays.items()}  # another thread may change the arrays
+    data = c_source.encode(configuration, copies, name, weights)
+    if _is_path(path):
+        with atomic_writer(file_name) as file:
+            file.write(data)
+    else:
+        _write_all(path, data)
 
 
 def _is_path(path: object) -> bool:

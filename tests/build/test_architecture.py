@@ -71,12 +71,12 @@ def test_modules_form_no_cycle():
 FOLDERS = {
     "_engine": [
         "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.environment", "_engine.memory",
-        "_engine.messages", "_engine.threads",
+        "_engine.messages", "_engine.quantization", "_engine.threads",
     ],
     "functional": ["functional"],
     "reference": ["reference"],
     "_files": [
-        "_files", "_files.arrays", "_files.atomic", "_files.config", "_files.npz", "_files.regular",
+        "_files", "_files.arrays", "_files.atomic", "_files.c_source", "_files.config", "_files.npz", "_files.regular",
         "_files.safetensors",
     ],
     "_layers": [

@@ -16,7 +16,7 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["_layers.parameters", "functional", "layer", "stream", "torch"]
+MODULES = ["_engine.quantization", "_layers.parameters", "functional", "layer", "stream", "torch"]
 #: Modules that need the package of the same name.
 BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"
@@ -24,6 +24,7 @@ DOCS = helpers.ROOT / "docs"
 #: `test_page_blocks_run` runs.
 TESTED_ELSEWHERE = {
     "c_api": "engine/test_c_api",
+    "c_file": "files/test_c_file",
     "interop": "interop/test_interop_docs",
     "jax": "bridges/test_jax",
     "migration": "docs/test_migration",
@@ -34,9 +35,19 @@ TESTED_ELSEWHERE = {
 #: Packages whose absence skips the program of a page.
 OPTIONAL = {"dask", "torch"}
 #: Files that a page asks the reader to create, or that another project has.
-FILES_OF_EXAMPLES = {"in_c.c", "in_cython.pyx", "in_numba.py", "train.py", "peers/NAME.py"}
+FILES_OF_EXAMPLES = {
+    "effect.c",
+    "stddef.h",
+    "stdint.h",
+    "in_c.c",
+    "in_cython.pyx",
+    "in_numba.py",
+    "train.py",
+    "peers/NAME.py",
+}
 WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyGRU, IndyGRU.__call__, IndyGRU.forward,
-                 IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream]  # fmt: skip
+                 IndyGRU.load, IndyGRU.load_state_dict, IndyGRU.ragged, IndyGRU.save, IndyGRU.stream,
+                 IndyGRU.to_c]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import helpers
 import numpy as np
 import pytest
+from activation_accuracy import LOWEST, ULP, arguments, assert_within_ulp
 
-from indygru_cpu import reference
 from indygru_cpu._engine import _core
 
-#: Largest error in ULP of the true value, over every normal result; relu and identity are exact.
-ULP = {"tanh": 3, "sigmoid": 3, "elu": 2, "softsign": 2, "relu": 0, "identity": 0}
 FUSED = {np.float32: "float", np.float64: "double"}
-#: Types of the exact values: at least 11 more bits than the dtype, where the platform has such a type.
-WIDER = {np.float32: np.float64, np.float64: np.longdouble}
-WIDE_ENOUGH = {dtype: np.finfo(wider).nmant > np.finfo(dtype).nmant for dtype, wider in WIDER.items()}
-#: The lowest arguments for which sigmoid is a normal number.
-LOWEST = {np.float32: -87, np.float64: -708}
 
 
 def activate(name, values, dtype):
@@ -28,36 +19,9 @@ def activate(name, values, dtype):
     return out
 
 
-@cache
-def arguments(dtype):
-    """Values of all magnitudes from the smallest normal number to saturation, both signs, denser where curves bend."""
-    rng = np.random.default_rng(1)
-    tiny = np.log10(np.finfo(dtype).tiny)
-    sizes = np.concatenate([
-        10 ** rng.uniform(tiny, np.log10(-LOWEST[dtype]), 60_000), rng.uniform(0, 1, 60_000),
-        rng.uniform(0, 25, 60_000), rng.uniform(0, -LOWEST[dtype], 60_000),
-        np.arange(1, 25) * np.log(2), np.arange(1, 50) * np.log(2) / 2,
-    ])  # fmt: skip
-    return np.concatenate([sizes, -sizes]).astype(dtype)
-
-
-@cache
-def exact_values(name, dtype):
-    """The reference's function in the wider type; sigmoid as 1 / (1 + e^-x), whose error there is negligible."""
-    x = arguments(dtype).astype(WIDER[dtype])
-    if name == "sigmoid":
-        return 1 / (1 + np.exp(-x))
-    return np.asarray(reference.ACTIVATIONS[name][0](x))
-
-
 @pytest.mark.parametrize("name", helpers.ACTIVATIONS)
 def test_activation_is_within_its_ulp_bound(tier, dtype, name):
-    expected = exact_values(name, dtype)
-    unit = np.spacing(np.abs(expected).astype(dtype)).astype(expected.dtype)
-    error = np.abs(activate(name, arguments(dtype), dtype) - expected) / unit
-    worst = error.argmax()
-    allowed = ULP[name] + (0 if WIDE_ENOUGH[dtype] else 1)
-    assert error[worst] <= allowed, f"{name}({arguments(dtype)[worst]}): {error[worst]:.2f} ULP"
+    assert_within_ulp(name, dtype, activate(name, arguments(dtype), dtype))
 
 
 @pytest.mark.parametrize("name", helpers.ACTIVATIONS)
