@@ -10,7 +10,8 @@
 
 static indygru_step_range steps_of(const setting *s)
 {
-    return (indygru_step_range){0, s->n_steps, s->n_rows, s->lengths, s->row_offsets};
+    return (indygru_step_range){
+        .n_steps = s->n_steps, .n_rows = s->n_rows, .lengths = s->lengths, .row_offsets = s->row_offsets};
 }
 
 static ptrdiff_t count_valid_steps(const setting *s)

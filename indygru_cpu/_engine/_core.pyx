@@ -41,7 +41,7 @@ from indygru_cpu._engine.kernels cimport (
 )
 from indygru_cpu._engine.passes cimport (
     BLAS_BUFFER_BYTES, Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory,
-    pack_tile, prepare_forward, record_cost, release_call,
+    prepare_forward, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
     BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
@@ -54,7 +54,8 @@ from indygru_cpu._engine.runtime cimport (
 from indygru_cpu._engine.schedule cimport (
     atomic_compare_exchange, atomic_load, atomic_store, begin_slice, parallel_for, poll_signals_and_progress,
 )
-from indygru_cpu._engine.tiles cimport forward_tile
+from indygru_cpu._engine.tiles cimport forward_tile, pack_tile
+from indygru_cpu._engine.time_parallel cimport runs_in_windows
 from indygru_cpu._engine.xla cimport xla_backward, xla_forward
 from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY, INDYGRU_N_ACTIVATIONS, indygru_call, indygru_message
 
@@ -144,6 +145,11 @@ def active_threads():
 def last_threads():
     """Number of threads of the last call of this thread; 0: there was none. Single steps on one thread do not count."""
     return indygru_last_n_threads()
+
+
+def chunked_steps():
+    """Steps times units that long calls have run in chunks of time, and how many of them they have run twice."""
+    return atomic_load(&runtime.chunked_steps), atomic_load(&runtime.repeated_steps)
 
 
 def is_parallel_work(double work):
@@ -842,6 +848,7 @@ cdef class BoundLayer:
                 p.tape = tape.gates_data(i)
             if progress is not None:
                 p.progress, p.first_reported_step = <PyObject *> progress, steps_done + direction * n_steps
+                p.reported_steps = p.first_reported_step
             run_forward_plan(&p, call)
         return self.n_directions * n_steps
 
@@ -1095,7 +1102,7 @@ cdef int run_forward_plan(Plan *p, const Call *call) except -1:
     if p.progress is NULL and p.n_steps == 1 and p.lengths is NULL and p.n_batch <= MAX_STEP_ROWS and (
             call.threads.n == 1 and not call.is_training):
         return run_single_step(p)
-    if work >= p.ops.tuning.min_nogil_work or p.progress is not NULL or p.projection == BLAS:
+    if work >= p.ops.tuning.min_nogil_work or p.progress is not NULL or p.projection == BLAS or runs_in_windows(p, 1):
         return run_in_python(p, forward_pass(), call.threads.n, call.threads.autotune)
     scratch = prepare_forward(p, 1)
     if scratch is not NULL:

@@ -8,6 +8,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t first_step, n_steps, n_rows
         const ptrdiff_t *lengths
         const ptrdiff_t *row_offsets
+        const ptrdiff_t *row_indices
     ctypedef struct indygru_tile:
         indygru_step_range steps
         ptrdiff_t n_units
@@ -18,6 +19,7 @@ cdef extern from "indygru_kernels.h" nogil:
         void *runs
         void *gates
         ptrdiff_t gates_stride, gates_plane
+        const ptrdiff_t *gates_rows
         const void *proj
         ptrdiff_t proj_row
         void *h
@@ -32,6 +34,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t dh_row
         void *dgates
         ptrdiff_t dgates_stride, dgates_plane
+        const ptrdiff_t *dgates_rows
         void *du
         void *db
     ctypedef struct indygru_projection:
@@ -50,6 +53,8 @@ cdef extern from "indygru_kernels.h" nogil:
         void *out
     ctypedef struct indygru_tuning:
         ptrdiff_t min_tile_units, max_tile_units, min_tile_states, max_tile_rows, target_tiles, step_tile_rows
+        ptrdiff_t min_long_steps, max_long_panels, max_long_panels_per_thread, max_row_major_panels
+        ptrdiff_t time_chunk_panels, min_time_chunk_steps, max_time_chunk_steps
         ptrdiff_t min_packed_steps, min_shared_row_tiles, min_blas_steps, min_blas_inputs
         ptrdiff_t gates_work, min_parallel_work, min_nogil_work, min_interruptible_work, long_call_work, max_chunk_work
         ptrdiff_t backward_chunk_bytes, max_backward_chunk_steps
@@ -61,6 +66,7 @@ cdef extern from "indygru_kernels.h" nogil:
         const indygru_tuning *tuning
         void (*forward_tile)(const indygru_tile *) noexcept nogil
         void (*backward_tile)(const indygru_tile *) noexcept nogil
+        void (*sum_tile)(const indygru_tile *) noexcept nogil
         void (*project)(const indygru_projection *) noexcept nogil
         void (*pack)(const indygru_packing *) noexcept nogil
         void (*activate)(activation_t, ptrdiff_t, const void *, void *) noexcept nogil

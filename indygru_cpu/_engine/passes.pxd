@@ -19,19 +19,14 @@ from indygru_cpu._engine.products cimport (
 )
 from indygru_cpu._engine.runtime cimport can_allocate_blas_buffers
 from indygru_cpu._engine.schedule cimport parallel_for
-from indygru_cpu._engine.tiles cimport backward_tile, forward_tile, pack_weights, run_claimed_tiles
+from indygru_cpu._engine.tiles cimport backward_tile, forward_tile, pack_tile, run_claimed_tiles
+from indygru_cpu._engine.time_parallel cimport run_windows, runs_in_windows, windows_bytes
 from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY
 
 ctypedef cython.floating real
 
 cdef enum:
     BLAS_BUFFER_BYTES = 33 * 1024 * 1024  # of one thread: OpenBLAS's buffer and the overhead of a mapping
-
-
-cdef inline void pack_tile(const Plan *p, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
-    """Packs the weights of one unit tile for all row tiles."""
-    cdef Tile tile = make_tile(p, 0, unit_tile, scratch)
-    pack_weights(p, &tile, p.packed_weights + unit_tile * p.weights_bytes)
 
 
 cdef inline void forward_serial(const Plan *p, char *scratch) noexcept nogil:
@@ -43,6 +38,9 @@ cdef inline void forward_serial(const Plan *p, char *scratch) noexcept nogil:
 
 cdef inline char *prepare_forward(Plan *p, int n_threads) noexcept nogil:
     """Allocates scratch, with space for shared packed weights if sharing pays. NULL: no memory."""
+    if runs_in_windows(p, n_threads):
+        p.scratch_size = windows_bytes(p, n_threads)
+        return indygru_pool_allocate(p.scratch_size)
     if n_threads == 1:
         widen_tiles(p)
     set_scratch_sizes(p)
@@ -67,6 +65,8 @@ cdef inline char *prepare_forward(Plan *p, int n_threads) noexcept nogil:
 
 
 cdef inline int run_forward(Plan *p, int n_threads, char *scratch) except -1 nogil:
+    if runs_in_windows(p, n_threads):
+        return run_windows(p, n_threads, scratch)
     if p.packed_weights is not NULL:
         parallel_for(p, pack_tile, p.unit_tiles, n_threads, scratch, False)
     while mean_steps_done(p) < p.n_steps:
@@ -269,7 +269,7 @@ cdef inline int choose_n_threads(const Plan *p, Pass pass_, int n_threads, bint 
     cdef double work = pass_work(p, pass_)
     choice.n_threads = 0
     n_threads = limit_threads(n_threads, work)
-    if pass_.operation == INDYGRU_OP_FORWARD and autotune:
+    if pass_.operation == INDYGRU_OP_FORWARD and autotune and not runs_in_windows(p, n_threads):
         n_threads = <int> min(n_threads, max(1, p.row_tiles * p.unit_tiles))  # each thread needs a tile
     if n_threads > 1 and autotune:
         choice[0] = indygru_choose_threads(pass_.operation, work, p.n_steps, n_threads)

@@ -12,6 +12,9 @@ from indygru_cpu._engine.kernels cimport (
 from indygru_cpu._engine.runtime cimport omp_get_max_threads, runtime
 from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
 
+cdef enum:
+    BLOCK_STEPS = 32  # steps between two checkpoints
+
 cdef extern from * nogil:
     """
     /* Reads a number that another thread may change: the compiler must not read it twice. */
@@ -50,6 +53,14 @@ cdef struct LayerWeights:
     char *u       # (3N)
     char *b       # (3N)
 
+# A part of a long call whose chunks of time are the rows of a plan (time_parallel.pxd).
+cdef struct Window:
+    char *starts                                 # (B, N) states from which rows run again
+    char *is_open                                # (B, unit tiles) whether a row runs again
+    char *has_changed                            # (B, unit tiles) whether the row's last state changed by that
+    ptrdiff_t *active_rows                       # (tiles, 5, tile rows) scratch of each tile
+    ptrdiff_t n_repeated                         # steps * units that ran again
+
 # "Valid steps" are the (step, row) pairs within the rows' lengths. "Before" arrays are prefix sums over row tiles.
 cdef struct Plan:
     const indygru_ops *ops
@@ -65,6 +76,12 @@ cdef struct Plan:
     ptrdiff_t *steps_before                      # (row tiles + 1) valid steps of the rows before each row tile
     ptrdiff_t *chunk_steps_before                # (row tiles + 1) the same within the current chunk of backward
     bint clear_padding                           # whether forward zeroes y past a row's length
+    # Chunks of time as rows.
+    bint is_long                                 # whether the tape of a long call is row-major
+    Window *window
+    ptrdiff_t *row_indices                       # (B) index of each row on the batch axis; NULL: 0, 1, 2, ...
+    ptrdiff_t *gates_rows                        # (B) index of each row's first step in the tape; NULL: step by step
+    char *checkpoints                            # (blocks, B, N) states after each block of steps, or NULL
     char *packed_weights                         # weights of all unit tiles; NULL: each tile packs its own
     StridedView x, y, h0, h
     MatrixView kernel
@@ -95,6 +112,7 @@ cdef struct Plan:
     # Scheduling.
     ptrdiff_t next_item, n_items                 # of the current time slice
     ptrdiff_t *tile_steps                        # (tiles) steps that forward has done; -1: claimed by a thread
+    ptrdiff_t steps_done                         # of a long call, without tile_steps
     ptrdiff_t *n_started                         # (items) length of the prefix of an item's tiles that are started
     ptrdiff_t steps_per_claim                    # steps that a thread runs of a tile before it releases it
     ptrdiff_t caller_cpu                         # CPU on which the calling thread began its last item
@@ -105,6 +123,8 @@ cdef struct Plan:
     PyObject *progress                           # called with the number of steps done, or NULL
     ptrdiff_t reported_steps
     ptrdiff_t first_reported_step                # steps that earlier plans of the same call have done
+    ptrdiff_t steps_per_report                   # steps of the call for each step of the plan,
+    ptrdiff_t max_reported_step                  # up to this one
     ptrdiff_t scratch_size                       # of all threads together
 
 # A tile: its kernel job, its position, and the calling thread's scratch.
@@ -174,11 +194,16 @@ cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrd
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
     p.row_block = NULL
-    p.lengths = p.row_offsets = p.chunk_ends = NULL
+    p.lengths = p.row_offsets = p.chunk_ends = p.row_indices = p.gates_rows = NULL
+    p.checkpoints = NULL
+    p.window = NULL
+    p.tile_steps = NULL
+    p.is_long, p.steps_done = False, 0
     p.tape = p.packed_weights = p.transposed_kernel = p.y.data = p.dx.data = NULL
     p.dkernel = p.drecurrent_kernel = p.dbias = NULL
     p.progress = NULL
-    p.has_python, p.reported_steps, p.first_reported_step = False, 0, 0
+    p.has_python, p.reported_steps, p.first_reported_step, p.steps_per_report = False, 0, 0, 1
+    p.max_reported_step = PTRDIFF_MAX
     p.clear_padding = False
     p.max_chunk_steps = p.max_chunk_valid_steps = 0
     p.max_team_size = 1
@@ -257,6 +282,13 @@ cdef inline void set_proj_steps(Plan *p) noexcept nogil:
     p.proj_steps = max(1, p.proj_steps)
 
 
+cdef inline bint is_long_call(const Plan *p, ptrdiff_t max_panels) noexcept nogil:
+    """Whether time may be cut into chunks: many steps of few units, not projected by BLAS, whose last bits depend on
+    the shape of a product."""
+    return (p.n_steps >= p.ops.tuning.min_long_steps and 0 < p.n_batch * p.n_units <= max_panels * p.ops.panel
+            and p.projection != BLAS)
+
+
 cdef inline Plan make_layer_plan(const LayerWeights *weights, ptrdiff_t n_steps, ptrdiff_t n_batch) noexcept nogil:
     """Returns a plan of a layer's call, with its weights, tiles and projection."""
     cdef Plan p = make_plan(weights.dtype, n_steps, n_batch, weights.n_inputs, weights.n_units, weights.n_groups,
@@ -264,6 +296,9 @@ cdef inline Plan make_layer_plan(const LayerWeights *weights, ptrdiff_t n_steps,
     p.kernel, p.u, p.b = MatrixView(weights.kernel, 3 * p.n_units), weights.u, weights.b
     set_tile_grid(&p)
     set_projection(&p, weights.reproducible)
+    if is_long_call(&p, p.ops.tuning.max_row_major_panels):
+        p.is_long, p.tile_rows, p.row_tiles = True, 1, p.n_batch
+        set_proj_steps(&p)
     return p
 
 
@@ -332,12 +367,19 @@ cdef inline indygru_step_range make_range(const Plan *p, ptrdiff_t row, ptrdiff_
     """All steps of some rows."""
     cdef indygru_step_range steps
     steps.first_step, steps.n_steps, steps.n_rows = 0, p.n_steps, n_rows
-    steps.lengths = steps.row_offsets = NULL
+    steps.lengths = steps.row_offsets = steps.row_indices = NULL
     if p.lengths is not NULL:
         steps.lengths = p.lengths + row
     if p.row_offsets is not NULL:
         steps.row_offsets = p.row_offsets + row
+    if p.row_indices is not NULL:
+        steps.row_indices = p.row_indices + row
     return steps
+
+
+cdef inline ptrdiff_t first_batch_row(const Plan *p, const Tile *tile) noexcept nogil:
+    """Index on the batch axis to which the tile's row indices are relative."""
+    return tile.first_row if p.row_indices is NULL else 0
 
 
 cdef inline ptrdiff_t max_length(const Plan *p, const indygru_step_range *steps) noexcept nogil:
@@ -351,8 +393,10 @@ cdef inline ptrdiff_t max_length(const Plan *p, const indygru_step_range *steps)
 
 
 cdef inline ptrdiff_t mean_steps_done(const Plan *p) noexcept nogil:
-    """Steps that forward has done, averaged over the tiles."""
+    """Steps that forward has done, averaged over the tiles, or in the windows of a long call."""
     cdef ptrdiff_t i, steps = 0, n_tiles = p.row_tiles * p.unit_tiles
+    if p.tile_steps is NULL:
+        return p.steps_done
     for i in range(n_tiles):
         steps += p.tile_steps[i]
     return steps // n_tiles if n_tiles else p.n_steps
@@ -409,6 +453,8 @@ cdef inline Tile make_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_til
     tile.job.u = p.u + column_bytes
     tile.job.b = p.b + column_bytes
     tile.job.plane = p.n_units
+    tile.job.gates_rows = p.gates_rows + tile.first_row if p.gates_rows is not NULL else NULL
+    tile.job.dgates_rows = NULL
     tile.proj = scratch
     tile.gates = tile.proj + p.proj_bytes
     tile.weights = tile.gates + p.gates_bytes
@@ -441,9 +487,11 @@ cdef inline bint as_matrix(const Plan *p, const StridedView *array, const indygr
 
 
 cdef inline char *tape_address(const Plan *p, const Tile *tile, ptrdiff_t step) noexcept nogil:
-    """Address of a tile's gates from a step on; NULL without a tape."""
+    """Address of a tile's gates from a step on; NULL without a tape. With gates_rows, those of the first valid step."""
     if p.tape is NULL:
         return NULL
+    if p.gates_rows is not NULL:
+        return p.tape + tile.first_unit * p.itemsize
     cdef ptrdiff_t before = valid_steps_before(p, tile.first_row // p.tile_rows)
     cdef ptrdiff_t past = count_valid_steps(p, tile.first_row, tile.job.steps.n_rows, 0, step)
     return p.tape + p.itemsize * (3 * (before + past) * p.n_units + tile.first_unit)
@@ -452,6 +500,12 @@ cdef inline char *tape_address(const Plan *p, const Tile *tile, ptrdiff_t step) 
 cdef inline char *scratch_y(const Plan *p, const Tile *tile) noexcept nogil:
     """The scratch row that receives y if the caller does not request it."""
     return tile.state + p.tile_rows * p.tile_units * p.itemsize
+
+
+cdef inline StridedView checkpoint_view(const Plan *p, ptrdiff_t end) noexcept nogil:
+    """The states after a block of steps that ends before step `end`."""
+    cdef ptrdiff_t row_bytes = p.n_units * p.itemsize
+    return StridedView(p.checkpoints + (ceil_div(end, BLOCK_STEPS) - 1) * p.n_batch * row_bytes, 0, row_bytes)
 
 
 cdef inline char *previous_state(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:

@@ -68,6 +68,8 @@ cdef extern from *:
         set_n_threads_t set_blas_threads;
         ptrdiff_t chunk_bytes; /* of the projection of one chunk of a tile; 0: that of the tier */
         long long slice_ns;    /* length of a time slice */
+        /* steps * units of long calls that ran in chunks of time, and how many of them ran again */
+        ptrdiff_t chunked_steps, repeated_steps;
     } runtime_state;
     static runtime_state runtime = {.slice_ns = 50 * 1000 * 1000};
     """
@@ -93,4 +95,5 @@ cdef extern from *:
         set_n_threads_t set_blas_threads
         ptrdiff_t chunk_bytes
         long long slice_ns
+        ptrdiff_t chunked_steps, repeated_steps
     runtime_state runtime

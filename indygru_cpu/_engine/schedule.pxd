@@ -48,10 +48,13 @@ cdef inline bint slice_expired(const Plan *p) noexcept nogil:
 
 cdef inline int poll_signals_and_progress(Plan *p) except -1 with gil:
     """Runs signal handlers, such as that of Ctrl-C, and reports progress. Either may raise."""
+    cdef ptrdiff_t steps
     PyErr_CheckSignals()
-    if p.progress is not NULL and mean_steps_done(p) > p.reported_steps:
-        p.reported_steps = mean_steps_done(p)
-        (<object> p.progress)(p.first_reported_step + p.reported_steps)
+    if p.progress is not NULL:
+        steps = min(p.first_reported_step + p.steps_per_report * mean_steps_done(p), p.max_reported_step)
+        if steps > p.reported_steps:
+            p.reported_steps = steps
+            (<object> p.progress)(steps)
     return 0
 
 

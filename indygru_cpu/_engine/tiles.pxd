@@ -7,8 +7,9 @@ from indygru_cpu._engine.kernels cimport (
     indygru_projection, indygru_restore_fp_state, indygru_step_range, indygru_tile, indygru_time_index,
 )
 from indygru_cpu._engine.plan cimport (
-    BLAS, PACKED, UNPACKED, MatrixView, Plan, StridedView, Tile, address_at, as_matrix, chunk_steps_before,
-    gates_units, make_nth_tile, max_length, previous_state, proj_columns, scratch_y, tape_address,
+    BLAS, BLOCK_STEPS, PACKED, UNPACKED, MatrixView, Plan, StridedView, Tile, address_at, as_matrix,
+    checkpoint_view, chunk_steps_before, first_batch_row, gates_units, make_nth_tile, make_tile, max_length,
+    previous_state, proj_columns, scratch_y, tape_address,
 )
 from indygru_cpu._engine.products cimport gemm
 from indygru_cpu._engine.runtime cimport CblasNoTrans
@@ -39,6 +40,12 @@ cdef inline void pack_weights(const Plan *p, const Tile *tile, char *packed) noe
     p.ops.pack(&job)
 
 
+cdef inline void pack_tile(const Plan *p, ptrdiff_t unit_tile, char *scratch) noexcept nogil:
+    """Packs the weights of one unit tile for all row tiles."""
+    cdef Tile tile = make_tile(p, 0, unit_tile, scratch)
+    pack_weights(p, &tile, p.packed_weights + unit_tile * p.weights_bytes)
+
+
 cdef inline MatrixView tile_weights(const Plan *p, const Tile *tile) noexcept nogil:
     """The tile's columns of the kernel: in the kernel, packed by an earlier item, or packed here."""
     if p.projection == UNPACKED or (p.projection == BLAS and tile.job.n_units == p.n_units):
@@ -53,8 +60,8 @@ cdef inline void project(const Plan *p, const Tile *tile, MatrixView weights) no
     """Multiplies the inputs of the tile's range by its weights into tile.proj."""
     cdef indygru_projection job
     cdef ptrdiff_t n_valid_steps = indygru_count_valid_steps(&tile.job.steps), n_units = tile.job.n_units, plane
-    indygru_gather_row_pointers(&tile.job.steps, address_at(&p.x, tile.job.steps.first_step, tile.first_row,
-                                tile.input_offset), p.x.step_stride, p.x.row_stride, tile.row_pointers)
+    cdef char *x = address_at(&p.x, tile.job.steps.first_step, first_batch_row(p, tile), tile.input_offset)
+    indygru_gather_row_pointers(&tile.job.steps, x, p.x.step_stride, p.x.row_stride, tile.row_pointers)
     if p.projection == BLAS:
         gemm(p, CblasNoTrans, CblasNoTrans, n_valid_steps, 3 * n_units, p.group_inputs,
              gather_matrix(p, tile, n_valid_steps), weights, 0, MatrixView(tile.proj, 3 * n_units))
@@ -118,12 +125,13 @@ cdef inline void run_steps(const Plan *p, const Tile *whole_tile, ptrdiff_t firs
         if p.clear_padding:
             zero_padding(p, &tile, step, step + n_steps)
         if y is not NULL:
-            job.y = address_at(y, step, tile.first_row, tile.first_unit * p.itemsize)
+            job.y = address_at(y, step, first_batch_row(p, &tile), tile.first_unit * p.itemsize)
         job.steps.first_step, job.steps.n_steps = step, min(n_steps, length - step)
         if job.steps.n_steps > 0:
             project(p, &tile, weights)
             p.ops.forward_tile(job)
-            job.gates = <char *> job.gates + indygru_count_valid_steps(&job.steps) * job.gates_stride * p.itemsize
+            if job.gates_rows is NULL:
+                job.gates = <char *> job.gates + indygru_count_valid_steps(&job.steps) * job.gates_stride * p.itemsize
         step += n_steps
 
 
@@ -131,13 +139,22 @@ cdef inline ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t fi
                                     char *scratch) noexcept nogil:
     """Some steps of one tile; h (rows, units) IN/OUT. Returns the number of steps that the tile has done then."""
     cdef Tile tile = make_nth_tile(p, index, scratch)
-    cdef ptrdiff_t last = p.n_steps if p.clear_padding else max_length(p, &tile.job.steps)
+    cdef ptrdiff_t last = p.n_steps if p.clear_padding else max_length(p, &tile.job.steps), step, block_end
+    cdef StridedView checkpoint
     cdef unsigned long long fp_state
     if first_step < last:
         fp_state = indygru_enter_ftz()
         load_state(p, &tile, &p.h)
-        run_steps(p, &tile, first_step, min(end, last), tape_address(p, &tile, first_step),
-                  &p.y if p.y.data is not NULL else NULL)
+        step = first_step
+        while step < min(end, last):
+            block_end = min(end, last)
+            if p.checkpoints is not NULL:
+                block_end = min(block_end, step + BLOCK_STEPS)
+            run_steps(p, &tile, step, block_end, tape_address(p, &tile, step), &p.y if p.y.data is not NULL else NULL)
+            if p.checkpoints is not NULL:
+                checkpoint = checkpoint_view(p, block_end)
+                store_state(p, &tile, &checkpoint)
+            step = block_end
         store_state(p, &tile, &p.h)
         indygru_restore_fp_state(fp_state)
     return end if end < last else p.n_steps

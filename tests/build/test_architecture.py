@@ -257,10 +257,13 @@ CIMPORTS = {
     "schedule": {"kernels", "plan", "runtime"},
     "products": {"kernels", "plan", "runtime"},
     "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
-    "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles"},
+    "time_parallel": {"kernels", "plan", "runtime", "schedule", "tiles"},
+    "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles", "time_parallel"},
     "capi": {"kernels", "passes", "plan", "schedule"},
     "xla": {"capi", "kernels"},
-    "_core": {"buffers", "capi", "dlpack", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "xla"},
+    "_core": {
+        "buffers", "capi", "dlpack", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "time_parallel", "xla",
+    },  # fmt: skip
 }
 ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
 

@@ -53,7 +53,7 @@ INLINE const REAL *NAME(state_before)(const indygru_tile *tile, ptrdiff_t step, 
 {
     if (step == 0 && tile->h_first)
         return (const REAL *)tile->h_first + row * tile->h_first_row;
-    return (const REAL *)tile->y + (time - 1) * tile->y_step + row * tile->y_row;
+    return (const REAL *)tile->y + (time - 1) * tile->y_step + indygru_row_index(&tile->steps, row) * tile->y_row;
 }
 
 enum {
@@ -66,29 +66,35 @@ enum {
 INLINE void NAME(end_step)(const indygru_tile *tile, ptrdiff_t first, ptrdiff_t end, REAL *restrict du,
                            REAL *restrict db)
 {
-    if (first == 0 || first / NAME(SUM_LENGTH) < end / NAME(SUM_LENGTH)) {
+    if (tile->du && (first == 0 || first / NAME(SUM_LENGTH) < end / NAME(SUM_LENGTH))) {
         NAME(add_sums)(tile, du, tile->du);
         NAME(add_sums)(tile, db, tile->db);
     }
 }
 
-/* Gradients of one valid step. `index` counts the valid steps of the range; du and db (3, n) IN/OUT. */
-INLINE void NAME(backward_step)(const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t index,
+/* Gradients of one valid step, the `count`-th of the range; du and db (3, n) IN/OUT. */
+INLINE void NAME(backward_step)(int has_chain, const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t count,
                                 REAL *restrict du, REAL *restrict db)
 {
-    ptrdiff_t n = tile->n_units, time = indygru_time_index(&tile->steps, step, row);
-    const REAL *gates = (const REAL *)tile->gates + index * tile->gates_stride, *u = tile->u;
-    REAL *dgates = (REAL *)tile->dgates + index * tile->dgates_stride;
-    const REAL *h = NAME(state_before)(tile, step, row, time);
-    const REAL *dy = (const REAL *)tile->dy + time * tile->dy_step + row * tile->dy_row;
-    REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
-    FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile->plane, u, tile->gates_plane, gates, h, dy, dh,
-                   tile->dgates_plane, dgates)
-    NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
+    const indygru_step_range *steps = &tile->steps;
+    ptrdiff_t n = tile->n_units, time = indygru_time_index(steps, step, row);
+    const REAL *u = tile->u, *h = NAME(state_before)(tile, step, row, time);
+    const REAL *gates =
+        (const REAL *)tile->gates + indygru_valid_index(steps, tile->gates_rows, step, row, count) * tile->gates_stride;
+    REAL *dgates =
+        (REAL *)tile->dgates + indygru_valid_index(steps, tile->dgates_rows, step, row, count) * tile->dgates_stride;
+    if (has_chain) {
+        const REAL *dy = (const REAL *)tile->dy + time * tile->dy_step + indygru_row_index(steps, row) * tile->dy_row;
+        REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
+        FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile->plane, u, tile->gates_plane, gates, h, dy, dh,
+                       tile->dgates_plane, dgates)
+    }
+    if (tile->du)
+        NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
 }
 
-/* Valid step by valid step. */
-static void NAME(backward_rows)(const indygru_tile *tile)
+/* Valid step by valid step. Without the chain, only the sums are computed, from dgates. */
+INLINE void NAME(backward_rows)(int has_chain, const indygru_tile *tile)
 {
     indygru_step_range one = tile->steps;
     ptrdiff_t first = indygru_count_valid_steps(&tile->steps);
@@ -101,7 +107,7 @@ static void NAME(backward_rows)(const indygru_tile *tile)
         /* Rows in ascending order, which the hardware prefetcher follows: 0.90 to 0.95 of the time. */
         for (ptrdiff_t row = 0, index = first; index < end; row++)
             if (indygru_is_valid(&one, 0, row))
-                NAME(backward_step)(tile, step, row, index++, du, db);
+                NAME(backward_step)(has_chain, tile, step, row, index++, du, db);
         NAME(end_step)(tile, first, end, du, db);
     }
 }
@@ -111,10 +117,8 @@ static void NAME(join_run)(const indygru_tile *tile, const indygru_run *run, REA
 {
     const indygru_step_range *steps = &tile->steps;
     ptrdiff_t n = tile->n_units;
-    copy_three_planes(
-        run->n_rows, n * sizeof(REAL),
-        NAME(view)((REAL *)tile->gates + run->index * tile->gates_stride, tile->gates_stride, tile->gates_plane),
-        NAME(view)(gates, n, INDYGRU_RUN_UNITS));
+    NAME(copy_run_planes)(1, steps, tile->gates_rows, run, n, tile->gates, tile->gates_stride, tile->gates_plane,
+                          gates);
     if (run->step == 0 && tile->h_first)
         copy_rows(run->n_rows, n * sizeof(REAL),
                   NAME(view)((REAL *)tile->h_first + run->row * tile->h_first_row, tile->h_first_row, 0),
@@ -154,10 +158,9 @@ static void NAME(backward_runs)(const indygru_tile *tile)
             end = run->index + run->n_rows;
             FOR_ACTIVATION(tile->activation, NAME(backward_row), width, N, u, N, run_gates, run_h, run_dy, dh, N,
                            dgates)
-            copy_three_planes(run->n_rows, n_bytes, NAME(view)(dgates, n, N),
-                              NAME(view)((REAL *)tile->dgates + run->index * tile->dgates_stride, tile->dgates_stride,
-                                         tile->dgates_plane));
-            for (ptrdiff_t row = 0; row < width; row += n)
+            NAME(copy_run_planes)(0, steps, tile->dgates_rows, run, n, tile->dgates, tile->dgates_stride,
+                                  tile->dgates_plane, dgates);
+            for (ptrdiff_t row = 0; tile->du && row < width; row += n)
                 NAME(sum_row)(n, N, dgates + row, run_gates + row, run_h + row, du, db);
         }
     } while (n_runs);
@@ -170,5 +173,7 @@ static void NAME(backward_tile)(const indygru_tile *tile)
     if (tile->runs)
         NAME(backward_runs)(tile);
     else
-        NAME(backward_rows)(tile);
+        NAME(backward_rows)(1, tile);
 }
+
+static void NAME(sum_tile)(const indygru_tile *tile) { NAME(backward_rows)(0, tile); }

@@ -46,18 +46,21 @@ static void NAME(forward_rows)(const indygru_tile *tile)
     ptrdiff_t n = tile->n_units;
     const REAL *u = tile->u, *b = tile->b, *u_c = u + 2 * tile->plane, *b_c = b + 2 * tile->plane;
     const REAL *proj = tile->proj;
-    REAL *gates = tile->gates;
+    ptrdiff_t count = 0;
     for (ptrdiff_t step = 0; step < steps->n_steps; step++)
         for (ptrdiff_t row = 0; row < steps->n_rows; row++) {
             if (!indygru_is_valid(steps, step, row))
                 continue;
             REAL *h = (REAL *)tile->h + row * tile->h_row;
-            REAL *y = (REAL *)tile->y + indygru_time_index(steps, step, row) * tile->y_step + row * tile->y_row;
+            REAL *y = (REAL *)tile->y + indygru_time_index(steps, step, row) * tile->y_step +
+                      indygru_row_index(steps, row) * tile->y_row;
+            REAL *gates = (REAL *)tile->gates +
+                          indygru_valid_index(steps, tile->gates_rows, step, row, count) * tile->gates_stride;
             NAME(prefetch)(y + tile->y_step, n);
             NAME(gates_row)(n, tile->plane, u, b, h, proj, tile->gates_plane, gates);
             FOR_ACTIVATION(tile->activation, NAME(candidate_row), n, u_c, b_c, proj, tile->gates_plane, gates, h, y)
             proj += tile->proj_row;
-            gates += tile->gates_stride;
+            count++;
         }
 }
 
@@ -67,7 +70,8 @@ static void NAME(forward_runs)(const indygru_tile *tile)
     enum { N = INDYGRU_RUN_UNITS, AHEAD = INDYGRU_RUNS_AHEAD };
     const indygru_step_range *steps = &tile->steps;
     ptrdiff_t n = tile->n_units, n_bytes = n * sizeof(REAL), max_rows = N / n, n_runs;
-    int is_joined = !steps->row_offsets && tile->y_row == n; /* whether the rows of y are contiguous */
+    int is_joined =
+        !steps->row_offsets && !steps->row_indices && tile->y_row == n; /* whether the rows of y are contiguous */
     const REAL *source = tile->proj;
     REAL *u = tile->runs, *b = u + 3 * N, *gates = b + 3 * N, *proj = gates + 3 * N, *y_run = proj + AHEAD * 3 * N;
     indygru_run runs[AHEAD], next = {0};
@@ -91,9 +95,8 @@ static void NAME(forward_runs)(const indygru_tile *tile)
             if (!is_joined)
                 NAME(copy_run)(0, steps, run, n, tile->y, tile->y_step, tile->y_row, y);
             if (tile->gates_stride)
-                copy_three_planes(run->n_rows, n_bytes, NAME(view)(gates, n, N),
-                                  NAME(view)((REAL *)tile->gates + run->index * tile->gates_stride, tile->gates_stride,
-                                             tile->gates_plane));
+                NAME(copy_run_planes)(0, steps, tile->gates_rows, run, n, tile->gates, tile->gates_stride,
+                                      tile->gates_plane, gates);
         }
     } while (n_runs);
 }

@@ -37,6 +37,7 @@ typedef struct {
     ptrdiff_t first_step, n_steps, n_rows;
     const ptrdiff_t *lengths;     /* (n_rows)  IN  length of each sequence; NULL: all steps are valid */
     const ptrdiff_t *row_offsets; /* (n_rows)  IN  index of each sequence's step 0 on the time axis; NULL: 0 */
+    const ptrdiff_t *row_indices; /* (n_rows)  IN  index of each sequence on the batch axis; NULL: 0, 1, 2, ... */
 } indygru_step_range;
 
 static inline int indygru_is_valid(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
@@ -48,6 +49,20 @@ static inline int indygru_is_valid(const indygru_step_range *steps, ptrdiff_t st
 static inline ptrdiff_t indygru_time_index(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
 {
     return steps->row_offsets ? step + steps->row_offsets[row] : step;
+}
+
+/* Index of a row on the batch axis of x, y, dy and dx. */
+static inline ptrdiff_t indygru_row_index(const indygru_step_range *steps, ptrdiff_t row)
+{
+    return steps->row_indices ? steps->row_indices[row] : row;
+}
+
+/* Index of a step of a row in an array of all valid steps: row by row, with the given index of each row's step 0, or,
+ * if first_of_rows is NULL, step by step, as the caller counts them. */
+static inline ptrdiff_t indygru_valid_index(const indygru_step_range *steps, const ptrdiff_t *first_of_rows,
+                                            ptrdiff_t step, ptrdiff_t row, ptrdiff_t count)
+{
+    return first_of_rows ? first_of_rows[row] + steps->first_step + step : count;
 }
 
 ptrdiff_t indygru_count_valid_steps(const indygru_step_range *steps);
@@ -67,7 +82,7 @@ int indygru_next_run(const indygru_step_range *steps, ptrdiff_t max_rows, indygr
  * step = n_steps and step_index = the number of valid steps of the range. */
 int indygru_previous_run(const indygru_step_range *steps, ptrdiff_t max_rows, indygru_run *run);
 
-/* Stores the address of each valid step in an array (time, n_rows, any width). The strides are in bytes. */
+/* Stores the address of each valid step in an array (time, batch, any width). The strides are in bytes. */
 void indygru_gather_row_pointers(const indygru_step_range *steps, const char *array, ptrdiff_t step_stride,
                                  ptrdiff_t row_stride, const void **pointers);
 
@@ -84,6 +99,7 @@ typedef struct {
     void *gates;            /* (V, 3, n_units)          forward: OUT r, z, c; backward: IN */
     ptrdiff_t gates_stride; /* 0: each valid step overwrites the previous one */
     ptrdiff_t gates_plane;
+    const ptrdiff_t *gates_rows; /* (n_rows) IN  index of each row's step 0 in gates; NULL: step by step */
     /* forward */
     const void *proj; /* (V, 3, n_units)          IN   projection; its planes are n_units apart */
     ptrdiff_t proj_row;
@@ -100,7 +116,8 @@ typedef struct {
     ptrdiff_t dh_row;
     void *dgates; /* (V, 3, n_units)          OUT  gradients of the pre-activations */
     ptrdiff_t dgates_stride, dgates_plane;
-    void *du, *db; /* (3, n_units)             IN/OUT gradients of u and b, accumulated */
+    const ptrdiff_t *dgates_rows; /* the same as gates_rows, for dgates */
+    void *du, *db; /* (3, n_units)             IN/OUT gradients of u and b, accumulated; NULL: not computed */
 } indygru_tile;
 
 /* out[i, j] = sum over k of x[i, k] w[k, j]. The order of summation depends on n_inputs only.
@@ -138,6 +155,13 @@ typedef struct {
     ptrdiff_t max_tile_rows;
     ptrdiff_t target_tiles;   /* number of tiles that the grid aims at */
     ptrdiff_t step_tile_rows; /* rows of a tile in a call of a single step */
+    /* chunks of time side by side; states are counted in panels of the micro-kernel (two vectors) */
+    ptrdiff_t min_long_steps;             /* steps of a call from which time is cut into chunks */
+    ptrdiff_t max_long_panels;            /* rows * units up to which it is on one thread, */
+    ptrdiff_t max_long_panels_per_thread; /* and on several */
+    ptrdiff_t max_row_major_panels;       /* rows * units up to which the tape of a long call is row-major */
+    ptrdiff_t time_chunk_panels;          /* rows * units of the chunks that run at once, for each thread */
+    ptrdiff_t min_time_chunk_steps, max_time_chunk_steps;
     /* projection */
     ptrdiff_t min_packed_steps;                 /* valid steps of a tile from which its weights are packed */
     ptrdiff_t min_shared_row_tiles;             /* row tiles from which the weights are packed once for all of them */
@@ -172,6 +196,7 @@ typedef struct {
     const indygru_tuning *tuning;
     void (*forward_tile)(const indygru_tile *tile);
     void (*backward_tile)(const indygru_tile *tile);
+    void (*sum_tile)(const indygru_tile *tile); /* the part of backward_tile that computes du and db from dgates */
     void (*project)(const indygru_projection *job);
     void (*pack)(const indygru_packing *job);
     void (*activate)(enum indygru_activation activation, ptrdiff_t n, const void *x, void *out); /* (n) IN, (n) OUT */

@@ -120,6 +120,7 @@ extern const indygru_tuning PASTE(indygru_tuning, TIER);
      &PASTE(indygru_tuning, TIER),                                                                                     \
      forward_tile_##suffix,                                                                                            \
      backward_tile_##suffix,                                                                                           \
+     sum_tile_##suffix,                                                                                                \
      project_##suffix,                                                                                                 \
      pack_##suffix,                                                                                                    \
      activate_##suffix}

@@ -6,7 +6,7 @@
 
 enum {
     /* Wider rows fill enough vectors one by one. */
-    NAME(MAX_NARROW_UNITS) = 4 * VECTOR_BYTES / sizeof(REAL) - 1,
+    NAME(MAX_NARROW_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL) - 1,
 };
 
 /* A view of rows of three planes, or of rows; the strides count numbers. */
@@ -15,15 +15,30 @@ INLINE planes_view NAME(view)(const void *data, ptrdiff_t row, ptrdiff_t plane)
     return (planes_view){(char *)data, row * (ptrdiff_t)sizeof(REAL), plane * (ptrdiff_t)sizeof(REAL)};
 }
 
-/* Joins the rows of a run of an array (time, n_rows, n): y, dy. `data` is its step 0. */
+/* Copies between the rows of a run of an array (time, batch, n), such as y, and (rows, n). `data` is its step 0. */
 INLINE void NAME(copy_run)(int joins, const indygru_step_range *steps, const indygru_run *run, ptrdiff_t n,
                            const REAL *data, ptrdiff_t step_stride, ptrdiff_t row_stride, REAL *joined)
 {
-    ptrdiff_t rows = steps->row_offsets ? 1 : run->n_rows;
+    ptrdiff_t rows = steps->row_offsets || steps->row_indices ? 1 : run->n_rows;
     for (ptrdiff_t i = 0; i < run->n_rows; i += rows) {
         ptrdiff_t time = indygru_time_index(steps, run->step, run->row + i);
-        planes_view row = NAME(view)(data + time * step_stride + (run->row + i) * row_stride, row_stride, 0);
-        planes_view joined_row = NAME(view)(joined + i * n, n, 0);
+        ptrdiff_t offset = time * step_stride + indygru_row_index(steps, run->row + i) * row_stride;
+        planes_view row = NAME(view)(data + offset, row_stride, 0), joined_row = NAME(view)(joined + i * n, n, 0);
         copy_rows(rows, n * sizeof *data, joins ? row : joined_row, joins ? joined_row : row);
+    }
+}
+
+/* Copies between the rows of a run of an array (V, 3, n), such as gates, and (3, rows, n) with planes of
+ * INDYGRU_RUN_UNITS. */
+INLINE void NAME(copy_run_planes)(int joins, const indygru_step_range *steps, const ptrdiff_t *first_of_rows,
+                                  const indygru_run *run, ptrdiff_t n, const REAL *data, ptrdiff_t stride,
+                                  ptrdiff_t plane, REAL *joined)
+{
+    ptrdiff_t rows = first_of_rows ? 1 : run->n_rows;
+    for (ptrdiff_t i = 0; i < run->n_rows; i += rows) {
+        ptrdiff_t index = indygru_valid_index(steps, first_of_rows, run->step, run->row + i, run->index);
+        planes_view row = NAME(view)(data + index * stride, stride, plane);
+        planes_view joined_row = NAME(view)(joined + i * n, n, INDYGRU_RUN_UNITS);
+        copy_three_planes(rows, n * sizeof *data, joins ? row : joined_row, joins ? joined_row : row);
     }
 }

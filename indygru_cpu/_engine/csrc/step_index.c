@@ -68,5 +68,6 @@ void indygru_gather_row_pointers(const indygru_step_range *steps, const char *ar
     for (ptrdiff_t step = 0; step < steps->n_steps; step++)
         for (ptrdiff_t row = 0; row < steps->n_rows; row++)
             if (indygru_is_valid(steps, step, row))
-                *pointers++ = array + indygru_time_index(steps, step, row) * step_stride + row * row_stride;
+                *pointers++ = array + indygru_time_index(steps, step, row) * step_stride +
+                              indygru_row_index(steps, row) * row_stride;
 }

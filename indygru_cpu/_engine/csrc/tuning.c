@@ -23,6 +23,14 @@ const indygru_tuning indygru_tuning_baseline = {
     .target_tiles = 16,
     .step_tile_rows = 12,
 
+    .min_long_steps = 4096,
+    .max_long_panels = 1,
+    .max_long_panels_per_thread = 2,
+    .max_row_major_panels = 8,
+    .time_chunk_panels = 4,
+    .min_time_chunk_steps = 64,
+    .max_time_chunk_steps = 2048,
+
     .min_packed_steps = 32,
     .min_shared_row_tiles = 4,
     .min_blas_steps = 256,
@@ -64,6 +72,14 @@ const indygru_tuning indygru_tuning_x86_v3 = {
     .target_tiles = 16,
     /* two register blocks; other values: not measured */
     .step_tile_rows = 12,
+
+    .min_long_steps = 4096,
+    .max_long_panels = 1,
+    .max_long_panels_per_thread = 2,
+    .max_row_major_panels = 8,
+    .time_chunk_panels = 4,
+    .min_time_chunk_steps = 64,
+    .max_time_chunk_steps = 2048,
 
     /* unpacked to packed weights: 151 to 121 us with 48 valid steps, 76 to 74 with 24, 23 to 32 with 6 */
     .min_packed_steps = 32,
@@ -119,6 +135,14 @@ const indygru_tuning indygru_tuning_x86_v4 = {
     .max_tile_rows = 96,
     .target_tiles = 16,
     .step_tile_rows = 12,
+
+    .min_long_steps = 4096,
+    .max_long_panels = 1,
+    .max_long_panels_per_thread = 2,
+    .max_row_major_panels = 8,
+    .time_chunk_panels = 4,
+    .min_time_chunk_steps = 64,
+    .max_time_chunk_steps = 2048,
 
     .min_packed_steps = 32,
     .min_shared_row_tiles = 4,
