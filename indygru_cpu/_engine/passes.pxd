@@ -20,7 +20,9 @@ from indygru_cpu._engine.products cimport (
 from indygru_cpu._engine.runtime cimport can_allocate_blas_buffers
 from indygru_cpu._engine.schedule cimport parallel_for
 from indygru_cpu._engine.tiles cimport backward_tile, forward_tile, pack_tile, run_claimed_tiles
-from indygru_cpu._engine.time_parallel cimport run_windows, runs_in_windows, windows_bytes
+from indygru_cpu._engine.time_parallel cimport (
+    backward_in_windows, count_sums, run_windows, runs_in_windows, windows_bytes,
+)
 from indygru_cpu.c_api cimport INDYGRU_DONE, INDYGRU_NO_MEMORY
 
 ctypedef cython.floating real
@@ -136,9 +138,13 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
     cdef ptrdiff_t line_bytes = p.max_chunk_valid_steps * p.n_inputs * p.itemsize
     cdef ptrdiff_t x_bytes = 0 if p.dkernel is NULL else align_up(line_bytes)
     cdef ptrdiff_t dx_bytes = 0 if p.dx.data is NULL else align_up(line_bytes)
-    cdef ptrdiff_t sums_bytes = align_up(p.row_tiles * 3 * p.n_units * p.itemsize)
+    p.n_sums = count_sums(p)
+    cdef ptrdiff_t sums_bytes = align_up(p.n_sums * 3 * p.n_units * p.itemsize)
+    cdef ptrdiff_t window_bytes = windows_bytes(p, n_threads) if p.is_long else 0
+    cdef ptrdiff_t chunk_gates_bytes = dgates_bytes if p.is_long and p.tape is NULL else 0
     cdef ptrdiff_t transposed_bytes = transposed_kernel_bytes(p, valid_steps_before(p, p.row_tiles))
     p.scratch_size = thread_bytes + dgates_bytes + x_bytes + dx_bytes + 2 * sums_bytes + transposed_bytes
+    p.scratch_size += window_bytes + chunk_gates_bytes
     cdef char *scratch = indygru_pool_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
@@ -150,6 +156,8 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
     memset(p.du, 0, 2 * sums_bytes)
     if transposed_bytes:
         p.transposed_kernel = p.db + sums_bytes
+    p.window_memory = p.db + sums_bytes + transposed_bytes
+    p.chunk_gates = p.window_memory + window_bytes
     return scratch
 
 
@@ -193,7 +201,12 @@ cdef inline int backward_chunk(Plan *p, ptrdiff_t first_step, ptrdiff_t n_steps,
     """The tiles of a chunk, then the two products over the gradients of its gates."""
     cdef bint uses_blas = p.tape is NULL and p.projection == BLAS
     begin_chunk(p, first_step, n_steps)
-    parallel_for(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, uses_blas)
+    if p.is_long:
+        backward_in_windows(p, n_threads, scratch)
+        if not p.x_is_matrix:
+            parallel_for(p, gather_x, p.row_tiles, n_threads, scratch, False)
+    else:
+        parallel_for(p, backward_item, p.row_tiles * p.unit_tiles, n_threads, scratch, uses_blas)
     if p.chunk_valid_steps == 0 or p.n_inputs == 0 or p.n_units == 0:
         return 0
     if p.dkernel is NULL and p.dx.data is NULL:
@@ -206,10 +219,10 @@ cdef inline int backward_chunk(Plan *p, ptrdiff_t first_step, ptrdiff_t n_steps,
 
 
 cdef inline void add_partial_sums(const Plan *p, real *du, real *db) noexcept nogil:
-    """Adds the sums of the row tiles to the gradients, tile by tile, in the arrays' dtype."""
+    """Adds the partial sums to the gradients, one by one, in the arrays' dtype."""
     cdef ptrdiff_t i, j, columns = 3 * p.n_units
     cdef unsigned long long fp_state = indygru_enter_ftz()
-    for i in range(p.row_tiles):
+    for i in range(p.n_sums):
         for j in range(columns):
             du[j] += (<real *> p.du)[i * columns + j]
             db[j] += (<real *> p.db)[i * columns + j]

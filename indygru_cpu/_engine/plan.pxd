@@ -13,7 +13,8 @@ from indygru_cpu._engine.runtime cimport omp_get_max_threads, runtime
 from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
 
 cdef enum:
-    BLOCK_STEPS = 32  # steps between two checkpoints
+    BLOCK_STEPS = 32   # steps between two checkpoints
+    N_ROW_NUMBERS = 5  # lengths, row_offsets, row_indices, gates_rows, dgates_rows
 
 cdef extern from * nogil:
     """
@@ -55,10 +56,13 @@ cdef struct LayerWeights:
 
 # A part of a long call whose chunks of time are the rows of a plan (time_parallel.pxd).
 cdef struct Window:
+    bint is_backward
+    char *states                                 # (B, N) h, or dh: IN before the first step that runs, OUT
     char *starts                                 # (B, N) states from which rows run again
+    char *h_first                                # (B, N) backward: h before the first step
     char *is_open                                # (B, unit tiles) whether a row runs again
     char *has_changed                            # (B, unit tiles) whether the row's last state changed by that
-    ptrdiff_t *active_rows                       # (tiles, 5, tile rows) scratch of each tile
+    ptrdiff_t *active_rows                       # (tiles, N_ROW_NUMBERS + 1, tile rows) scratch of each tile
     ptrdiff_t n_repeated                         # steps * units that ran again
 
 # "Valid steps" are the (step, row) pairs within the rows' lengths. "Before" arrays are prefix sums over row tiles.
@@ -81,6 +85,9 @@ cdef struct Plan:
     Window *window
     ptrdiff_t *row_indices                       # (B) index of each row on the batch axis; NULL: 0, 1, 2, ...
     ptrdiff_t *gates_rows                        # (B) index of each row's first step in the tape; NULL: step by step
+    ptrdiff_t *dgates_rows                       # (B) the same in dgates
+    char *window_memory                          # of backward
+    char *chunk_gates                            # (valid steps of a chunk, 3, N) recomputed gates of backward
     char *checkpoints                            # (blocks, B, N) states after each block of steps, or NULL
     char *packed_weights                         # weights of all unit tiles; NULL: each tile packs its own
     StridedView x, y, h0, h
@@ -95,8 +102,9 @@ cdef struct Plan:
     char *dkernel
     char *drecurrent_kernel
     char *dbias
-    char *du                                     # (row tiles, 3N) partial sums
+    char *du                                     # (n_sums, 3N) partial sums
     char *db
+    ptrdiff_t n_sums
     char *dgates                                 # (valid steps of a chunk, 3N)
     char *transposed_kernel                      # panels of (3N, D) for dx; NULL: BLAS computes dx
     char *x_rows                                 # (valid steps of a chunk, D) gathered inputs
@@ -194,7 +202,7 @@ cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrd
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
     p.row_block = NULL
-    p.lengths = p.row_offsets = p.chunk_ends = p.row_indices = p.gates_rows = NULL
+    p.lengths = p.row_offsets = p.chunk_ends = p.row_indices = p.gates_rows = p.dgates_rows = NULL
     p.checkpoints = NULL
     p.window = NULL
     p.tile_steps = NULL
@@ -454,7 +462,7 @@ cdef inline Tile make_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_til
     tile.job.b = p.b + column_bytes
     tile.job.plane = p.n_units
     tile.job.gates_rows = p.gates_rows + tile.first_row if p.gates_rows is not NULL else NULL
-    tile.job.dgates_rows = NULL
+    tile.job.dgates_rows = p.dgates_rows + tile.first_row if p.dgates_rows is not NULL else NULL
     tile.proj = scratch
     tile.gates = tile.proj + p.proj_bytes
     tile.weights = tile.gates + p.gates_bytes
@@ -502,10 +510,10 @@ cdef inline char *scratch_y(const Plan *p, const Tile *tile) noexcept nogil:
     return tile.state + p.tile_rows * p.tile_units * p.itemsize
 
 
-cdef inline StridedView checkpoint_view(const Plan *p, ptrdiff_t end) noexcept nogil:
-    """The states after a block of steps that ends before step `end`."""
+cdef inline StridedView checkpoint_view(const Plan *p, ptrdiff_t block) noexcept nogil:
+    """The states after a block of steps; in backward the gradients before it."""
     cdef ptrdiff_t row_bytes = p.n_units * p.itemsize
-    return StridedView(p.checkpoints + (ceil_div(end, BLOCK_STEPS) - 1) * p.n_batch * row_bytes, 0, row_bytes)
+    return StridedView(p.checkpoints + block * p.n_batch * row_bytes, 0, row_bytes)
 
 
 cdef inline char *previous_state(const Plan *p, const Tile *tile, ptrdiff_t row) noexcept nogil:

@@ -152,7 +152,7 @@ cdef inline ptrdiff_t forward_steps(const Plan *p, ptrdiff_t index, ptrdiff_t fi
                 block_end = min(block_end, step + BLOCK_STEPS)
             run_steps(p, &tile, step, block_end, tape_address(p, &tile, step), &p.y if p.y.data is not NULL else NULL)
             if p.checkpoints is not NULL:
-                checkpoint = checkpoint_view(p, block_end)
+                checkpoint = checkpoint_view(p, step // BLOCK_STEPS)
                 store_state(p, &tile, &checkpoint)
             step = block_end
         store_state(p, &tile, &p.h)
@@ -189,36 +189,57 @@ cdef inline void recompute_gates(const Plan *p, Tile *tile) noexcept nogil:
     run_steps(p, tile, steps.first_step, steps.first_step + steps.n_steps, tile.gates, NULL)
 
 
-cdef inline void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """One tile over the current chunk: gradients of its gates, of its state before the chunk, of its part of u and
-    b."""
-    cdef Tile tile = make_nth_tile(p, index, scratch)
+cdef inline void set_gradient_arrays(const Plan *p, Tile *tile, char *gates, ptrdiff_t dgates_index) noexcept nogil:
+    """Sets the arrays of backward from the first step of the tile's range on, without dh and the sums."""
     cdef indygru_tile *job = &tile.job
-    cdef ptrdiff_t column_bytes = tile.first_unit * p.itemsize, sums, before, step = p.chunk.first_step
-    cdef unsigned long long fp_state
-    job.steps.first_step, job.steps.n_steps = step, min(p.chunk.n_steps, max_length(p, &job.steps) - step)
-    if job.steps.n_steps <= 0:
-        return
-    fp_state = indygru_enter_ftz()
-    before = chunk_steps_before(p, tile.first_row // p.tile_rows)
-    job.gates, job.gates_plane = tape_address(p, &tile, step), gates_units(p, &tile)
+    cdef ptrdiff_t column_bytes = tile.first_unit * p.itemsize, step = job.steps.first_step
+    cdef ptrdiff_t row = first_batch_row(p, tile)
+    job.gates, job.gates_plane = gates, gates_units(p, tile)
     job.gates_stride = 3 * job.gates_plane
-    if p.tape is NULL:
-        job.gates = tile.gates
-        recompute_gates(p, &tile)
-    job.y, job.y_step = address_at(&p.y, step, tile.first_row, column_bytes), p.y.step_stride // p.itemsize
+    job.y, job.y_step = address_at(&p.y, step, row, column_bytes), p.y.step_stride // p.itemsize
     job.y_row = p.y.row_stride // p.itemsize
     job.h_first, job.h_first_row = NULL, p.h0.row_stride // p.itemsize
     if step == 0:
         job.h_first = address_at(&p.h0, 0, tile.first_row, column_bytes)
-    job.dy, job.dy_step = address_at(&p.dy, step, tile.first_row, column_bytes), p.dy.step_stride // p.itemsize
+    job.dy, job.dy_step = address_at(&p.dy, step, row, column_bytes), p.dy.step_stride // p.itemsize
     job.dy_row = p.dy.row_stride // p.itemsize
-    load_state(p, &tile, &p.dh)
-    job.dh, job.dh_row = tile.state, job.n_units
-    job.dgates = p.dgates + before * 3 * p.n_units * p.itemsize + column_bytes
+    job.dgates = p.dgates + dgates_index * 3 * p.n_units * p.itemsize + column_bytes
     job.dgates_stride, job.dgates_plane = 3 * p.n_units, p.n_units
-    sums = tile.first_row // p.tile_rows * 3 * p.n_units * p.itemsize + column_bytes
-    job.du, job.db = p.du + sums, p.db + sums
-    p.ops.backward_tile(job)
+    job.dh, job.dh_row = tile.state, job.n_units
+    job.du = job.db = NULL
+
+
+cdef inline void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """One tile over the current chunk: gradients of its gates, of its state before the chunk, of its part of u and
+    b."""
+    cdef Tile tile = make_nth_tile(p, index, scratch)
+    cdef indygru_step_range *steps = &tile.job.steps
+    cdef ptrdiff_t sums, step = p.chunk.first_step, row_tile = tile.first_row // p.tile_rows
+    cdef char *gates = tape_address(p, &tile, step)
+    cdef unsigned long long fp_state
+    steps.first_step, steps.n_steps = step, min(p.chunk.n_steps, max_length(p, steps) - step)
+    if steps.n_steps <= 0:
+        return
+    fp_state = indygru_enter_ftz()
+    if p.tape is NULL:
+        gates = tile.gates
+        recompute_gates(p, &tile)
+    set_gradient_arrays(p, &tile, gates, chunk_steps_before(p, row_tile))
+    load_state(p, &tile, &p.dh)
+    sums = (row_tile * 3 * p.n_units + tile.first_unit) * p.itemsize
+    tile.job.du, tile.job.db = p.du + sums, p.db + sums
+    p.ops.backward_tile(&tile.job)
     store_state(p, &tile, &p.dh)
     indygru_restore_fp_state(fp_state)
+
+
+cdef inline void backward_block(const Plan *p, Tile *tile, ptrdiff_t first_step, ptrdiff_t end,
+                                const void *h_first) noexcept nogil:
+    """Gradients of some steps of a tile of a window, without the sums: tile.state IN/OUT. h_first, contiguous, is read
+    if the first step is 0."""
+    tile.job.steps.first_step, tile.job.steps.n_steps = first_step, end - first_step
+    set_gradient_arrays(p, tile, tape_address(p, tile, first_step), 0)
+    tile.job.h_first, tile.job.h_first_row = NULL, tile.job.n_units
+    if first_step == 0:
+        tile.job.h_first = h_first
+    p.ops.backward_tile(&tile.job)
