@@ -71,7 +71,7 @@ def test_modules_form_no_cycle():
 FOLDERS = {
     "_engine": [
         "_engine", "_engine.arguments", "_engine.blas", "_engine.checks", "_engine.environment", "_engine.memory",
-        "_engine.messages", "_engine.threads",
+        "_engine.messages", "_engine.quantization", "_engine.threads",
     ],
     "functional": ["functional"],
     "reference": ["reference"],

@@ -16,7 +16,7 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["_layers.parameters", "functional", "layer", "stream", "torch"]
+MODULES = ["_engine.quantization", "_layers.parameters", "functional", "layer", "stream", "torch"]
 #: Modules that need the package of the same name.
 BRIDGES = {"torch"}
 DOCS = helpers.ROOT / "docs"
