@@ -11,6 +11,7 @@ from indygru_cpu._engine import _core, threads
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.arguments import choose_threads
 from indygru_cpu._engine.messages import shortened, shown
+from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16, widen_bfloat16
 from indygru_cpu._typing import Array
 
 
@@ -23,11 +24,38 @@ class StreamableLayer(Protocol):
     num_threads: int | None
 
 
-def _snapshot(layer: StreamableLayer) -> _core.BoundLayer:
-    """The layer's options with copies of its weights."""
+#: Formats of weights that are smaller than those of a layer.
+COMPACT_FORMATS = ("bfloat16", "int8")
+
+
+def _snapshot(layer: StreamableLayer, weights: str) -> _core.BoundLayer:
+    """The layer's options with copies of its weights; kernels that bfloat16 represents, if that is the format."""
     bound = layer._bound
-    weights = [[[array.copy() for array in each] for each in directions] for directions in bound.weights]
-    return _core.BoundLayer(weights, bound.groups, bound.activation, bound.reproducible, choose_threads)
+    arrays = [[[array.copy() for array in each] for each in directions] for directions in bound.weights]
+    if weights == "bfloat16":
+        for k, [layer_arrays] in enumerate(arrays):
+            layer_arrays[0] = widen_bfloat16(round_to_bfloat16(layer_arrays[0], f"kernel of layer {k}"))
+    return _core.BoundLayer(arrays, bound.groups, bound.activation, bound.reproducible, choose_threads)
+
+
+def _compact_kernels(bound: _core.BoundLayer, weights: str) -> list[tuple[Array, Array | None]] | None:
+    """The kernel of each layer in a compact format, and its scales; None for another format."""
+    kernels = {f"kernel of layer {k}": arrays[0] for k, [arrays] in enumerate(bound.weights)}
+    if weights == "bfloat16":
+        return [(round_to_bfloat16(kernel, name), None) for name, kernel in kernels.items()]
+    if weights == "int8":
+        return [quantize_int8(kernel, name) for name, kernel in kernels.items()]
+    return None
+
+
+def _checked_format(weights: str | None, dtype: np.dtype[Any]) -> str:
+    if weights is None or weights == dtype.name:
+        return dtype.name
+    if weights not in COMPACT_FORMATS:
+        raise ValueError(f"weights: expected None, {dtype.name!r}, 'bfloat16' or 'int8', got {shown(weights)}")
+    if dtype != np.float32:
+        raise ValueError(f"weights: expected None, because the layer is {dtype.name}, got {weights!r}: use float32")
+    return weights
 
 
 def _index_rows(numbers: Array, rows: Any) -> Array:
@@ -55,6 +83,8 @@ class Stream(_core.StreamBase):
         Rows of each step.
     num_threads : int, optional
         Threads of a step with enough work for more than one; None is the layer's number.
+    weights : {"bfloat16", "int8"}, optional
+        The format of the kernels, as in `IndyGRU.stream`; None is the layer's dtype.
 
     Examples
     --------
@@ -78,6 +108,7 @@ class Stream(_core.StreamBase):
         batch_size: int = 1,
         num_threads: int | None = None,
         *,
+        weights: str | None = None,
         _bound: _core.BoundLayer | None = None,
     ) -> None:
         if not isinstance(layer, StreamableLayer):
@@ -86,16 +117,22 @@ class Stream(_core.StreamBase):
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.size(batch_size, "batch_size")
         self._num_threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
-        bound = _snapshot(layer) if _bound is None else _bound
+        self._weights = _checked_format(weights, layer._options["dtype"])
+        bound = _snapshot(layer, self._weights) if _bound is None else _bound
         n_layers, n_columns = len(bound.weights), bound.weights[0][0][0].shape[1]
         check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))
-        super().__init__(bound, n_batch, self._num_threads)
+        super().__init__(bound, n_batch, self._num_threads, _compact_kernels(bound, self._weights))
         self._layer = layer
 
     @property
     def batch_size(self) -> int:
         """Rows of each step."""
         return len(self._states[0])
+
+    @property
+    def weights(self) -> str:
+        """The format of the kernels: float32, float64, bfloat16 or int8."""
+        return self._weights
 
     @property
     def _n_inputs(self) -> int:
@@ -157,6 +194,9 @@ class Stream(_core.StreamBase):
 
     def _run_chunk(self, chunk: Any, is_checked: bool) -> Any:
         """The results of a chunk; None if compiled code cannot read it. An interrupted call changes no state."""
+        if self._weights == "int8":  # the layer's call has no int8 kernels
+            y = self._run_steps(chunk)
+            return None if y is None else (y,)
         states = self._states
         if self.batch_size == 1 and getattr(chunk, "ndim", None) == 2:
             states = states[:, 0]
@@ -193,17 +233,20 @@ class Stream(_core.StreamBase):
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights. The state does not change."""
-        self._set_weights(_snapshot(self._layer))
+        bound = _snapshot(self._layer, self._weights)
+        self._set_weights(bound, _compact_kernels(bound, self._weights))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self._layer, self.batch_size, self._bound, self._num_threads, self.state)
+        return _restore, (
+            type(self), self._layer, self.batch_size, self._bound, self._num_threads, self.state, self._weights,
+        )  # fmt: skip
 
 
 def _restore(
     cls: type[Stream], layer: StreamableLayer, batch_size: int, bound: _core.BoundLayer, num_threads: int | None,
-    state: Array,
+    state: Array, weights: str | None = None,
 ) -> Stream:  # fmt: skip
-    stream = cls(layer, batch_size, num_threads, _bound=bound)
+    stream = cls(layer, batch_size, num_threads, weights=weights, _bound=bound)
     stream.state = state
     return stream
 
@@ -231,6 +274,8 @@ class StreamPool:
         The number of clients for which there are rows from the beginning, and always.
     num_threads : int, optional
         Threads of a step with enough work for more than one; None is the layer's number.
+    weights : {"bfloat16", "int8"}, optional
+        The format of the kernels, as in `IndyGRU.stream`; None is the layer's dtype.
 
     Examples
     --------
@@ -246,10 +291,17 @@ class StreamPool:
     ('bob',)
     """
 
-    def __init__(self, layer: StreamableLayer, capacity: int = 16, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        layer: StreamableLayer,
+        capacity: int = 16,
+        num_threads: int | None = None,
+        *,
+        weights: str | None = None,
+    ) -> None:
         self._capacity = check.size(capacity, "capacity")
         self._lock = _core.CallLock("pool")
-        self._table = _Table(Stream(layer, self._capacity, num_threads), {}, [])
+        self._table = _Table(Stream(layer, self._capacity, num_threads, weights=weights), {}, [])
 
     @property
     def capacity(self) -> int:
@@ -333,7 +385,7 @@ class StreamPool:
     def _resize(self, n_rows: int) -> None:
         """Move all clients to a stream of n_rows rows."""
         old, rows, _ = self._table
-        stream = Stream(old._layer, n_rows, old._num_threads, _bound=old._bound)
+        stream = Stream(old._layer, n_rows, old._num_threads, weights=old.weights, _bound=old._bound)
         stream._states[:, : len(rows)] = old._states[:, list(rows.values())]
         # One assignment: an exception of a signal handler leaves the old stream with its rows, or the new one.
         self._table = _Table(stream, {client: row for row, client in enumerate(rows)}, [])
@@ -401,16 +453,17 @@ class StreamPool:
         stream, rows, _ = self._table
         states = {client: stream._states[:, row].copy() for client, row in rows.items()}
         return _restore_pool, (
-            type(self), stream._layer, self._capacity, stream._num_threads, stream._bound, states,
+            type(self), stream._layer, self._capacity, stream._num_threads, stream._bound, states, stream.weights,
         )  # fmt: skip
 
 
 def _restore_pool(
     cls: type[StreamPool], layer: StreamableLayer, capacity: int, num_threads: int | None, bound: _core.BoundLayer,
-    states: dict[Hashable, Array],
+    states: dict[Hashable, Array], weights: str,
 ) -> StreamPool:  # fmt: skip
-    pool = cls(layer, capacity, num_threads)
-    pool._table = _Table(Stream(layer, max(capacity, len(states)), num_threads, _bound=bound), {}, [])
+    pool = cls(layer, capacity, num_threads, weights=weights)
+    stream = Stream(layer, max(capacity, len(states)), num_threads, weights=weights, _bound=bound)
+    pool._table = _Table(stream, {}, [])
     for client, state in states.items():
         pool.set_state(client, state)
     return pool

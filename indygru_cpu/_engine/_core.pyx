@@ -16,6 +16,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
@@ -34,12 +35,14 @@ from indygru_cpu._engine.dlpack cimport is_capsule, read_capsule
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
     INDYGRU_N_TIERS, INDYGRU_N_WORK_CLASSES, INDYGRU_OP_STEP, INDYGRU_POOL_MAX_BYTES, INDYGRU_POOL_MIN_BLOCK,
-    activation_t, indygru_acquire_slots, indygru_acquire_step_scratch, indygru_active_threads, indygru_choice,
-    indygru_choose_threads, indygru_chunk_bytes, indygru_current_cpu, indygru_fork_generation, indygru_get_cost,
-    indygru_get_tier, indygru_init_threads, indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
+    INDYGRU_WEIGHTS_BFLOAT16, INDYGRU_WEIGHTS_FULL, INDYGRU_WEIGHTS_INT8, activation_t, indygru_acquire_slots,
+    indygru_acquire_step_scratch, indygru_active_threads, indygru_choice, indygru_choose_threads, indygru_chunk_bytes,
+    indygru_compact_bytes, indygru_compact_packing, indygru_compact_scratch_bytes, indygru_current_cpu,
+    indygru_fork_generation, indygru_get_cost, indygru_get_tier, indygru_has_vnni, indygru_init_threads,
+    indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
     indygru_monotonic_ns, indygru_pool_allocate, indygru_pool_free, indygru_pool_release, indygru_pool_trim,
     indygru_record_call, indygru_record_cost, indygru_release_slots, indygru_release_step_scratch, indygru_reset_costs,
-    indygru_reset_last_call, indygru_tier_names, operation_t,
+    indygru_reset_last_call, indygru_tier_names, operation_t, weights_t,
 )
 from indygru_cpu._engine.passes cimport (
     BLAS_BUFFER_BYTES, Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory,
@@ -47,8 +50,8 @@ from indygru_cpu._engine.passes cimport (
 )
 from indygru_cpu._engine.plan cimport (
     BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel, ceil_div,
-    check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
-    make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid,
+    Tile, check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
+    make_plan, make_tile, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid,
     widen_tiles,
 )
 from indygru_cpu._engine.runtime cimport (
@@ -71,6 +74,8 @@ cdef ptrdiff_t segment_bytes = 4 * 1024 * 1024
 cdef ptrdiff_t min_segment_steps = 16  # the smallest number of steps of such a segment
 # Whether calls read plain arrays without the checks of their callers. Tests turn it off, so that every call is checked.
 cdef bint reads_unchecked = True
+# Whether int8 weights of new streams use the CPU's products of bytes. Tests turn it off.
+cdef bint uses_vnni = True
 
 cdef enum:
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
@@ -1279,6 +1284,31 @@ cdef bint has_memory(array, const ArrayView *view) except -1:
     return is_same
 
 
+cdef weights_t compact_format(compact_kernels) except *:
+    """The format of the kernels, by that of the first one."""
+    if compact_kernels is None:
+        return <weights_t> INDYGRU_WEIGHTS_FULL
+    _, scales = compact_arrays(compact_kernels, 0)
+    return <weights_t> (INDYGRU_WEIGHTS_BFLOAT16 if scales is None else INDYGRU_WEIGHTS_INT8)
+
+
+cdef tuple compact_arrays(compact_kernels, ptrdiff_t k):
+    """The kernel and the scales of a layer, checked: the directives of this module check no index."""
+    require(type(compact_kernels) is list and 0 <= k < len(compact_kernels), "weights")
+    arrays = (<list> compact_kernels)[k]
+    require(type(arrays) is tuple and len(arrays) == 2, "weights")
+    return <tuple> arrays
+
+
+cdef bint has_vnni_of_tier() noexcept:
+    """Whether the CPU has the products of bytes that the tier in use can use."""
+    cdef int i
+    for i in range(INDYGRU_N_TIERS):
+        if indygru_get_tier(i) is runtime.tier:
+            return indygru_has_vnni(i)
+    return False
+
+
 cdef class CallLock:
     """Runs one call at a time; the calls of other threads wait.
 
@@ -1325,6 +1355,7 @@ cdef class StreamBase:
     cdef char *saved_states
     cdef ptrdiff_t *rows     # (B) the rows of a step of some rows: a checked private copy
     cdef char *is_named      # (B) whether a row is among them; zeros between steps
+    cdef weights_t weights_format
     cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, row_bytes
     cdef ptrdiff_t n_rows, tile_rows  # rows of the steps that the plans are for; largest number of rows of a tile
     cdef double row_work    # multiply-adds of a step of one row
@@ -1339,8 +1370,9 @@ cdef class StreamBase:
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads):
-        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call."""
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None):
+        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call.
+        compact_kernels, which may be None, are as in `_set_weights`."""
         cdef ptrdiff_t k, width, bytes, states, scratch = 0, weights = 0
         cdef Threads threads
         cdef double work
@@ -1377,11 +1409,18 @@ cdef class StreamBase:
         work = n_batch * self.row_work
         threads = bound.choose_threads(num_threads, work)
         self.n_threads, self.autotune = limit_threads(threads.n, work), threads.autotune
+        self.weights_format = compact_format(compact_kernels)
+        require(self.weights_format == INDYGRU_WEIGHTS_FULL or bound.format == c'f', "weights")
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)
             p.has_python = True
             set_scratch_sizes(p)
+            if self.weights_format != INDYGRU_WEIGHTS_FULL:
+                p.weights_format, p.has_vnni = self.weights_format, uses_vnni and has_vnni_of_tier()
+                p.weights_bytes = align_up(max(
+                    indygru_compact_bytes(p.weights_format, p.group_inputs, 3 * p.tile_units, p.ops.panel),
+                    indygru_compact_scratch_bytes(p.group_inputs, p.ops.panel)))
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
         self.n_rows, self.tile_rows = n_batch, self.plans[0].tile_rows
@@ -1400,7 +1439,7 @@ cdef class StreamBase:
             p.u = p.packed_weights + p.unit_tiles * p.weights_bytes
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
-        self._set_weights(bound)
+        self._set_weights(bound, compact_kernels)
 
     def __dealloc__(self):
         free(self.plans)
@@ -1418,10 +1457,14 @@ cdef class StreamBase:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
         return self.states
 
-    def _set_weights(self, BoundLayer bound):
+    def _set_weights(self, BoundLayer bound, compact_kernels=None):
         """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
-        dtype of the first one."""
+        dtype of the first one.
+
+        With compact_kernels these are packed in place of the kernels: a list with, for each layer, a kernel of uint16
+        bit patterns of bfloat16 and None, or of int8 and the scales (3N,)."""
         cdef LayerWeights weights
+        cdef indygru_compact_packing packing
         cdef ptrdiff_t k
         cdef bint is_double = self.itemsize == sizeof(double)
         self.acquire()
@@ -1431,22 +1474,60 @@ cdef class StreamBase:
                 require(bound.read_weights(k, &weights) and weights.dtype == is_double
                         and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
                         and weights.n_groups == self.plans[k].n_groups, "layer")
+                require(self.read_compact(compact_kernels, k, &packing), "weights")
             for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
                 bound.read_weights(k, &weights)
-                self.pack(k, &weights)
+                self.read_compact(compact_kernels, k, &packing)
+                self.pack(k, &weights, &packing)
             self._bound = bound
         finally:
             self.release()
 
-    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights) noexcept:
+    cdef bint read_compact(self, compact_kernels, ptrdiff_t k, indygru_compact_packing *packing) except -1:
+        """Reads the compact kernel of a layer, if the stream has such kernels; False: it does not fit."""
         cdef Plan *p = &self.plans[k]
+        cdef ArrayView kernel, scales
+        if compact_format(compact_kernels) != self.weights_format:
+            return False
+        if self.weights_format == INDYGRU_WEIGHTS_FULL:
+            return True
+        if len(compact_kernels) != self.n_layers:
+            return False
+        array, array_of_scales = compact_arrays(compact_kernels, k)
+        packing.format, packing.scales = self.weights_format, NULL
+        if self.weights_format == INDYGRU_WEIGHTS_INT8:
+            if not read_array(array_of_scales, c'f', False, &scales) or scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
+                return False
+            packing.scales = <const float *> scales.data
+        if not read_array(array, c'b' if packing.scales is not NULL else c'H', False, &kernel):
+            return False
+        packing.n_inputs, packing.w, packing.w_row, packing.w_plane = (
+            p.group_inputs, kernel.data, 3 * p.n_units, p.n_units)
+        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == 3 * p.n_units
+                and is_c_contiguous(&kernel))
+
+    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights, indygru_compact_packing *packing) noexcept:
+        cdef Plan *p = &self.plans[k]
+        cdef Tile tile
         cdef ptrdiff_t i
         p.kernel = MatrixView(weights.kernel, 3 * p.n_units)
         memcpy(p.u, weights.u, 3 * p.n_units * p.itemsize)
         memcpy(p.b, weights.b, 3 * p.n_units * p.itemsize)
         for i in range(p.unit_tiles):
-            pack_tile(p, i, self.scratch)
+            if self.weights_format == INDYGRU_WEIGHTS_FULL:
+                pack_tile(p, i, self.scratch)
+            else:
+                tile = make_tile(p, 0, i, self.scratch)
+                self.pack_compact_tile(p, &tile, packing[0])
         p.kernel.data = NULL  # steps read the packed copy; the array may be freed
+
+    cdef void pack_compact_tile(self, const Plan *p, const Tile *tile, indygru_compact_packing packing) noexcept:
+        packing.n_units = tile.job.n_units
+        packing.w = <const char *> packing.w + tile.first_unit * (1 if packing.scales is not NULL else 2)
+        if packing.scales is not NULL:
+            packing.scales += tile.first_unit
+        packing.out = p.packed_weights + tile.unit_tile * p.weights_bytes
+        p.ops.pack_compact(&packing)
 
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
@@ -1628,6 +1709,50 @@ cdef class StreamBase:
         memcpy(self.y_data, states + (self.n_layers - 1) * self.state_bytes, self.n_rows * self.row_bytes)
         return 0
 
+    def _run_steps(self, chunk):
+        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error
+        restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
+        cdef ArrayView x, y_view
+        cdef ptrdiff_t i, step = 0, n_steps, end, size = self.n_layers * self.state_bytes
+        cdef double work = self.n_batch * self.row_work
+        cdef char *last_state = self.state_data + size - self.state_bytes
+        cdef PooledBuffer states
+        cdef bint is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
+        if not self._bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
+            return None
+        if not (x.ndim == 3 and x.shape[1] == self.n_batch or x.ndim == 2 and self.n_batch == 1):
+            return None
+        if exceeds_limits(x.shape[0], self.n_batch, self.n_inputs, self.n_units):
+            return None
+        states = PooledBuffer(size, False)
+        memcpy(states.data, self.state_data, size)
+        y = new_array(shape_tuple(x.ndim, x.shape, self.n_units), self._bound.dtype)
+        require(self._bound.read(y, True, &y_view), "chunk")
+        n_steps = <ptrdiff_t> max(1, min(x.shape[0], self.plans.ops.tuning.min_interruptible_work / max(1, work)))
+        if self.n_rows != self.n_batch:
+            self.set_rows(self.n_batch)
+        try:
+            while step < x.shape[0]:
+                end = min(x.shape[0], step + n_steps)
+                if is_serial:
+                    with nogil:
+                        indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
+                        for i in range(step, end):
+                            self.run_serially(x.data + i * x.strides[0], x.strides[x.ndim - 2], self.state_data)
+                            memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
+                        indygru_release_slots(1)
+                    PyErr_CheckSignals()
+                else:
+                    for i in range(step, end):
+                        self.run_interruptibly(x.data + i * x.strides[0], x.strides[x.ndim - 2], self.state_data, work,
+                                               self.n_threads)
+                        memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
+                step = end
+        except BaseException:
+            memcpy(self.state_data, states.data, size)
+            raise
+        return y
+
     cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride, char *states) noexcept nogil:
         """Returns the plan of a layer, with its inputs set: x for the first one, else the states of the one below."""
         cdef Plan *p = &self.plans[k]
@@ -1727,6 +1852,13 @@ def _set_segments(ptrdiff_t n_bytes, ptrdiff_t min_steps):
     return former
 
 
+def _set_vnni(bint value):
+    """Sets whether int8 weights of new streams use the CPU's products of bytes. Returns the former value."""
+    global uses_vnni
+    former, uses_vnni = uses_vnni, value
+    return former
+
+
 def _set_slice_seconds(double seconds):
     """Sets the length of a time slice and returns the former one. With 0, a thread runs one item or claim a slice."""
     former, runtime.slice_ns = runtime.slice_ns, <long long> (seconds * 1e9)
@@ -1767,5 +1899,5 @@ def _reset_thread_costs():
 testing = SimpleNamespace(
     activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, min_parallel_work=_min_parallel_work,
     reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_segments=_set_segments,
-    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, use_tier=_use_tier,
+    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, set_vnni=_set_vnni, use_tier=_use_tier,
 )

@@ -217,6 +217,7 @@ SYSTEM_HEADERS = {
     "dispatch.c": {"unistd.h"},
     "fp_state.c": {"xmmintrin.h"},
     "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h"},
+    "target_begin.h": {"immintrin.h"},
     "threads.c": {"pthread.h", "sched.h", "sys/syscall.h", "time.h", "unistd.h"},
 }
 

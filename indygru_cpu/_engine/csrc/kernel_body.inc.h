@@ -53,10 +53,19 @@
 #include "kernels_of_dtype.inc.h"
 
 extern const indygru_tuning PASTE(indygru_tuning, TIER);
-#define OPS(suffix, type)                                                                                              \
-    {sizeof(type),          PANEL_##suffix,         BLOCK_ROWS_##suffix, &PASTE(indygru_tuning, TIER),                 \
-     forward_tile_##suffix, backward_tile_##suffix, project_##suffix,    pack_##suffix,                                \
-     activate_##suffix}
+#define OPS(suffix, type, multiply, pack)                                                                              \
+    {sizeof(type),                                                                                                     \
+     PANEL_##suffix,                                                                                                   \
+     BLOCK_ROWS_##suffix,                                                                                              \
+     &PASTE(indygru_tuning, TIER),                                                                                     \
+     forward_tile_##suffix,                                                                                            \
+     backward_tile_##suffix,                                                                                           \
+     project_##suffix,                                                                                                 \
+     pack_##suffix,                                                                                                    \
+     activate_##suffix,                                                                                                \
+     multiply,                                                                                                         \
+     pack}
 #define STRING(x) #x
 #define TIER_NAME(tier) STRING(tier)
-const indygru_tier PASTE(indygru_tier, TIER) = {TIER_NAME(TIER), {OPS(f32, float), OPS(f64, double)}};
+const indygru_tier PASTE(indygru_tier, TIER) = {
+    TIER_NAME(TIER), {OPS(f32, float, multiply_compact, pack_compact), OPS(f64, double, NULL, NULL)}};
