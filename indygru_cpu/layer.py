@@ -500,9 +500,9 @@ class IndyGRU:
         num_threads : int, optional
             Threads of a step with enough work for more than one; None is the layer's number.
         weights : {"bfloat16", "int8"}, optional
-            A smaller format of the kernels of a float32 layer, with which the steps of large layers are faster: bfloat16
-            rounds each weight to nearest, int8 has one scale a column. States, biases and recurrent kernels stay
-            float32. None is the layer's dtype.
+            A smaller format of the kernels of a float32 layer, with which the steps of large layers are faster.
+            bfloat16 rounds each weight to nearest, int8 has one scale a column. States, biases and recurrent kernels
+            stay float32. None is the layer's dtype.
 
         Returns
         -------

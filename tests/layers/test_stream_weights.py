@@ -17,7 +17,7 @@ from indygru_cpu._engine import _core
 from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16, widen_bfloat16
 
 FORMATS = ("bfloat16", "int8")
-#: (B, D, N) and options of the layer: odd numbers of inputs and columns, several k blocks, panels, tiles and groups, and
+#: (B, D, N) and options of the layer: odd numbers of inputs and columns, several k blocks, panels, tiles and groups,
 #: more rows than a register block and than a block of rows.
 CASES = [
     (1, 1, 1, {}),
