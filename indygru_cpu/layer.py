@@ -637,7 +637,9 @@ class IndyGRU:
         """A key for Dask, made of everything that results depend on: not of the seed and `num_threads`."""
         return type(self).__qualname__, self._configuration(), self._parameters.storage
 
-    def save(self, path: str | os.PathLike[str] | BinaryIO, *, format: str | None = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str] | BinaryIO, *, format: str | None = None, weights: str | None = None
+    ) -> None:  # fmt: skip
         """Write the parameters and the configuration to a file, which is replaced atomically.
 
         Parameters
@@ -648,13 +650,17 @@ class IndyGRU:
             closed.
         format : {"npz", "safetensors"}, optional
             Required if the name of the file or file object does not end in ``.npz`` or ``.safetensors``.
+        weights : {"bfloat16", "int8"}, optional
+            A smaller format of the kernels of a float32 layer in a ``.safetensors`` file: arrays of BF16, or of I8 and
+            their scales, the rounded weights of `stream`. `load` returns float32. None is the layer's dtype.
 
         Raises
         ------
         WeightsError
             Another suffix without `format`.
         ValueError
-            An unknown `format`, or one that contradicts the suffix.
+            An unknown `format`, or one that contradicts the suffix; `weights` that are unknown, for another file or
+            for float64, or that cannot represent a kernel.
         TypeError
             Neither a path nor a file object open in binary mode.
         PermissionError
@@ -693,7 +699,7 @@ class IndyGRU:
         """
         from indygru_cpu import _files  # deferred: most programs do not need it
 
-        _files.write(path, self._configuration(), self._parameters.storage, format)
+        _files.write(path, self._configuration(), self._parameters.storage, format, weights)
 
     @classmethod
     def load(

@@ -76,7 +76,7 @@ FOLDERS = {
     "functional": ["functional"],
     "reference": ["reference"],
     "_files": [
-        "_files", "_files.arrays", "_files.atomic", "_files.config", "_files.npz", "_files.regular",
+        "_files", "_files.arrays", "_files.atomic", "_files.compact", "_files.config", "_files.npz", "_files.regular",
         "_files.safetensors",
     ],
     "_layers": [
