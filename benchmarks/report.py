@@ -52,9 +52,10 @@ def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
 SECTIONS = {
     "in place": Section(lambda row: row.section == "in place", "docs/speed.md", tables.place_section),
     "calls": Section(lambda row: row.section == "calls", "docs/speed.md", tables.calls_section, threads=1),
+    "steps": Section(lambda row: row.section == "steps", "docs/real_time.md", tables.steps_section, threads=1),
     "summary": Section(tables.in_summary, "README.md", tables.summary_section),
     "speeds": Section(
-        lambda row: row.section not in ("calls", "in place"), "docs/speed.md", tables.speeds_section, draw
+        lambda row: row.section not in ("calls", "in place", "steps"), "docs/speed.md", tables.speeds_section, draw
     ),
 }
 

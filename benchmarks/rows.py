@@ -302,6 +302,29 @@ def call_rows() -> Iterator[Row]:
         yield column(f"{title}: `push_many`, small / matmul", cold("calls", "push_many", small))
 
 
+def step_rows() -> Iterator[Row]:
+    """Steps of one row by weights of each format, and of peers, against the projection; each on one thread."""
+    targets = {(256, 256): (0.6, 0.45, 0.3), (1024, 1024): (None, 0.55, 0.35)}
+    for sizes in ((64, 64), *targets):
+        dot = (Job("baselines", "dot", (1, 1, *sizes), threads=1),)
+        works = (
+            ("`push`", "library.step", ()),
+            ("`push`, bfloat16", "library.bfloat16_step", ()),
+            ("`push`, int8", "library.int8_step", ()),
+            ("onnxruntime GRU *", "peers.onnxruntime_gru.forward", ("onnx", "onnxruntime")),
+            ("torch.nn.GRUCell *", "steps_torch.step", ("torch",)),
+            ("torch.nn.GRUCell, int8 *", "steps_torch.int8_step", ("torch",)),
+        )
+        for (title, work, needs), target in zip(works, (*targets.get(sizes, ()), *6 * (None,)), strict=False):
+            module, _, name = work.rpartition(".")
+            job = Job(module, name, (1, 1, *sizes), threads=1)
+            yield Row("steps", title, job, dot, str(sizes), target=target, needs=needs)
+    for sizes in ((64, 64), (256, 256)):
+        some, all_rows = (Job("library", work, (1, 8, *sizes), threads=1) for work in ("step_of_some_rows", "step"))
+        title = f"`push` of 8 of 256 rows, {sizes} / of a stream of 8 rows"
+        yield Row("steps", title, some, (all_rows,), target=1.15)
+
+
 def length_rows(threads: int) -> Iterator[Row]:
     """Cost of a step in sequences of different lengths, for the picture."""
     for length in LENGTHS:
@@ -312,7 +335,7 @@ def length_rows(threads: int) -> Iterator[Row]:
 def rows(threads: int) -> list[Row]:
     """All rows."""
     parts = (place_rows, shape_rows, single_rows, torch_rows, length_rows, peer_rows)
-    return [*(row for part in parts for row in part(threads)), *call_rows()]
+    return [*(row for part in parts for row in part(threads)), *call_rows(), *step_rows()]
 
 
 def in_section(all_rows: Sequence[Any], section: str) -> list[Any]:

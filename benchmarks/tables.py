@@ -224,6 +224,30 @@ misses it is bold.
 {missing_text(measured, rows)}{machine}."""
 
 
+def steps_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
+    """The tables of single steps of docs/real_time.md."""
+    columns = list(dict.fromkeys(row.column for row in rows if row.column))
+    cells = {
+        (row.title, row.column): f"{time_text(measured.seconds(row) or 0)}, {with_target(measured, row)}"
+        for row in rows
+    }
+    lines = [[title, *(cells[title, column] for column in columns)] for title in dict.fromkeys(
+        row.title for row in rows if row.column
+    )]  # fmt: skip
+    return f"""\
+Float32 inputs and states, one row, one thread. A cell has the median time of a step, and the median of its ratio to
+`numpy.dot(x, W, out=g)` in float32, with which it is interleaved; the target of a ratio is in brackets, and a value
+that misses it is bold.
+
+{table(["step", *(f"(D, N) = {column}" for column in columns)], lines)}
+
+\\* Full recurrent matrices: more work at the same size.
+
+{calls_table(measured, [row for row in rows if not row.column])}
+
+{missing_text(measured, rows)}{machine}."""
+
+
 def place_section(measured: Measured, rows: Sequence[PlaceRow], machine: str) -> str:
     """The tables in place of docs/speed.md."""
     return f"""\

@@ -6,6 +6,7 @@ call makes a plan for each layer and direction (plan.pxd) and runs its tiles wit
 one.
 """
 import os
+from threading import Lock, get_ident
 from types import SimpleNamespace
 
 from numpy import dtype as numpy_dtype
@@ -15,6 +16,8 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
 from libc.limits cimport INT_MAX
@@ -32,21 +35,24 @@ from indygru_cpu._engine.dlpack cimport is_capsule, read_capsule
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
     INDYGRU_N_TIERS, INDYGRU_N_WORK_CLASSES, INDYGRU_OP_STEP, INDYGRU_POOL_MAX_BYTES, INDYGRU_POOL_MIN_BLOCK,
-    activation_t, indygru_acquire_slots, indygru_acquire_step_scratch, indygru_active_threads, indygru_choice,
-    indygru_choose_threads, indygru_chunk_bytes, indygru_current_cpu, indygru_fork_generation, indygru_get_cost,
-    indygru_get_tier, indygru_init_threads, indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
+    INDYGRU_WEIGHTS_BFLOAT16, INDYGRU_WEIGHTS_FULL, INDYGRU_WEIGHTS_INT8, activation_t, indygru_acquire_slots,
+    indygru_acquire_step_scratch, indygru_active_threads, indygru_choice, indygru_choose_threads, indygru_chunk_bytes,
+    indygru_compact_bytes, indygru_compact_packing, indygru_compact_scratch_bytes, indygru_current_cpu,
+    indygru_fork_generation, indygru_get_cost, indygru_get_tier, indygru_has_vnni, indygru_init_threads,
+    indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
     indygru_monotonic_ns, indygru_pool_allocate, indygru_pool_free, indygru_pool_release, indygru_pool_trim,
     indygru_record_call, indygru_record_cost, indygru_release_slots, indygru_release_step_scratch, indygru_reset_costs,
-    indygru_reset_last_call, indygru_tier_names, operation_t,
+    indygru_reset_last_call, indygru_tier_names, operation_t, weights_t,
 )
 from indygru_cpu._engine.passes cimport (
     BLAS_BUFFER_BYTES, Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory,
     prepare_forward, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
-    BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
-    check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
-    make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid,
+    BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, Tile, address_at, align_up, can_run_parallel,
+    ceil_div, check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once,
+    make_layer_plan, make_plan, make_tile, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step,
+    set_step_grid,
 )
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
@@ -69,6 +75,8 @@ cdef ptrdiff_t segment_bytes = 4 * 1024 * 1024
 cdef ptrdiff_t min_segment_steps = 16  # the smallest number of steps of such a segment
 # Whether calls read plain arrays without the checks of their callers. Tests turn it off, so that every call is checked.
 cdef bint reads_unchecked = True
+# Whether int8 weights of new streams use the CPU's products of bytes. Tests turn it off.
+cdef bint uses_vnni = True
 
 cdef enum:
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
@@ -1279,33 +1287,98 @@ cdef bint has_memory(array, const ArrayView *view) except -1:
     return is_same
 
 
+cdef weights_t compact_format(compact_kernels) except *:
+    """The format of the kernels, by that of the first one."""
+    if compact_kernels is None:
+        return <weights_t> INDYGRU_WEIGHTS_FULL
+    _, scales = compact_arrays(compact_kernels, 0)
+    return <weights_t> (INDYGRU_WEIGHTS_BFLOAT16 if scales is None else INDYGRU_WEIGHTS_INT8)
+
+
+cdef tuple compact_arrays(compact_kernels, ptrdiff_t k):
+    """The kernel and the scales of a layer, checked: the directives of this module check no index."""
+    require(type(compact_kernels) is list and 0 <= k < len(compact_kernels), "weights")
+    arrays = (<list> compact_kernels)[k]
+    require(type(arrays) is tuple and len(arrays) == 2, "weights")
+    return <tuple> arrays
+
+
+cdef bint has_vnni_of_tier() noexcept:
+    """Whether the CPU has the products of bytes that the tier in use can use."""
+    cdef int i
+    for i in range(INDYGRU_N_TIERS):
+        if indygru_get_tier(i) is runtime.tier:
+            return indygru_has_vnni(i)
+    return False
+
+
+cdef class CallLock:
+    """Runs one call at a time; the calls of other threads wait.
+
+    Compiled, because in Python a signal handler could raise between `acquire` and `try`. A call by a signal handler
+    during a call of the same thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its
+    own: the thread that holds the parent's lock does not exist there."""
+    cdef str name
+    cdef object lock, owner
+    cdef ptrdiff_t generation
+
+    def __init__(self, str name):
+        """The name of what is locked, for error texts."""
+        self.name, self.lock, self.owner, self.generation = name, Lock(), None, indygru_fork_generation()
+
+    def call(self, function, *arguments):
+        if self.generation != indygru_fork_generation():
+            self.__init__(self.name)
+        thread, lock = get_ident(), self.lock
+        if thread == self.owner:
+            raise RuntimeError(f"{self.name}: a call of this thread is using it, which a signal handler interrupted")
+        lock.acquire()
+        try:
+            self.owner = thread
+            return function(*arguments)
+        finally:
+            self.owner = None
+            lock.release()
+
+
 cdef class StreamBase:
     """The base of `stream.Stream`: a stack of layers that runs one step at a time, with weights packed in advance.
 
-    `Stream` checks the arguments, and provides `_checked_x`, which converts what `push` cannot read, and
-    `_serial_threads`, which is called when a fork has ended the threads. This object owns all memory that a step uses,
-    so assigning to attributes of arrays cannot move it.
+    `Stream` checks the arguments, and provides `_checked_x` and `_checked_rows`, which convert what `push` cannot read,
+    and `_serial_threads`, which is called when a fork has ended the threads. This object owns all memory that a step
+    uses, so assigning to attributes of arrays cannot move it.
+
+    A step of some rows runs on contiguous copies of their states, which it copies back when all layers are done. So its
+    cost depends on the number of these rows only, and an error leaves all states as they were.
     """
     cdef Plan *plans        # one for each layer
-    cdef char *block        # weights of all layers, packed kernels first, then saved_states and scratch
+    cdef char *block        # weights of all layers, packed kernels first, then saved_states, scratch and rows
     cdef char *scratch
-    cdef char *saved_states  # the states before a step that a signal or a fork may end
-    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes
-    cdef double work        # multiply-adds of a step
-    cdef int n_threads
+    # The states before a step of all rows that a signal or a fork may end, or the states within a step of some rows.
+    cdef char *saved_states
+    cdef ptrdiff_t *rows     # (B) the rows of a step of some rows: a checked private copy
+    cdef char *is_named      # (B) whether a row is among them; zeros between steps
+    cdef weights_t weights_format
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, row_bytes
+    cdef ptrdiff_t n_rows, tile_rows  # rows of the steps that the plans are for; largest number of rows of a tile
+    cdef double row_work    # multiply-adds of a step of one row
+    cdef int n_threads      # at most, of a step of all rows
     cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
     cdef readonly BoundLayer _bound  # options, and the weights that are packed
     cdef PooledBuffer state_buffer, y_buffer
     cdef object states, y, y_row
+    cdef list y_of_rows      # (B + 1) the first rows of y, by their number; None: not made yet
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads):
-        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call."""
-        cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None):
+        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call.
+        compact_kernels, which may be None, are as in `_set_weights`."""
+        cdef ptrdiff_t k, width, bytes, states, scratch = 0, weights = 0
         cdef Threads threads
+        cdef double work
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
@@ -1315,7 +1388,8 @@ cdef class StreamBase:
         require(self.n_inputs > 0 and self.n_units > 0, "layer")
         width = max(self.n_inputs, self.n_units)
         require(not exceeds_limits(self.n_layers, n_batch, width, self.n_units), "batch_size")
-        self.state_bytes = n_batch * self.n_units * self.itemsize
+        self.row_bytes = self.n_units * self.itemsize
+        self.state_bytes = n_batch * self.row_bytes
         self.state_buffer = PooledBuffer(self.n_layers * self.state_bytes, False)
         self.y_buffer = PooledBuffer(self.state_bytes, False)
         self.state_data, self.y_data = self.state_buffer.data, self.y_buffer.data
@@ -1323,30 +1397,44 @@ cdef class StreamBase:
         memset(self.y_data, 0, self.state_bytes)
         self.y = frombuffer(memoryview(self.y_buffer), bound.dtype).reshape(n_batch, self.n_units)
         self.y_row = self.y[0] if n_batch == 1 else None
-        states = frombuffer(memoryview(self.state_buffer), bound.dtype)
-        self.states = states.reshape(self.n_layers, n_batch, self.n_units)
+        self.y_of_rows = [None] * (n_batch + 1)
+        self.states = frombuffer(memoryview(self.state_buffer), bound.dtype).reshape(
+            self.n_layers, n_batch, self.n_units)
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
             raise MemoryError("indygru_cpu: no memory for a stream")
-        self.work = 0
+        self.row_work = 0
         for k in range(self.n_layers):
             p = &self.plans[k]
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
                              self.n_units, bound.groups, bound.activation)
-            self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
-        threads = bound.choose_threads(num_threads, self.work)
-        self.n_threads, self.autotune = limit_threads(threads.n, self.work), threads.autotune
+            self.row_work += count_multiply_adds(1, p.group_inputs, p.n_units)
+        work = n_batch * self.row_work
+        threads = bound.choose_threads(num_threads, work)
+        self.n_threads, self.autotune = limit_threads(threads.n, work), threads.autotune
+        self.weights_format = compact_format(compact_kernels)
+        require(self.weights_format == INDYGRU_WEIGHTS_FULL or bound.format == c'f', "weights")
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)
             p.has_python = True
             set_scratch_sizes(p)
+            if self.weights_format != INDYGRU_WEIGHTS_FULL:
+                p.weights_format, p.has_vnni = self.weights_format, uses_vnni and has_vnni_of_tier()
+                p.weights_bytes = align_up(max(
+                    indygru_compact_bytes(p.weights_format, p.group_inputs, 3 * p.tile_units, p.ops.panel),
+                    indygru_compact_scratch_bytes(p.group_inputs, p.ops.panel)))
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
-        bytes = weights + align_up(self.n_layers * self.state_bytes) + scratch
+        self.n_rows, self.tile_rows = n_batch, self.plans[0].tile_rows
+        states = align_up(self.n_layers * self.state_bytes)
+        bytes = weights + states + scratch + n_batch * (sizeof(ptrdiff_t) + 1)
         self.block = check_alloc(indygru_pool_allocate(bytes), bytes)
         self.saved_states = self.block + weights
-        self.scratch = self.saved_states + align_up(self.n_layers * self.state_bytes)
+        self.scratch = self.saved_states + states
+        self.rows = <ptrdiff_t *> (self.scratch + scratch)
+        self.is_named = <char *> (self.rows + n_batch)
+        memset(self.is_named, 0, n_batch)
         bytes = 0
         for k in range(self.n_layers):
             p = &self.plans[k]
@@ -1354,7 +1442,7 @@ cdef class StreamBase:
             p.u = p.packed_weights + p.unit_tiles * p.weights_bytes
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
-        self._set_weights(bound)
+        self._set_weights(bound, compact_kernels)
 
     def __dealloc__(self):
         free(self.plans)
@@ -1372,10 +1460,14 @@ cdef class StreamBase:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
         return self.states
 
-    def _set_weights(self, BoundLayer bound):
+    def _set_weights(self, BoundLayer bound, compact_kernels=None):
         """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
-        dtype of the first one."""
+        dtype of the first one.
+
+        With compact_kernels these are packed in place of the kernels: a list with, for each layer, a kernel of uint16
+        bit patterns of bfloat16 and None, or of int8 and the scales (3N,)."""
         cdef LayerWeights weights
+        cdef indygru_compact_packing packing
         cdef ptrdiff_t k
         cdef bint is_double = self.itemsize == sizeof(double)
         self.acquire()
@@ -1385,22 +1477,62 @@ cdef class StreamBase:
                 require(bound.read_weights(k, &weights) and weights.dtype == is_double
                         and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
                         and weights.n_groups == self.plans[k].n_groups, "layer")
+                require(self.read_compact(compact_kernels, k, &packing), "weights")
             for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
                 bound.read_weights(k, &weights)
-                self.pack(k, &weights)
+                self.read_compact(compact_kernels, k, &packing)
+                self.pack(k, &weights, &packing)
             self._bound = bound
         finally:
             self.release()
 
-    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights) noexcept:
+    cdef bint read_compact(self, compact_kernels, ptrdiff_t k, indygru_compact_packing *packing) except -1:
+        """Reads the compact kernel of a layer, if the stream has such kernels; False: it does not fit."""
         cdef Plan *p = &self.plans[k]
+        cdef ArrayView kernel, scales
+        if compact_format(compact_kernels) != self.weights_format:
+            return False
+        if self.weights_format == INDYGRU_WEIGHTS_FULL:
+            return True
+        if len(compact_kernels) != self.n_layers:
+            return False
+        array, array_of_scales = compact_arrays(compact_kernels, k)
+        packing.format, packing.scales = self.weights_format, NULL
+        if self.weights_format == INDYGRU_WEIGHTS_INT8:
+            if not read_array(array_of_scales, c'f', False, &scales):
+                return False
+            if scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
+                return False
+            packing.scales = <const float *> scales.data
+        if not read_array(array, c'b' if packing.scales is not NULL else c'H', False, &kernel):
+            return False
+        packing.n_inputs, packing.w, packing.w_row, packing.w_plane = (
+            p.group_inputs, kernel.data, 3 * p.n_units, p.n_units)
+        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == 3 * p.n_units
+                and is_c_contiguous(&kernel))
+
+    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights, indygru_compact_packing *packing) noexcept:
+        cdef Plan *p = &self.plans[k]
+        cdef Tile tile
         cdef ptrdiff_t i
         p.kernel = MatrixView(weights.kernel, 3 * p.n_units)
         memcpy(p.u, weights.u, 3 * p.n_units * p.itemsize)
         memcpy(p.b, weights.b, 3 * p.n_units * p.itemsize)
         for i in range(p.unit_tiles):
-            pack_tile(p, i, self.scratch)
+            if self.weights_format == INDYGRU_WEIGHTS_FULL:
+                pack_tile(p, i, self.scratch)
+            else:
+                tile = make_tile(p, 0, i, self.scratch)
+                self.pack_compact_tile(p, &tile, packing[0])
         p.kernel.data = NULL  # steps read the packed copy; the array may be freed
+
+    cdef void pack_compact_tile(self, const Plan *p, const Tile *tile, indygru_compact_packing packing) noexcept:
+        packing.n_units = tile.job.n_units
+        packing.w = <const char *> packing.w + tile.first_unit * (1 if packing.scales is not NULL else 2)
+        if packing.scales is not NULL:
+            packing.scales += tile.first_unit
+        packing.out = p.packed_weights + tile.unit_tile * p.weights_bytes
+        p.ops.pack_compact(&packing)
 
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
@@ -1431,96 +1563,241 @@ cdef class StreamBase:
         finally:
             self.release()
 
-    cdef bint read_step(self, x_t, ArrayView *x) except -1:
-        """Reads the inputs of a step, (B, D), or (D,) if B is 1; False: they do not fit."""
+    cdef bint read_step(self, x_t, rows, ArrayView *x) except -1:
+        """Reads the inputs of a step, (n_rows, D), or (D,) if B is 1 and no rows are named; False: they do not fit."""
         cdef int last
         if not self._bound.read(x_t, False, x):
             return False
         last = x.ndim - 1
         return x.shape[last] == self.n_inputs and (
-            last == 1 and x.shape[0] == self.n_batch or last == 0 and self.n_batch == 1)
+            last == 1 and x.shape[0] == self.n_rows or last == 0 and self.n_batch == 1 and rows is None)
 
-    def push(self, x_t):
-        """Take one step, and return its y: always the same array, overwritten by the next step.
+    cdef bint read_rows(self, rows, ptrdiff_t *n_rows) except -1:
+        """Copies the rows of a step: a list or tuple of integers, or an array of intp. False: they cannot be read, are
+        not in range, or name a row twice."""
+        cdef const ptrdiff_t *numbers = NULL
+        cdef ptrdiff_t i, row, n_read = 0
+        cdef int overflow = 0
+        cdef bint is_array = not (type(rows) is list or type(rows) is tuple)
+        if not is_array:
+            n_rows[0] = len(rows)
+        elif not read_integers(rows, &numbers, n_rows):
+            return False
+        if n_rows[0] > self.n_batch:
+            return False
+        while n_read < n_rows[0]:
+            if is_array:
+                row = load_once(&numbers[n_read])
+            else:
+                number = rows[n_read]
+                if type(number) is not int:
+                    break
+                row = PyLong_AsLongLongAndOverflow(number, &overflow)  # -1 if it overflows, which is a row too
+                if overflow:
+                    break
+            if not -self.n_batch <= row < self.n_batch:
+                break
+            if row < 0:
+                row += self.n_batch
+            if self.is_named[row]:
+                break
+            self.rows[n_read], self.is_named[row] = row, True
+            n_read += 1
+        for i in range(n_read):
+            self.is_named[self.rows[i]] = False
+        return n_read == n_rows[0]
+
+    def _stack(self, list frames):
+        """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
+        cdef ArrayView x, frame
+        cdef ptrdiff_t i, n_frames = len(frames), n_bytes = self.n_inputs * self.itemsize
+        stacked = empty((n_frames, self.n_inputs), self._bound.dtype)
+        require(self._bound.read(stacked, True, &x), "frames")
+        for i in range(n_frames):
+            if not self._bound.read(frames[i], False, &frame) or frame.ndim != 1 or frame.shape[0] != self.n_inputs:
+                return None
+            memcpy(x.data + i * n_bytes, frame.data, n_bytes)
+        return stacked
+
+    cdef void set_rows(self, ptrdiff_t n_rows) noexcept:
+        """Makes plans for steps of n_rows rows. The units of a tile stay those of the packed weights, and the rows of a
+        tile fit its scratch."""
+        cdef ptrdiff_t k, tile_rows = self.tile_rows
+        cdef Plan *p = self.plans
+        if self.n_threads > 1 and n_rows < self.n_batch:  # no fewer tiles than a step of all rows has
+            tile_rows = ceil_div(n_rows, max(1, p.ops.tuning.target_tiles // max(1, p.unit_tiles)))
+            tile_rows = min(self.tile_rows, ceil_div(tile_rows, p.ops.block_rows) * p.ops.block_rows)
+        self.n_rows, tile_rows = n_rows, max(1, tile_rows)
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            p.n_batch, p.tile_rows, p.row_tiles = n_rows, tile_rows, ceil_div(n_rows, tile_rows)
+
+    def push(self, x_t, rows=None):
+        """Take one step, and return its y: always the same memory, overwritten by the next step.
 
         Parameters
         ----------
-        x_t : array, (B, D), or (D,) if the batch size is 1
+        x_t : array, (B, D), or (D,) if the batch size is 1; (R, D) with rows
             Inputs of the step, of the layer's dtype.
+        rows : R integers, a mask or a slice, optional
+            The rows of the batch that take the step, in the order of x_t, each once. The others keep their states and
+            cost nothing. None is all rows.
 
         Returns
         -------
-        array, (B, N) or (N,)
-            The new state of the last layer, until the next push. Copy it to keep it.
+        array, (B, N) or (N,); (R, N) with rows
+            The new states of the last layer, until the next push. Copy them to keep them.
 
         Raises
         ------
         TypeError, ValueError
-            The dtype or the shape is wrong. The stream is unchanged.
+            The dtype or the shape of x_t is wrong, or a row is named twice. The stream is unchanged.
+        IndexError
+            Rows outside the batch, or something else than indices. The stream is unchanged.
         RuntimeError
             Another thread is using the stream.
         """
         cdef ArrayView x
+        cdef ptrdiff_t n_rows = self.n_batch
         self.acquire()
         try:
-            if not self.read_step(x_t, &x) and not self.read_step(self._checked_x(x_t), &x):
-                raise ValueError("x_t: expected an array that fits the stream")
-            self.run(x.data, x.strides[0])
+            if rows is not None and not self.read_rows(rows, &n_rows):
+                rows = self._checked_rows(rows)
+                if not self.read_rows(rows, &n_rows):
+                    raise ValueError("rows: expected rows of the batch, each once")
+            if n_rows != self.n_rows:
+                self.set_rows(n_rows)
+            if not self.read_step(x_t, rows, &x):
+                x_t = self._checked_x(x_t, None if rows is None else n_rows)  # held while the step reads it
+                if not self.read_step(x_t, rows, &x):
+                    raise ValueError("x_t: expected an array that fits the stream")
+            if rows is None:
+                self.run(x.data, x.strides[0], self.state_data)
+                return self.y if x.ndim == 2 else self.y_row
+            self.copy_states(False)
+            self.run(x.data, x.strides[0], self.saved_states)
+            self.copy_states(True)
+            y = self.y_of_rows[n_rows]
+            if y is None:
+                self.y_of_rows[n_rows] = y = self.y[:n_rows]
+            return y
         finally:
             self.release()
-        return self.y if x.ndim == 2 else self.y_row
 
-    cdef int run(self, char *x, ptrdiff_t x_row_stride) except -1:
-        if self.work >= self.plans.ops.tuning.min_interruptible_work or self.n_threads > 1:
-            self.run_interruptibly(x, x_row_stride)
-        elif self.work >= self.plans.ops.tuning.min_nogil_work:
+    cdef void copy_states(self, bint back) noexcept:
+        """Copies the states of the named rows into contiguous rows of saved_states, or back."""
+        cdef ptrdiff_t _k, i
+        cdef char *states = self.state_data
+        cdef char *compact = self.saved_states
+        for _k in range(self.n_layers):
+            for i in range(self.n_rows):
+                if back:
+                    memcpy(states + self.rows[i] * self.row_bytes, compact + i * self.row_bytes, self.row_bytes)
+                else:
+                    memcpy(compact + i * self.row_bytes, states + self.rows[i] * self.row_bytes, self.row_bytes)
+            states += self.state_bytes
+            compact += self.state_bytes
+
+    cdef int run(self, char *x, ptrdiff_t x_row_stride, char *states) except -1:
+        """One step of n_rows rows. states: that of each layer, state_bytes apart, IN/OUT."""
+        cdef double work = self.n_rows * self.row_work
+        cdef int n_threads = limit_threads(self.n_threads, work)
+        if work >= self.plans.ops.tuning.min_interruptible_work or n_threads > 1:
+            self.run_interruptibly(x, x_row_stride, states, work, n_threads)
+        elif work >= self.plans.ops.tuning.min_nogil_work:
             with nogil:
                 indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
-                self.run_serially(x, x_row_stride)
+                self.run_serially(x, x_row_stride, states)
                 indygru_release_slots(1)
         else:
-            self.run_serially(x, x_row_stride)
-        memcpy(self.y_data, self.state_data + (self.n_layers - 1) * self.state_bytes, self.state_bytes)
+            self.run_serially(x, x_row_stride, states)
+        memcpy(self.y_data, states + (self.n_layers - 1) * self.state_bytes, self.n_rows * self.row_bytes)
         return 0
 
-    cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride) noexcept nogil:
+    def _run_steps(self, chunk):
+        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error
+        restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
+        cdef ArrayView x, y_view
+        cdef ptrdiff_t i, step = 0, n_steps, end, size = self.n_layers * self.state_bytes
+        cdef double work = self.n_batch * self.row_work
+        cdef char *last_state = self.state_data + size - self.state_bytes
+        cdef PooledBuffer states
+        cdef bint is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
+        if not self._bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
+            return None
+        if not (x.ndim == 3 and x.shape[1] == self.n_batch or x.ndim == 2 and self.n_batch == 1):
+            return None
+        if exceeds_limits(x.shape[0], self.n_batch, self.n_inputs, self.n_units):
+            return None
+        states = PooledBuffer(size, False)
+        memcpy(states.data, self.state_data, size)
+        y = new_array(shape_tuple(x.ndim, x.shape, self.n_units), self._bound.dtype)
+        require(self._bound.read(y, True, &y_view), "chunk")
+        n_steps = <ptrdiff_t> max(1, min(x.shape[0], self.plans.ops.tuning.min_interruptible_work / max(1, work)))
+        if self.n_rows != self.n_batch:
+            self.set_rows(self.n_batch)
+        try:
+            while step < x.shape[0]:
+                end = min(x.shape[0], step + n_steps)
+                if is_serial:
+                    with nogil:
+                        indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
+                        for i in range(step, end):
+                            self.run_serially(x.data + i * x.strides[0], x.strides[x.ndim - 2], self.state_data)
+                            memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
+                        indygru_release_slots(1)
+                    PyErr_CheckSignals()
+                else:
+                    for i in range(step, end):
+                        self.run_interruptibly(x.data + i * x.strides[0], x.strides[x.ndim - 2], self.state_data, work,
+                                               self.n_threads)
+                        memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
+                step = end
+        except BaseException:
+            memcpy(self.state_data, states.data, size)
+            raise
+        return y
+
+    cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride, char *states) noexcept nogil:
         """Returns the plan of a layer, with its inputs set: x for the first one, else the states of the one below."""
         cdef Plan *p = &self.plans[k]
         p.x = StridedView(x, 0, x_row_stride)
-        p.h = StridedView(self.state_data + k * self.state_bytes, 0, p.n_units * self.itemsize)
+        p.h = StridedView(states + k * self.state_bytes, 0, self.row_bytes)
         if k:
             p.x = self.plans[k - 1].h
         return p
 
-    cdef void run_serially(self, char *x, ptrdiff_t x_row_stride) noexcept nogil:
+    cdef void run_serially(self, char *x, ptrdiff_t x_row_stride, char *states) noexcept nogil:
         cdef ptrdiff_t k
         for k in range(self.n_layers):
-            forward_serial(self.bind_layer(k, x, x_row_stride), self.scratch)
+            forward_serial(self.bind_layer(k, x, x_row_stride, states), self.scratch)
 
-    cdef int run_interruptibly(self, char *x, ptrdiff_t x_row_stride) except -1:
-        """Polls signals between time slices. If a handler raises, the states are as before."""
+    cdef int run_interruptibly(self, char *x, ptrdiff_t x_row_stride, char *states, double work,
+                               int n_threads) except -1:
+        """Polls signals between time slices. If a handler raises, the states of the stream are as before."""
         cdef ptrdiff_t k, size = self.n_layers * self.state_bytes
         cdef Plan *p
         cdef indygru_choice choice
-        cdef int n_threads
-        if self.n_threads > 1 and indygru_is_forked():
-            self.n_threads = self._serial_threads()
-        memcpy(self.saved_states, self.state_data, size)
-        self.is_stepping = True
-        choice.n_threads, n_threads = 0, self.n_threads
+        if n_threads > 1 and indygru_is_forked():
+            self.n_threads = n_threads = self._serial_threads()
+        if states is self.state_data:
+            memcpy(self.saved_states, states, size)
+            self.is_stepping = True
+        choice.n_threads = 0
         if n_threads > 1 and self.autotune:
-            choice = indygru_choose_threads(INDYGRU_OP_STEP, self.work, 1, n_threads)
+            choice = indygru_choose_threads(INDYGRU_OP_STEP, work, 1, n_threads)
             n_threads = choice.n_threads
         try:
             for k in range(self.n_layers):
-                p = self.bind_layer(k, x, x_row_stride)
+                p = self.bind_layer(k, x, x_row_stride, states)
                 begin_slice(p)
                 with nogil:
                     parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, n_threads, self.scratch, False)
                 poll_signals_and_progress(p)
             record_cost(&choice, n_threads)
         except BaseException:
-            memcpy(self.state_data, self.saved_states, size)
+            if self.is_stepping:
+                memcpy(states, self.saved_states, size)
             raise
         finally:
             self.is_stepping = False
@@ -1580,6 +1857,13 @@ def _set_segments(ptrdiff_t n_bytes, ptrdiff_t min_steps):
     return former
 
 
+def _set_vnni(bint value):
+    """Sets whether int8 weights of new streams use the CPU's products of bytes. Returns the former value."""
+    global uses_vnni
+    former, uses_vnni = uses_vnni, value
+    return former
+
+
 def _set_slice_seconds(double seconds):
     """Sets the length of a time slice and returns the former one. With 0, a thread runs one item or claim a slice."""
     former, runtime.slice_ns = runtime.slice_ns, <long long> (seconds * 1e9)
@@ -1620,5 +1904,5 @@ def _reset_thread_costs():
 testing = SimpleNamespace(
     activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, min_parallel_work=_min_parallel_work,
     reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_segments=_set_segments,
-    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, use_tier=_use_tier,
+    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, set_vnni=_set_vnni, use_tier=_use_tier,
 )

@@ -76,7 +76,8 @@ FOLDERS = {
     "functional": ["functional"],
     "reference": ["reference"],
     "_files": [
-        "_files", "_files.arrays", "_files.atomic", "_files.c_source", "_files.config", "_files.npz", "_files.regular",
+        "_files", "_files.arrays", "_files.atomic", "_files.c_source", "_files.compact", "_files.config", "_files.npz",
+        "_files.regular",
         "_files.safetensors",
     ],
     "_layers": [
@@ -217,6 +218,7 @@ SYSTEM_HEADERS = {
     "dispatch.c": {"unistd.h"},
     "fp_state.c": {"xmmintrin.h"},
     "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h"},
+    "target_begin.h": {"immintrin.h"},
     "threads.c": {"pthread.h", "sched.h", "sys/syscall.h", "time.h", "unistd.h"},
 }
 
