@@ -352,7 +352,8 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
 
     The first window is short, because it may be in vain. The chunks of later windows are so long that little of them
     runs again. After a window in vain the next steps run in sequence, so that units that do not forget cost little."""
-    cdef ptrdiff_t done = 0, n_chunks = max_time_chunks(p, n_threads), left, next_try = 0, n_exact, used_chunks
+    cdef ptrdiff_t n_chunks = 1 if is_backward and n_threads == 1 else max_time_chunks(p, n_threads)
+    cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps
     cdef ptrdiff_t try_steps = n_steps // 16, used_steps
     cdef ptrdiff_t chunk_steps = max(min_steps, min(4 * min_steps, try_steps // 2))
@@ -408,34 +409,56 @@ cdef inline ptrdiff_t count_sums(const Plan *p) noexcept nogil:
     return p.n_batch * ceil_div(p.max_chunk_steps, SUM_STEPS) if p.is_long else p.row_tiles
 
 
-cdef inline void sum_gradients(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """The sums of some steps of one row within the current chunk, for the units of one tile."""
-    cdef ptrdiff_t n_parts = ceil_div(p.chunk.n_steps, SUM_STEPS), part = index % n_parts
-    cdef Tile tile = make_nth_tile(p, index // n_parts, scratch)
-    cdef indygru_step_range *steps = &tile.job.steps
+cdef inline bint set_part(const Plan *p, Tile *tile, ptrdiff_t part) noexcept nogil:
+    """Sets the steps and the arrays of a part of a row's steps within the current chunk. False: it has no steps."""
     cdef ptrdiff_t row = tile.first_row, step = p.chunk.first_step + part * SUM_STEPS
-    cdef ptrdiff_t sums = ((row * ceil_div(p.max_chunk_steps, SUM_STEPS) + part) * 3 * p.n_units + tile.first_unit)
+    cdef ptrdiff_t end = min(min(step + SUM_STEPS, p.chunk.first_step + p.chunk.n_steps), length_of(p, row))
     cdef ptrdiff_t dgates_index = chunk_steps_before(p, row) + step - p.chunk.first_step
-    cdef char *gates = tape_address(p, &tile, step)
-    cdef unsigned long long fp_state
-    steps.first_step = step
-    steps.n_steps = min(min(SUM_STEPS, p.chunk.first_step + p.chunk.n_steps - step), length_of(p, row) - step)
-    if steps.n_steps <= 0:
-        return
-    fp_state = indygru_enter_ftz()
-    set_gradient_arrays(p, &tile, gates, dgates_index)
+    cdef ptrdiff_t sums = (row * ceil_div(p.max_chunk_steps, SUM_STEPS) + part) * 3 * p.n_units + tile.first_unit
+    cdef char *gates = tape_address(p, tile, step)
+    if step >= end:
+        return False
+    tile.job.steps.first_step, tile.job.steps.n_steps = step, end - step
+    set_gradient_arrays(p, tile, gates, dgates_index)
     if p.tape is NULL:
         tile.job.gates = p.chunk_gates + (dgates_index * 3 * p.n_units + tile.first_unit) * p.itemsize
         tile.job.gates_plane, tile.job.gates_stride = p.n_units, 3 * p.n_units
     tile.job.du, tile.job.db = p.du + sums * p.itemsize, p.db + sums * p.itemsize
-    p.ops.sum_tile(&tile.job)
+    return True
+
+
+cdef inline void sum_gradients(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """The sums of some steps of one row within the current chunk, for the units of one tile."""
+    cdef ptrdiff_t n_parts = ceil_div(p.chunk.n_steps, SUM_STEPS)
+    cdef Tile tile = make_nth_tile(p, index // n_parts, scratch)
+    cdef unsigned long long fp_state = indygru_enter_ftz()
+    if set_part(p, &tile, index % n_parts):
+        p.ops.sum_tile(&tile.job)
+    indygru_restore_fp_state(fp_state)
+
+
+cdef inline void backward_in_sequence(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """The steps of one row within the current chunk, for the units of one tile, with the same sums."""
+    cdef Tile tile = make_nth_tile(p, index, scratch)
+    cdef ptrdiff_t part
+    cdef unsigned long long fp_state = indygru_enter_ftz()
+    load_state(p, &tile, &p.dh)
+    for part in range(ceil_div(p.chunk.n_steps, SUM_STEPS) - 1, -1, -1):
+        if set_part(p, &tile, part):
+            p.ops.backward_tile(&tile.job)
+    store_state(p, &tile, &p.dh)
     indygru_restore_fp_state(fp_state)
 
 
 cdef inline int backward_in_windows(Plan *p, int n_threads, char *scratch) except -1 nogil:
-    """The gradients of the gates of the current chunk, of the state before it, and of u and b."""
+    """The gradients of the gates of the current chunk, of the state before it, and of u and b.
+
+    The chain of dh is short, so one thread gains nothing from chunks of time, but from rows side by side."""
     if p.tape is NULL:
         recompute_chunk_gates(p, n_threads)
+    if n_threads == 1 and p.n_batch == 1:
+        parallel_for(p, backward_in_sequence, p.unit_tiles, 1, scratch, False)
+        return 0
     run_steps_in_windows(p, True, p.chunk.n_steps, n_threads, p.window_memory)
     if p.drecurrent_kernel is not NULL:
         parallel_for(p, sum_gradients, p.row_tiles * p.unit_tiles * ceil_div(p.chunk.n_steps, SUM_STEPS), n_threads,
