@@ -51,7 +51,11 @@ class TensorView: ...
 class TensorExchange:
     def __init__(
         self,
-        plain_types: tuple[type, ...],
+        plain_types: tuple[type, type],
+        is_neg: Any,
+        untyped_storage: Any,
+        data_ptr: Any,
+        nbytes: Any,
         to_dlpack: Any,
         from_numpy: Any,
         exchange_api: object,
@@ -144,10 +148,12 @@ class BoundLayer:
     ) -> Any: ...
     def fits(self, n_inputs: object, n_units: object) -> bool: ...
     def infer_tensors(self, x: object, h0: object, batch_first: bool) -> Any: ...
-    def train_tensors(self, x: object, h0: object, batch_first: bool, keeps_gates: bool) -> Any: ...
+    def train_tensors(self, x: object, h0: object, batch_first: bool, keeps_gates: bool, allows_tape: bool) -> Any: ...
+    def saved_tensor(self, tape: Tape) -> Any: ...
     def backward_of_tensors(
         self,
         tensors: tuple[Any, ...],
+        tape: Tape | None,
         dy: object,
         dh_n: object,
         batch_first: bool,

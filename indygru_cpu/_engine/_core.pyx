@@ -71,6 +71,9 @@ cdef ptrdiff_t min_segment_steps = 16  # the smallest number of steps of such a 
 cdef bint reads_unchecked = True
 
 cdef enum:
+    # The largest sum of the sizes of x, y and the gates for which a call on tensors keeps its tape, whose memory is freed
+    # with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
 
@@ -306,8 +309,10 @@ cdef class TensorExchange:
 
     Parameters
     ----------
-    plain_types : tuple of type
+    plain_types : (type, type)
         The types of tensors without behaviour of their own.
+    is_neg, untyped_storage, data_ptr, nbytes : callable
+        Methods of tensors and of storages. Looking them up in each object takes longer than calling them.
     to_dlpack, from_numpy : callable
         Make a DLPack capsule of a tensor, and a tensor of an array.
     exchange_api : capsule or None
@@ -315,12 +320,15 @@ cdef class TensorExchange:
     layer_class : type
         The class of bound layers.
     """
-    cdef tuple plain_types
-    cdef object to_dlpack, from_numpy, layer_class
+    cdef object tensor_type, parameter_type
+    cdef object is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, layer_class
     cdef const DLPackExchangeAPI *api
 
-    def __init__(self, tuple plain_types, to_dlpack, from_numpy, exchange_api, layer_class=None):
-        self.plain_types, self.to_dlpack, self.from_numpy = plain_types, to_dlpack, from_numpy
+    def __init__(self, plain_types, is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, exchange_api,
+                 layer_class=None):
+        self.tensor_type, self.parameter_type = plain_types
+        self.is_neg, self.untyped_storage, self.data_ptr, self.nbytes = is_neg, untyped_storage, data_ptr, nbytes
+        self.to_dlpack, self.from_numpy = to_dlpack, from_numpy
         self.layer_class = layer_class or BoundLayer
         self.api = find_exchange_api(exchange_api)
 
@@ -360,6 +368,9 @@ cdef class TensorExchange:
             views.append(view)
         return views
 
+    cdef bint is_plain(self, tensor) noexcept:
+        return type(tensor) is self.tensor_type or type(tensor) is self.parameter_type
+
     cdef TensorView view(self, tensor, bint checks_sign=True):
         """A view of a tensor, or None if the kernels cannot read it as it is.
 
@@ -367,14 +378,14 @@ cdef class TensorExchange:
         cdef TensorView view = TensorView.__new__(TensorView)
         cdef uintptr_t first, end, start
         cdef ptrdiff_t n_bytes
-        if type(tensor) not in self.plain_types or checks_sign and tensor.is_neg():
+        if not self.is_plain(tensor) or checks_sign and self.is_neg(tensor):
             return None
         try:
             if not self.read(tensor, &view.view):
                 return None
             if view.view.size:
-                view.storage = tensor.untyped_storage()
-                start, n_bytes = view.storage.data_ptr(), view.storage.nbytes()
+                view.storage = self.untyped_storage(tensor)
+                start, n_bytes = self.data_ptr(view.storage), self.nbytes(view.storage)
                 bounds_of_view(&view.view, &first, &end)
                 if first < start or end > start + n_bytes:
                     return None
@@ -391,11 +402,16 @@ cdef class TensorExchange:
         cdef BoundLayer layer
         cdef TensorView u
         cdef ptrdiff_t n_kinds = 3 if has_bias else 2, i
-        views = self.views(weights)
-        if views is None or len(views) != n_layers * n_directions * n_kinds or n_layers < 1 or n_directions < 1:
+        if type(groups) is not int or not 1 <= groups <= INT_MAX:
             return None
-        if type(groups) is not int or not 1 <= groups <= INT_MAX or None in views:
+        if len(weights) != n_layers * n_directions * n_kinds or n_layers < 1 or n_directions < 1:
             return None
+        views = []
+        for tensor in weights:
+            view = self.view(tensor)
+            if view is None:
+                return None
+            views.append(view)
         by_layer = []
         for i in range(n_layers * n_directions):
             of_direction = views[i * n_kinds:(i + 1) * n_kinds]
@@ -871,59 +887,90 @@ cdef class BoundLayer:
             return None
         return self.infer(x_view, h0_view, None, None, None, None, batch_first, True, None)
 
-    def train_tensors(self, x, h0, bint batch_first, bint keeps_gates):
+    def train_tensors(self, x, h0, bint batch_first, bint keeps_gates, bint allows_tape):
         """Training of a single layer on tensors: (y, h_n, saved), or None if a tensor cannot be read.
 
-        `backward_of_tensors` takes saved, a new tensor with the elements of y and, if keeps_gates, those of the gates.
+        saved is what `backward_of_tensors` needs beside the arguments: a new tensor with the elements of y and, if
+        keeps_gates, those of the gates. If allows_tape, it is the tape of a small call instead, which takes less time.
         It shares no memory with y."""
         cdef Call call
         cdef ArrayView y_view
-        cdef TensorView saved_view = TensorView.__new__(TensorView)
+        cdef TensorView saved = TensorView.__new__(TensorView)
+        cdef PooledBuffer buffer
+        cdef ptrdiff_t size
         require(self.n_layers == 1 and self.exchange is not None, "layer")
         x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
         if x_view is None or h0_view is None and h0 is not None:
             return None
         if not self.bind(&call, x_view, h0_view, None, None, batch_first, None, False):
             return None
-        saved = self.new_result((self.saved_size(&call, keeps_gates),), False, &saved_view.view)
+        size = self.saved_size(&call, keeps_gates)
+        allows_tape = allows_tape and (call.x.size + size) * self.itemsize <= MAX_TAPE_BYTES
+        if allows_tape:
+            buffer = PooledBuffer(size * self.itemsize)
+            saved.storage, saved.view.data, saved.view.itemsize = buffer, buffer.data, self.itemsize
+            saved.view.ndim, saved.view.size = 1, size
+            saved.view.shape[0], saved.view.strides[0] = size, self.itemsize
+        else:
+            saved_tensor = self.new_result((size,), False, &saved.view)
         y = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_directions * self.n_units), False, &y_view)
-        saved_y, gates = self.split_saved(&call, saved_view, keeps_gates)
+        saved_y, gates = self.split_saved(&call, saved, keeps_gates)
         results = self.train(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None, None,
                              gates)
         if results is None:
             return None
+        if allows_tape:
+            memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
+            (<Tape> results[2]).saved = saved
+            return y, results[1], results[2]
         with nogil:
-            memcpy(y_view.data, saved_view.view.data, y_view.size * y_view.itemsize)
-        return y, results[1], saved
+            memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
+        return y, results[1], saved_tensor
 
-    def backward_of_tensors(self, tuple tensors, dy, dh_n, bint batch_first, bint has_state, bint keeps_gates, needs):
+    def saved_tensor(self, Tape tape not None):
+        """A new tensor with what a tape of `train_tensors` has saved."""
+        cdef ArrayView view
+        require(tape.saved is not None, "tape")
+        tensor = self.new_result((tape.saved.view.size,), False, &view)
+        memcpy(view.data, tape.saved.view.data, view.size * view.itemsize)
+        return tensor
+
+    def backward_of_tensors(self, tuple tensors, Tape tape, dy, dh_n, bint batch_first, bint has_state, bint keeps_gates,
+                            needs):
         """A list of gradients, or None if a tensor cannot be read.
 
-        tensors are x, h0 if has_state, the weights as in `TensorExchange.bind`, and the tensor that `train_tensors`
-        saved. needs says of all but the last one whether its gradient is requested; one that is not may be None."""
+        tensors are x, h0 if has_state, the weights as in `TensorExchange.bind` and, unless `train_tensors` returned a
+        tape, the tensor that it saved. needs says of x, h0 and the weights whether the gradient is requested; one that
+        is not may be None."""
         cdef Call call
         cdef BoundLayer layer
-        cdef TensorView dy_view, dh_view, x, h0, saved
-        cdef ptrdiff_t first_weight = 1 + has_state, end = len(tensors) - 1
+        cdef TensorView dy_view, dh_view, x, h0 = None, saved
+        cdef ptrdiff_t first_weight = 1 + has_state, end = len(tensors) - (tape is None)
         cdef bint needs_parameters = True in needs[first_weight:]
         require(self.n_layers == 1 and self.exchange is not None and end > first_weight, "tensors")
         dy_view = self.exchange.view(dy)
-        if dy_view is None and type(dy) in self.exchange.plain_types:  # the gradient of a sum is an expanded number
+        if dy_view is None and self.exchange.is_plain(dy):  # the gradient of a sum is an expanded number
             dy = dy.contiguous()
             dy_view = self.exchange.view(dy)
-        dh_view, x, saved = self.exchange.view(dh_n), self.exchange.view(tensors[0]), self.exchange.view(tensors[end])
-        h0 = self.exchange.view(tensors[1]) if has_state else None
-        if (dy_view is None and dy is not None or dh_view is None and dh_n is not None or x is None or saved is None
-                or has_state and h0 is None):
-            return None
+        dh_view, x = self.exchange.view(dh_n), self.exchange.view(tensors[0])
         layer = self.bind_again(tensors[first_weight:end])
-        if layer is None or not layer.bind(&call, x, h0, None, None, batch_first, None, False):
+        if dy_view is None and dy is not None or dh_view is None and dh_n is not None or x is None or layer is None:
             return None
-        if saved.view.ndim != 1 or saved.view.size != layer.saved_size(&call, keeps_gates):
-            return None
-        y, gates = layer.split_saved(&call, saved, keeps_gates)
-        tape = layer.restore_tape(x, h0, None, None, y, gates, batch_first, None, False)
-        results = None if tape is None else layer.backward(tape, dy_view, dh_view, needs[0], needs_parameters, None)
+        if tape is None or layer is not self or tape.saved is None or not x.is_same(<TensorView?> tape.x):
+            saved = self.exchange.view(tensors[end]) if tape is None else tape.saved
+            if has_state:
+                h0 = self.exchange.view(tensors[1])
+            if saved is None or has_state and h0 is None:
+                return None
+            if not layer.bind(&call, x, h0, None, None, batch_first, None, False):
+                return None
+            if saved.view.ndim != 1 or saved.view.size != layer.saved_size(&call, keeps_gates):
+                return None
+            y, gates = layer.split_saved(&call, saved, keeps_gates)
+            tape = layer.restore_tape(x, h0, None, None, y, gates, batch_first, None, False)
+            if tape is None:
+                return None
+        results = layer.backward(tape, dy_view, dh_view, needs[0], needs_parameters, None)
         if results is None:
             return None
         dx, dh0, dweights = results
@@ -1374,6 +1421,7 @@ cdef class Tape:
     cdef readonly BoundLayer layer
     cdef readonly object x, y
     cdef object threads_argument, gates_array
+    cdef TensorView saved  # y and the gates of a call of `train_tensors`
     cdef list masks_of_layers
     cdef Call call
     cdef ArrayView y_view, gates_view

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch._C import (
     _are_functorch_transforms_active,
     _get_tracing_state,
@@ -21,6 +21,7 @@ from torch._C import (
     _len_torch_dispatch_stack,
     _to_dlpack,
 )
+from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch._C._functorch import is_legacy_batchedtensor as _is_legacy_batched
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
@@ -39,9 +40,11 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 _PLAIN = (Tensor, torch.nn.Parameter)
 #: Reads the memory of plain tensors, and makes results.
 new_exchange = partial(
-    _core.TensorExchange, _PLAIN, _to_dlpack, torch.from_numpy, getattr(Tensor, "__dlpack_c_exchange_api__", None)
-)
-exchange = new_exchange()
+    _core.TensorExchange, _PLAIN, Tensor.is_neg, Tensor.untyped_storage, UntypedStorage.data_ptr, UntypedStorage.nbytes,
+    _to_dlpack, torch.from_numpy,
+)  # fmt: skip
+dlpack_functions = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+exchange = new_exchange(dlpack_functions)
 #: The schema of the arguments that both operators share.
 _ARGUMENTS = (
     "Tensor input, Tensor hx, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor? kernel_reverse, "
@@ -580,21 +583,25 @@ class DirectIndyGRUFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: tuple[Any, ...], *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        (y, h_n, saved), *ctx.call = call
-        ctx.materialize_grads = False  # what ctx.set_materialize_grads does
-        ctx.to_save = *tensors, saved  # what ctx.save_for_backward does
+        (y, h_n, saved), bound, options = call
+        is_tape = type(saved) is _core.Tape
+        ctx.call = bound, options, saved if is_tape else None
+        # These are what ctx.save_for_backward and ctx.set_materialize_grads assign to.
+        ctx.to_save = tensors if is_tape else (*tensors, saved)
+        ctx.materialize_grads = False
         return y, h_n
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         dy, dh_n = gradients
-        tensors, needs, (bound, options) = ctx.saved_tensors, ctx.needs_input_grad[1:], ctx.call
+        tensors, needs, (bound, options, tape) = ctx.saved_tensors, ctx.needs_input_grad[1:], ctx.call
         if not torch.is_grad_enabled() and can_run_directly():
-            results = bound.backward_of_tensors(tensors, dy, dh_n, *options[:3], needs)
+            results = bound.backward_of_tensors(tensors, tape, dy, dh_n, *options[:3], needs)
             if results is not None:
                 return None, *results
         batch_first, has_state, _, has_bias, is_bidirectional, *others = options
-        arguments = list(tensors[:-1])
+        saved = bound.saved_tensor(tape) if tape is not None else tensors[-1]
+        arguments = list(tensors if tape is not None else tensors[:-1])
         present = (
             True,
             has_state,
@@ -608,7 +615,7 @@ class DirectIndyGRUFunction(torch.autograd.Function):
         for i, is_present in enumerate(present):
             if not is_present:
                 arguments.insert(i, None)  # type: ignore[arg-type]
-        y, gates = _split_saved(tensors[-1], arguments)
+        y, gates = _split_saved(saved, arguments)
         needs_weights = True in needs[1 + has_state :]
         computed = _compute_gradients(
             dy, dh_n, y, gates, *arguments, None, batch_first, *others, needs_x=needs[0], needs_weights=needs_weights
@@ -718,7 +725,8 @@ def train_directly(
             break
     else:
         return bound.infer_tensors(input, hx, batch_first)  # type: ignore[no-any-return]
-    results = bound.train_tensors(input, hx, batch_first, keeps_gates)
+    allows_tape = _top_saved_tensors_default_hooks(True) is None  # hooks see all that is saved
+    results = bound.train_tensors(input, hx, batch_first, keeps_gates, allows_tape)
     if results is None:
         return None
     call = results, bound, (batch_first, hx is not None, keeps_gates, *layout)

@@ -9,7 +9,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the extra `
 
 from torch_modules import B, N, T, module_gradients, random_module, random_module_call  # noqa: E402
 
-from indygru_cpu._engine import _core  # noqa: E402
 from indygru_cpu.torch import IndyGRU, _ops  # noqa: E402
 
 OPTIONS = [
@@ -19,6 +18,14 @@ OPTIONS = [
     {"bias": False, "bidirectional": True, "activation": "relu"},
     {"groups": 2, "dtype": torch.float32, "reproducible": True},
 ]
+
+
+@pytest.fixture(params=[True, False], ids=["tape", "saved tensor"], autouse=True)
+def keeps_tape(request, monkeypatch):
+    """Whether a small call keeps its tape, as it does without hooks for saved tensors."""
+    if not request.param:
+        monkeypatch.setattr(_ops, "_top_saved_tensors_default_hooks", lambda _: "a hook")
+    return request.param
 
 
 def check_in_python(monkeypatch):
@@ -33,11 +40,13 @@ def results_and_gradients(module, call, before_backward=lambda: None):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_direct_call_has_the_bits_of_a_checked_call(monkeypatch, options):
+def test_direct_call_has_the_bits_of_a_checked_call(monkeypatch, options, keeps_tape):
     module = random_module(**options)
     call = random_module_call(module)
     direct = results_and_gradients(module, call)
-    assert type(module(*call[:2])[0].grad_fn).__name__ == "DirectIndyGRUFunctionBackward"
+    y, _ = module(*call[:2])
+    assert len(y.grad_fn.saved_tensors) == len([*call[:2], *module.parameters()]) + (not keeps_tape)
+    assert type(y.grad_fn).__name__ == "DirectIndyGRUFunctionBackward"
     mixed = results_and_gradients(module, call, lambda: check_in_python(monkeypatch))
     checked = results_and_gradients(module, call)
     assert type(module(*call[:2])[0].grad_fn).__name__ == "IndyGRUFunctionBackward"
@@ -82,14 +91,13 @@ def test_tensors_read_without_the_functions_of_dlpack_have_the_same_bits(monkeyp
     module = random_module(bidirectional=True)
     call = random_module_call(module)
     expected = results_and_gradients(module, call)
-    to_dlpack, plain = torch._C._to_dlpack, (torch.Tensor, torch.nn.Parameter)
-    monkeypatch.setattr(_ops, "exchange", _core.TensorExchange(plain, to_dlpack, torch.from_numpy, None))
+    monkeypatch.setattr(_ops, "exchange", _ops.new_exchange(None))
     helpers.assert_same_bits(results_and_gradients(module, call), expected)
 
 
 def test_exchange_refuses_another_capsule():
     with pytest.raises(ValueError, match="PyCapsule_GetPointer"):
-        _core.TensorExchange((), None, None, torch._C._to_dlpack(torch.ones(1)))
+        _ops.new_exchange(torch._C._to_dlpack(torch.ones(1)))
 
 
 def test_tensors_that_hooks_return_are_used():
@@ -109,6 +117,25 @@ def test_saved_tensor_of_another_size_raises():
         y.backward(dy)
 
 
+def test_tape_is_not_kept_by_a_large_call(keeps_tape):
+    module = random_module()
+    x, hx, *_ = random_module_call(module, batch=60)
+    y, _ = module(x, hx)
+    assert len(y.grad_fn.saved_tensors) == 6
+    y, _ = module(x[:, :3], hx[:, :3])
+    assert len(y.grad_fn.saved_tensors) == 6 - keeps_tape
+
+
+def test_input_moved_before_backward_is_read_where_it_is():
+    module = random_module()
+    call = random_module_call(module)
+
+    def move():
+        call[0].data = call[0].data.clone()
+
+    helpers.assert_same_bits(results_and_gradients(module, call, move), results_and_gradients(module, call))
+
+
 def test_weight_moved_before_backward_is_read_where_it_is():
     module = random_module()
     call = random_module_call(module)
@@ -120,12 +147,15 @@ def test_weight_moved_before_backward_is_read_where_it_is():
     helpers.assert_same_bits(results_and_gradients(module, call, move), results_and_gradients(module, call))
 
 
-def test_weight_whose_storage_was_freed_before_backward_raises():
+@pytest.mark.parametrize("name", ["input", "kernel"])
+@pytest.mark.parametrize("n_bytes", [0, 8])
+def test_tensor_whose_storage_was_shortened_before_backward_raises(name, n_bytes):
     module = random_module()
     x, hx, dy, _ = random_module_call(module)
+    x = x.detach().clone()  # that of an array cannot be resized
     y, _ = module(x, hx)
-    module.kernel_l0.untyped_storage().resize_(0)
-    with pytest.raises((TypeError, ValueError), match=r"^kernel: expected"):
+    {"input": x, "kernel": module.kernel_l0}[name].untyped_storage().resize_(n_bytes)
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
         y.backward(dy)
 
 
