@@ -58,19 +58,22 @@ class TensorExchange:
         nbytes: Any,
         to_dlpack: Any,
         from_numpy: Any,
+        activations: Sequence[str],
         exchange_api: object,
         layer_class: type[BoundLayer] | None = None,
     ) -> None: ...
     def bind(
         self,
         weights: Sequence[Any],
-        n_layers: int,
-        n_directions: int,
-        has_bias: bool,
+        n_layers: object,
+        n_directions: object,
+        has_bias: object,
         groups: object,
-        activation: int,
-        reproducible: bool,
+        activation: object,
+        reproducible: object,
         count_threads: Any,
+        n_inputs: object = None,
+        n_units: object = None,
     ) -> BoundLayer | None: ...
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any: ...
     def views(self, tensors: Any) -> list[Any] | None: ...
@@ -146,7 +149,6 @@ class BoundLayer:
         num_threads: int | None,
         is_checked: bool = True,
     ) -> Any: ...
-    def fits(self, n_inputs: object, n_units: object) -> bool: ...
     def infer_tensors(self, x: object, h0: object, batch_first: bool) -> Any: ...
     def train_tensors(self, x: object, h0: object, batch_first: bool, keeps_gates: bool, allows_tape: bool) -> Any: ...
     def saved_tensor(self, tape: Tape) -> Any: ...

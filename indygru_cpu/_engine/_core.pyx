@@ -283,12 +283,6 @@ cdef class TensorView:
     cdef ArrayView view
     cdef object storage
 
-    cdef bint is_same(self, TensorView other) noexcept:
-        """Whether two views have the same memory, shape, strides and dtype."""
-        return (self.view.data == other.view.data and self.view.itemsize == other.view.itemsize
-                and self.view.ndim == other.view.ndim and has_shape(&self.view, other.view.ndim, other.view.shape)
-                and memcmp(self.view.strides, other.view.strides, self.view.ndim * sizeof(ptrdiff_t)) == 0)
-
     cdef TensorView part(self, ptrdiff_t first, int ndim, const ptrdiff_t *shape):
         """`shape` elements from number `first` on, in C order, of a tensor with one axis."""
         cdef TensorView part = TensorView.__new__(TensorView)
@@ -301,6 +295,12 @@ cdef class TensorView:
         require(self.view.ndim == 1 and first + part.view.size <= self.view.size, "tensor")
         part.view.data += first * self.view.itemsize
         return part
+
+
+cdef bint is_same_view(const ArrayView *a, const ArrayView *b) noexcept:
+    """Whether two views have the same memory, shape, strides and dtype."""
+    return (a.data == b.data and a.itemsize == b.itemsize and has_shape(a, b.ndim, b.shape)
+            and memcmp(a.strides, b.strides, a.ndim * sizeof(ptrdiff_t)) == 0)
 
 
 @cython.final
@@ -317,18 +317,22 @@ cdef class TensorExchange:
         Make a DLPack capsule of a tensor, and a tensor of an array.
     exchange_api : capsule or None
         DLPack's functions in C, which read a tensor in a fifth of the time. Old versions of PyTorch have none.
+    activations : sequence of str
+        Names of the activations, in the order of their indices.
     layer_class : type
         The class of bound layers.
     """
     cdef object tensor_type, parameter_type
     cdef object is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, layer_class
+    cdef dict activations
     cdef const DLPackExchangeAPI *api
 
-    def __init__(self, plain_types, is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, exchange_api,
-                 layer_class=None):
+    def __init__(self, plain_types, is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, activations,
+                 exchange_api, layer_class=None):
         self.tensor_type, self.parameter_type = plain_types
         self.is_neg, self.untyped_storage, self.data_ptr, self.nbytes = is_neg, untyped_storage, data_ptr, nbytes
         self.to_dlpack, self.from_numpy = to_dlpack, from_numpy
+        self.activations = {name: index for index, name in enumerate(activations)}
         self.layer_class = layer_class or BoundLayer
         self.api = find_exchange_api(exchange_api)
 
@@ -371,41 +375,61 @@ cdef class TensorExchange:
     cdef bint is_plain(self, tensor) noexcept:
         return type(tensor) is self.tensor_type or type(tensor) is self.parameter_type
 
-    cdef TensorView view(self, tensor, bint checks_sign=True):
-        """A view of a tensor, or None if the kernels cannot read it as it is.
+    cdef bint has_view(self, tensor, TensorView view) except -1:
+        """Whether a tensor still has the memory, shape and strides of its former view.
 
-        If checks_sign, that includes tensors whose stored numbers have the opposite sign. PyTorch does not check that a tensor's elements are within its storage, which may have been shortened."""
-        cdef TensorView view = TensorView.__new__(TensorView)
+        The storage of the view contains the memory, whether or not it is still that of the tensor."""
+        cdef ArrayView now
+        try:
+            return (self.is_plain(tensor) and self.read(tensor, &now) and is_same_view(&now, &view.view)
+                    and self.is_within(view))
+        except (BufferError, RuntimeError):
+            return False
+
+    cdef bint is_within(self, TensorView view) except -1:
+        """Whether the memory of a view is within its storage."""
         cdef uintptr_t first, end, start
         cdef ptrdiff_t n_bytes
-        if not self.is_plain(tensor) or checks_sign and self.is_neg(tensor):
+        if view.view.size == 0:
+            return True
+        start, n_bytes = self.data_ptr(view.storage), self.nbytes(view.storage)
+        bounds_of_view(&view.view, &first, &end)
+        return first >= start and end <= start + n_bytes
+
+    cdef TensorView view(self, tensor):
+        """A view of a tensor, or None if the kernels cannot read it as it is. The stored numbers of some tensors have
+        the opposite sign.
+
+        PyTorch does not check that a tensor's elements are within its storage, which may have been shortened."""
+        cdef TensorView view = TensorView.__new__(TensorView)
+        if not self.is_plain(tensor) or self.is_neg(tensor):
             return None
         try:
             if not self.read(tensor, &view.view):
                 return None
             if view.view.size:
                 view.storage = self.untyped_storage(tensor)
-                start, n_bytes = self.data_ptr(view.storage), self.nbytes(view.storage)
-                bounds_of_view(&view.view, &first, &end)
-                if first < start or end > start + n_bytes:
-                    return None
+            if not self.is_within(view):
+                return None
         except (BufferError, RuntimeError):  # without a storage, such as a sparse tensor or zeros without memory
             return None
         return view
 
-    def bind(self, weights, ptrdiff_t n_layers, ptrdiff_t n_directions, bint has_bias, groups, int activation,
-             bint reproducible, count_threads):
-        """A bound layer for tensors, or None if it cannot read them.
+    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, reproducible, count_threads,
+             n_inputs=None, n_units=None):
+        """A bound layer for tensors, or None if it cannot read them, or if another argument is not valid.
 
-        weights are kernel, recurrent kernel and, if has_bias, bias of each layer and direction in turn. The other
-        arguments are those of `BoundLayer`."""
+        weights are kernel, recurrent kernel and, if has_bias, bias of each layer and direction in turn. activation is
+        the name. The other arguments are those of `BoundLayer`, and the sizes that the layer must have, if any."""
         cdef BoundLayer layer
         cdef TensorView u
-        cdef ptrdiff_t n_kinds = 3 if has_bias else 2, i
-        if type(groups) is not int or not 1 <= groups <= INT_MAX:
+        cdef ptrdiff_t n_kinds = 3 if has_bias else 2, n_of_layer, i
+        index = self.activations.get(activation) if type(activation) is str else None
+        if index is None or type(n_layers) is not int or n_directions not in (1, 2) or n_layers < 1:
             return None
-        if len(weights) != n_layers * n_directions * n_kinds or n_layers < 1 or n_directions < 1:
+        if type(groups) is not int or not 1 <= groups <= INT_MAX or len(weights) != n_layers * n_directions * n_kinds:
             return None
+        n_of_layer = n_directions
         views = []
         for tensor in weights:
             view = self.view(tensor)
@@ -413,20 +437,23 @@ cdef class TensorExchange:
                 return None
             views.append(view)
         by_layer = []
-        for i in range(n_layers * n_directions):
+        for i in range(len(views) // n_kinds):
             of_direction = views[i * n_kinds:(i + 1) * n_kinds]
             if not has_bias:
                 u = of_direction[1]
                 of_direction.append(zeros(u.view.size, FLOAT64 if u.view.itemsize == sizeof(double) else FLOAT32))
-            if i % n_directions == 0:
+            if i % n_of_layer == 0:
                 directions = ()
             directions += (tuple(of_direction),)
-            if i % n_directions == n_directions - 1:
+            if i % n_of_layer == n_of_layer - 1:
                 by_layer.append(directions)
         layer = self.layer_class.__new__(self.layer_class)
-        if not layer.set_weights(tuple(by_layer), groups, activation):
+        if not layer.set_weights(tuple(by_layer), groups, index):
+            return None
+        if n_inputs is not None and not (layer.n_inputs == n_inputs and layer.n_units == n_units):
             return None
         layer.reproducible, layer.has_layer_axis, layer.count_threads = reproducible, True, count_threads
+        layer.activation_name = activation
         layer.exchange, layer.views, layer.has_bias = self, views, has_bias
         return layer
 
@@ -626,6 +653,7 @@ cdef class BoundLayer:
     cdef object count_threads, tape_class, dtype
     cdef TensorExchange exchange
     cdef list views             # of the weights of tensors, in the order of `TensorExchange.bind`
+    cdef str activation_name
     cdef bint has_bias          # whether those have biases
     cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
     cdef char format
@@ -876,10 +904,6 @@ cdef class BoundLayer:
         tape.is_complete = True
         return tape
 
-    def fits(self, n_inputs, n_units):
-        """Whether the layer has these sizes."""
-        return self.n_inputs == n_inputs and self.n_units == n_units
-
     def infer_tensors(self, x, h0, bint batch_first):
         """`infer` of tensors; h0 may be None. Returns None if they have no view."""
         x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
@@ -952,15 +976,15 @@ cdef class BoundLayer:
         if dy_view is None and self.exchange.is_plain(dy):  # the gradient of a sum is an expanded number
             dy = dy.contiguous()
             dy_view = self.exchange.view(dy)
-        dh_view, x = self.exchange.view(dh_n), self.exchange.view(tensors[0])
-        layer = self.bind_again(tensors[first_weight:end])
-        if dy_view is None and dy is not None or dh_view is None and dh_n is not None or x is None or layer is None:
+        dh_view, layer = self.exchange.view(dh_n), self.bind_again(tensors[first_weight:end])
+        if dy_view is None and dy is not None or dh_view is None and dh_n is not None or layer is None:
             return None
-        if tape is None or layer is not self or tape.saved is None or not x.is_same(<TensorView?> tape.x):
-            saved = self.exchange.view(tensors[end]) if tape is None else tape.saved
+        if (tape is None or layer is not self or tape.saved is None
+                or not self.exchange.has_view(tensors[0], <TensorView?> tape.x)):
+            x, saved = self.exchange.view(tensors[0]), self.exchange.view(tensors[end]) if tape is None else tape.saved
             if has_state:
                 h0 = self.exchange.view(tensors[1])
-            if saved is None or has_state and h0 is None:
+            if x is None or saved is None or has_state and h0 is None:
                 return None
             if not layer.bind(&call, x, h0, None, None, batch_first, None, False):
                 return None
@@ -984,16 +1008,14 @@ cdef class BoundLayer:
 
     cdef BoundLayer bind_again(self, tuple weights):
         """This layer if the weights have the memory that it was bound to, or else another one with the same options."""
-        cdef TensorView view
         cdef ptrdiff_t i
         for i in range(len(weights)):
-            view = self.exchange.view(weights[i], False) if i < len(self.views) else None
-            if view is None or not view.is_same(<TensorView> self.views[i]):
+            if i >= len(self.views) or not self.exchange.has_view(weights[i], <TensorView> self.views[i]):
                 break
         else:
             return self
         return self.exchange.bind(weights, self.n_layers, self.n_directions, self.has_bias, self.groups,
-                                  self.activation, self.reproducible, self.count_threads)
+                                  self.activation_name, self.reproducible, self.count_threads)
 
     cdef ptrdiff_t saved_size(self, const Call *call, bint keeps_gates) noexcept:
         """The number of elements that `train_tensors` saves."""

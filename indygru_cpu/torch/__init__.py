@@ -495,8 +495,11 @@ class IndyGRU(torch.nn.Module):
             return None
         weights = [parameters.get(name) for name in names]  # None where a parametrization computes the weight
         options = groups, activation, reproducible
-        bound = _ops.bind_directly(weights, num_layers, bidirectional, bias, options)
-        if bound is None or not bound.fits(input_size, hidden_size):
+        n_directions = 2 if bidirectional else 1
+        bound = _ops.exchange.bind(
+            weights, num_layers, n_directions, bias, *options, _ops.choose_call_threads, input_size, hidden_size
+        )
+        if bound is None:
             return None
         if not has_gradients:
             return bound.infer_tensors(input, hx, batch_first)  # type: ignore[no-any-return]

@@ -41,7 +41,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 #: Reads the memory of plain tensors, and makes results.
 new_exchange = partial(
     _core.TensorExchange, _PLAIN, Tensor.is_neg, Tensor.untyped_storage, UntypedStorage.data_ptr, UntypedStorage.nbytes,
-    _to_dlpack, torch.from_numpy,
+    _to_dlpack, torch.from_numpy, check.ACTIVATIONS,
 )  # fmt: skip
 dlpack_functions = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 exchange = new_exchange(dlpack_functions)
@@ -183,13 +183,13 @@ class _BoundTensors(NamedTuple):
         if lengths is not None:
             lengths = check.lengths("lengths", lengths, n_steps, sizes.n_batch)
         bound = _core.BoundLayer(
-            [by_direction], groups, check.activation_index(activation), reproducible, _choose_threads,
+            [by_direction], groups, check.activation_index(activation), reproducible, choose_call_threads,
             exchange=exchange,
         )  # fmt: skip
         return cls(sizes, bound, check.as_aligned(x), check.as_aligned(h0), lengths, batch_first)
 
 
-def _choose_threads(num_threads: int | None, work: float) -> thread_counts.Threads:
+def choose_call_threads(num_threads: int | None, work: float) -> thread_counts.Threads:
     """The threads of a call, at most those of torch if no number is named."""
     threads = choose_threads(num_threads, work)
     if not threads.autotune:
@@ -262,27 +262,14 @@ def check_storage(name: str, tensor: Tensor) -> None:
         _view(name, tensor)
 
 
-def bind_directly(
-    weights: Sequence[Any], n_layers: int, is_bidirectional: bool, has_bias: bool, options: Sequence[Any]
-) -> _core.BoundLayer | None:
-    """A bound layer for the weights of all layers and directions, without those that a layer lacks.
+def _bind_directly(weights: Sequence[Tensor | None], options: Sequence[Any]) -> _core.BoundLayer | None:
+    """A bound layer for the six weights of the operator.
 
     Returns None if the core cannot read them; the other way then checks the arguments and names what is wrong.
     """
-    groups, activation, reproducible = options
-    try:
-        index = check.activation_index(activation)
-        return exchange.bind(
-            weights, n_layers, 1 + is_bidirectional, has_bias, groups, index, reproducible, _choose_threads
-        )
-    except (OverflowError, TypeError, ValueError):
-        return None
-
-
-def _bind_operator(weights: Sequence[Tensor | None], options: Sequence[Any]) -> _core.BoundLayer | None:
-    """`bind_directly` for the six weights of the operator."""
     present = [weight for weight in weights if weight is not None]
-    return bind_directly(present, 1, weights[3] is not None, weights[2] is not None, options)
+    n_directions = 1 if weights[3] is None else 2
+    return exchange.bind(present, 1, n_directions, weights[2] is not None, *options, choose_call_threads)
 
 
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
@@ -301,7 +288,7 @@ def _run_unchecked(
     keep_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
     """`_run` of tensors that the core reads itself; None if it cannot."""
-    layer, views = _bind_operator(weights, options), exchange.views((input, hx))
+    layer, views = _bind_directly(weights, options), exchange.views((input, hx))
     if layer is None or views is None:
         return None
     n_directions = 1 if weights[3] is None else 2
@@ -395,7 +382,7 @@ def _run_backward_directly(
         dy = dy.contiguous()  # type: ignore[union-attr]  # the gradient of a sum is an expanded number
     stored_gates = gates if gates.shape[1] > 0 else None
     views = exchange.views((input, hx, y, stored_gates, dy, dh_n))
-    layer = None if views is None else _bind_operator(weights, (groups, activation, reproducible))
+    layer = None if views is None else _bind_directly(weights, (groups, activation, reproducible))
     if views is None or layer is None:
         return None
     x, h0, states, stored, dstates, dlast = views
@@ -716,7 +703,7 @@ def train_directly(
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """A call of one bound layer with gradients: y, which shares no memory with what is saved, and h_n.
 
-    `layout` is whether there are biases and a second direction, and the options of `bind_directly`. Returns None if the
+    `layout` is whether there are biases and a second direction, groups, activation and reproducible. Returns None if the
     core cannot read a tensor.
     """
     tensors = [input, *weights] if hx is None else [input, hx, *weights]
