@@ -912,7 +912,7 @@ cdef class BoundLayer:
         return self.infer(x_view, h0_view, None, None, None, None, batch_first, True, None)
 
     def train_tensors(self, x, h0, bint batch_first, bint keeps_gates, bint allows_tape):
-        """Training of a single layer on tensors: (y, h_n, saved), or None if a tensor cannot be read.
+        """Training of a single layer on tensors, x with three axes: (y, h_n, saved), or None if one cannot be read.
 
         saved is what `backward_of_tensors` needs beside the arguments: a new tensor with the elements of y and, if
         keeps_gates, those of the gates. If allows_tape, it is the tape of a small call instead, which takes less time.
@@ -926,7 +926,7 @@ cdef class BoundLayer:
         x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
         if x_view is None or h0_view is None and h0 is not None:
             return None
-        if not self.bind(&call, x_view, h0_view, None, None, batch_first, None, False):
+        if not self.bind(&call, x_view, h0_view, None, None, batch_first, None, False) or call.x.ndim != 3:
             return None
         size = self.saved_size(&call, keeps_gates)
         allows_tape = allows_tape and (call.x.size + size) * self.itemsize <= MAX_TAPE_BYTES

@@ -494,20 +494,23 @@ class IndyGRU(torch.nn.Module):
         if num_layers > 1 and (has_gradients or (training and dropout)):
             return None
         weights = [parameters.get(name) for name in names]  # None where a parametrization computes the weight
-        options = groups, activation, reproducible
-        n_directions = 2 if bidirectional else 1
         bound = _ops.exchange.bind(
-            weights, num_layers, n_directions, bias, *options, _ops.choose_call_threads, input_size, hidden_size
-        )
+            weights, num_layers, 2 if bidirectional else 1, bias, groups, activation, reproducible,
+            _ops.choose_call_threads, input_size, hidden_size,
+        )  # fmt: skip
         if bound is None:
             return None
-        if not has_gradients:
-            return bound.infer_tensors(input, hx, batch_first)  # type: ignore[no-any-return]
-        if input.dim() != 3:
-            return None
-        return _ops.train_directly(
-            bound, input, hx, weights, batch_first, not recompute, (bias, bidirectional, *options)
-        )
+        if has_gradients:
+            has_state = hx is not None
+            tensors = (input, hx, *weights) if has_state else (input, *weights)
+            if weights[0].requires_grad or any(getattr(tensor, "requires_grad", False) for tensor in tensors):
+                keeps_gates, allows_tape = not recompute, _ops.top_saved_tensors_hooks(True) is None
+                results = bound.train_tensors(input, hx, batch_first, keeps_gates, allows_tape)
+                if results is None:
+                    return None
+                call = batch_first, has_state, keeps_gates, bias, bidirectional, groups, activation, reproducible
+                return _ops.apply_directly((results, bound, call), *tensors)
+        return bound.infer_tensors(input, hx, batch_first)
 
     def _state(self, input: Tensor, hx: Tensor | None, dtype: torch.dtype, *batch: int) -> Tensor:
         """The checked state before the first step; zeros for None."""

@@ -21,7 +21,6 @@ from torch._C import (
     _len_torch_dispatch_stack,
     _to_dlpack,
 )
-from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch._C._functorch import is_legacy_batchedtensor as _is_legacy_batched
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
@@ -268,8 +267,9 @@ def _bind_directly(weights: Sequence[Tensor | None], options: Sequence[Any]) -> 
     Returns None if the core cannot read them; the other way then checks the arguments and names what is wrong.
     """
     present = [weight for weight in weights if weight is not None]
-    n_directions = 1 if weights[3] is None else 2
-    return exchange.bind(present, 1, n_directions, weights[2] is not None, *options, choose_call_threads)
+    n_directions, has_bias = 1 if weights[3] is None else 2, weights[2] is not None
+    groups, activation, reproducible = options
+    return exchange.bind(present, 1, n_directions, has_bias, groups, activation, reproducible, choose_call_threads)
 
 
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
@@ -294,9 +294,10 @@ def _run_unchecked(
     n_directions = 1 if weights[3] is None else 2
     n_columns = input.shape[0] * input.shape[1] * weights[0].shape[1] if keep_gates else 0  # type: ignore[union-attr]
     gates = exchange.empty((n_directions, n_columns), NUMPY_DTYPES[input.dtype])
-    first = *views, None, None, None, None, batch_first
+    x, h0 = views
+    first = x, h0, None, None, None, None, batch_first
     if keep_gates:
-        results = layer.train(*first, False, None, None, None, exchange.views((gates,))[0])
+        results = layer.train(*first, False, None, None, None, (exchange.views((gates,)) or [None])[0])
     else:
         results = layer.infer(*first, True, None)
     return None if results is None else (*results[:2], gates)
@@ -464,7 +465,7 @@ def _gradients(ctx: Any, dy: Any, dh_n: Any, _: Any) -> tuple[Tensor | None, ...
     return (*_compute_gradients(dy, dh_n, *ctx.saved_tensors, *ctx.options), *[None] * 6)
 
 
-def _compute_gradients(dy: Any, dh_n: Any, y: Tensor, gates: Tensor, *arguments: Any, **needs: bool) -> list[Any]:
+def _compute_gradients(dy: Any, dh_n: Any, y: Tensor, gates: Tensor, *arguments: Any, **needs: Any) -> list[Any]:
     """Gradients of the first eight arguments, by the operator or without the dispatcher."""
     tensors = list(arguments)
     if _is_transformed():
@@ -565,7 +566,10 @@ class IndyGRUFunction(torch.autograd.Function):
 class DirectIndyGRUFunction(torch.autograd.Function):
     """`IndyGRUFunction` of results that the core has computed from tensors that it reads itself.
 
-    It takes the results as one object, and only tensors that exist: each argument of such a function costs time.
+    Its first argument has all that is not an input of autograd: the results of `BoundLayer.train_tensors`, the bound
+    layer, and the call. That is batch_first, whether there is an hx, whether gates are kept, whether there are biases
+    and a second direction, groups, activation and reproducible. The others are input, hx if there is one, and the
+    weights. Each argument costs time.
     """
 
     @staticmethod
@@ -589,19 +593,11 @@ class DirectIndyGRUFunction(torch.autograd.Function):
         batch_first, has_state, _, has_bias, is_bidirectional, *others = options
         saved = bound.saved_tensor(tape) if tape is not None else tensors[-1]
         arguments = list(tensors if tape is not None else tensors[:-1])
-        present = (
-            True,
-            has_state,
-            True,
-            True,
-            has_bias,
-            is_bidirectional,
-            is_bidirectional,
-            has_bias and is_bidirectional,
-        )
+        reverse = is_bidirectional, is_bidirectional, has_bias and is_bidirectional
+        present = True, has_state, True, True, has_bias, *reverse
         for i, is_present in enumerate(present):
             if not is_present:
-                arguments.insert(i, None)  # type: ignore[arg-type]
+                arguments.insert(i, None)
         y, gates = _split_saved(saved, arguments)
         needs_weights = True in needs[1 + has_state :]
         computed = _compute_gradients(
@@ -613,11 +609,11 @@ class DirectIndyGRUFunction(torch.autograd.Function):
 
 
 #: `DirectIndyGRUFunction.apply` without the code in Python that handles tensors of transforms and `setup_context`.
-_apply: Any = super(torch.autograd.Function, DirectIndyGRUFunction).apply  # type: ignore[misc]
+apply_directly: Any = super(torch.autograd.Function, DirectIndyGRUFunction).apply
 
 
 def _split_saved(saved: Tensor, arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Y and the gates, whose axes are those of `layer`, in the tensor that `BoundLayer.train_tensors` saved."""
+    """The values of y and of the gates in the tensor that `BoundLayer.train_tensors` saved, with the axes of `layer`."""
     input, recurrent_kernel, reverse = arguments[0], arguments[3], arguments[5]
     n_directions = 1 if reverse is None else 2
     shape = (*input.shape[:2], n_directions * (recurrent_kernel.shape[0] // 3))
@@ -674,6 +670,10 @@ def _needs_dispatcher(*tensors: Tensor | None) -> bool:
     return False
 
 
+#: The hooks for saved tensors that are in force: top_saved_tensors_hooks(True) is None if there are none.
+top_saved_tensors_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
+
+
 def can_run_directly() -> bool:
     """Whether only the core and autograd need to see a call: no transform, compiler, mode or dual tensor."""
     return not (
@@ -695,29 +695,6 @@ def _autocast(tensor: Any) -> Any:
     """The tensor in float32 unless it is float64: what autocast does to the operator's arguments."""
     is_cast = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype is not torch.float64
     return tensor.float() if is_cast else tensor
-
-
-def train_directly(
-    bound: _core.BoundLayer, input: Tensor, hx: Tensor | None, weights: Sequence[Any], batch_first: bool,
-    keeps_gates: bool, layout: Sequence[Any],
-) -> tuple[Tensor, Tensor] | None:  # fmt: skip
-    """A call of one bound layer with gradients: y, which shares no memory with what is saved, and h_n.
-
-    `layout` is whether there are biases and a second direction, groups, activation and reproducible. Returns None if the
-    core cannot read a tensor.
-    """
-    tensors = [input, *weights] if hx is None else [input, hx, *weights]
-    for tensor in tensors:
-        if tensor.requires_grad:
-            break
-    else:
-        return bound.infer_tensors(input, hx, batch_first)  # type: ignore[no-any-return]
-    allows_tape = _top_saved_tensors_default_hooks(True) is None  # hooks see all that is saved
-    results = bound.train_tensors(input, hx, batch_first, keeps_gates, allows_tape)
-    if results is None:
-        return None
-    call = results, bound, (batch_first, hx is not None, keeps_gates, *layout)
-    return _apply(call, *tensors)  # type: ignore[no-any-return]
 
 
 def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor]:

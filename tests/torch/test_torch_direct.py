@@ -24,7 +24,7 @@ OPTIONS = [
 def keeps_tape(request, monkeypatch):
     """Whether a small call keeps its tape, as it does without hooks for saved tensors."""
     if not request.param:
-        monkeypatch.setattr(_ops, "_top_saved_tensors_default_hooks", lambda _: "a hook")
+        monkeypatch.setattr(_ops, "top_saved_tensors_hooks", lambda _: "a hook")
     return request.param
 
 
@@ -216,3 +216,11 @@ def test_float16_and_negative_tensors_take_the_other_way():
     for other in (x.half(), torch._neg_view(x), x.to_sparse(), x.to("meta"), x.transpose(0, 2)):
         assert _ops.exchange.views([other]) is None
     assert torch.equal(module(torch._neg_view(x), hx)[0], module(-x, hx)[0])
+
+
+def test_state_that_is_no_tensor_raises_with_frozen_weights_too():
+    module = random_module().requires_grad_(False)
+    x, hx, *_ = random_module_call(module)
+    for tensor in (x, x.detach()):
+        with pytest.raises(TypeError, match=r"^hx: expected a torch.Tensor, got ndarray"):
+            module(tensor, hx.detach().numpy())
