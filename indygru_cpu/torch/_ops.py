@@ -613,7 +613,7 @@ apply_directly: Any = super(torch.autograd.Function, DirectIndyGRUFunction).appl
 
 
 def _split_saved(saved: Tensor, arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """The values of y and of the gates in the tensor that `BoundLayer.train_tensors` saved, with the axes of `layer`."""
+    """The y and the gates in the tensor that `BoundLayer.train_tensors` saved, with the axes of `layer`."""
     input, recurrent_kernel, reverse = arguments[0], arguments[3], arguments[5]
     n_directions = 1 if reverse is None else 2
     shape = (*input.shape[:2], n_directions * (recurrent_kernel.shape[0] // 3))
