@@ -979,7 +979,7 @@ cdef class BoundLayer:
         dh_view, layer = self.exchange.view(dh_n), self.bind_again(tensors[first_weight:end])
         if dy_view is None and dy is not None or dh_view is None and dh_n is not None or layer is None:
             return None
-        if (tape is None or layer is not self or tape.saved is None
+        if (tape is None or tape.layer is not layer or tape.saved is None
                 or not self.exchange.has_view(tensors[0], <TensorView?> tape.x)):
             x, saved = self.exchange.view(tensors[0]), self.exchange.view(tensors[end]) if tape is None else tape.saved
             if has_state:
