@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ class Testing(Protocol):
         nanoseconds: dict[int, float],
     ) -> int: ...
     def current_cpu(self) -> int: ...
+    def memory_of_view(self, view: TensorView) -> tuple[int, int]: ...
     def min_parallel_work(self) -> int: ...
     def reset_thread_costs(self) -> None: ...
     def set_chunk_bytes(self, size: int) -> int: ...
@@ -45,6 +47,38 @@ class PooledBuffer:
     def __init__(self, size: int, is_pooled: bool = True) -> None: ...
     def __buffer__(self, flags: int) -> memoryview: ...
 
+class TensorView: ...
+
+class TensorExchange:
+    def __init__(
+        self,
+        plain_types: tuple[type, type],
+        is_neg: Any,
+        untyped_storage: Any,
+        data_ptr: Any,
+        nbytes: Any,
+        to_dlpack: Any,
+        from_numpy: Any,
+        activations: Sequence[str],
+        exchange_api: object,
+        layer_class: type[BoundLayer] | None = None,
+    ) -> None: ...
+    def bind(
+        self,
+        weights: Sequence[Any],
+        n_layers: object,
+        n_directions: object,
+        has_bias: object,
+        groups: object,
+        activation: object,
+        reproducible: object,
+        count_threads: Any,
+        n_inputs: object = None,
+        n_units: object = None,
+    ) -> BoundLayer | None: ...
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any: ...
+    def views(self, tensors: Any) -> list[Any] | None: ...
+
 class BoundLayer:
     weights: tuple[tuple[tuple[Array, Array, Array], ...], ...]
     groups: int
@@ -60,7 +94,7 @@ class BoundLayer:
         tape_class: type[Tape] | None = None,
         is_reverse: bool = False,
         has_layer_axis: bool = True,
-        reads_tensors: bool = False,
+        exchange: TensorExchange | None = None,
     ) -> None: ...
     @staticmethod
     def of_function(
@@ -116,6 +150,20 @@ class BoundLayer:
         num_threads: int | None,
         is_checked: bool = True,
     ) -> Any: ...
+    def infer_tensors(self, x: object, h0: object, batch_first: bool) -> Any: ...
+    def train_tensors(self, x: object, h0: object, batch_first: bool, keeps_gates: bool, allows_tape: bool) -> Any: ...
+    def saved_tensor(self, tape: Tape) -> Any: ...
+    def backward_of_tensors(
+        self,
+        tensors: tuple[Any, ...],
+        tape: Tape | None,
+        dy: object,
+        dh_n: object,
+        batch_first: bool,
+        has_state: bool,
+        keeps_gates: bool,
+        needs: Sequence[bool],
+    ) -> list[Any] | None: ...
     def backward(
         self,
         tape: Tape,
@@ -161,7 +209,6 @@ class StreamBase:
     def _stack(self, frames: list[Any]) -> Array | None: ...
 
 def active_threads() -> int: ...
-def export_tensors(tensors: Any, plain_types: tuple[type, ...], to_dlpack: Any) -> list[Any] | None: ...
 def is_forked() -> bool: ...
 def chunked_steps() -> tuple[int, int]: ...
 def is_parallel_work(work: float) -> bool: ...

@@ -18,20 +18,22 @@ from cpython.buffer cimport (
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongLongAndOverflow
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport PyObject
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from indygru_cpu._engine.buffers cimport (
     MAX_NDIM, ArrayView, as_strided_view, bounds_of_view, copy_array, get_bounds, has_shape, is_c_contiguous,
     may_share_memory, overlaps_itself,
 )
 from indygru_cpu._engine.capi cimport backward_call, forward_call, step_call
-from indygru_cpu._engine.dlpack cimport is_capsule, read_capsule
+from indygru_cpu._engine.dlpack cimport (
+    DLManagedTensor, DLPackExchangeAPI, DLTensor, find_exchange_api, new_owned_tensor, read_tensor,
+)
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
     INDYGRU_N_TIERS, INDYGRU_N_WORK_CLASSES, INDYGRU_OP_STEP, INDYGRU_POOL_MAX_BYTES, INDYGRU_POOL_MIN_BLOCK,
@@ -79,6 +81,9 @@ cdef bint reads_unchecked = True
 cdef bint uses_vnni = True
 
 cdef enum:
+    # The largest sum of the sizes of x, y and the gates for which a call on tensors keeps its tape, whose memory is
+    # freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
 
@@ -283,39 +288,198 @@ cdef bint read_array(array, char format, bint is_writable, ArrayView *view) exce
     return is_readable
 
 
-def export_tensors(tensors, plain_types, to_dlpack):
-    """A list of DLPack capsules of tensors of PyTorch, with None for None. Returns None instead of the list if the
-    kernels cannot read a tensor as it is.
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class TensorView:
+    """The memory of a tensor of PyTorch that the kernels can read as it is, or of a part of it.
 
-    plain_types are the types of tensors without behaviour of their own. PyTorch does not check that a tensor's elements
-    are within its storage, which may have been shortened."""
+    It holds a reference to the storage, so the memory stays valid unless the storage is resized."""
     cdef ArrayView view
-    cdef uintptr_t first, end, start
-    cdef ptrdiff_t n_bytes
-    capsules = []
-    for tensor in tensors:
-        if tensor is None:
-            capsules.append(None)
-            continue
-        if type(tensor) not in plain_types or tensor.is_neg():
+    cdef object storage
+
+    cdef TensorView part(self, ptrdiff_t first, int ndim, const ptrdiff_t *shape):
+        """`shape` elements from number `first` on, in C order, of a tensor with one axis."""
+        cdef TensorView part = TensorView.__new__(TensorView)
+        cdef ptrdiff_t i
+        part.storage, part.view = self.storage, self.view
+        part.view.ndim, part.view.size = ndim, 1
+        for i in range(ndim - 1, -1, -1):
+            part.view.shape[i], part.view.strides[i] = shape[i], part.view.size * self.view.itemsize
+            part.view.size *= shape[i]
+        require(self.view.ndim == 1 and first + part.view.size <= self.view.size, "tensor")
+        part.view.data += first * self.view.itemsize
+        return part
+
+
+cdef bint is_same_view(const ArrayView *a, const ArrayView *b) noexcept:
+    """Whether two views have the same memory, shape, strides and dtype."""
+    return (a.data == b.data and a.itemsize == b.itemsize and has_shape(a, b.ndim, b.shape)
+            and memcmp(a.strides, b.strides, a.ndim * sizeof(ptrdiff_t)) == 0)
+
+
+@cython.final
+cdef class TensorExchange:
+    """Makes views of tensors of PyTorch, and new tensors.
+
+    Parameters
+    ----------
+    plain_types : (type, type)
+        The types of tensors without behaviour of their own.
+    is_neg, untyped_storage, data_ptr, nbytes : callable
+        Methods of tensors and of storages. Looking them up in each object takes longer than calling them.
+    to_dlpack, from_numpy : callable
+        Make a DLPack capsule of a tensor, and a tensor of an array.
+    exchange_api : capsule or None
+        DLPack's functions in C, which read a tensor in a fifth of the time. Old versions of PyTorch have none.
+    activations : sequence of str
+        Names of the activations, in the order of their indices.
+    layer_class : type
+        The class of bound layers.
+    """
+    cdef object tensor_type, parameter_type
+    cdef object is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, layer_class
+    cdef dict activations
+    cdef const DLPackExchangeAPI *api
+
+    def __init__(self, plain_types, is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, activations,
+                 exchange_api, layer_class=None):
+        self.tensor_type, self.parameter_type = plain_types
+        self.is_neg, self.untyped_storage, self.data_ptr, self.nbytes = is_neg, untyped_storage, data_ptr, nbytes
+        self.to_dlpack, self.from_numpy = to_dlpack, from_numpy
+        self.activations = {name: index for index, name in enumerate(activations)}
+        self.layer_class = layer_class or BoundLayer
+        self.api = find_exchange_api(exchange_api)
+
+    def empty(self, tuple shape, dtype):
+        """A new tensor with uninitialised elements; dtype is that of an array."""
+        cdef ArrayView view
+        return self.new(shape, dtype, False, &view)
+
+    cdef new(self, tuple shape, dtype, bint is_zeroed, ArrayView *view):
+        """A new C-contiguous tensor, and its memory OUT."""
+        cdef ptrdiff_t i
+        cdef double n_bytes
+        view.ndim, view.size, view.itemsize = len(shape), 1, sizeof(double) if dtype is FLOAT64 else sizeof(float)
+        n_bytes = view.itemsize
+        require(view.ndim <= MAX_NDIM, "shape")
+        for i in range(view.ndim - 1, -1, -1):
+            view.shape[i], view.strides[i] = shape[i], view.size * view.itemsize
+            n_bytes *= view.shape[i]
+            if n_bytes < INDYGRU_POOL_MIN_BLOCK:
+                view.size *= view.shape[i]
+        if self.api is NULL or n_bytes >= INDYGRU_POOL_MIN_BLOCK:
+            array = new_array(shape, dtype, is_zeroed)
+            require(read_array(array, c'd' if dtype is FLOAT64 else c'f', True, view), "out")
+            return self.from_numpy(array)
+        tensor = new_owned_tensor(self.api, view)
+        if is_zeroed:
+            memset(view.data, 0, view.size * view.itemsize)
+        return tensor
+
+    def views(self, tensors):
+        """A list of views, with None for None. Returns None instead of the list if a tensor has no view."""
+        views = []
+        for tensor in tensors:
+            view = self.view(tensor)
+            if view is None and tensor is not None:
+                return None
+            views.append(view)
+        return views
+
+    cdef bint is_plain(self, tensor) noexcept:
+        return type(tensor) is self.tensor_type or type(tensor) is self.parameter_type
+
+    cdef bint has_view(self, tensor, TensorView view) except -1:
+        """Whether a tensor still has the memory, shape and strides of its former view.
+
+        The storage of the view contains the memory, whether or not it is still that of the tensor."""
+        cdef ArrayView now
+        try:
+            return (self.is_plain(tensor) and self.read(tensor, &now) and is_same_view(&now, &view.view)
+                    and self.is_within(view))
+        except (BufferError, RuntimeError):
+            return False
+
+    cdef bint is_within(self, TensorView view) except -1:
+        """Whether the memory of a view is within its storage."""
+        cdef uintptr_t first, end, start
+        cdef ptrdiff_t n_bytes
+        if view.view.size == 0:
+            return True
+        start, n_bytes = self.data_ptr(view.storage), self.nbytes(view.storage)
+        bounds_of_view(&view.view, &first, &end)
+        return first >= start and end <= start + n_bytes
+
+    cdef TensorView view(self, tensor):
+        """A view of a tensor, or None if the kernels cannot read it as it is. The stored numbers of some tensors have
+        the opposite sign.
+
+        PyTorch does not check that a tensor's elements are within its storage, which may have been shortened."""
+        cdef TensorView view = TensorView.__new__(TensorView)
+        if not self.is_plain(tensor) or self.is_neg(tensor):
             return None
         try:
-            capsule = to_dlpack(tensor)
-        except (BufferError, RuntimeError):  # a tensor without a storage, such as a sparse one
-            return None
-        if not (read_capsule(capsule, c'f', &view) or read_capsule(capsule, c'd', &view)):
-            return None
-        if view.size:
-            storage = tensor.untyped_storage()
-            try:
-                start, n_bytes = storage.data_ptr(), storage.nbytes()
-            except RuntimeError:  # part of a tensor of zeros without memory
+            if not self.read(tensor, &view.view):
                 return None
-            bounds_of_view(&view, &first, &end)
-            if first < start or end > start + n_bytes:
+            if view.view.size:
+                view.storage = self.untyped_storage(tensor)
+            if not self.is_within(view):
                 return None
-        capsules.append(capsule)
-    return capsules
+        except (BufferError, RuntimeError):  # without a storage, such as a sparse tensor or zeros without memory
+            return None
+        return view
+
+    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, reproducible, count_threads,
+             n_inputs=None, n_units=None):
+        """A bound layer for tensors, or None if it cannot read them, or if another argument is not valid.
+
+        weights are kernel, recurrent kernel and, if has_bias, bias of each layer and direction in turn. activation is
+        the name. The other arguments are those of `BoundLayer`, and the sizes that the layer must have, if any."""
+        cdef BoundLayer layer
+        cdef TensorView u
+        cdef ptrdiff_t n_kinds = 3 if has_bias else 2, n_of_layer, i
+        index = self.activations.get(activation) if type(activation) is str else None
+        if index is None or type(n_layers) is not int or n_directions not in (1, 2) or n_layers < 1:
+            return None
+        if type(groups) is not int or not 1 <= groups <= INT_MAX or len(weights) != n_layers * n_directions * n_kinds:
+            return None
+        n_of_layer = n_directions
+        views = []
+        for tensor in weights:
+            view = self.view(tensor)
+            if view is None:
+                return None
+            views.append(view)
+        by_layer = []
+        for i in range(len(views) // n_kinds):
+            of_direction = views[i * n_kinds:(i + 1) * n_kinds]
+            if not has_bias:
+                u = of_direction[1]
+                of_direction.append(zeros(u.view.size, FLOAT64 if u.view.itemsize == sizeof(double) else FLOAT32))
+            if i % n_of_layer == 0:
+                directions = ()
+            directions += (tuple(of_direction),)
+            if i % n_of_layer == n_of_layer - 1:
+                by_layer.append(directions)
+        layer = self.layer_class.__new__(self.layer_class)
+        if not layer.set_weights(tuple(by_layer), groups, index):
+            return None
+        if n_inputs is not None and not (layer.n_inputs == n_inputs and layer.n_units == n_units):
+            return None
+        layer.reproducible, layer.has_layer_axis, layer.count_threads = reproducible, True, count_threads
+        layer.activation_name = activation
+        layer.exchange, layer.views, layer.has_bias = self, views, has_bias
+        return layer
+
+    cdef bint read(self, tensor, ArrayView *view) except -1:
+        """`read_tensor` of a tensor of Python."""
+        cdef DLTensor t
+        if self.api is not NULL:
+            self.api.dltensor_from_py_object_no_sync(<void *> tensor, &t)
+            return read_tensor(&t, view)
+        capsule = self.to_dlpack(tensor)
+        return read_tensor(&(<DLManagedTensor *> PyCapsule_GetPointer(capsule, "dltensor")).tensor, view)
 
 
 cdef bint read_integers(array, const ptrdiff_t **numbers, ptrdiff_t *size) except -1:
@@ -493,24 +657,28 @@ cdef class BoundLayer:
         Whether a single direction runs each row from its last valid step to its first.
     has_layer_axis : bool
         Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
-    reads_tensors : bool
-        Whether every array may also be a DLPack capsule of `export_tensors`.
+    exchange : TensorExchange, optional
+        Makes the results, which are tensors; None: they are arrays.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation
     cdef readonly bint reproducible
-    cdef bint is_reverse, has_layer_axis, reads_tensors
+    cdef bint is_reverse, has_layer_axis
     cdef object count_threads, tape_class, dtype
+    cdef TensorExchange exchange
+    cdef list views             # of the weights of tensors, in the order of `TensorExchange.bind`
+    cdef str activation_name
+    cdef bint has_bias          # whether those have biases
     cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
     cdef char format
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
-                 bint is_reverse=False, bint has_layer_axis=True, bint reads_tensors=False):
+                 bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None):
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
         if self.weights is not None:  # asked after the iteration, which may run code of its own
             raise RuntimeError("layer: it is initialised already")
-        self.reads_tensors = reads_tensors
         require(self.set_weights(weights, groups, activation), "layer")
+        self.exchange = exchange
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
         self.count_threads, self.tape_class = count_threads, tape_class
 
@@ -529,13 +697,22 @@ cdef class BoundLayer:
 
     def __reduce__(self):
         return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
-                            self.tape_class, self.is_reverse, self.has_layer_axis, self.reads_tensors)
+                            self.tape_class, self.is_reverse, self.has_layer_axis)
 
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
-        """`read_array` with the layer's dtype; also of DLPack capsules if the layer reads tensors."""
-        if self.reads_tensors and type(array) is not ndarray:
-            return self.format != 0 and is_capsule(array) and read_capsule(array, self.format, view)
+        """`read_array` with the layer's dtype; also of a `TensorView`."""
+        if type(array) is TensorView:
+            view[0] = (<TensorView> array).view
+            return self.format == (c'd' if view.itemsize == sizeof(double) else c'f')
         return read_array(array, self.format, is_writable, view)
+
+    cdef new_result(self, tuple shape, bint is_zeroed, ArrayView *view):
+        """A new C-contiguous array or tensor with the layer's dtype, and its memory OUT."""
+        if self.exchange is not None:
+            return self.exchange.new(shape, self.dtype, is_zeroed, view)
+        array = new_array(shape, self.dtype, is_zeroed)
+        require(self.read(array, True, view), "out")
+        return array
 
     cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
         """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
@@ -740,6 +917,146 @@ cdef class BoundLayer:
         tape.is_complete = True
         return tape
 
+    def infer_tensors(self, x, h0, bint batch_first):
+        """`infer` of tensors; h0 may be None. Returns None if they have no view."""
+        x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
+        if x_view is None or h0_view is None and h0 is not None:
+            return None
+        return self.infer(x_view, h0_view, None, None, None, None, batch_first, True, None)
+
+    def train_tensors(self, x, h0, bint batch_first, bint keeps_gates, bint allows_tape):
+        """Training of a single layer on tensors, x with three axes: (y, h_n, saved), or None if one cannot be read.
+
+        saved is what `backward_of_tensors` needs beside the arguments: a new tensor with the elements of y and, if
+        keeps_gates, those of the gates. If allows_tape, it is the tape of a small call instead, which takes less time.
+        It shares no memory with y."""
+        cdef Call call
+        cdef ArrayView y_view
+        cdef TensorView saved = TensorView.__new__(TensorView)
+        cdef PooledBuffer buffer
+        cdef ptrdiff_t size
+        require(self.n_layers == 1 and self.exchange is not None, "layer")
+        x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
+        if x_view is None or h0_view is None and h0 is not None:
+            return None
+        if not self.bind(&call, x_view, h0_view, None, None, batch_first, None, False) or call.x.ndim != 3:
+            return None
+        size = self.saved_size(&call, keeps_gates)
+        allows_tape = allows_tape and (call.x.size + size) * self.itemsize <= MAX_TAPE_BYTES
+        if allows_tape:
+            buffer = PooledBuffer(size * self.itemsize)
+            saved.storage, saved.view.data, saved.view.itemsize = buffer, buffer.data, self.itemsize
+            saved.view.ndim, saved.view.size = 1, size
+            saved.view.shape[0], saved.view.strides[0] = size, self.itemsize
+        else:
+            saved_tensor = self.new_result((size,), False, &saved.view)
+        y = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_directions * self.n_units), False, &y_view)
+        saved_y, gates = self.split_saved(&call, saved, keeps_gates)
+        results = self.train(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None, None,
+                             gates)
+        if results is None:
+            return None
+        if allows_tape:
+            memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
+            (<Tape> results[2]).saved = saved
+            return y, results[1], results[2]
+        with nogil:
+            memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
+        return y, results[1], saved_tensor
+
+    def saved_tensor(self, Tape tape not None):
+        """A new tensor with what a tape of `train_tensors` has saved."""
+        cdef ArrayView view
+        require(tape.saved is not None, "tape")
+        tensor = self.new_result((tape.saved.view.size,), False, &view)
+        memcpy(view.data, tape.saved.view.data, view.size * view.itemsize)
+        return tensor
+
+    def backward_of_tensors(self, tuple tensors, Tape tape, dy, dh_n, bint batch_first, bint has_state,
+                            bint keeps_gates, needs):
+        """A list of gradients, or None if a tensor cannot be read.
+
+        tensors are x, h0 if has_state, the weights as in `TensorExchange.bind` and, unless `train_tensors` returned a
+        tape, the tensor that it saved. needs says of x, h0 and the weights whether the gradient is requested; one that
+        is not may be None."""
+        cdef Call call
+        cdef BoundLayer layer
+        cdef TensorView dy_view, dh_view, x, h0 = None, saved
+        cdef ptrdiff_t first_weight = 1 + has_state, end = len(tensors) - (tape is None)
+        cdef bint needs_parameters = True in needs[first_weight:]
+        require(self.n_layers == 1 and self.exchange is not None and end > first_weight, "tensors")
+        dy_view = self.exchange.view(dy)
+        if dy_view is None and self.exchange.is_plain(dy):  # the gradient of a sum is an expanded number
+            dy = dy.contiguous()
+            dy_view = self.exchange.view(dy)
+        dh_view, layer = self.exchange.view(dh_n), self.bind_again(tensors[first_weight:end])
+        if dy_view is None and dy is not None or dh_view is None and dh_n is not None or layer is None:
+            return None
+        if (tape is None or tape.layer is not layer or tape.saved is None
+                or not self.exchange.has_view(tensors[0], <TensorView?> tape.x)):
+            x, saved = self.exchange.view(tensors[0]), self.exchange.view(tensors[end]) if tape is None else tape.saved
+            if has_state:
+                h0 = self.exchange.view(tensors[1])
+            if x is None or saved is None or has_state and h0 is None:
+                return None
+            if not layer.bind(&call, x, h0, None, None, batch_first, None, False):
+                return None
+            if saved.view.ndim != 1 or saved.view.size != layer.saved_size(&call, keeps_gates):
+                return None
+            y, gates = layer.split_saved(&call, saved, keeps_gates)
+            tape = layer.restore_tape(x, h0, None, None, y, gates, batch_first, None, False)
+            if tape is None:
+                return None
+        results = layer.backward(tape, dy_view, dh_view, needs[0], needs_parameters, None)
+        if results is None:
+            return None
+        dx, dh0, dweights = results
+        gradients = [None if dx is None else dx.contiguous()]
+        if has_state:
+            gradients.append(dh0)
+        for direction in dweights or ():
+            gradients.extend(direction if self.has_bias else direction[:2])
+        gradients.extend([None] * (end - len(gradients)))
+        return gradients
+
+    cdef BoundLayer bind_again(self, tuple weights):
+        """This layer if the weights have the memory that it was bound to, or else another one with the same options."""
+        cdef ptrdiff_t i
+        for i in range(len(weights)):
+            if i >= len(self.views) or not self.exchange.has_view(weights[i], <TensorView> self.views[i]):
+                break
+        else:
+            return self
+        return self.exchange.bind(weights, self.n_layers, self.n_directions, self.has_bias, self.groups,
+                                  self.activation_name, self.reproducible, self.count_threads)
+
+    cdef ptrdiff_t saved_size(self, const Call *call, bint keeps_gates) noexcept:
+        """The number of elements that `train_tensors` saves."""
+        return self.first_gate(call) + self.n_gates(call) if keeps_gates else self.n_outputs(call)
+
+    cdef ptrdiff_t n_outputs(self, const Call *call) noexcept:
+        """The number of elements of y."""
+        return call.rows.extent * call.rows.n_batch * self.n_directions * self.n_units
+
+    cdef ptrdiff_t n_gates(self, const Call *call) noexcept:
+        """The number of elements of the gates."""
+        return 3 * self.n_outputs(call)
+
+    cdef ptrdiff_t first_gate(self, const Call *call) noexcept:
+        """The number of the first gate in a saved tensor, whose y is padded to whole cache lines."""
+        return align_up(self.n_outputs(call) * self.itemsize) // self.itemsize
+
+    cdef tuple split_saved(self, const Call *call, TensorView saved, bint has_gates):
+        """The views (y, gates) of a saved tensor; gates is None if it has none."""
+        cdef ptrdiff_t shape[MAX_NDIM]
+        cdef ptrdiff_t i, last = call.x.ndim - 1
+        for i in range(last):
+            shape[i] = call.x.shape[i]
+        shape[last] = self.n_directions * self.n_units
+        y = saved.part(0, call.x.ndim, shape)
+        shape[0], shape[1] = self.n_directions, self.n_gates(call) // self.n_directions
+        return y, saved.part(self.first_gate(call), 2, shape) if has_gates else None
+
     cdef bint fits_y(self, const Call *call, const ArrayView *y) noexcept:
         """Whether an array has the shape of the call's y."""
         cdef ptrdiff_t last = call.x.ndim - 1
@@ -763,13 +1080,11 @@ cdef class BoundLayer:
                                or h_out is not h0 and may_share_memory(&h, &call.h0)):
             return None
         if out is None and needs_y:
-            out = new_array(shape_tuple(call.x.ndim, call.x.shape, width), self.dtype)
-            require(self.read(out, True, &y), "out")
+            out = self.new_result(shape_tuple(call.x.ndim, call.x.shape, width), False, &y)
         if tape is not None:
             tape.allocate(out, &y)
         if h_out is None:
-            h_out = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype)
-            require(self.read(h_out, True, &h), "h_out")
+            h_out = self.new_result(shape_tuple(call.state_ndim, call.state_shape, self.n_units), False, &h)
         else:  # h_out stays as it is if a signal handler ends the call
             copy = check_alloc(indygru_pool_allocate(call.state_bytes), call.state_bytes)
         states = h.data if copy is NULL else copy
@@ -884,8 +1199,9 @@ cdef class BoundLayer:
         """Gradients (dx, dh0, weights).
 
         weights is a list of the gradients of kernel, recurrent kernel and bias by layer and direction. dx is None if
-        not needs_x, and weights is None if not needs_parameters."""
+        not needs_x, and weights is None if not needs_parameters; dh0 is None if tensors were passed without an h0."""
         cdef ArrayView dy_view, dh_view, view
+        cdef PooledBuffer scratch
         cdef const Call *call
         cdef Threads threads
         cdef bint is_readable
@@ -903,8 +1219,13 @@ cdef class BoundLayer:
             return None
         threads = self.choose_threads(num_threads, 3 * self.work(call.n_valid_steps))
         tape.check_memory()
-        dh0 = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype, dh_n is None)
-        require(self.read(dh0, True, &view), "dh_n")
+        dh0 = None
+        if self.exchange is not None and call.h0.data is NULL:
+            scratch = PooledBuffer(call.state_bytes)
+            view.data = scratch.data
+            memset(view.data, 0, call.state_bytes)
+        else:
+            dh0 = self.new_result(shape_tuple(call.state_ndim, call.state_shape, self.n_units), dh_n is None, &view)
         if dh_n is not None:
             copy_array(&dh_view, view.data, True)
         return self.run_backward(tape, &dy_view, dh0, view.data, needs_x, needs_parameters, threads)
@@ -990,20 +1311,19 @@ cdef class BoundLayer:
         cdef ptrdiff_t shape[2]
         if is_swapped:
             shape[0], shape[1] = call.x.shape[1], call.x.shape[0]
-            array = new_array(shape_tuple(3, shape, self.n_inputs), self.dtype, is_zeroed).swapaxes(0, 1)
+            array = self.new_result(shape_tuple(3, shape, self.n_inputs), is_zeroed, &view).swapaxes(0, 1)
+            view.shape[0], view.shape[1] = view.shape[1], view.shape[0]
+            view.strides[0], view.strides[1] = view.strides[1], view.strides[0]
         else:
-            array = new_array(shape_tuple(call.x.ndim, call.x.shape, self.n_inputs), self.dtype, is_zeroed)
-        require(self.read(array, True, &view), "dx")
+            array = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_inputs), is_zeroed, &view)
         dx[0] = as_strided_view(&view, call.batch_first)
         return array
 
     cdef tuple new_gradients(self, Plan *p):
         """Arrays of zeros for the gradients of kernel, recurrent kernel and bias, which the plan adds to."""
         cdef ArrayView dkernel, du, db
-        arrays = (new_array((p.group_inputs, 3 * p.n_units), self.dtype, True),
-                  new_array((3 * p.n_units,), self.dtype, True), new_array((3 * p.n_units,), self.dtype, True))
-        require(self.read(arrays[0], True, &dkernel) and self.read(arrays[1], True, &du)
-                and self.read(arrays[2], True, &db), "dkernel")
+        arrays = (self.new_result((p.group_inputs, 3 * p.n_units), True, &dkernel),
+                  self.new_result((3 * p.n_units,), True, &du), self.new_result((3 * p.n_units,), True, &db))
         p.dkernel, p.drecurrent_kernel, p.dbias = dkernel.data, du.data, db.data
         return arrays
 
@@ -1038,8 +1358,7 @@ cdef class BoundLayer:
             require(not is_checked, "out")
             return None
         if out is None:
-            out = new_array((call.rows.n_batch, self.n_units), self.dtype)
-            require(self.read(out, True, &state), "out")
+            out = self.new_result((call.rows.n_batch, self.n_units), False, &state)
         require(self.read_weights(0, &weights), "layer")
         p = make_layer_plan(&weights, 1, call.rows.n_batch)
         p.x, p.has_python = StridedView(call.x.data, 0, call.x.strides[0]), True
@@ -1136,6 +1455,7 @@ cdef class Tape:
     cdef readonly BoundLayer layer
     cdef readonly object x, y
     cdef object threads_argument, gates_array
+    cdef TensorView saved  # y and the gates of a call of `train_tensors`
     cdef list masks_of_layers
     cdef Call call
     cdef ArrayView y_view, gates_view
@@ -1276,7 +1596,7 @@ cdef class Tape:
 
 
 cdef bint has_memory(array, const ArrayView *view) except -1:
-    """Whether an array still has the memory that it had when `view` was read. A capsule keeps its memory."""
+    """Whether an array still has the memory that it had when `view` was read. A `TensorView` keeps its memory."""
     cdef Py_buffer buffer
     cdef bint is_same
     if type(array) is not ndarray:
@@ -1895,6 +2215,11 @@ def _min_parallel_work():
     return runtime.tier.ops[0].tuning.min_parallel_work
 
 
+def _memory_of_view(TensorView view not None):
+    """The address and the number of elements of a view."""
+    return <uintptr_t> view.view.data, view.view.size
+
+
 def _reset_thread_costs():
     """Discards all measured costs."""
     indygru_reset_costs()
@@ -1902,7 +2227,8 @@ def _reset_thread_costs():
 
 # Functions that only tests call.
 testing = SimpleNamespace(
-    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, min_parallel_work=_min_parallel_work,
-    reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_segments=_set_segments,
-    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, set_vnni=_set_vnni, use_tier=_use_tier,
+    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, memory_of_view=_memory_of_view,
+    min_parallel_work=_min_parallel_work, reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes,
+    set_segments=_set_segments, set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, set_vnni=_set_vnni,
+    use_tier=_use_tier,
 )

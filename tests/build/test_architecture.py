@@ -255,7 +255,7 @@ CIMPORTS = {
     "runtime": {"kernels"},
     "plan": {"kernels", "runtime"},
     "buffers": {"plan"},
-    "dlpack": {"buffers"},
+    "dlpack": {"buffers", "kernels", "plan"},
     "schedule": {"kernels", "plan", "runtime"},
     "products": {"kernels", "plan", "runtime"},
     "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
