@@ -11,7 +11,7 @@ from indygru_cpu._engine import _core, threads
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.arguments import choose_threads
 from indygru_cpu._engine.messages import shortened, shown
-from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16, widen_bfloat16
+from indygru_cpu._engine.quantization import checked_format, quantize_int8, round_to_bfloat16, widen_bfloat16
 from indygru_cpu._typing import Array
 
 
@@ -22,10 +22,6 @@ class StreamableLayer(Protocol):
     _options: dict[str, Any]
     _bound: _core.BoundLayer
     num_threads: int | None
-
-
-#: Formats of weights that are smaller than those of a layer.
-COMPACT_FORMATS = ("bfloat16", "int8")
 
 
 def _snapshot(layer: StreamableLayer, weights: str) -> _core.BoundLayer:
@@ -46,16 +42,6 @@ def _compact_kernels(bound: _core.BoundLayer, weights: str) -> list[tuple[Array,
     if weights == "int8":
         return [quantize_int8(kernel, name) for name, kernel in kernels.items()]
     return None
-
-
-def _checked_format(weights: str | None, dtype: np.dtype[Any]) -> str:
-    if weights is None or weights == dtype.name:
-        return dtype.name
-    if weights not in COMPACT_FORMATS:
-        raise ValueError(f"weights: expected None, {dtype.name!r}, 'bfloat16' or 'int8', got {shown(weights)}")
-    if dtype != np.float32:
-        raise ValueError(f"weights: expected None, because the layer is {dtype.name}, got {weights!r}: use float32")
-    return weights
 
 
 def _index_rows(numbers: Array, rows: Any) -> Array:
@@ -117,7 +103,7 @@ class Stream(_core.StreamBase):
             raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
         n_batch = check.size(batch_size, "batch_size")
         self._num_threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
-        self._weights = _checked_format(weights, layer._options["dtype"])
+        self._weights = checked_format(weights, layer._options["dtype"].name)
         bound = _snapshot(layer, self._weights) if _bound is None else _bound
         n_layers, n_columns = len(bound.weights), bound.weights[0][0][0].shape[1]
         check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))

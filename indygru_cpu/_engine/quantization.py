@@ -5,11 +5,48 @@ from __future__ import annotations
 import numpy as np
 
 from indygru_cpu._engine import checks as check
+from indygru_cpu._engine.messages import shown
 from indygru_cpu._typing import Array
 
+#: The formats of kernels that are smaller than float32.
+COMPACT_FORMATS = ("bfloat16", "int8")
 _FLOAT32 = np.dtype(np.float32)
 #: The largest magnitude of an int8 weight. -128 is not used, so that the format is symmetric.
 MAX_INT8 = 127
+
+
+def checked_format(weights: object, dtype: str) -> str:
+    """The format of the kernels of a layer.
+
+    Parameters
+    ----------
+    weights : str or None
+        The argument of a caller. None is the layer's dtype.
+    dtype : {"float32", "float64"}
+        The layer's dtype.
+
+    Returns
+    -------
+    str
+        The dtype, "bfloat16" or "int8".
+
+    Raises
+    ------
+    ValueError
+        Another format, or a smaller format of a layer that is not float32.
+
+    Examples
+    --------
+    >>> checked_format("int8", "float32"), checked_format(None, "float64")
+    ('int8', 'float64')
+    """
+    if weights is None:
+        return dtype
+    if not isinstance(weights, str) or weights not in (dtype, *COMPACT_FORMATS):
+        raise ValueError(f"weights: expected None, {dtype!r}, 'bfloat16' or 'int8', got {shown(weights)}")
+    if weights != dtype and dtype != "float32":
+        raise ValueError(f"weights: expected None, because the layer is {dtype}, got {weights!r}: use float32")
+    return weights
 
 
 def round_to_bfloat16(array: object, name: str = "weights") -> Array:

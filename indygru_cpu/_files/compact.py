@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu._engine.messages import shown
-from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16, widen_bfloat16
+from indygru_cpu._engine.quantization import (
+    COMPACT_FORMATS,
+    checked_format,
+    quantize_int8,
+    round_to_bfloat16,
+    widen_bfloat16,
+)
 from indygru_cpu._files.arrays import WeightsError
 from indygru_cpu._typing import Array
-
-FORMATS = ("bfloat16", "int8")
 
 
 def checked(weights: object, configuration: Mapping[str, Any]) -> str | None:
     """Return the format of kernels in a file, or None for the dtype of the layer, or raise ValueError."""
-    dtype = configuration["dtype"]
-    if weights is None or (isinstance(weights, str) and weights == dtype):
-        return None
-    if not isinstance(weights, str) or weights not in FORMATS:
-        raise ValueError(f"weights: expected None, {dtype!r}, 'bfloat16' or 'int8', got {shown(weights)}")
-    if dtype != "float32":
-        raise ValueError(f"weights: expected None, because the layer is {dtype}, got {weights!r}: use float32")
-    return weights
+    format = checked_format(weights, configuration["dtype"])
+    return format if format in COMPACT_FORMATS else None
 
 
 def expected_arrays(
@@ -66,8 +64,8 @@ def from_stored(stored: Mapping[str, Array], names: Mapping[str, Any], weights: 
 
 
 def stored_format(weights: object) -> str | None:
-    """Return the entry of a file, checked."""
-    if weights is not None and (not isinstance(weights, str) or weights not in FORMATS):
+    """Return the format of kernels that a file names, or None, or raise WeightsError."""
+    if weights is not None and (not isinstance(weights, str) or weights not in COMPACT_FORMATS):
         raise WeightsError(f"weights: expected 'bfloat16' or 'int8', got {shown(weights)}")
     return weights
 
