@@ -126,7 +126,7 @@ def test_projection_is_within_float32_rounding_of_the_exact_sum_for_any_magnitud
 
 @pytest.mark.parametrize("weights", FORMATS)
 def test_rounding_of_weights_changes_the_projection_by_at_most_its_bound(weights):
-    """Half a unit of the format: 2^-9 of a weight, or 0.5 / 127 of the largest weight of its column."""
+    """Half a unit of the format: at most 2^-8 of a weight, or 0.5 / 127 of the largest weight of its column."""
     layer = IndyGRU(257, 60, seed=0)
     kernel = layer.parameters["kernel_l0"].astype(np.float64)
     x = random_array((4, 257), np.float32).astype(np.float64)
