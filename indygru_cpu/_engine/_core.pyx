@@ -292,7 +292,7 @@ cdef bint read_array(array, char format, bint is_writable, ArrayView *view) exce
 @cython.no_gc
 @cython.freelist(16)
 cdef class TensorView:
-    """The memory of a tensor of PyTorch that the kernels can read as it is, or of a part of it.
+    """The memory of a tensor of PyTorch, or of a part of one, that the kernels can read as it is.
 
     It holds a reference to the storage, so the memory stays valid unless the storage is resized."""
     cdef ArrayView view
@@ -330,10 +330,10 @@ cdef class TensorExchange:
         Methods of tensors and of storages. Looking them up in each object takes longer than calling them.
     to_dlpack, from_numpy : callable
         Make a DLPack capsule of a tensor, and a tensor of an array.
-    exchange_api : capsule or None
-        DLPack's functions in C, which read a tensor in a fifth of the time. Old versions of PyTorch have none.
     activations : sequence of str
         Names of the activations, in the order of their indices.
+    exchange_api : capsule or None
+        DLPack's functions in C, which take less time than a capsule of each tensor. Old versions of PyTorch have none.
     layer_class : type
         The class of bound layers.
     """
@@ -412,10 +412,10 @@ cdef class TensorExchange:
         return first >= start and end <= start + n_bytes
 
     cdef TensorView view(self, tensor):
-        """A view of a tensor, or None if the kernels cannot read it as it is. The stored numbers of some tensors have
-        the opposite sign.
+        """A view of a tensor, or None if the kernels cannot read it as it is.
 
-        PyTorch does not check that a tensor's elements are within its storage, which may have been shortened."""
+        A tensor with the negative bit is such a tensor: its stored numbers have the opposite sign. PyTorch does not
+        check that a tensor's elements are within its storage, which may have been shortened."""
         cdef TensorView view = TensorView.__new__(TensorView)
         if not self.is_plain(tensor) or self.is_neg(tensor):
             return None

@@ -9,8 +9,8 @@ from indygru_cpu._engine.kernels cimport (
     operation_t,
 )
 from indygru_cpu._engine.plan cimport (
-    BLAS, UNPACKED, MatrixView, Plan, Tile, address_at, align_up, as_matrix, ceil_div, count_multiply_adds,
-    count_valid_steps, limit_threads, make_range, make_tile, mean_steps_done, release_row_layout, scratch_bytes,
+    BLAS, UNPACKED, MatrixView, Plan, address_at, align_up, as_matrix, ceil_div, count_multiply_adds,
+    count_valid_steps, limit_threads, make_range, mean_steps_done, release_row_layout, scratch_bytes,
     set_scratch_sizes, valid_steps_before, widen_tiles,
 )
 from indygru_cpu._engine.products cimport (

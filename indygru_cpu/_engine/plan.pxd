@@ -57,11 +57,11 @@ cdef struct LayerWeights:
 # A part of a long call whose chunks of time are the rows of a plan (time_parallel.pxd).
 cdef struct Window:
     bint is_backward
-    char *states                                 # (B, N) h, or dh: IN before the first step that runs, OUT
+    char *states                                 # (B, N) h or dh: before the window IN, after it OUT
     char *starts                                 # (B, N) states from which rows run again
     char *h_first                                # (B, N) backward: h before the first step
     char *is_open                                # (B, unit tiles) whether a row runs again
-    char *has_changed                            # (B, unit tiles) whether the row's last state changed by that
+    char *has_changed                            # (B, unit tiles) whether the second run changed the last state
     ptrdiff_t *active_rows                       # (tiles, N_ROW_NUMBERS + 1, tile rows) scratch of each tile
     ptrdiff_t n_repeated                         # steps * units that ran again
 
@@ -82,13 +82,13 @@ cdef struct Plan:
     ptrdiff_t *steps_before                      # (row tiles + 1) valid steps of the rows before each row tile
     ptrdiff_t *chunk_steps_before                # (row tiles + 1) the same within the current chunk of backward
     bint clear_padding                           # whether forward zeroes y past a row's length
-    # Chunks of time as rows.
+    # Chunks of time (time_parallel.pxd). In a window's plan each row is a chunk of time.
     bint is_long                                 # whether the tape of a long call is row-major
     Window *window
     ptrdiff_t *row_indices                       # (B) index of each row on the batch axis; NULL: 0, 1, 2, ...
     ptrdiff_t *gates_rows                        # (B) index of each row's first step in the tape; NULL: step by step
     ptrdiff_t *dgates_rows                       # (B) the same in dgates
-    char *window_memory                          # of backward
+    char *window_memory                          # backward: memory of its windows
     char *chunk_gates                            # (valid steps of a chunk, 3, N) recomputed gates of backward
     char *checkpoints                            # (blocks, B, N) states after each block of steps, or NULL
     char *packed_weights                         # weights of all unit tiles; NULL: each tile packs its own
@@ -106,7 +106,7 @@ cdef struct Plan:
     char *dbias
     char *du                                     # (n_sums, 3N) partial sums
     char *db
-    ptrdiff_t n_sums
+    ptrdiff_t n_sums                             # partial sums of the gradients of u and of b
     char *dgates                                 # (valid steps of a chunk, 3N)
     char *transposed_kernel                      # panels of (3N, D) for dx; NULL: BLAS computes dx
     char *x_rows                                 # (valid steps of a chunk, D) gathered inputs
@@ -122,7 +122,7 @@ cdef struct Plan:
     # Scheduling.
     ptrdiff_t next_item, n_items                 # of the current time slice
     ptrdiff_t *tile_steps                        # (tiles) steps that forward has done; -1: claimed by a thread
-    ptrdiff_t steps_done                         # of a long call, without tile_steps
+    ptrdiff_t steps_done                         # of a call that runs in windows, which has no tile_steps
     ptrdiff_t *n_started                         # (items) length of the prefix of an item's tiles that are started
     ptrdiff_t steps_per_claim                    # steps that a thread runs of a tile before it releases it
     ptrdiff_t caller_cpu                         # CPU on which the calling thread began its last item
@@ -133,8 +133,8 @@ cdef struct Plan:
     PyObject *progress                           # called with the number of steps done, or NULL
     ptrdiff_t reported_steps
     ptrdiff_t first_reported_step                # steps that earlier plans of the same call have done
-    ptrdiff_t steps_per_report                   # steps of the call for each step of the plan,
-    ptrdiff_t max_reported_step                  # up to this one
+    ptrdiff_t steps_per_report                   # steps of the call that one step of the plan counts for
+    ptrdiff_t max_reported_step                  # the largest number of steps that is reported
     ptrdiff_t scratch_size                       # of all threads together
 
 # A tile: its kernel job, its position, and the calling thread's scratch.
@@ -404,7 +404,7 @@ cdef inline ptrdiff_t max_length(const Plan *p, const indygru_step_range *steps)
 
 
 cdef inline ptrdiff_t mean_steps_done(const Plan *p) noexcept nogil:
-    """Steps that forward has done, averaged over the tiles, or in the windows of a long call."""
+    """Steps that a call has done: averaged over the tiles, or in windows."""
     cdef ptrdiff_t i, steps = 0, n_tiles = p.row_tiles * p.unit_tiles
     if p.tile_steps is NULL:
         return p.steps_done
@@ -422,7 +422,7 @@ cdef inline ptrdiff_t count_valid_steps(const Plan *p, ptrdiff_t row, ptrdiff_t 
 
 
 cdef inline ptrdiff_t gates_units(const Plan *p, const Tile *tile) noexcept nogil:
-    """Units of a row of the array that contains the tile's gates: the tape, or the tile's scratch."""
+    """Units of each valid step in the array that contains the tile's gates: the tape, or the tile's scratch."""
     return tile.job.n_units if p.tape is NULL else p.n_units
 
 

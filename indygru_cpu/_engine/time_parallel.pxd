@@ -7,7 +7,8 @@
 # chunk after it runs again. A window in which many chunks do not meet ends early, and the next steps run in sequence.
 #
 # Backward does the same from the last step to the first, with dh as the state. The gradients of u and b are summed when
-# all gradients of the gates are exact.
+# all gradients of the gates are exact. The "current chunk" of backward is the part of the sequence whose gradients of
+# the gates are in memory; it is cut into windows.
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 

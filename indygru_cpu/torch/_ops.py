@@ -698,7 +698,7 @@ def _autocast(tensor: Any) -> Any:
 
 
 def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor]:
-    """Y and h_n of `layer`, without the dispatcher where only autograd needs to see the operator.
+    """Return y and h_n of `layer`, without the dispatcher where only autograd needs to see the operator.
 
     If `is_copied`, and if y is saved for the backward pass, the returned y is a copy that the caller may write into.
     A trace of `torch.jit` always has the copy, because its graph must be the same with and without gradients.

@@ -19,7 +19,8 @@
 /* Upper bound of indygru_tuning.dx_panel_rows: callers keep that many row pointers on the stack. */
 #define INDYGRU_MAX_DX_PANEL_ROWS 96
 
-/* Narrow tiles: units of a run, runs that are joined ahead, and the scratch for them (runs.inc.h), in numbers. */
+/* Narrow tiles (runs.inc.h): the largest rows * units of a run, the number of runs that are joined ahead, and the size
+ * of the scratch for them, in numbers. */
 #define INDYGRU_RUN_UNITS 128
 #define INDYGRU_RUNS_AHEAD 8
 #define INDYGRU_RUN_NUMBERS ((5 * INDYGRU_RUNS_AHEAD + 6) * INDYGRU_RUN_UNITS)
@@ -94,8 +95,8 @@ typedef struct {
     const void *u;          /* (3, n_units)             IN   recurrent weights */
     const void *b;          /* (3, n_units)             IN   biases */
     ptrdiff_t plane;        /* stride between the planes of u, b, du and db */
-    void *runs;             /* (INDYGRU_RUN_NUMBERS) scratch if at most ops.max_narrow_units; NULL: row by row. The rows
-                               of h and dh are contiguous then. */
+    void *runs;             /* (INDYGRU_RUN_NUMBERS) scratch; NULL: row by row. With it, n_units is at most
+                               ops.max_narrow_units, and the rows of h and dh are contiguous. */
     void *gates;            /* (V, 3, n_units)          forward: OUT r, z, c; backward: IN */
     ptrdiff_t gates_stride; /* 0: each valid step overwrites the previous one */
     ptrdiff_t gates_plane;
@@ -206,10 +207,10 @@ typedef struct {
     ptrdiff_t max_tile_rows;
     ptrdiff_t target_tiles;   /* number of tiles that the grid aims at */
     ptrdiff_t step_tile_rows; /* rows of a tile in a call of a single step */
-    /* chunks of time side by side; states are counted in panels of the micro-kernel (two vectors) */
+    /* chunks of time side by side; rows * units are counted in panels of the micro-kernel (two vectors) */
     ptrdiff_t min_long_steps;             /* steps of a call from which time is cut into chunks */
-    ptrdiff_t max_long_panels;            /* rows * units up to which it is on one thread, */
-    ptrdiff_t max_long_panels_per_thread; /* and on several */
+    ptrdiff_t max_long_panels;            /* rows * units up to which a call on one thread has chunks of time */
+    ptrdiff_t max_long_panels_per_thread; /* the same for each thread of a call on several threads */
     ptrdiff_t max_row_major_panels;       /* rows * units up to which the tape of a long call is row-major */
     ptrdiff_t time_chunk_panels;          /* rows * units of the chunks that run at once, for each thread */
     ptrdiff_t min_time_chunk_steps, max_time_chunk_steps;

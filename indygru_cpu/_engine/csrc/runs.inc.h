@@ -15,7 +15,8 @@ INLINE planes_view NAME(view)(const void *data, ptrdiff_t row, ptrdiff_t plane)
     return (planes_view){(char *)data, row * (ptrdiff_t)sizeof(REAL), plane * (ptrdiff_t)sizeof(REAL)};
 }
 
-/* Copies between the rows of a run of an array (time, batch, n), such as y, and (rows, n). `data` is its step 0. */
+/* Copies between the rows of a run of an array (time, batch, n), such as y, and (rows, n). `data` is the address of the
+ * range's step 0. */
 INLINE void NAME(copy_run)(int joins, const indygru_step_range *steps, const indygru_run *run, ptrdiff_t n,
                            const REAL *data, ptrdiff_t step_stride, ptrdiff_t row_stride, REAL *joined)
 {

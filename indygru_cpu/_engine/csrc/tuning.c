@@ -75,7 +75,7 @@ const indygru_tuning indygru_tuning_x86_v3 = {
     /* two register blocks; other values: not measured */
     .step_tile_rows = 12,
 
-    /* the six values for chunks of time: not measured on this tier */
+    /* the seven values for chunks of time: not measured on this tier */
     .min_long_steps = 4096,
     .max_long_panels = 1,
     .max_long_panels_per_thread = 2,
@@ -139,13 +139,13 @@ const indygru_tuning indygru_tuning_x86_v4 = {
     .target_tiles = 16,
     .step_tile_rows = 12,
 
-    /* a shorter call has no window of two chunks that takes a sixteenth of its steps */
+    /* the first window, a sixteenth of these steps, has two chunks of 128; other values: not measured */
     .min_long_steps = 4096,
     /* Emerald Rapids, one thread, float32, (16384, 1, 16, N) in sequence and in chunks, ns a step: 77 and 30 with 4
      * units, 74 and 40 with 8, 90 and 65 with 16, 105 and 82 to 113 with 32, 150 and 145 to 234 with 64 */
     .max_long_panels = 1,
+    /* other values of these two: not measured */
     .max_long_panels_per_thread = 2,
-    /* other values: not measured */
     .max_row_major_panels = 8,
     /* 8 panels: equal */
     .time_chunk_panels = 4,
