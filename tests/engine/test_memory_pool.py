@@ -21,7 +21,7 @@ def buffer_address(buffer):
 
 @pytest.fixture
 def useless_pool():
-    """Fills the pool with blocks of 24 MB, which these tests cannot use; those of other tests leave it."""
+    """Fills the pool with blocks of 24 MB, which these tests cannot use. The blocks of other tests are released first."""
     gc.collect()
     indygru_cpu.release_memory()
     buffers = [_core.PooledBuffer(24 * MB) for _ in range(8)]

@@ -21,7 +21,7 @@ LONG = 9001
 
 
 def assert_same(actual, expected):
-    """Arrays, or sequences of arrays."""
+    """Compare the bits of two arrays, or of two sequences of arrays."""
     if isinstance(expected, np.ndarray):
         actual, expected = [actual], [expected]
     helpers.assert_same_bits(dict(enumerate(actual)), dict(enumerate(expected)))
@@ -62,7 +62,7 @@ def assert_bits_in_sequence(layer, x, h0):
 
 @pytest.fixture
 def repeated_share():
-    """The share of the chunked steps since the last call that ran twice; None: none ran in chunks."""
+    """The share of the chunked steps since the last call that ran twice, or None if no step ran in chunks."""
     before = _core.chunked_steps()
 
     def share():
