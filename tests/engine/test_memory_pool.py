@@ -21,7 +21,7 @@ def buffer_address(buffer):
 
 @pytest.fixture
 def useless_pool():
-    """Fills the pool with blocks of 24 MB, which these tests cannot use. The blocks of other tests are released first."""
+    """Releases the blocks of other tests, and fills the pool with blocks of 24 MB, which these tests cannot use."""
     gc.collect()
     indygru_cpu.release_memory()
     buffers = [_core.PooledBuffer(24 * MB) for _ in range(8)]
