@@ -1496,7 +1496,9 @@ cdef class StreamBase:
         array, array_of_scales = compact_arrays(compact_kernels, k)
         packing.format, packing.scales = self.weights_format, NULL
         if self.weights_format == INDYGRU_WEIGHTS_INT8:
-            if not read_array(array_of_scales, c'f', False, &scales) or scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
+            if not read_array(array_of_scales, c'f', False, &scales):
+                return False
+            if scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
                 return False
             packing.scales = <const float *> scales.data
         if not read_array(array, c'b' if packing.scales is not NULL else c'H', False, &kernel):
@@ -1697,10 +1699,10 @@ cdef class StreamBase:
 
     cdef void copy_states(self, bint back) noexcept:
         """Copies the states of the named rows into contiguous rows of saved_states, or back."""
-        cdef ptrdiff_t k, i
+        cdef ptrdiff_t _k, i
         cdef char *states = self.state_data
         cdef char *compact = self.saved_states
-        for k in range(self.n_layers):
+        for _k in range(self.n_layers):
             for i in range(self.n_rows):
                 if back:
                     memcpy(states + self.rows[i] * self.row_bytes, compact + i * self.row_bytes, self.row_bytes)
