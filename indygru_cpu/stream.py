@@ -214,8 +214,10 @@ class Stream(_core.StreamBase):
         IndexError
             Rows outside the batch, or something else than an index.
         """
-        indices = slice(None) if rows is None else _index_rows(np.arange(self.batch_size), rows)
-        self._call_exclusively(self._states.__setitem__, (slice(None), indices), 0)
+        if rows is None:
+            self._call_exclusively(self._states.__setitem__, ..., 0)
+        else:
+            self._clear_rows(np.ascontiguousarray(_index_rows(np.arange(self.batch_size), rows).reshape(-1)))
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights. The state does not change."""

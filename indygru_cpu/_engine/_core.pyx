@@ -1927,6 +1927,22 @@ cdef class StreamBase:
             self.is_named[self.rows[i]] = False
         return n_read == n_rows[0]
 
+    def _clear_rows(self, rows):
+        """Sets the states of rows to 0; rows: an array of intp. Without memory, NumPy's assignment to indexed rows may
+        leave them as they are and raise nothing."""
+        cdef const ptrdiff_t *numbers = NULL
+        cdef ptrdiff_t i, k, row, n_rows
+        self.acquire()
+        try:
+            require(read_integers(rows, &numbers, &n_rows), "rows")
+            for i in range(n_rows):
+                row = load_once(&numbers[i])
+                require(0 <= row < self.n_batch, "rows")
+                for k in range(self.n_layers):
+                    memset(self.state_data + k * self.state_bytes + row * self.row_bytes, 0, self.row_bytes)
+        finally:
+            self.release()
+
     def _stack(self, list frames):
         """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
         cdef ArrayView x, frame

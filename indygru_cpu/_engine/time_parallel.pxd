@@ -27,6 +27,10 @@ from indygru_cpu._engine.tiles cimport (
 cdef enum:
     ZEROED_STEPS = 4096  # steps of padding that are zeroed without interruption
     SUM_STEPS = 2048     # steps of one item of the sums of backward; it determines their last bits
+    # The largest part of a call, and the largest number of steps, of a window that may be in vain. The number bounds
+    # the memory of a call of any length, and the time between two polls of signals.
+    TRIES_PER_CALL = 16
+    MAX_TRY_STEPS = 65536
 
 
 cdef inline bint runs_in_chunks(const Plan *p, int n_threads) noexcept nogil:
@@ -82,7 +86,8 @@ cdef inline WindowSizes window_sizes(const Plan *q, int n_threads) noexcept nogi
     sizes.counters = align_up((n_tiles + n_threads) * sizeof(ptrdiff_t))
     sizes.rows = align_up(N_ROW_NUMBERS * q.n_batch * sizeof(ptrdiff_t))
     sizes.states = align_up(state_bytes)
-    sizes.checkpoints = align_up(ceil_div(q.n_steps, BLOCK_STEPS) * state_bytes)
+    # Only the steps of a single chunk are more, and they need no checkpoints.
+    sizes.checkpoints = align_up(ceil_div(min(q.n_steps, TRIES_PER_CALL * MAX_TRY_STEPS), BLOCK_STEPS) * state_bytes)
     sizes.flags = align_up(q.n_batch * q.unit_tiles)
     sizes.active = align_up((N_ROW_NUMBERS + 1) * n_tiles * q.tile_rows * sizeof(ptrdiff_t))
     return sizes
@@ -97,12 +102,13 @@ cdef inline ptrdiff_t window_bytes(const Plan *p, ptrdiff_t n_chunks, ptrdiff_t 
 
 
 cdef inline ptrdiff_t windows_bytes(const Plan *p, int n_threads) noexcept nogil:
-    """Memory for the largest window of a call. The last window of a call may have chunks of twice the usual length, and
-    gates are recomputed in chunks of any length."""
+    """Memory for the largest window of a call. The last window of a call may have chunks of twice the usual length.
+    Backward recomputes gates in chunks of any length."""
     cdef ptrdiff_t n_chunks = max_time_chunks(p, n_threads), n_recomputed = count_side_by_side(p, n_threads)
     cdef ptrdiff_t steps = min(2 * p.ops.tuning.max_time_chunk_steps, ceil_div(p.n_steps, n_chunks))
+    # A window that may be in vain has a fraction of these steps.
     cdef ptrdiff_t in_sequence = window_bytes(p, 1, p.n_steps, n_threads)
-    cdef ptrdiff_t recomputed = window_bytes(p, n_recomputed, ceil_div(p.n_steps, n_recomputed), n_threads)
+    cdef ptrdiff_t recomputed = window_bytes(p, n_recomputed, ceil_div(p.max_chunk_steps, n_recomputed), n_threads)
     return max(max(in_sequence, recomputed), window_bytes(p, n_chunks, steps, n_threads))
 
 
@@ -183,8 +189,9 @@ cdef inline void backward_blocks(const Plan *p, ptrdiff_t index, char *scratch) 
     load_state(p, &tile, &p.dh)
     for block in range(ceil_div(length, BLOCK_STEPS) - 1, -1, -1):
         backward_block(p, &tile, block * BLOCK_STEPS, min((block + 1) * BLOCK_STEPS, length), tile.proj)
-        checkpoint = checkpoint_view(p, block)
-        store_state(p, &tile, &checkpoint)
+        if p.checkpoints is not NULL:
+            checkpoint = checkpoint_view(p, block)
+            store_state(p, &tile, &checkpoint)
     store_state(p, &tile, &p.dh)
     indygru_restore_fp_state(fp_state)
 
@@ -206,7 +213,9 @@ cdef inline void repeat_tile(const Plan *p, ptrdiff_t index, char *scratch) noex
     cdef Window *window = p.window
     cdef Tile tile = make_nth_tile(p, index, scratch)
     cdef indygru_step_range *steps = &tile.job.steps
-    cdef ptrdiff_t n = p.tile_rows, i, k, row, n_rows = 0, n_active, block, n_blocks = ceil_div(p.n_steps, BLOCK_STEPS)
+    cdef ptrdiff_t n = p.tile_rows, i, k, row, n_rows = 0, n_active, block
+    # Only these blocks have states of the first run.
+    cdef ptrdiff_t n_blocks = ceil_div(max_length(p, steps), BLOCK_STEPS)
     cdef ptrdiff_t *rows = window.active_rows + (N_ROW_NUMBERS + 1) * index * n
     cdef ptrdiff_t *numbers = rows + n
     cdef ptrdiff_t width = tile.job.n_units * p.itemsize, row_bytes = p.n_units * p.itemsize
@@ -311,6 +320,8 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
     cdef StridedView *state = &p.dh if is_backward else &p.h
     set_window_memory(&q, &window, n_threads, memory)
     window.is_backward = is_backward
+    if n_chunks == 1:
+        q.checkpoints = NULL
     if is_backward:
         limit = p.chunk.first_step
         set_window_rows(p, &q, max(limit, first_step - n_chunks * chunk_steps), first_step, state)
@@ -322,8 +333,6 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
         set_window_rows(p, &q, first_step, min(limit, first_step + n_chunks * chunk_steps), state)
         q.first_reported_step, q.steps_per_report = p.first_reported_step + first_step, n_chunks
         q.max_reported_step = p.first_reported_step + p.n_steps
-        if n_chunks == 1:
-            q.checkpoints = NULL
         run_forward_window(&q, n_threads, memory)
     if n_chunks > 1:
         n_exact, n_work = repeat_chunks(p, &q, n_chunks, n_threads, memory), q.n_batch * q.n_units * q.n_steps
@@ -334,6 +343,7 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
         if q.lengths[i] > 0:
             memcpy(state.data + q.row_indices[i] * state.row_stride, window.states + i * row_bytes, row_bytes)
     p.max_team_size, p.reported_steps = max(p.max_team_size, q.max_team_size), q.reported_steps
+    p.slice_end = q.slice_end
     return min(n_exact * q.n_steps, first_step - limit if is_backward else limit - first_step)
 
 
@@ -356,7 +366,7 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
     cdef ptrdiff_t n_chunks = 1 if is_backward and n_threads == 1 else max_time_chunks(p, n_threads)
     cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps
-    cdef ptrdiff_t try_steps = n_steps // 16, used_steps
+    cdef ptrdiff_t try_steps = min(n_steps // TRIES_PER_CALL, MAX_TRY_STEPS), used_steps
     cdef ptrdiff_t chunk_steps = max(min_steps, min(4 * min_steps, try_steps // 2))
     cdef bint is_proven = False
     cdef double repeated
@@ -379,7 +389,7 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
         if is_proven:
             chunk_steps = min(max(chunk_steps, <ptrdiff_t> (16 * repeated * used_steps)), max_steps)
         else:
-            next_try = done + 16 * left
+            next_try = done + TRIES_PER_CALL * left
             chunk_steps = min(4 * chunk_steps, max(try_steps // 2, min_steps))
     return 0
 

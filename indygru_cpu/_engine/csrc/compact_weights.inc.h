@@ -41,8 +41,7 @@
 
 enum {
     COMPACT_PANEL = NAME(PANEL),
-    /* Widened weights take registers beside the sums, so 16 registers are too few for the six rows of the projection.
-     */
+    /* Widened weights take registers beside the sums: 16 registers are too few for the projection's six rows. */
     BFLOAT16_ROWS = VECTOR_BYTES == 64 ? 6 : 3 + HAS_FMA,
     /* Rows whose digits are in scratch at the same time: a panel is read from L1 or L2 for all of them. */
     INT8_ROWS = INDYGRU_COMPACT_ROWS,
@@ -256,6 +255,16 @@ INLINE uint32_t biased_integer(float x, float scale)
     return (uint32_t)((integer < INPUT_BIAS ? integer : INPUT_BIAS - 1) + INPUT_BIAS);
 }
 
+/* Whether the digits of inputs have 8 bits. */
+INLINE int uses_quads(const indygru_compact_product *job)
+{
+#ifdef VNNI_TARGET
+    return job->has_vnni;
+#else
+    return (void)job, 0;
+#endif
+}
+
 /* Rounds the inputs of a row to integers times 2^(e - 22), where 2^e is the largest power of 2 up to their largest
  * magnitude, and stores digits of the integers in `digits`: three bytes, of which the products of quads take unsigned
  * ones, or two digits of 12 bits, which the products of pairs take. Their sums are exact in either way, so the bits of
@@ -271,7 +280,7 @@ static float store_digits(const indygru_compact_product *job, const float *restr
     if (exponent == 255 || exponent < 27 || n > MAX_INT8_INPUTS) /* below 2^-100 the next scale would overflow */
         return -1;
     float scale = float_of_bits((uint32_t)(276 - exponent) << 23);
-    if (job->has_vnni) {
+    if (uses_quads(job)) {
         uint8_t *restrict low = digits, *restrict middle = low + padded, *restrict high = middle + padded;
         SIMD
         for (ptrdiff_t k = 0; k < n; k++) {
@@ -409,7 +418,7 @@ static void multiply_digits(const indygru_compact_product *job, const int8_tile 
             if (row.factor == 0)
                 memset(results, 0, sizeof results);
 #ifdef VNNI_TARGET
-            else if (job->has_vnni)
+            else if (uses_quads(job))
                 multiply_quads(panels, &row, tile, column, results);
 #endif
             else
