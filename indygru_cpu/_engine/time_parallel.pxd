@@ -27,8 +27,8 @@ from indygru_cpu._engine.tiles cimport (
 cdef enum:
     ZEROED_STEPS = 4096  # steps of padding that are zeroed without interruption
     SUM_STEPS = 2048     # steps of one item of the sums of backward; it determines their last bits
-    # The largest part of a call, and the largest number of steps, of a window that may be in vain. The number bounds
-    # the memory of a call of any length, and the time between two polls of signals.
+    # A window that may be in vain has at most 1 / TRIES_PER_CALL of the steps of a call, and at most MAX_TRY_STEPS. This
+    # number bounds the memory of a call of any length, and the time between two polls of signals.
     TRIES_PER_CALL = 16
     MAX_TRY_STEPS = 65536
 
@@ -86,7 +86,7 @@ cdef inline WindowSizes window_sizes(const Plan *q, int n_threads) noexcept nogi
     sizes.counters = align_up((n_tiles + n_threads) * sizeof(ptrdiff_t))
     sizes.rows = align_up(N_ROW_NUMBERS * q.n_batch * sizeof(ptrdiff_t))
     sizes.states = align_up(state_bytes)
-    # Only the steps of a single chunk are more, and they need no checkpoints.
+    # A chunk of more steps than these is alone in its window and needs no checkpoints.
     sizes.checkpoints = align_up(ceil_div(min(q.n_steps, TRIES_PER_CALL * MAX_TRY_STEPS), BLOCK_STEPS) * state_bytes)
     sizes.flags = align_up(q.n_batch * q.unit_tiles)
     sizes.active = align_up((N_ROW_NUMBERS + 1) * n_tiles * q.tile_rows * sizeof(ptrdiff_t))
