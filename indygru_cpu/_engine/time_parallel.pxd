@@ -27,8 +27,8 @@ from indygru_cpu._engine.tiles cimport (
 cdef enum:
     ZEROED_STEPS = 4096  # steps of padding that are zeroed without interruption
     SUM_STEPS = 2048     # steps of one item of the sums of backward; it determines their last bits
-    # A window that may be in vain has at most 1 / TRIES_PER_CALL of the steps of a call, and at most MAX_TRY_STEPS. This
-    # number bounds the memory of a call of any length, and the time between two polls of signals.
+    # A window that may be in vain has at most 1 / TRIES_PER_CALL of the steps of a call, and at most MAX_TRY_STEPS.
+    # This number bounds the memory of a call of any length, and the time between two polls of signals.
     TRIES_PER_CALL = 16
     MAX_TRY_STEPS = 65536
 
