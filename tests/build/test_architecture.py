@@ -262,8 +262,18 @@ CIMPORTS = {
     "capi": {"kernels", "passes", "plan", "schedule"},
     "xla": {"capi", "kernels"},
     "_core": {
-        "buffers", "capi", "dlpack", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "time_parallel", "xla",
-    },  # fmt: skip
+        "buffers",
+        "capi",
+        "dlpack",
+        "kernels",
+        "passes",
+        "plan",
+        "runtime",
+        "schedule",
+        "tiles",
+        "time_parallel",
+        "xla",
+    },
 }
 ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
 

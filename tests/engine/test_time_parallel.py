@@ -234,6 +234,21 @@ def test_backward_in_chunks_equals_backward_in_sequence(tier, dtype, update_bias
         helpers.assert_close({"dkernel": result}, {"dkernel": np.sum(of_parts, axis=0)}, dtype)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "softsign"])
+def test_backward_in_chunks_has_same_nan_on_any_number_of_threads(tier, dtype, activation):
+    """NaN of both signs meet in softsign of an infinity. All other numbers have the same bits."""
+    layer = make_layer(5, dtype, activation=activation)
+    x, h0 = random_inputs(layer, batch=3)
+    x[3000], x[6000, 1], x[6001] = np.inf, np.nan, -np.inf
+    dy = np.random.default_rng(1).standard_normal((LONG, 3, 5)).astype(dtype)
+    with np.errstate(all="ignore"):
+        expected = [np.where(np.isnan(part), np.nan, part) for part in gradients(layer, x, h0, dy, num_threads=1)]
+        assert np.isnan(expected[0]).any()
+        for num_threads, recompute in ((3, False), (1, True), (2, True)):
+            results = gradients(layer, x, h0, dy, num_threads=num_threads, recompute=recompute)
+            assert_same([np.where(np.isnan(part), np.nan, part) for part in results], expected)
+
+
 @pytest.mark.parametrize("steps", [20_000, 20_119, 21_000])
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 def test_backward_whose_last_chunk_is_alone_in_a_tile_and_short_repeats_it(tier, steps, num_threads):
