@@ -318,6 +318,17 @@ def test_progress_that_raises_in_chunks_ends_the_call_and_the_next_one_is_exact(
     assert_same(layer(x, h0), in_sequence(layer, x, h0))
 
 
+def test_few_chunks_on_many_threads_stay_within_their_scratch(tier, dtype):
+    """The tiles of a window of two chunks may need more scratch than those of many chunks and of one."""
+    layer = make_layer(1, dtype, update_bias=3, inputs=1)
+    for batch in (11, 13):
+        x, h0 = random_inputs(layer, 4129, batch)
+        dy = np.random.default_rng(1).standard_normal((4129, batch, 1)).astype(dtype)
+        expected = gradients(layer, x, h0, dy, num_threads=1)
+        for num_threads in range(5, 16):
+            assert_same(gradients(layer, x, h0, dy, num_threads=num_threads), expected)
+
+
 def test_memory_of_chunks_does_not_grow_with_the_number_of_steps():
     """A hundred thousand million steps begin; states of each block of them would be 75 GB."""
     layer = make_layer(6)
