@@ -245,7 +245,8 @@ cdef int run_in_python(Plan *p, Pass pass_, int n_threads, bint autotune) except
     cdef indygru_choice choice
     n_threads = choose_n_threads(p, pass_, n_threads, autotune, &choice)
     try:
-        scratch = check_alloc(pass_.prepare(p, n_threads), p.scratch_size)
+        scratch = pass_.prepare(p, n_threads)
+        check_alloc(scratch, p.scratch_size)
         if lacks_blas_memory(p, n_threads):
             bytes = <size_t> n_threads * BLAS_BUFFER_BYTES
             raise MemoryError(f"indygru_cpu: no memory for {bytes} bytes of BLAS buffers")

@@ -112,7 +112,8 @@ cdef inline int set_backward_chunks(Plan *p) noexcept nogil:
         p.max_chunk_valid_steps = min(p.max_chunk_steps, p.n_steps) * p.n_batch
         p.n_chunks = ceil_div(p.n_steps, p.max_chunk_steps)
         return INDYGRU_DONE
-    p.chunk_ends = <ptrdiff_t *> indygru_pool_allocate((p.n_steps + 1) * sizeof(ptrdiff_t))
+    p.scratch_size = (p.n_steps + 1) * sizeof(ptrdiff_t)
+    p.chunk_ends = <ptrdiff_t *> indygru_pool_allocate(p.scratch_size)
     if p.chunk_ends is NULL:
         return INDYGRU_NO_MEMORY
     p.n_chunks = split_by_valid_steps(p, max_valid_steps, p.chunk_ends)

@@ -106,10 +106,15 @@ cdef inline ptrdiff_t windows_bytes(const Plan *p, int n_threads) noexcept nogil
     Backward recomputes gates in chunks of any length."""
     cdef ptrdiff_t n_chunks = max_time_chunks(p, n_threads), n_recomputed = count_side_by_side(p, n_threads)
     cdef ptrdiff_t steps = min(2 * p.ops.tuning.max_time_chunk_steps, ceil_div(p.n_steps, n_chunks))
-    # A window that may be in vain has a fraction of these steps.
     cdef ptrdiff_t in_sequence = window_bytes(p, 1, p.n_steps, n_threads)
     cdef ptrdiff_t recomputed = window_bytes(p, n_recomputed, ceil_div(p.max_chunk_steps, n_recomputed), n_threads)
-    return max(max(in_sequence, recomputed), window_bytes(p, n_chunks, steps, n_threads))
+    cdef ptrdiff_t size = max(max(in_sequence, recomputed), window_bytes(p, n_chunks, steps, n_threads))
+    cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, k
+    # Windows that may be in vain. Their tiles depend on the number of chunks, so fewer chunks may need more scratch.
+    cdef ptrdiff_t try_steps = min(p.n_steps // TRIES_PER_CALL, MAX_TRY_STEPS)
+    for k in range(2, min(n_chunks, max(2, try_steps // min_steps)) + 1):
+        size = max(size, window_bytes(p, k, max(min_steps, try_steps // k), n_threads))
+    return size
 
 
 cdef inline void set_window_memory(Plan *q, Window *window, int n_threads, char *memory) noexcept nogil:

@@ -58,6 +58,12 @@ def test_call_beyond_a_memory_limit_raises_memory_error_and_changes_nothing(run_
 
 
 @needs_linux
+def test_call_without_memory_for_scratch_names_its_size(run_script):
+    error = run_script("engine/scratch_beyond_a_memory_limit.py", OPENBLAS_NUM_THREADS="1")
+    assert int(re.fullmatch(r"indygru_cpu: no memory for (\d+) bytes\s*", error)[1]) > 100 * 2**20
+
+
+@needs_linux
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_call_without_memory_for_blas_raises_memory_error(run_script, direction):
     error, after = run_script(

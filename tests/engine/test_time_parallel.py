@@ -234,6 +234,21 @@ def test_backward_in_chunks_equals_backward_in_sequence(tier, dtype, update_bias
         helpers.assert_close({"dkernel": result}, {"dkernel": np.sum(of_parts, axis=0)}, dtype)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "softsign"])
+def test_backward_in_chunks_has_same_nan_on_any_number_of_threads(tier, dtype, activation):
+    """NaN of both signs meet in softsign of an infinity. All other numbers have the same bits."""
+    layer = make_layer(5, dtype, activation=activation)
+    x, h0 = random_inputs(layer, batch=3)
+    x[3000], x[6000, 1], x[6001] = np.inf, np.nan, -np.inf
+    dy = np.random.default_rng(1).standard_normal((LONG, 3, 5)).astype(dtype)
+    with np.errstate(all="ignore"):
+        expected = [np.where(np.isnan(part), np.nan, part) for part in gradients(layer, x, h0, dy, num_threads=1)]
+        assert np.isnan(expected[0]).any()
+        for num_threads, recompute in ((3, False), (1, True), (2, True)):
+            results = gradients(layer, x, h0, dy, num_threads=num_threads, recompute=recompute)
+            assert_same([np.where(np.isnan(part), np.nan, part) for part in results], expected)
+
+
 @pytest.mark.parametrize("steps", [20_000, 20_119, 21_000])
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 def test_backward_whose_last_chunk_is_alone_in_a_tile_and_short_repeats_it(tier, steps, num_threads):
@@ -301,6 +316,17 @@ def test_progress_that_raises_in_chunks_ends_the_call_and_the_next_one_is_exact(
     with pytest.raises(ZeroDivisionError):
         (layer.forward if trains else layer)(x, h0, progress=stop)
     assert_same(layer(x, h0), in_sequence(layer, x, h0))
+
+
+def test_few_chunks_on_many_threads_stay_within_their_scratch(tier, dtype):
+    """The tiles of a window of two chunks may need more scratch than those of many chunks and of one."""
+    layer = make_layer(1, dtype, update_bias=3, inputs=1)
+    for batch in (11, 13):
+        x, h0 = random_inputs(layer, 4129, batch)
+        dy = np.random.default_rng(1).standard_normal((4129, batch, 1)).astype(dtype)
+        expected = gradients(layer, x, h0, dy, num_threads=1)
+        for num_threads in range(5, 16):
+            assert_same(gradients(layer, x, h0, dy, num_threads=num_threads), expected)
 
 
 def test_memory_of_chunks_does_not_grow_with_the_number_of_steps():
