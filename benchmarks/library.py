@@ -90,6 +90,21 @@ def step(case: Case) -> Callable[[], Any]:
     return partial(make_layer(case).stream(batch_size=case.shape[1]).push, x_t)
 
 
+def bfloat16_step(case: Case) -> Callable[[], Any]:
+    return partial(make_layer(case).stream(batch_size=case.shape[1], weights="bfloat16").push, case.x[0])
+
+
+def int8_step(case: Case) -> Callable[[], Any]:
+    return partial(make_layer(case).stream(batch_size=case.shape[1], weights="int8").push, case.x[0])
+
+
+def step_of_some_rows(case: Case) -> Callable[[], Any]:
+    """A step of the rows of the case, which are every 32nd row of a stream."""
+    n_rows = case.shape[1]
+    stream = make_layer(case).stream(batch_size=32 * n_rows)
+    return partial(stream.push, case.x[0], list(range(0, 32 * n_rows, 32)))
+
+
 def streamed(case: Case) -> Callable[[], Any]:
     """All steps in chunks that share their memory, as a live source reuses its buffer."""
     chunk, lengths = case.chunked()

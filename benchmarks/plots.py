@@ -75,7 +75,7 @@ def lengths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
     save(figure, path)
 
 
-def steps(measured: Measured, rows: Sequence[Row], path: Path) -> None:
+def widths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
     """Nanoseconds of a step against the number of units: this library, before and now, and full GRUs."""
     figure, axis = plt.subplots(figsize=(6, 4))
     axis.plot(*zip(*STEP_NS_BEFORE.items(), strict=True), "o:", color=LIBRARY_COLOR, alpha=0.6,

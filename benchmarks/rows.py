@@ -25,7 +25,7 @@ TINY_TORCH: Shape = (2, 1, 16, 16)
 STACKED: Shape = (20, 1, 16, 32)
 
 #: Units of a layer, and steps of a short and of a long sequence, for the cost of a step of one row with one input.
-STEP_UNITS = [4, 8, 16, 32, 64, 128, 256, 512]
+WIDTHS = [4, 8, 16, 32, 64, 128, 256, 512]
 STEPS, LONG_STEPS = 1000, 16384
 
 FORWARD_TARGETS = dict(zip(SHAPES, (0.9, 0.95, 0.85, 0.85, 2.4), strict=True))
@@ -358,10 +358,10 @@ def chunked_rows(threads: int) -> Iterator[Row]:
                           target=RETENTIVE_TARGET)  # fmt: skip
 
 
-def step_rows() -> Iterator[Row]:
+def width_rows() -> Iterator[Row]:
     """Cost of a step of one row against the number of units, beside full GRUs, on one thread."""
     peers = [peer for peer in PEERS if peer.more_work]
-    for n_units in STEP_UNITS:
+    for n_units in WIDTHS:
         short, long = (
             Job("library", "forward", (n_steps, 1, 1, n_units), threads=1) for n_steps in (STEPS, LONG_STEPS)
         )
@@ -376,7 +376,30 @@ def long_rows(threads: int) -> Iterator[Row]:
     """Long sequences and narrow layers."""
     yield from narrow_rows()
     yield from chunked_rows(threads)
-    yield from step_rows()
+    yield from width_rows()
+
+
+def step_rows() -> Iterator[Row]:
+    """Steps of one row by weights of each format, and of peers, against the projection; each on one thread."""
+    targets = {(256, 256): (0.6, 0.45, 0.3), (1024, 1024): (None, 0.55, 0.35)}
+    for sizes in ((64, 64), *targets):
+        dot = (Job("baselines", "dot", (1, 1, *sizes), threads=1),)
+        works = (
+            ("`push`", "library.step", ()),
+            ("`push`, bfloat16", "library.bfloat16_step", ()),
+            ("`push`, int8", "library.int8_step", ()),
+            ("onnxruntime GRU *", "peers.onnxruntime_gru.forward", ("onnx", "onnxruntime")),
+            ("torch.nn.GRUCell *", "steps_torch.step", ("torch",)),
+            ("torch.nn.GRUCell, int8 *", "steps_torch.int8_step", ("torch",)),
+        )
+        for (title, work, needs), target in zip(works, (*targets.get(sizes, ()), *6 * (None,)), strict=False):
+            module, _, name = work.rpartition(".")
+            job = Job(module, name, (1, 1, *sizes), threads=1)
+            yield Row("steps", title, job, dot, str(sizes), target=target, needs=needs)
+    for sizes in ((64, 64), (256, 256)):
+        some, all_rows = (Job("library", work, (1, 8, *sizes), threads=1) for work in ("step_of_some_rows", "step"))
+        title = f"`push` of 8 of 256 rows, {sizes} / of a stream of 8 rows"
+        yield Row("steps", title, some, (all_rows,), target=1.15)
 
 
 def length_rows(threads: int) -> Iterator[Row]:
@@ -389,7 +412,7 @@ def length_rows(threads: int) -> Iterator[Row]:
 def rows(threads: int) -> list[Row]:
     """All rows."""
     parts = (place_rows, shape_rows, single_rows, torch_rows, length_rows, peer_rows)
-    return [*(row for part in parts for row in part(threads)), *call_rows(), *long_rows(threads)]
+    return [*(row for part in parts for row in part(threads)), *call_rows(), *step_rows(), *long_rows(threads)]
 
 
 def in_section(all_rows: Sequence[Any], section: str) -> list[Any]:

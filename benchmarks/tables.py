@@ -241,7 +241,7 @@ def nanoseconds_text(measured: Measured, row: Row, events: int) -> str:
     return NOT_MEASURED if seconds is None else number(1e9 * seconds / events)
 
 
-def step_rows(rows: Sequence[Any]) -> list[Row]:
+def width_rows(rows: Sequence[Any]) -> list[Row]:
     """Rows on the cost of a step against the number of units."""
     return [row for row in rows if row.column.endswith(" units")]
 
@@ -249,7 +249,7 @@ def step_rows(rows: Sequence[Any]) -> list[Row]:
 def long_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
     """The tables on long sequences and narrow layers of docs/speed.md."""
     chunked = [row for row in rows if row.job.module == "library_long"]
-    steps = step_rows(rows)
+    steps = width_rows(rows)
     narrow = [row for row in rows if row not in chunked and row not in steps]
 
     def unit_step(row: Row) -> str:
@@ -280,6 +280,30 @@ Nanoseconds of a step of one row with one input, on one thread; peers have {STEP
 {columns_table("ns a step", steps, step)}
 
 \\* Full recurrent matrices: more work at the same size.
+
+{missing_text(measured, rows)}{machine}."""
+
+
+def steps_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
+    """The tables of single steps of docs/real_time.md."""
+    columns = list(dict.fromkeys(row.column for row in rows if row.column))
+    cells = {
+        (row.title, row.column): f"{time_text(measured.seconds(row) or 0)}, {with_target(measured, row)}"
+        for row in rows
+    }
+    lines = [[title, *(cells[title, column] for column in columns)] for title in dict.fromkeys(
+        row.title for row in rows if row.column
+    )]  # fmt: skip
+    return f"""\
+Float32 inputs and states, one row, one thread. A cell has the median time of a step, and the median of its ratio to
+`numpy.dot(x, W, out=g)` in float32, with which it is interleaved; the target of a ratio is in brackets, and a value
+that misses it is bold.
+
+{table(["step", *(f"(D, N) = {column}" for column in columns)], lines)}
+
+\\* Full recurrent matrices: more work at the same size.
+
+{calls_table(measured, [row for row in rows if not row.column])}
 
 {missing_text(measured, rows)}{machine}."""
 

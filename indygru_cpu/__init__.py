@@ -17,9 +17,10 @@ except ModuleNotFoundError as error:
 
 from indygru_cpu import functional
 from indygru_cpu._engine.memory import release as release_memory
-from indygru_cpu._engine.threads import last_num_threads
+from indygru_cpu._engine.threads import chunk_statistics, last_num_threads
 from indygru_cpu._engine.threads import statistics as thread_statistics
 from indygru_cpu.layer import IndyGRU
+from indygru_cpu.stream import StreamPool
 
 if TYPE_CHECKING:
     from indygru_cpu import initializers
@@ -33,9 +34,11 @@ __all__ = [
     "AUTO_REUSE",
     "IndyGRU",
     "IndyGRUCell",
+    "StreamPool",
     "WeightsError",
     "__version__",
     "bidirectional_dynamic_rnn",
+    "chunk_statistics",
     "dynamic_rnn",
     "functional",
     "get_include",

@@ -488,7 +488,9 @@ class IndyGRU:
         flat = [array for direction in dweights or () for array in direction[:n_kinds]]
         return LayerGradients(dx, dh0, dict(zip(self._parameters, flat, strict=parameters)))
 
-    def stream(self, batch_size: int = 1, *, num_threads: int | None = None) -> Stream:
+    def stream(
+        self, batch_size: int = 1, *, num_threads: int | None = None, weights: str | None = None
+    ) -> Stream:  # fmt: skip
         """Make a stream, which runs single steps as they arrive, with little overhead a step.
 
         Parameters
@@ -497,6 +499,10 @@ class IndyGRU:
             Rows of each step.
         num_threads : int, optional
             Threads of a step with enough work for more than one; None is the layer's number.
+        weights : {"bfloat16", "int8"}, optional
+            A smaller format of the kernels of a float32 layer, with which the steps of large layers are faster.
+            bfloat16 rounds each weight to nearest, int8 has one scale a column. States, biases and recurrent kernels
+            stay float32. None is the layer's dtype.
 
         Returns
         -------
@@ -506,7 +512,7 @@ class IndyGRU:
         Raises
         ------
         ValueError
-            The layer is bidirectional.
+            The layer is bidirectional; the format is unknown, is for float32 only, or cannot represent the weights.
 
         Examples
         --------
@@ -519,7 +525,7 @@ class IndyGRU:
         >>> bool((y == layer(x)[0]).all())
         True
         """
-        return Stream(self, batch_size, num_threads)
+        return Stream(self, batch_size, num_threads, weights=weights)
 
     def _infer(
         self, x: object, h0: object, lengths: object, offsets: object, out: Array | None, h_out: Array | None,
@@ -631,7 +637,9 @@ class IndyGRU:
         """A key for Dask, made of everything that results depend on: not of the seed and `num_threads`."""
         return type(self).__qualname__, self._configuration(), self._parameters.storage
 
-    def save(self, path: str | os.PathLike[str] | BinaryIO, *, format: str | None = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str] | BinaryIO, *, format: str | None = None, weights: str | None = None
+    ) -> None:  # fmt: skip
         """Write the parameters and the configuration to a file, which is replaced atomically.
 
         Parameters
@@ -642,13 +650,17 @@ class IndyGRU:
             closed.
         format : {"npz", "safetensors"}, optional
             Required if the name of the file or file object does not end in ``.npz`` or ``.safetensors``.
+        weights : {"bfloat16", "int8"}, optional
+            A smaller format of the kernels of a float32 layer in a ``.safetensors`` file: arrays of BF16, or of I8 and
+            their scales, the rounded weights of `stream`. `load` returns float32. None is the layer's dtype.
 
         Raises
         ------
         WeightsError
             Another suffix without `format`.
         ValueError
-            An unknown `format`, or one that contradicts the suffix.
+            An unknown `format`, or one that contradicts the suffix; `weights` that are unknown, for another file or
+            for float64, or that cannot represent a kernel.
         TypeError
             Neither a path nor a file object open in binary mode.
         PermissionError
@@ -687,7 +699,7 @@ class IndyGRU:
         """
         from indygru_cpu import _files  # deferred: most programs do not need it
 
-        _files.write(path, self._configuration(), self._parameters.storage, format)
+        _files.write(path, self._configuration(), self._parameters.storage, format, weights)
 
     @classmethod
     def load(

@@ -6,6 +6,7 @@ call makes a plan for each layer and direction (plan.pxd) and runs its tiles wit
 one.
 """
 import os
+from threading import Lock, get_ident
 from types import SimpleNamespace
 
 from numpy import dtype as numpy_dtype
@@ -15,38 +16,45 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport PyObject
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from indygru_cpu._engine.buffers cimport (
     MAX_NDIM, ArrayView, as_strided_view, bounds_of_view, copy_array, get_bounds, has_shape, is_c_contiguous,
     may_share_memory, overlaps_itself,
 )
 from indygru_cpu._engine.capi cimport backward_call, forward_call, step_call
-from indygru_cpu._engine.dlpack cimport is_capsule, read_capsule
+from indygru_cpu._engine.dlpack cimport (
+    DLManagedTensor, DLPackExchangeAPI, DLTensor, find_exchange_api, new_owned_tensor, read_tensor,
+)
 from indygru_cpu._engine.kernels cimport (
     INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_N_ARMS, INDYGRU_N_LENGTH_CLASSES, INDYGRU_N_OPERATIONS, INDYGRU_N_SPACINGS,
     INDYGRU_N_TIERS, INDYGRU_N_WORK_CLASSES, INDYGRU_OP_STEP, INDYGRU_POOL_MAX_BYTES, INDYGRU_POOL_MIN_BLOCK,
-    activation_t, indygru_acquire_slots, indygru_acquire_step_scratch, indygru_active_threads, indygru_choice,
-    indygru_choose_threads, indygru_chunk_bytes, indygru_current_cpu, indygru_fork_generation, indygru_get_cost,
-    indygru_get_tier, indygru_init_threads, indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
+    INDYGRU_WEIGHTS_BFLOAT16, INDYGRU_WEIGHTS_FULL, INDYGRU_WEIGHTS_INT8, activation_t, indygru_acquire_slots,
+    indygru_acquire_step_scratch, indygru_active_threads, indygru_choice, indygru_choose_threads, indygru_chunk_bytes,
+    indygru_compact_bytes, indygru_compact_packing, indygru_compact_scratch_bytes, indygru_current_cpu,
+    indygru_fork_generation, indygru_get_cost, indygru_get_tier, indygru_has_vnni, indygru_init_threads,
+    indygru_is_forked, indygru_l2_bytes, indygru_last_n_threads,
     indygru_monotonic_ns, indygru_pool_allocate, indygru_pool_free, indygru_pool_release, indygru_pool_trim,
     indygru_record_call, indygru_record_cost, indygru_release_slots, indygru_release_step_scratch, indygru_reset_costs,
-    indygru_reset_last_call, indygru_tier_names, operation_t,
+    indygru_reset_last_call, indygru_tier_names, operation_t, weights_t,
 )
 from indygru_cpu._engine.passes cimport (
     BLAS_BUFFER_BYTES, Pass, backward_pass, choose_n_threads, forward_pass, forward_serial, lacks_blas_memory,
     prepare_forward, record_cost, release_call,
 )
 from indygru_cpu._engine.plan cimport (
-    BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, address_at, align_up, can_run_parallel,
-    check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once, make_layer_plan,
-    make_plan, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step, set_step_grid,
+    BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, Tile, address_at, align_up, can_run_parallel,
+    ceil_div, check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once,
+    make_layer_plan, make_plan, make_tile, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step,
+    set_step_grid,
 )
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
@@ -69,8 +77,13 @@ cdef ptrdiff_t segment_bytes = 4 * 1024 * 1024
 cdef ptrdiff_t min_segment_steps = 16  # the smallest number of steps of such a segment
 # Whether calls read plain arrays without the checks of their callers. Tests turn it off, so that every call is checked.
 cdef bint reads_unchecked = True
+# Whether int8 weights of new streams use the CPU's products of bytes. Tests turn it off.
+cdef bint uses_vnni = True
 
 cdef enum:
+    # The largest sum of the sizes of x, y and the gates for which a call on tensors keeps its tape, whose memory is
+    # freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
 
@@ -275,39 +288,198 @@ cdef bint read_array(array, char format, bint is_writable, ArrayView *view) exce
     return is_readable
 
 
-def export_tensors(tensors, plain_types, to_dlpack):
-    """A list of DLPack capsules of tensors of PyTorch, with None for None. Returns None instead of the list if the
-    kernels cannot read a tensor as it is.
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class TensorView:
+    """The memory of a tensor of PyTorch that the kernels can read as it is, or of a part of it.
 
-    plain_types are the types of tensors without behaviour of their own. PyTorch does not check that a tensor's elements
-    are within its storage, which may have been shortened."""
+    It holds a reference to the storage, so the memory stays valid unless the storage is resized."""
     cdef ArrayView view
-    cdef uintptr_t first, end, start
-    cdef ptrdiff_t n_bytes
-    capsules = []
-    for tensor in tensors:
-        if tensor is None:
-            capsules.append(None)
-            continue
-        if type(tensor) not in plain_types or tensor.is_neg():
+    cdef object storage
+
+    cdef TensorView part(self, ptrdiff_t first, int ndim, const ptrdiff_t *shape):
+        """`shape` elements from number `first` on, in C order, of a tensor with one axis."""
+        cdef TensorView part = TensorView.__new__(TensorView)
+        cdef ptrdiff_t i
+        part.storage, part.view = self.storage, self.view
+        part.view.ndim, part.view.size = ndim, 1
+        for i in range(ndim - 1, -1, -1):
+            part.view.shape[i], part.view.strides[i] = shape[i], part.view.size * self.view.itemsize
+            part.view.size *= shape[i]
+        require(self.view.ndim == 1 and first + part.view.size <= self.view.size, "tensor")
+        part.view.data += first * self.view.itemsize
+        return part
+
+
+cdef bint is_same_view(const ArrayView *a, const ArrayView *b) noexcept:
+    """Whether two views have the same memory, shape, strides and dtype."""
+    return (a.data == b.data and a.itemsize == b.itemsize and has_shape(a, b.ndim, b.shape)
+            and memcmp(a.strides, b.strides, a.ndim * sizeof(ptrdiff_t)) == 0)
+
+
+@cython.final
+cdef class TensorExchange:
+    """Makes views of tensors of PyTorch, and new tensors.
+
+    Parameters
+    ----------
+    plain_types : (type, type)
+        The types of tensors without behaviour of their own.
+    is_neg, untyped_storage, data_ptr, nbytes : callable
+        Methods of tensors and of storages. Looking them up in each object takes longer than calling them.
+    to_dlpack, from_numpy : callable
+        Make a DLPack capsule of a tensor, and a tensor of an array.
+    exchange_api : capsule or None
+        DLPack's functions in C, which read a tensor in a fifth of the time. Old versions of PyTorch have none.
+    activations : sequence of str
+        Names of the activations, in the order of their indices.
+    layer_class : type
+        The class of bound layers.
+    """
+    cdef object tensor_type, parameter_type
+    cdef object is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, layer_class
+    cdef dict activations
+    cdef const DLPackExchangeAPI *api
+
+    def __init__(self, plain_types, is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, activations,
+                 exchange_api, layer_class=None):
+        self.tensor_type, self.parameter_type = plain_types
+        self.is_neg, self.untyped_storage, self.data_ptr, self.nbytes = is_neg, untyped_storage, data_ptr, nbytes
+        self.to_dlpack, self.from_numpy = to_dlpack, from_numpy
+        self.activations = {name: index for index, name in enumerate(activations)}
+        self.layer_class = layer_class or BoundLayer
+        self.api = find_exchange_api(exchange_api)
+
+    def empty(self, tuple shape, dtype):
+        """A new tensor with uninitialised elements; dtype is that of an array."""
+        cdef ArrayView view
+        return self.new(shape, dtype, False, &view)
+
+    cdef new(self, tuple shape, dtype, bint is_zeroed, ArrayView *view):
+        """A new C-contiguous tensor, and its memory OUT."""
+        cdef ptrdiff_t i
+        cdef double n_bytes
+        view.ndim, view.size, view.itemsize = len(shape), 1, sizeof(double) if dtype is FLOAT64 else sizeof(float)
+        n_bytes = view.itemsize
+        require(view.ndim <= MAX_NDIM, "shape")
+        for i in range(view.ndim - 1, -1, -1):
+            view.shape[i], view.strides[i] = shape[i], view.size * view.itemsize
+            n_bytes *= view.shape[i]
+            if n_bytes < INDYGRU_POOL_MIN_BLOCK:
+                view.size *= view.shape[i]
+        if self.api is NULL or n_bytes >= INDYGRU_POOL_MIN_BLOCK:
+            array = new_array(shape, dtype, is_zeroed)
+            require(read_array(array, c'd' if dtype is FLOAT64 else c'f', True, view), "out")
+            return self.from_numpy(array)
+        tensor = new_owned_tensor(self.api, view)
+        if is_zeroed:
+            memset(view.data, 0, view.size * view.itemsize)
+        return tensor
+
+    def views(self, tensors):
+        """A list of views, with None for None. Returns None instead of the list if a tensor has no view."""
+        views = []
+        for tensor in tensors:
+            view = self.view(tensor)
+            if view is None and tensor is not None:
+                return None
+            views.append(view)
+        return views
+
+    cdef bint is_plain(self, tensor) noexcept:
+        return type(tensor) is self.tensor_type or type(tensor) is self.parameter_type
+
+    cdef bint has_view(self, tensor, TensorView view) except -1:
+        """Whether a tensor still has the memory, shape and strides of its former view.
+
+        The storage of the view contains the memory, whether or not it is still that of the tensor."""
+        cdef ArrayView now
+        try:
+            return (self.is_plain(tensor) and self.read(tensor, &now) and is_same_view(&now, &view.view)
+                    and self.is_within(view))
+        except (BufferError, RuntimeError):
+            return False
+
+    cdef bint is_within(self, TensorView view) except -1:
+        """Whether the memory of a view is within its storage."""
+        cdef uintptr_t first, end, start
+        cdef ptrdiff_t n_bytes
+        if view.view.size == 0:
+            return True
+        start, n_bytes = self.data_ptr(view.storage), self.nbytes(view.storage)
+        bounds_of_view(&view.view, &first, &end)
+        return first >= start and end <= start + n_bytes
+
+    cdef TensorView view(self, tensor):
+        """A view of a tensor, or None if the kernels cannot read it as it is. The stored numbers of some tensors have
+        the opposite sign.
+
+        PyTorch does not check that a tensor's elements are within its storage, which may have been shortened."""
+        cdef TensorView view = TensorView.__new__(TensorView)
+        if not self.is_plain(tensor) or self.is_neg(tensor):
             return None
         try:
-            capsule = to_dlpack(tensor)
-        except (BufferError, RuntimeError):  # a tensor without a storage, such as a sparse one
-            return None
-        if not (read_capsule(capsule, c'f', &view) or read_capsule(capsule, c'd', &view)):
-            return None
-        if view.size:
-            storage = tensor.untyped_storage()
-            try:
-                start, n_bytes = storage.data_ptr(), storage.nbytes()
-            except RuntimeError:  # part of a tensor of zeros without memory
+            if not self.read(tensor, &view.view):
                 return None
-            bounds_of_view(&view, &first, &end)
-            if first < start or end > start + n_bytes:
+            if view.view.size:
+                view.storage = self.untyped_storage(tensor)
+            if not self.is_within(view):
                 return None
-        capsules.append(capsule)
-    return capsules
+        except (BufferError, RuntimeError):  # without a storage, such as a sparse tensor or zeros without memory
+            return None
+        return view
+
+    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, reproducible, count_threads,
+             n_inputs=None, n_units=None):
+        """A bound layer for tensors, or None if it cannot read them, or if another argument is not valid.
+
+        weights are kernel, recurrent kernel and, if has_bias, bias of each layer and direction in turn. activation is
+        the name. The other arguments are those of `BoundLayer`, and the sizes that the layer must have, if any."""
+        cdef BoundLayer layer
+        cdef TensorView u
+        cdef ptrdiff_t n_kinds = 3 if has_bias else 2, n_of_layer, i
+        index = self.activations.get(activation) if type(activation) is str else None
+        if index is None or type(n_layers) is not int or n_directions not in (1, 2) or n_layers < 1:
+            return None
+        if type(groups) is not int or not 1 <= groups <= INT_MAX or len(weights) != n_layers * n_directions * n_kinds:
+            return None
+        n_of_layer = n_directions
+        views = []
+        for tensor in weights:
+            view = self.view(tensor)
+            if view is None:
+                return None
+            views.append(view)
+        by_layer = []
+        for i in range(len(views) // n_kinds):
+            of_direction = views[i * n_kinds:(i + 1) * n_kinds]
+            if not has_bias:
+                u = of_direction[1]
+                of_direction.append(zeros(u.view.size, FLOAT64 if u.view.itemsize == sizeof(double) else FLOAT32))
+            if i % n_of_layer == 0:
+                directions = ()
+            directions += (tuple(of_direction),)
+            if i % n_of_layer == n_of_layer - 1:
+                by_layer.append(directions)
+        layer = self.layer_class.__new__(self.layer_class)
+        if not layer.set_weights(tuple(by_layer), groups, index):
+            return None
+        if n_inputs is not None and not (layer.n_inputs == n_inputs and layer.n_units == n_units):
+            return None
+        layer.reproducible, layer.has_layer_axis, layer.count_threads = reproducible, True, count_threads
+        layer.activation_name = activation
+        layer.exchange, layer.views, layer.has_bias = self, views, has_bias
+        return layer
+
+    cdef bint read(self, tensor, ArrayView *view) except -1:
+        """`read_tensor` of a tensor of Python."""
+        cdef DLTensor t
+        if self.api is not NULL:
+            self.api.dltensor_from_py_object_no_sync(<void *> tensor, &t)
+            return read_tensor(&t, view)
+        capsule = self.to_dlpack(tensor)
+        return read_tensor(&(<DLManagedTensor *> PyCapsule_GetPointer(capsule, "dltensor")).tensor, view)
 
 
 cdef bint read_integers(array, const ptrdiff_t **numbers, ptrdiff_t *size) except -1:
@@ -485,24 +657,28 @@ cdef class BoundLayer:
         Whether a single direction runs each row from its last valid step to its first.
     has_layer_axis : bool
         Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
-    reads_tensors : bool
-        Whether every array may also be a DLPack capsule of `export_tensors`.
+    exchange : TensorExchange, optional
+        Makes the results, which are tensors; None: they are arrays.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation
     cdef readonly bint reproducible
-    cdef bint is_reverse, has_layer_axis, reads_tensors
+    cdef bint is_reverse, has_layer_axis
     cdef object count_threads, tape_class, dtype
+    cdef TensorExchange exchange
+    cdef list views             # of the weights of tensors, in the order of `TensorExchange.bind`
+    cdef str activation_name
+    cdef bint has_bias          # whether those have biases
     cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
     cdef char format
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
-                 bint is_reverse=False, bint has_layer_axis=True, bint reads_tensors=False):
+                 bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None):
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
         if self.weights is not None:  # asked after the iteration, which may run code of its own
             raise RuntimeError("layer: it is initialised already")
-        self.reads_tensors = reads_tensors
         require(self.set_weights(weights, groups, activation), "layer")
+        self.exchange = exchange
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
         self.count_threads, self.tape_class = count_threads, tape_class
 
@@ -521,13 +697,22 @@ cdef class BoundLayer:
 
     def __reduce__(self):
         return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
-                            self.tape_class, self.is_reverse, self.has_layer_axis, self.reads_tensors)
+                            self.tape_class, self.is_reverse, self.has_layer_axis)
 
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
-        """`read_array` with the layer's dtype; also of DLPack capsules if the layer reads tensors."""
-        if self.reads_tensors and type(array) is not ndarray:
-            return self.format != 0 and is_capsule(array) and read_capsule(array, self.format, view)
+        """`read_array` with the layer's dtype; also of a `TensorView`."""
+        if type(array) is TensorView:
+            view[0] = (<TensorView> array).view
+            return self.format == (c'd' if view.itemsize == sizeof(double) else c'f')
         return read_array(array, self.format, is_writable, view)
+
+    cdef new_result(self, tuple shape, bint is_zeroed, ArrayView *view):
+        """A new C-contiguous array or tensor with the layer's dtype, and its memory OUT."""
+        if self.exchange is not None:
+            return self.exchange.new(shape, self.dtype, is_zeroed, view)
+        array = new_array(shape, self.dtype, is_zeroed)
+        require(self.read(array, True, view), "out")
+        return array
 
     cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
         """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
@@ -732,6 +917,146 @@ cdef class BoundLayer:
         tape.is_complete = True
         return tape
 
+    def infer_tensors(self, x, h0, bint batch_first):
+        """`infer` of tensors; h0 may be None. Returns None if they have no view."""
+        x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
+        if x_view is None or h0_view is None and h0 is not None:
+            return None
+        return self.infer(x_view, h0_view, None, None, None, None, batch_first, True, None)
+
+    def train_tensors(self, x, h0, bint batch_first, bint keeps_gates, bint allows_tape):
+        """Training of a single layer on tensors, x with three axes: (y, h_n, saved), or None if one cannot be read.
+
+        saved is what `backward_of_tensors` needs beside the arguments: a new tensor with the elements of y and, if
+        keeps_gates, those of the gates. If allows_tape, it is the tape of a small call instead, which takes less time.
+        It shares no memory with y."""
+        cdef Call call
+        cdef ArrayView y_view
+        cdef TensorView saved = TensorView.__new__(TensorView)
+        cdef PooledBuffer buffer
+        cdef ptrdiff_t size
+        require(self.n_layers == 1 and self.exchange is not None, "layer")
+        x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
+        if x_view is None or h0_view is None and h0 is not None:
+            return None
+        if not self.bind(&call, x_view, h0_view, None, None, batch_first, None, False) or call.x.ndim != 3:
+            return None
+        size = self.saved_size(&call, keeps_gates)
+        allows_tape = allows_tape and (call.x.size + size) * self.itemsize <= MAX_TAPE_BYTES
+        if allows_tape:
+            buffer = PooledBuffer(size * self.itemsize)
+            saved.storage, saved.view.data, saved.view.itemsize = buffer, buffer.data, self.itemsize
+            saved.view.ndim, saved.view.size = 1, size
+            saved.view.shape[0], saved.view.strides[0] = size, self.itemsize
+        else:
+            saved_tensor = self.new_result((size,), False, &saved.view)
+        y = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_directions * self.n_units), False, &y_view)
+        saved_y, gates = self.split_saved(&call, saved, keeps_gates)
+        results = self.train(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None, None,
+                             gates)
+        if results is None:
+            return None
+        if allows_tape:
+            memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
+            (<Tape> results[2]).saved = saved
+            return y, results[1], results[2]
+        with nogil:
+            memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
+        return y, results[1], saved_tensor
+
+    def saved_tensor(self, Tape tape not None):
+        """A new tensor with what a tape of `train_tensors` has saved."""
+        cdef ArrayView view
+        require(tape.saved is not None, "tape")
+        tensor = self.new_result((tape.saved.view.size,), False, &view)
+        memcpy(view.data, tape.saved.view.data, view.size * view.itemsize)
+        return tensor
+
+    def backward_of_tensors(self, tuple tensors, Tape tape, dy, dh_n, bint batch_first, bint has_state,
+                            bint keeps_gates, needs):
+        """A list of gradients, or None if a tensor cannot be read.
+
+        tensors are x, h0 if has_state, the weights as in `TensorExchange.bind` and, unless `train_tensors` returned a
+        tape, the tensor that it saved. needs says of x, h0 and the weights whether the gradient is requested; one that
+        is not may be None."""
+        cdef Call call
+        cdef BoundLayer layer
+        cdef TensorView dy_view, dh_view, x, h0 = None, saved
+        cdef ptrdiff_t first_weight = 1 + has_state, end = len(tensors) - (tape is None)
+        cdef bint needs_parameters = True in needs[first_weight:]
+        require(self.n_layers == 1 and self.exchange is not None and end > first_weight, "tensors")
+        dy_view = self.exchange.view(dy)
+        if dy_view is None and self.exchange.is_plain(dy):  # the gradient of a sum is an expanded number
+            dy = dy.contiguous()
+            dy_view = self.exchange.view(dy)
+        dh_view, layer = self.exchange.view(dh_n), self.bind_again(tensors[first_weight:end])
+        if dy_view is None and dy is not None or dh_view is None and dh_n is not None or layer is None:
+            return None
+        if (tape is None or tape.layer is not layer or tape.saved is None
+                or not self.exchange.has_view(tensors[0], <TensorView?> tape.x)):
+            x, saved = self.exchange.view(tensors[0]), self.exchange.view(tensors[end]) if tape is None else tape.saved
+            if has_state:
+                h0 = self.exchange.view(tensors[1])
+            if x is None or saved is None or has_state and h0 is None:
+                return None
+            if not layer.bind(&call, x, h0, None, None, batch_first, None, False):
+                return None
+            if saved.view.ndim != 1 or saved.view.size != layer.saved_size(&call, keeps_gates):
+                return None
+            y, gates = layer.split_saved(&call, saved, keeps_gates)
+            tape = layer.restore_tape(x, h0, None, None, y, gates, batch_first, None, False)
+            if tape is None:
+                return None
+        results = layer.backward(tape, dy_view, dh_view, needs[0], needs_parameters, None)
+        if results is None:
+            return None
+        dx, dh0, dweights = results
+        gradients = [None if dx is None else dx.contiguous()]
+        if has_state:
+            gradients.append(dh0)
+        for direction in dweights or ():
+            gradients.extend(direction if self.has_bias else direction[:2])
+        gradients.extend([None] * (end - len(gradients)))
+        return gradients
+
+    cdef BoundLayer bind_again(self, tuple weights):
+        """This layer if the weights have the memory that it was bound to, or else another one with the same options."""
+        cdef ptrdiff_t i
+        for i in range(len(weights)):
+            if i >= len(self.views) or not self.exchange.has_view(weights[i], <TensorView> self.views[i]):
+                break
+        else:
+            return self
+        return self.exchange.bind(weights, self.n_layers, self.n_directions, self.has_bias, self.groups,
+                                  self.activation_name, self.reproducible, self.count_threads)
+
+    cdef ptrdiff_t saved_size(self, const Call *call, bint keeps_gates) noexcept:
+        """The number of elements that `train_tensors` saves."""
+        return self.first_gate(call) + self.n_gates(call) if keeps_gates else self.n_outputs(call)
+
+    cdef ptrdiff_t n_outputs(self, const Call *call) noexcept:
+        """The number of elements of y."""
+        return call.rows.extent * call.rows.n_batch * self.n_directions * self.n_units
+
+    cdef ptrdiff_t n_gates(self, const Call *call) noexcept:
+        """The number of elements of the gates."""
+        return 3 * self.n_outputs(call)
+
+    cdef ptrdiff_t first_gate(self, const Call *call) noexcept:
+        """The number of the first gate in a saved tensor, whose y is padded to whole cache lines."""
+        return align_up(self.n_outputs(call) * self.itemsize) // self.itemsize
+
+    cdef tuple split_saved(self, const Call *call, TensorView saved, bint has_gates):
+        """The views (y, gates) of a saved tensor; gates is None if it has none."""
+        cdef ptrdiff_t shape[MAX_NDIM]
+        cdef ptrdiff_t i, last = call.x.ndim - 1
+        for i in range(last):
+            shape[i] = call.x.shape[i]
+        shape[last] = self.n_directions * self.n_units
+        y = saved.part(0, call.x.ndim, shape)
+        shape[0], shape[1] = self.n_directions, self.n_gates(call) // self.n_directions
+        return y, saved.part(self.first_gate(call), 2, shape) if has_gates else None
+
     cdef bint fits_y(self, const Call *call, const ArrayView *y) noexcept:
         """Whether an array has the shape of the call's y."""
         cdef ptrdiff_t last = call.x.ndim - 1
@@ -755,13 +1080,11 @@ cdef class BoundLayer:
                                or h_out is not h0 and may_share_memory(&h, &call.h0)):
             return None
         if out is None and needs_y:
-            out = new_array(shape_tuple(call.x.ndim, call.x.shape, width), self.dtype)
-            require(self.read(out, True, &y), "out")
+            out = self.new_result(shape_tuple(call.x.ndim, call.x.shape, width), False, &y)
         if tape is not None:
             tape.allocate(out, &y)
         if h_out is None:
-            h_out = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype)
-            require(self.read(h_out, True, &h), "h_out")
+            h_out = self.new_result(shape_tuple(call.state_ndim, call.state_shape, self.n_units), False, &h)
         else:  # h_out stays as it is if a signal handler ends the call
             copy = check_alloc(indygru_pool_allocate(call.state_bytes), call.state_bytes)
         states = h.data if copy is NULL else copy
@@ -876,8 +1199,9 @@ cdef class BoundLayer:
         """Gradients (dx, dh0, weights).
 
         weights is a list of the gradients of kernel, recurrent kernel and bias by layer and direction. dx is None if
-        not needs_x, and weights is None if not needs_parameters."""
+        not needs_x, and weights is None if not needs_parameters; dh0 is None if tensors were passed without an h0."""
         cdef ArrayView dy_view, dh_view, view
+        cdef PooledBuffer scratch
         cdef const Call *call
         cdef Threads threads
         cdef bint is_readable
@@ -895,8 +1219,13 @@ cdef class BoundLayer:
             return None
         threads = self.choose_threads(num_threads, 3 * self.work(call.n_valid_steps))
         tape.check_memory()
-        dh0 = new_array(shape_tuple(call.state_ndim, call.state_shape, self.n_units), self.dtype, dh_n is None)
-        require(self.read(dh0, True, &view), "dh_n")
+        dh0 = None
+        if self.exchange is not None and call.h0.data is NULL:
+            scratch = PooledBuffer(call.state_bytes)
+            view.data = scratch.data
+            memset(view.data, 0, call.state_bytes)
+        else:
+            dh0 = self.new_result(shape_tuple(call.state_ndim, call.state_shape, self.n_units), dh_n is None, &view)
         if dh_n is not None:
             copy_array(&dh_view, view.data, True)
         return self.run_backward(tape, &dy_view, dh0, view.data, needs_x, needs_parameters, threads)
@@ -982,20 +1311,19 @@ cdef class BoundLayer:
         cdef ptrdiff_t shape[2]
         if is_swapped:
             shape[0], shape[1] = call.x.shape[1], call.x.shape[0]
-            array = new_array(shape_tuple(3, shape, self.n_inputs), self.dtype, is_zeroed).swapaxes(0, 1)
+            array = self.new_result(shape_tuple(3, shape, self.n_inputs), is_zeroed, &view).swapaxes(0, 1)
+            view.shape[0], view.shape[1] = view.shape[1], view.shape[0]
+            view.strides[0], view.strides[1] = view.strides[1], view.strides[0]
         else:
-            array = new_array(shape_tuple(call.x.ndim, call.x.shape, self.n_inputs), self.dtype, is_zeroed)
-        require(self.read(array, True, &view), "dx")
+            array = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_inputs), is_zeroed, &view)
         dx[0] = as_strided_view(&view, call.batch_first)
         return array
 
     cdef tuple new_gradients(self, Plan *p):
         """Arrays of zeros for the gradients of kernel, recurrent kernel and bias, which the plan adds to."""
         cdef ArrayView dkernel, du, db
-        arrays = (new_array((p.group_inputs, 3 * p.n_units), self.dtype, True),
-                  new_array((3 * p.n_units,), self.dtype, True), new_array((3 * p.n_units,), self.dtype, True))
-        require(self.read(arrays[0], True, &dkernel) and self.read(arrays[1], True, &du)
-                and self.read(arrays[2], True, &db), "dkernel")
+        arrays = (self.new_result((p.group_inputs, 3 * p.n_units), True, &dkernel),
+                  self.new_result((3 * p.n_units,), True, &du), self.new_result((3 * p.n_units,), True, &db))
         p.dkernel, p.drecurrent_kernel, p.dbias = dkernel.data, du.data, db.data
         return arrays
 
@@ -1030,8 +1358,7 @@ cdef class BoundLayer:
             require(not is_checked, "out")
             return None
         if out is None:
-            out = new_array((call.rows.n_batch, self.n_units), self.dtype)
-            require(self.read(out, True, &state), "out")
+            out = self.new_result((call.rows.n_batch, self.n_units), False, &state)
         require(self.read_weights(0, &weights), "layer")
         p = make_layer_plan(&weights, 1, call.rows.n_batch)
         p.x, p.has_python = StridedView(call.x.data, 0, call.x.strides[0]), True
@@ -1128,6 +1455,7 @@ cdef class Tape:
     cdef readonly BoundLayer layer
     cdef readonly object x, y
     cdef object threads_argument, gates_array
+    cdef TensorView saved  # y and the gates of a call of `train_tensors`
     cdef list masks_of_layers
     cdef Call call
     cdef ArrayView y_view, gates_view
@@ -1268,7 +1596,7 @@ cdef class Tape:
 
 
 cdef bint has_memory(array, const ArrayView *view) except -1:
-    """Whether an array still has the memory that it had when `view` was read. A capsule keeps its memory."""
+    """Whether an array still has the memory that it had when `view` was read. A `TensorView` keeps its memory."""
     cdef Py_buffer buffer
     cdef bint is_same
     if type(array) is not ndarray:
@@ -1279,33 +1607,98 @@ cdef bint has_memory(array, const ArrayView *view) except -1:
     return is_same
 
 
+cdef weights_t compact_format(compact_kernels) except *:
+    """The format of the kernels, by that of the first one."""
+    if compact_kernels is None:
+        return <weights_t> INDYGRU_WEIGHTS_FULL
+    _, scales = compact_arrays(compact_kernels, 0)
+    return <weights_t> (INDYGRU_WEIGHTS_BFLOAT16 if scales is None else INDYGRU_WEIGHTS_INT8)
+
+
+cdef tuple compact_arrays(compact_kernels, ptrdiff_t k):
+    """The kernel and the scales of a layer, checked: the directives of this module check no index."""
+    require(type(compact_kernels) is list and 0 <= k < len(compact_kernels), "weights")
+    arrays = (<list> compact_kernels)[k]
+    require(type(arrays) is tuple and len(arrays) == 2, "weights")
+    return <tuple> arrays
+
+
+cdef bint has_vnni_of_tier() noexcept:
+    """Whether the CPU has the products of bytes that the tier in use can use."""
+    cdef int i
+    for i in range(INDYGRU_N_TIERS):
+        if indygru_get_tier(i) is runtime.tier:
+            return indygru_has_vnni(i)
+    return False
+
+
+cdef class CallLock:
+    """Runs one call at a time; the calls of other threads wait.
+
+    Compiled, because in Python a signal handler could raise between `acquire` and `try`. A call by a signal handler
+    during a call of the same thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its
+    own: the thread that holds the parent's lock does not exist there."""
+    cdef str name
+    cdef object lock, owner
+    cdef ptrdiff_t generation
+
+    def __init__(self, str name):
+        """The name of what is locked, for error texts."""
+        self.name, self.lock, self.owner, self.generation = name, Lock(), None, indygru_fork_generation()
+
+    def call(self, function, *arguments):
+        if self.generation != indygru_fork_generation():
+            self.__init__(self.name)
+        thread, lock = get_ident(), self.lock
+        if thread == self.owner:
+            raise RuntimeError(f"{self.name}: a call of this thread is using it, which a signal handler interrupted")
+        lock.acquire()
+        try:
+            self.owner = thread
+            return function(*arguments)
+        finally:
+            self.owner = None
+            lock.release()
+
+
 cdef class StreamBase:
     """The base of `stream.Stream`: a stack of layers that runs one step at a time, with weights packed in advance.
 
-    `Stream` checks the arguments, and provides `_checked_x`, which converts what `push` cannot read, and
-    `_serial_threads`, which is called when a fork has ended the threads. This object owns all memory that a step uses,
-    so assigning to attributes of arrays cannot move it.
+    `Stream` checks the arguments, and provides `_checked_x` and `_checked_rows`, which convert what `push` cannot read,
+    and `_serial_threads`, which is called when a fork has ended the threads. This object owns all memory that a step
+    uses, so assigning to attributes of arrays cannot move it.
+
+    A step of some rows runs on contiguous copies of their states, which it copies back when all layers are done. So its
+    cost depends on the number of these rows only, and an error leaves all states as they were.
     """
     cdef Plan *plans        # one for each layer
-    cdef char *block        # weights of all layers, packed kernels first, then saved_states and scratch
+    cdef char *block        # weights of all layers, packed kernels first, then saved_states, scratch and rows
     cdef char *scratch
-    cdef char *saved_states  # the states before a step that a signal or a fork may end
-    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes
-    cdef double work        # multiply-adds of a step
-    cdef int n_threads
+    # The states before a step of all rows that a signal or a fork may end, or the states within a step of some rows.
+    cdef char *saved_states
+    cdef ptrdiff_t *rows     # (B) the rows of a step of some rows: a checked private copy
+    cdef char *is_named      # (B) whether a row is among them; zeros between steps
+    cdef weights_t weights_format
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, row_bytes
+    cdef ptrdiff_t n_rows, tile_rows  # rows of the steps that the plans are for; largest number of rows of a tile
+    cdef double row_work    # multiply-adds of a step of one row
+    cdef int n_threads      # at most, of a step of all rows
     cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
     cdef readonly BoundLayer _bound  # options, and the weights that are packed
     cdef PooledBuffer state_buffer, y_buffer
     cdef object states, y, y_row
+    cdef list y_of_rows      # (B + 1) the first rows of y, by their number; None: not made yet
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads):
-        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call."""
-        cdef ptrdiff_t k, width, bytes, scratch = 0, weights = 0
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None):
+        """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call.
+        compact_kernels, which may be None, are as in `_set_weights`."""
+        cdef ptrdiff_t k, width, bytes, states, scratch = 0, weights = 0
         cdef Threads threads
+        cdef double work
         cdef Plan *p
         if self.plans is not NULL:
             raise RuntimeError("stream: it is initialised already")
@@ -1315,7 +1708,8 @@ cdef class StreamBase:
         require(self.n_inputs > 0 and self.n_units > 0, "layer")
         width = max(self.n_inputs, self.n_units)
         require(not exceeds_limits(self.n_layers, n_batch, width, self.n_units), "batch_size")
-        self.state_bytes = n_batch * self.n_units * self.itemsize
+        self.row_bytes = self.n_units * self.itemsize
+        self.state_bytes = n_batch * self.row_bytes
         self.state_buffer = PooledBuffer(self.n_layers * self.state_bytes, False)
         self.y_buffer = PooledBuffer(self.state_bytes, False)
         self.state_data, self.y_data = self.state_buffer.data, self.y_buffer.data
@@ -1323,30 +1717,44 @@ cdef class StreamBase:
         memset(self.y_data, 0, self.state_bytes)
         self.y = frombuffer(memoryview(self.y_buffer), bound.dtype).reshape(n_batch, self.n_units)
         self.y_row = self.y[0] if n_batch == 1 else None
-        states = frombuffer(memoryview(self.state_buffer), bound.dtype)
-        self.states = states.reshape(self.n_layers, n_batch, self.n_units)
+        self.y_of_rows = [None] * (n_batch + 1)
+        self.states = frombuffer(memoryview(self.state_buffer), bound.dtype).reshape(
+            self.n_layers, n_batch, self.n_units)
         self.plans = <Plan *> malloc(self.n_layers * sizeof(Plan))
         if self.plans is NULL:
             raise MemoryError("indygru_cpu: no memory for a stream")
-        self.work = 0
+        self.row_work = 0
         for k in range(self.n_layers):
             p = &self.plans[k]
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
                              self.n_units, bound.groups, bound.activation)
-            self.work += count_multiply_adds(n_batch, p.group_inputs, p.n_units)
-        threads = bound.choose_threads(num_threads, self.work)
-        self.n_threads, self.autotune = limit_threads(threads.n, self.work), threads.autotune
+            self.row_work += count_multiply_adds(1, p.group_inputs, p.n_units)
+        work = n_batch * self.row_work
+        threads = bound.choose_threads(num_threads, work)
+        self.n_threads, self.autotune = limit_threads(threads.n, work), threads.autotune
+        self.weights_format = compact_format(compact_kernels)
+        require(self.weights_format == INDYGRU_WEIGHTS_FULL or bound.format == c'f', "weights")
         for k in range(self.n_layers):
             p = &self.plans[k]
             set_step_grid(p, self.n_threads)
             p.has_python = True
             set_scratch_sizes(p)
+            if self.weights_format != INDYGRU_WEIGHTS_FULL:
+                p.weights_format, p.has_vnni = self.weights_format, uses_vnni and has_vnni_of_tier()
+                p.weights_bytes = align_up(max(
+                    indygru_compact_bytes(p.weights_format, p.group_inputs, 3 * p.tile_units, p.ops.panel),
+                    indygru_compact_scratch_bytes(p.group_inputs, p.ops.panel)))
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
-        bytes = weights + align_up(self.n_layers * self.state_bytes) + scratch
+        self.n_rows, self.tile_rows = n_batch, self.plans[0].tile_rows
+        states = align_up(self.n_layers * self.state_bytes)
+        bytes = weights + states + scratch + n_batch * (sizeof(ptrdiff_t) + 1)
         self.block = check_alloc(indygru_pool_allocate(bytes), bytes)
         self.saved_states = self.block + weights
-        self.scratch = self.saved_states + align_up(self.n_layers * self.state_bytes)
+        self.scratch = self.saved_states + states
+        self.rows = <ptrdiff_t *> (self.scratch + scratch)
+        self.is_named = <char *> (self.rows + n_batch)
+        memset(self.is_named, 0, n_batch)
         bytes = 0
         for k in range(self.n_layers):
             p = &self.plans[k]
@@ -1354,7 +1762,7 @@ cdef class StreamBase:
             p.u = p.packed_weights + p.unit_tiles * p.weights_bytes
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
-        self._set_weights(bound)
+        self._set_weights(bound, compact_kernels)
 
     def __dealloc__(self):
         free(self.plans)
@@ -1372,10 +1780,14 @@ cdef class StreamBase:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
         return self.states
 
-    def _set_weights(self, BoundLayer bound):
+    def _set_weights(self, BoundLayer bound, compact_kernels=None):
         """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
-        dtype of the first one."""
+        dtype of the first one.
+
+        With compact_kernels these are packed in place of the kernels: a list with, for each layer, a kernel of uint16
+        bit patterns of bfloat16 and None, or of int8 and the scales (3N,)."""
         cdef LayerWeights weights
+        cdef indygru_compact_packing packing
         cdef ptrdiff_t k
         cdef bint is_double = self.itemsize == sizeof(double)
         self.acquire()
@@ -1385,22 +1797,62 @@ cdef class StreamBase:
                 require(bound.read_weights(k, &weights) and weights.dtype == is_double
                         and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
                         and weights.n_groups == self.plans[k].n_groups, "layer")
+                require(self.read_compact(compact_kernels, k, &packing), "weights")
             for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
                 bound.read_weights(k, &weights)
-                self.pack(k, &weights)
+                self.read_compact(compact_kernels, k, &packing)
+                self.pack(k, &weights, &packing)
             self._bound = bound
         finally:
             self.release()
 
-    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights) noexcept:
+    cdef bint read_compact(self, compact_kernels, ptrdiff_t k, indygru_compact_packing *packing) except -1:
+        """Reads the compact kernel of a layer, if the stream has such kernels; False: it does not fit."""
         cdef Plan *p = &self.plans[k]
+        cdef ArrayView kernel, scales
+        if compact_format(compact_kernels) != self.weights_format:
+            return False
+        if self.weights_format == INDYGRU_WEIGHTS_FULL:
+            return True
+        if len(compact_kernels) != self.n_layers:
+            return False
+        array, array_of_scales = compact_arrays(compact_kernels, k)
+        packing.format, packing.scales = self.weights_format, NULL
+        if self.weights_format == INDYGRU_WEIGHTS_INT8:
+            if not read_array(array_of_scales, c'f', False, &scales):
+                return False
+            if scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
+                return False
+            packing.scales = <const float *> scales.data
+        if not read_array(array, c'b' if packing.scales is not NULL else c'H', False, &kernel):
+            return False
+        packing.n_inputs, packing.w, packing.w_row, packing.w_plane = (
+            p.group_inputs, kernel.data, 3 * p.n_units, p.n_units)
+        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == 3 * p.n_units
+                and is_c_contiguous(&kernel))
+
+    cdef void pack(self, ptrdiff_t k, const LayerWeights *weights, indygru_compact_packing *packing) noexcept:
+        cdef Plan *p = &self.plans[k]
+        cdef Tile tile
         cdef ptrdiff_t i
         p.kernel = MatrixView(weights.kernel, 3 * p.n_units)
         memcpy(p.u, weights.u, 3 * p.n_units * p.itemsize)
         memcpy(p.b, weights.b, 3 * p.n_units * p.itemsize)
         for i in range(p.unit_tiles):
-            pack_tile(p, i, self.scratch)
+            if self.weights_format == INDYGRU_WEIGHTS_FULL:
+                pack_tile(p, i, self.scratch)
+            else:
+                tile = make_tile(p, 0, i, self.scratch)
+                self.pack_compact_tile(p, &tile, packing[0])
         p.kernel.data = NULL  # steps read the packed copy; the array may be freed
+
+    cdef void pack_compact_tile(self, const Plan *p, const Tile *tile, indygru_compact_packing packing) noexcept:
+        packing.n_units = tile.job.n_units
+        packing.w = <const char *> packing.w + tile.first_unit * (1 if packing.scales is not NULL else 2)
+        if packing.scales is not NULL:
+            packing.scales += tile.first_unit
+        packing.out = p.packed_weights + tile.unit_tile * p.weights_bytes
+        p.ops.pack_compact(&packing)
 
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
@@ -1431,96 +1883,257 @@ cdef class StreamBase:
         finally:
             self.release()
 
-    cdef bint read_step(self, x_t, ArrayView *x) except -1:
-        """Reads the inputs of a step, (B, D), or (D,) if B is 1; False: they do not fit."""
+    cdef bint read_step(self, x_t, rows, ArrayView *x) except -1:
+        """Reads the inputs of a step, (n_rows, D), or (D,) if B is 1 and no rows are named; False: they do not fit."""
         cdef int last
         if not self._bound.read(x_t, False, x):
             return False
         last = x.ndim - 1
         return x.shape[last] == self.n_inputs and (
-            last == 1 and x.shape[0] == self.n_batch or last == 0 and self.n_batch == 1)
+            last == 1 and x.shape[0] == self.n_rows or last == 0 and self.n_batch == 1 and rows is None)
 
-    def push(self, x_t):
-        """Take one step, and return its y: always the same array, overwritten by the next step.
+    cdef bint read_rows(self, rows, ptrdiff_t *n_rows) except -1:
+        """Copies the rows of a step: a list or tuple of integers, or an array of intp. False: they cannot be read, are
+        not in range, or name a row twice."""
+        cdef const ptrdiff_t *numbers = NULL
+        cdef ptrdiff_t i, row, n_read = 0
+        cdef int overflow = 0
+        cdef bint is_array = not (type(rows) is list or type(rows) is tuple)
+        if not is_array:
+            n_rows[0] = len(rows)
+        elif not read_integers(rows, &numbers, n_rows):
+            return False
+        if n_rows[0] > self.n_batch:
+            return False
+        while n_read < n_rows[0]:
+            if is_array:
+                row = load_once(&numbers[n_read])
+            else:
+                number = rows[n_read]
+                if type(number) is not int:
+                    break
+                row = PyLong_AsLongLongAndOverflow(number, &overflow)  # -1 if it overflows, which is a row too
+                if overflow:
+                    break
+            if not -self.n_batch <= row < self.n_batch:
+                break
+            if row < 0:
+                row += self.n_batch
+            if self.is_named[row]:
+                break
+            self.rows[n_read], self.is_named[row] = row, True
+            n_read += 1
+        for i in range(n_read):
+            self.is_named[self.rows[i]] = False
+        return n_read == n_rows[0]
+
+    def _clear_rows(self, rows):
+        """Sets the states of rows to 0; rows: an array of intp. Without memory, NumPy's assignment to indexed rows may
+        leave them as they are and raise nothing."""
+        cdef const ptrdiff_t *numbers = NULL
+        cdef ptrdiff_t i, k, row, n_rows
+        self.acquire()
+        try:
+            require(read_integers(rows, &numbers, &n_rows), "rows")
+            for i in range(n_rows):
+                row = load_once(&numbers[i])
+                require(0 <= row < self.n_batch, "rows")
+                for k in range(self.n_layers):
+                    memset(self.state_data + k * self.state_bytes + row * self.row_bytes, 0, self.row_bytes)
+        finally:
+            self.release()
+
+    def _stack(self, list frames):
+        """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
+        cdef ArrayView x, frame
+        cdef ptrdiff_t i, n_frames = len(frames), n_bytes = self.n_inputs * self.itemsize
+        stacked = empty((n_frames, self.n_inputs), self._bound.dtype)
+        require(self._bound.read(stacked, True, &x), "frames")
+        for i in range(n_frames):
+            if not self._bound.read(frames[i], False, &frame) or frame.ndim != 1 or frame.shape[0] != self.n_inputs:
+                return None
+            memcpy(x.data + i * n_bytes, frame.data, n_bytes)
+        return stacked
+
+    cdef void set_rows(self, ptrdiff_t n_rows) noexcept:
+        """Makes plans for steps of n_rows rows. The units of a tile stay those of the packed weights, and the rows of a
+        tile fit its scratch."""
+        cdef ptrdiff_t k, tile_rows = self.tile_rows
+        cdef Plan *p = self.plans
+        if self.n_threads > 1 and n_rows < self.n_batch:  # no fewer tiles than a step of all rows has
+            tile_rows = ceil_div(n_rows, max(1, p.ops.tuning.target_tiles // max(1, p.unit_tiles)))
+            tile_rows = min(self.tile_rows, ceil_div(tile_rows, p.ops.block_rows) * p.ops.block_rows)
+        self.n_rows, tile_rows = n_rows, max(1, tile_rows)
+        for k in range(self.n_layers):
+            p = &self.plans[k]
+            p.n_batch, p.tile_rows, p.row_tiles = n_rows, tile_rows, ceil_div(n_rows, tile_rows)
+
+    def push(self, x_t, rows=None):
+        """Take one step, and return its y: always the same memory, overwritten by the next step.
 
         Parameters
         ----------
-        x_t : array, (B, D), or (D,) if the batch size is 1
+        x_t : array, (B, D), or (D,) if the batch size is 1; (R, D) with rows
             Inputs of the step, of the layer's dtype.
+        rows : R integers, a mask or a slice, optional
+            The rows of the batch that take the step, in the order of x_t, each once. The others keep their states and
+            cost nothing. None is all rows.
 
         Returns
         -------
-        array, (B, N) or (N,)
-            The new state of the last layer, until the next push. Copy it to keep it.
+        array, (B, N) or (N,); (R, N) with rows
+            The new states of the last layer, until the next push. Copy them to keep them.
 
         Raises
         ------
         TypeError, ValueError
-            The dtype or the shape is wrong. The stream is unchanged.
+            The dtype or the shape of x_t is wrong, or a row is named twice. The stream is unchanged.
+        IndexError
+            Rows outside the batch, or something else than indices. The stream is unchanged.
         RuntimeError
             Another thread is using the stream.
         """
         cdef ArrayView x
+        cdef ptrdiff_t n_rows = self.n_batch
         self.acquire()
         try:
-            if not self.read_step(x_t, &x) and not self.read_step(self._checked_x(x_t), &x):
-                raise ValueError("x_t: expected an array that fits the stream")
-            self.run(x.data, x.strides[0])
+            if rows is not None and not self.read_rows(rows, &n_rows):
+                rows = self._checked_rows(rows)
+                if not self.read_rows(rows, &n_rows):
+                    raise ValueError("rows: expected rows of the batch, each once")
+            if n_rows != self.n_rows:
+                self.set_rows(n_rows)
+            if not self.read_step(x_t, rows, &x):
+                x_t = self._checked_x(x_t, None if rows is None else n_rows)  # held while the step reads it
+                if not self.read_step(x_t, rows, &x):
+                    raise ValueError("x_t: expected an array that fits the stream")
+            if rows is None:
+                self.run(x.data, x.strides[0], self.state_data)
+                return self.y if x.ndim == 2 else self.y_row
+            self.copy_states(False)
+            self.run(x.data, x.strides[0], self.saved_states)
+            self.copy_states(True)
+            y = self.y_of_rows[n_rows]
+            if y is None:
+                self.y_of_rows[n_rows] = y = self.y[:n_rows]
+            return y
         finally:
             self.release()
-        return self.y if x.ndim == 2 else self.y_row
 
-    cdef int run(self, char *x, ptrdiff_t x_row_stride) except -1:
-        if self.work >= self.plans.ops.tuning.min_interruptible_work or self.n_threads > 1:
-            self.run_interruptibly(x, x_row_stride)
-        elif self.work >= self.plans.ops.tuning.min_nogil_work:
+    cdef void copy_states(self, bint back) noexcept:
+        """Copies the states of the named rows into contiguous rows of saved_states, or back."""
+        cdef ptrdiff_t _k, i
+        cdef char *states = self.state_data
+        cdef char *compact = self.saved_states
+        for _k in range(self.n_layers):
+            for i in range(self.n_rows):
+                if back:
+                    memcpy(states + self.rows[i] * self.row_bytes, compact + i * self.row_bytes, self.row_bytes)
+                else:
+                    memcpy(compact + i * self.row_bytes, states + self.rows[i] * self.row_bytes, self.row_bytes)
+            states += self.state_bytes
+            compact += self.state_bytes
+
+    cdef int run(self, char *x, ptrdiff_t x_row_stride, char *states) except -1:
+        """One step of n_rows rows. states: that of each layer, state_bytes apart, IN/OUT."""
+        cdef double work = self.n_rows * self.row_work
+        cdef int n_threads = limit_threads(self.n_threads, work)
+        if work >= self.plans.ops.tuning.min_interruptible_work or n_threads > 1:
+            self.run_interruptibly(x, x_row_stride, states, work, n_threads)
+        elif work >= self.plans.ops.tuning.min_nogil_work:
             with nogil:
                 indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
-                self.run_serially(x, x_row_stride)
+                self.run_serially(x, x_row_stride, states)
                 indygru_release_slots(1)
         else:
-            self.run_serially(x, x_row_stride)
-        memcpy(self.y_data, self.state_data + (self.n_layers - 1) * self.state_bytes, self.state_bytes)
+            self.run_serially(x, x_row_stride, states)
+        memcpy(self.y_data, states + (self.n_layers - 1) * self.state_bytes, self.n_rows * self.row_bytes)
         return 0
 
-    cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride) noexcept nogil:
+    def _run_steps(self, chunk):
+        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error
+        restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
+        cdef ArrayView x, y_view
+        cdef ptrdiff_t i, step = 0, n_steps, end, size = self.n_layers * self.state_bytes
+        cdef double work = self.n_batch * self.row_work
+        cdef char *last_state = self.state_data + size - self.state_bytes
+        cdef PooledBuffer states
+        cdef bint is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
+        if not self._bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
+            return None
+        if not (x.ndim == 3 and x.shape[1] == self.n_batch or x.ndim == 2 and self.n_batch == 1):
+            return None
+        if exceeds_limits(x.shape[0], self.n_batch, self.n_inputs, self.n_units):
+            return None
+        states = PooledBuffer(size, False)
+        memcpy(states.data, self.state_data, size)
+        y = new_array(shape_tuple(x.ndim, x.shape, self.n_units), self._bound.dtype)
+        require(self._bound.read(y, True, &y_view), "chunk")
+        n_steps = <ptrdiff_t> max(1, min(x.shape[0], self.plans.ops.tuning.min_interruptible_work / max(1, work)))
+        if self.n_rows != self.n_batch:
+            self.set_rows(self.n_batch)
+        try:
+            while step < x.shape[0]:
+                end = min(x.shape[0], step + n_steps)
+                if is_serial:
+                    with nogil:
+                        indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
+                        for i in range(step, end):
+                            self.run_serially(x.data + i * x.strides[0], x.strides[x.ndim - 2], self.state_data)
+                            memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
+                        indygru_release_slots(1)
+                    PyErr_CheckSignals()
+                else:
+                    for i in range(step, end):
+                        self.run_interruptibly(x.data + i * x.strides[0], x.strides[x.ndim - 2], self.state_data, work,
+                                               self.n_threads)
+                        memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
+                step = end
+        except BaseException:
+            memcpy(self.state_data, states.data, size)
+            raise
+        return y
+
+    cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride, char *states) noexcept nogil:
         """Returns the plan of a layer, with its inputs set: x for the first one, else the states of the one below."""
         cdef Plan *p = &self.plans[k]
         p.x = StridedView(x, 0, x_row_stride)
-        p.h = StridedView(self.state_data + k * self.state_bytes, 0, p.n_units * self.itemsize)
+        p.h = StridedView(states + k * self.state_bytes, 0, self.row_bytes)
         if k:
             p.x = self.plans[k - 1].h
         return p
 
-    cdef void run_serially(self, char *x, ptrdiff_t x_row_stride) noexcept nogil:
+    cdef void run_serially(self, char *x, ptrdiff_t x_row_stride, char *states) noexcept nogil:
         cdef ptrdiff_t k
         for k in range(self.n_layers):
-            forward_serial(self.bind_layer(k, x, x_row_stride), self.scratch)
+            forward_serial(self.bind_layer(k, x, x_row_stride, states), self.scratch)
 
-    cdef int run_interruptibly(self, char *x, ptrdiff_t x_row_stride) except -1:
-        """Polls signals between time slices. If a handler raises, the states are as before."""
+    cdef int run_interruptibly(self, char *x, ptrdiff_t x_row_stride, char *states, double work,
+                               int n_threads) except -1:
+        """Polls signals between time slices. If a handler raises, the states of the stream are as before."""
         cdef ptrdiff_t k, size = self.n_layers * self.state_bytes
         cdef Plan *p
         cdef indygru_choice choice
-        cdef int n_threads
-        if self.n_threads > 1 and indygru_is_forked():
-            self.n_threads = self._serial_threads()
-        memcpy(self.saved_states, self.state_data, size)
-        self.is_stepping = True
-        choice.n_threads, n_threads = 0, self.n_threads
+        if n_threads > 1 and indygru_is_forked():
+            self.n_threads = n_threads = self._serial_threads()
+        if states is self.state_data:
+            memcpy(self.saved_states, states, size)
+            self.is_stepping = True
+        choice.n_threads = 0
         if n_threads > 1 and self.autotune:
-            choice = indygru_choose_threads(INDYGRU_OP_STEP, self.work, 1, n_threads)
+            choice = indygru_choose_threads(INDYGRU_OP_STEP, work, 1, n_threads)
             n_threads = choice.n_threads
         try:
             for k in range(self.n_layers):
-                p = self.bind_layer(k, x, x_row_stride)
+                p = self.bind_layer(k, x, x_row_stride, states)
                 begin_slice(p)
                 with nogil:
                     parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, n_threads, self.scratch, False)
                 poll_signals_and_progress(p)
             record_cost(&choice, n_threads)
         except BaseException:
-            memcpy(self.state_data, self.saved_states, size)
+            if self.is_stepping:
+                memcpy(states, self.saved_states, size)
             raise
         finally:
             self.is_stepping = False
@@ -1580,6 +2193,13 @@ def _set_segments(ptrdiff_t n_bytes, ptrdiff_t min_steps):
     return former
 
 
+def _set_vnni(bint value):
+    """Sets whether int8 weights of new streams use the CPU's products of bytes. Returns the former value."""
+    global uses_vnni
+    former, uses_vnni = uses_vnni, value
+    return former
+
+
 def _set_slice_seconds(double seconds):
     """Sets the length of a time slice and returns the former one. With 0, a thread runs one item or claim a slice."""
     former, runtime.slice_ns = runtime.slice_ns, <long long> (seconds * 1e9)
@@ -1611,6 +2231,11 @@ def _min_parallel_work():
     return runtime.tier.ops[0].tuning.min_parallel_work
 
 
+def _memory_of_view(TensorView view not None):
+    """The address and the number of elements of a view."""
+    return <uintptr_t> view.view.data, view.view.size
+
+
 def _reset_thread_costs():
     """Discards all measured costs."""
     indygru_reset_costs()
@@ -1618,7 +2243,8 @@ def _reset_thread_costs():
 
 # Functions that only tests call.
 testing = SimpleNamespace(
-    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, min_parallel_work=_min_parallel_work,
-    reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes, set_segments=_set_segments,
-    set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, use_tier=_use_tier,
+    activate=_activate, choose_threads=_choose_threads, current_cpu=_current_cpu, memory_of_view=_memory_of_view,
+    min_parallel_work=_min_parallel_work, reset_thread_costs=_reset_thread_costs, set_chunk_bytes=_set_chunk_bytes,
+    set_segments=_set_segments, set_slice_seconds=_set_slice_seconds, set_unchecked=_set_unchecked, set_vnni=_set_vnni,
+    use_tier=_use_tier,
 )

@@ -51,6 +51,26 @@ cdef extern from "indygru_kernels.h" nogil:
         const void *w
         ptrdiff_t w_row, w_plane, width
         void *out
+    ctypedef int weights_t "enum indygru_weights"
+    enum: INDYGRU_WEIGHTS_FULL, INDYGRU_WEIGHTS_BFLOAT16, INDYGRU_WEIGHTS_INT8
+    ctypedef struct indygru_compact_product:
+        ptrdiff_t n_rows, n_inputs, n_columns
+        const void *const *x
+        const void *w
+        weights_t format
+        int has_vnni
+        void *out
+        ptrdiff_t out_row
+        void *scratch
+    ctypedef struct indygru_compact_packing:
+        ptrdiff_t n_inputs, n_units
+        weights_t format
+        const void *w
+        ptrdiff_t w_row, w_plane
+        const float *scales
+        void *out
+    ptrdiff_t indygru_compact_bytes(weights_t format, ptrdiff_t n_inputs, ptrdiff_t n_columns, ptrdiff_t panel)
+    ptrdiff_t indygru_compact_scratch_bytes(ptrdiff_t n_inputs, ptrdiff_t panel)
     ctypedef struct indygru_tuning:
         ptrdiff_t min_tile_units, max_tile_units, min_tile_states, max_tile_rows, target_tiles, step_tile_rows
         ptrdiff_t min_long_steps, max_long_panels, max_long_panels_per_thread, max_row_major_panels
@@ -70,11 +90,14 @@ cdef extern from "indygru_kernels.h" nogil:
         void (*project)(const indygru_projection *) noexcept nogil
         void (*pack)(const indygru_packing *) noexcept nogil
         void (*activate)(activation_t, ptrdiff_t, const void *, void *) noexcept nogil
+        void (*multiply_compact)(const indygru_compact_product *) noexcept nogil
+        void (*pack_compact)(const indygru_compact_packing *) noexcept nogil
     ctypedef struct indygru_tier:
         const char *name
         indygru_ops ops[2]
     const char *const indygru_tier_names[INDYGRU_N_TIERS]
     const indygru_tier *indygru_get_tier(int i)
+    int indygru_has_vnni(int i)
     int indygru_is_valid(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
     ptrdiff_t indygru_time_index(const indygru_step_range *steps, ptrdiff_t step, ptrdiff_t row)
     ptrdiff_t indygru_count_valid_steps(const indygru_step_range *steps)

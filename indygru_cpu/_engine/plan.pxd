@@ -5,9 +5,9 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport PTRDIFF_MAX
 
 from indygru_cpu._engine.kernels cimport (
-    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_RUN_NUMBERS, activation_t, indygru_chunk_bytes,
-    indygru_count_valid_steps, indygru_ops, indygru_pool_allocate, indygru_pool_release, indygru_step_range,
-    indygru_team, indygru_tile, indygru_time_index,
+    INDYGRU_K_BLOCK, INDYGRU_MAX_ACTIVE_THREADS, INDYGRU_RUN_NUMBERS, INDYGRU_WEIGHTS_FULL, activation_t,
+    indygru_chunk_bytes, indygru_count_valid_steps, indygru_ops, indygru_pool_allocate, indygru_pool_release,
+    indygru_step_range, indygru_team, indygru_tile, indygru_time_index, weights_t,
 )
 from indygru_cpu._engine.runtime cimport omp_get_max_threads, runtime
 from indygru_cpu.c_api cimport INDYGRU_BAD_LENGTHS, INDYGRU_DONE, INDYGRU_NO_MEMORY
@@ -73,6 +73,8 @@ cdef struct Plan:
     ptrdiff_t tile_rows, tile_units, row_tiles, unit_tiles
     ptrdiff_t proj_steps                        # steps that a tile projects at once
     Projection projection
+    weights_t weights_format                     # of packed_weights; compact ones are packed by a stream
+    bint has_vnni                                # whether their kernel may use the CPU's products of bytes
     activation_t activation
     char *row_block                              # memory of the next four arrays; NULL: no lengths
     ptrdiff_t *lengths                           # (B) valid steps of each row: a checked private copy
@@ -201,6 +203,7 @@ cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrd
     p.n_steps, p.n_batch, p.n_inputs, p.n_units = n_steps, n_batch, n_inputs, n_units
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
+    p.weights_format, p.has_vnni = <weights_t> INDYGRU_WEIGHTS_FULL, False
     p.row_block = NULL
     p.lengths = p.row_offsets = p.chunk_ends = p.row_indices = p.gates_rows = p.dgates_rows = NULL
     p.checkpoints = NULL

@@ -94,6 +94,41 @@ def statistics() -> list[ThreadStatistics]:
     ]
 
 
+class ChunkStatistics(NamedTuple):
+    """Steps times units of one direction that ran in chunks of time, and how many of them ran twice."""
+
+    steps: int
+    repeated: int
+
+
+def chunk_statistics() -> ChunkStatistics:
+    """Return how much work of this process ran in chunks of time, and how much of it twice.
+
+    Forward and backward over at least 4096 steps of few units run chunks of time side by side. All chunks but the first
+    begin with a guess of their state, and repeat their first steps with the true state until both runs agree bit by
+    bit. Results are those of the sequence. After chunks that do not agree, the next steps run in sequence.
+
+    Returns
+    -------
+    ChunkStatistics
+        `steps`: the number of steps that ran in chunks, times the units, of all calls of this process. `repeated`: how
+        many of them ran again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import indygru_cpu
+    >>> before = indygru_cpu.chunk_statistics()
+    >>> y, h_n = indygru_cpu.IndyGRU(2, 3, seed=0)(np.ones((20_000, 1, 2), np.float32))
+    >>> after = indygru_cpu.chunk_statistics()
+    >>> after.steps - before.steps >= 60_000
+    True
+    >>> (after.repeated - before.repeated) / (after.steps - before.steps) < 0.2
+    True
+    """
+    return ChunkStatistics(*_core.chunked_steps())
+
+
 def last_num_threads() -> int:
     """Return the number of threads of the last forward or backward call of this Python thread.
 

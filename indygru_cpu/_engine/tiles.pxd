@@ -3,8 +3,9 @@ from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcpy, memset
 
 from indygru_cpu._engine.kernels cimport (
-    indygru_count_valid_steps, indygru_enter_ftz, indygru_gather_row_pointers, indygru_is_valid, indygru_packing,
-    indygru_projection, indygru_restore_fp_state, indygru_step_range, indygru_tile, indygru_time_index,
+    INDYGRU_WEIGHTS_FULL, indygru_compact_product, indygru_count_valid_steps, indygru_enter_ftz,
+    indygru_gather_row_pointers, indygru_is_valid, indygru_packing, indygru_projection, indygru_restore_fp_state,
+    indygru_step_range, indygru_tile, indygru_time_index,
 )
 from indygru_cpu._engine.plan cimport (
     BLAS, BLOCK_STEPS, PACKED, UNPACKED, MatrixView, Plan, StridedView, Tile, address_at, as_matrix,
@@ -59,9 +60,16 @@ cdef inline MatrixView tile_weights(const Plan *p, const Tile *tile) noexcept no
 cdef inline void project(const Plan *p, const Tile *tile, MatrixView weights) noexcept nogil:
     """Multiplies the inputs of the tile's range by its weights into tile.proj."""
     cdef indygru_projection job
+    cdef indygru_compact_product product
     cdef ptrdiff_t n_valid_steps = indygru_count_valid_steps(&tile.job.steps), n_units = tile.job.n_units, plane
     cdef char *x = address_at(&p.x, tile.job.steps.first_step, first_batch_row(p, tile), tile.input_offset)
     indygru_gather_row_pointers(&tile.job.steps, x, p.x.step_stride, p.x.row_stride, tile.row_pointers)
+    if p.weights_format != INDYGRU_WEIGHTS_FULL:
+        product = indygru_compact_product(n_valid_steps, p.group_inputs, 3 * n_units, tile.row_pointers, weights.data,
+                                          p.weights_format, p.has_vnni, tile.proj, proj_columns(p, n_units),
+                                          tile.weights)
+        p.ops.multiply_compact(&product)
+        return
     if p.projection == BLAS:
         gemm(p, CblasNoTrans, CblasNoTrans, n_valid_steps, 3 * n_units, p.group_inputs,
              gather_matrix(p, tile, n_valid_steps), weights, 0, MatrixView(tile.proj, 3 * n_units))

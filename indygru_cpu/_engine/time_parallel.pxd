@@ -26,6 +26,10 @@ from indygru_cpu._engine.tiles cimport (
 cdef enum:
     ZEROED_STEPS = 4096  # steps of padding that are zeroed without interruption
     SUM_STEPS = 2048     # steps of one item of the sums of backward; it determines their last bits
+    # The largest part of a call, and the largest number of steps, of a window that may be in vain. The number bounds
+    # the memory of a call of any length, and the time between two polls of signals.
+    TRIES_PER_CALL = 16
+    MAX_TRY_STEPS = 65536
 
 
 cdef inline bint runs_in_chunks(const Plan *p, int n_threads) noexcept nogil:
@@ -81,7 +85,8 @@ cdef inline WindowSizes window_sizes(const Plan *q, int n_threads) noexcept nogi
     sizes.counters = align_up((n_tiles + n_threads) * sizeof(ptrdiff_t))
     sizes.rows = align_up(N_ROW_NUMBERS * q.n_batch * sizeof(ptrdiff_t))
     sizes.states = align_up(state_bytes)
-    sizes.checkpoints = align_up(ceil_div(q.n_steps, BLOCK_STEPS) * state_bytes)
+    # Only the steps of a single chunk are more, and they need no checkpoints.
+    sizes.checkpoints = align_up(ceil_div(min(q.n_steps, TRIES_PER_CALL * MAX_TRY_STEPS), BLOCK_STEPS) * state_bytes)
     sizes.flags = align_up(q.n_batch * q.unit_tiles)
     sizes.active = align_up((N_ROW_NUMBERS + 1) * n_tiles * q.tile_rows * sizeof(ptrdiff_t))
     return sizes
@@ -96,12 +101,13 @@ cdef inline ptrdiff_t window_bytes(const Plan *p, ptrdiff_t n_chunks, ptrdiff_t 
 
 
 cdef inline ptrdiff_t windows_bytes(const Plan *p, int n_threads) noexcept nogil:
-    """Memory for the largest window of a call. The last window of a call may have chunks of twice the usual length, and
-    gates are recomputed in chunks of any length."""
+    """Memory for the largest window of a call. The last window of a call may have chunks of twice the usual length.
+    Backward recomputes gates in chunks of any length."""
     cdef ptrdiff_t n_chunks = max_time_chunks(p, n_threads), n_recomputed = count_side_by_side(p, n_threads)
     cdef ptrdiff_t steps = min(2 * p.ops.tuning.max_time_chunk_steps, ceil_div(p.n_steps, n_chunks))
+    # A window that may be in vain has a fraction of these steps.
     cdef ptrdiff_t in_sequence = window_bytes(p, 1, p.n_steps, n_threads)
-    cdef ptrdiff_t recomputed = window_bytes(p, n_recomputed, ceil_div(p.n_steps, n_recomputed), n_threads)
+    cdef ptrdiff_t recomputed = window_bytes(p, n_recomputed, ceil_div(p.max_chunk_steps, n_recomputed), n_threads)
     return max(max(in_sequence, recomputed), window_bytes(p, n_chunks, steps, n_threads))
 
 
@@ -182,8 +188,9 @@ cdef inline void backward_blocks(const Plan *p, ptrdiff_t index, char *scratch) 
     load_state(p, &tile, &p.dh)
     for block in range(ceil_div(length, BLOCK_STEPS) - 1, -1, -1):
         backward_block(p, &tile, block * BLOCK_STEPS, min((block + 1) * BLOCK_STEPS, length), tile.proj)
-        checkpoint = checkpoint_view(p, block)
-        store_state(p, &tile, &checkpoint)
+        if p.checkpoints is not NULL:
+            checkpoint = checkpoint_view(p, block)
+            store_state(p, &tile, &checkpoint)
     store_state(p, &tile, &p.dh)
     indygru_restore_fp_state(fp_state)
 
@@ -205,7 +212,9 @@ cdef inline void repeat_tile(const Plan *p, ptrdiff_t index, char *scratch) noex
     cdef Window *window = p.window
     cdef Tile tile = make_nth_tile(p, index, scratch)
     cdef indygru_step_range *steps = &tile.job.steps
-    cdef ptrdiff_t n = p.tile_rows, i, k, row, n_rows = 0, n_active, block, n_blocks = ceil_div(p.n_steps, BLOCK_STEPS)
+    cdef ptrdiff_t n = p.tile_rows, i, k, row, n_rows = 0, n_active, block
+    # Only these blocks have states of the first run.
+    cdef ptrdiff_t n_blocks = ceil_div(max_length(p, steps), BLOCK_STEPS)
     cdef ptrdiff_t *rows = window.active_rows + (N_ROW_NUMBERS + 1) * index * n
     cdef ptrdiff_t *numbers = rows + n
     cdef ptrdiff_t width = tile.job.n_units * p.itemsize, row_bytes = p.n_units * p.itemsize
@@ -310,6 +319,8 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
     cdef StridedView *state = &p.dh if is_backward else &p.h
     set_window_memory(&q, &window, n_threads, memory)
     window.is_backward = is_backward
+    if n_chunks == 1:
+        q.checkpoints = NULL
     if is_backward:
         limit = p.chunk.first_step
         set_window_rows(p, &q, max(limit, first_step - n_chunks * chunk_steps), first_step, state)
@@ -321,8 +332,6 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
         set_window_rows(p, &q, first_step, min(limit, first_step + n_chunks * chunk_steps), state)
         q.first_reported_step, q.steps_per_report = p.first_reported_step + first_step, n_chunks
         q.max_reported_step = p.first_reported_step + p.n_steps
-        if n_chunks == 1:
-            q.checkpoints = NULL
         run_forward_window(&q, n_threads, memory)
     if n_chunks > 1:
         n_exact, n_work = repeat_chunks(p, &q, n_chunks, n_threads, memory), q.n_batch * q.n_units * q.n_steps
@@ -333,6 +342,7 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
         if q.lengths[i] > 0:
             memcpy(state.data + q.row_indices[i] * state.row_stride, window.states + i * row_bytes, row_bytes)
     p.max_team_size, p.reported_steps = max(p.max_team_size, q.max_team_size), q.reported_steps
+    p.slice_end = q.slice_end
     return min(n_exact * q.n_steps, first_step - limit if is_backward else limit - first_step)
 
 
@@ -352,9 +362,10 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
 
     The first window is short, because it may be in vain. The chunks of later windows are so long that little of them
     runs again. After a window in vain the next steps run in sequence, so that units that do not forget cost little."""
-    cdef ptrdiff_t done = 0, n_chunks = max_time_chunks(p, n_threads), left, next_try = 0, n_exact, used_chunks
+    cdef ptrdiff_t n_chunks = 1 if is_backward and n_threads == 1 else max_time_chunks(p, n_threads)
+    cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps
-    cdef ptrdiff_t try_steps = n_steps // 16, used_steps
+    cdef ptrdiff_t try_steps = min(n_steps // TRIES_PER_CALL, MAX_TRY_STEPS), used_steps
     cdef ptrdiff_t chunk_steps = max(min_steps, min(4 * min_steps, try_steps // 2))
     cdef bint is_proven = False
     cdef double repeated
@@ -377,7 +388,7 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
         if is_proven:
             chunk_steps = min(max(chunk_steps, <ptrdiff_t> (16 * repeated * used_steps)), max_steps)
         else:
-            next_try = done + 16 * left
+            next_try = done + TRIES_PER_CALL * left
             chunk_steps = min(4 * chunk_steps, max(try_steps // 2, min_steps))
     return 0
 
@@ -408,34 +419,56 @@ cdef inline ptrdiff_t count_sums(const Plan *p) noexcept nogil:
     return p.n_batch * ceil_div(p.max_chunk_steps, SUM_STEPS) if p.is_long else p.row_tiles
 
 
-cdef inline void sum_gradients(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
-    """The sums of some steps of one row within the current chunk, for the units of one tile."""
-    cdef ptrdiff_t n_parts = ceil_div(p.chunk.n_steps, SUM_STEPS), part = index % n_parts
-    cdef Tile tile = make_nth_tile(p, index // n_parts, scratch)
-    cdef indygru_step_range *steps = &tile.job.steps
+cdef inline bint set_part(const Plan *p, Tile *tile, ptrdiff_t part) noexcept nogil:
+    """Sets the steps and the arrays of a part of a row's steps within the current chunk. False: it has no steps."""
     cdef ptrdiff_t row = tile.first_row, step = p.chunk.first_step + part * SUM_STEPS
-    cdef ptrdiff_t sums = ((row * ceil_div(p.max_chunk_steps, SUM_STEPS) + part) * 3 * p.n_units + tile.first_unit)
+    cdef ptrdiff_t end = min(min(step + SUM_STEPS, p.chunk.first_step + p.chunk.n_steps), length_of(p, row))
     cdef ptrdiff_t dgates_index = chunk_steps_before(p, row) + step - p.chunk.first_step
-    cdef char *gates = tape_address(p, &tile, step)
-    cdef unsigned long long fp_state
-    steps.first_step = step
-    steps.n_steps = min(min(SUM_STEPS, p.chunk.first_step + p.chunk.n_steps - step), length_of(p, row) - step)
-    if steps.n_steps <= 0:
-        return
-    fp_state = indygru_enter_ftz()
-    set_gradient_arrays(p, &tile, gates, dgates_index)
+    cdef ptrdiff_t sums = (row * ceil_div(p.max_chunk_steps, SUM_STEPS) + part) * 3 * p.n_units + tile.first_unit
+    cdef char *gates = tape_address(p, tile, step)
+    if step >= end:
+        return False
+    tile.job.steps.first_step, tile.job.steps.n_steps = step, end - step
+    set_gradient_arrays(p, tile, gates, dgates_index)
     if p.tape is NULL:
         tile.job.gates = p.chunk_gates + (dgates_index * 3 * p.n_units + tile.first_unit) * p.itemsize
         tile.job.gates_plane, tile.job.gates_stride = p.n_units, 3 * p.n_units
     tile.job.du, tile.job.db = p.du + sums * p.itemsize, p.db + sums * p.itemsize
-    p.ops.sum_tile(&tile.job)
+    return True
+
+
+cdef inline void sum_gradients(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """The sums of some steps of one row within the current chunk, for the units of one tile."""
+    cdef ptrdiff_t n_parts = ceil_div(p.chunk.n_steps, SUM_STEPS)
+    cdef Tile tile = make_nth_tile(p, index // n_parts, scratch)
+    cdef unsigned long long fp_state = indygru_enter_ftz()
+    if set_part(p, &tile, index % n_parts):
+        p.ops.sum_tile(&tile.job)
+    indygru_restore_fp_state(fp_state)
+
+
+cdef inline void backward_in_sequence(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
+    """The steps of one row within the current chunk, for the units of one tile, with the same sums."""
+    cdef Tile tile = make_nth_tile(p, index, scratch)
+    cdef ptrdiff_t part
+    cdef unsigned long long fp_state = indygru_enter_ftz()
+    load_state(p, &tile, &p.dh)
+    for part in range(ceil_div(p.chunk.n_steps, SUM_STEPS) - 1, -1, -1):
+        if set_part(p, &tile, part):
+            p.ops.backward_tile(&tile.job)
+    store_state(p, &tile, &p.dh)
     indygru_restore_fp_state(fp_state)
 
 
 cdef inline int backward_in_windows(Plan *p, int n_threads, char *scratch) except -1 nogil:
-    """The gradients of the gates of the current chunk, of the state before it, and of u and b."""
+    """The gradients of the gates of the current chunk, of the state before it, and of u and b.
+
+    The chain of dh is short, so one thread gains nothing from chunks of time, but from rows side by side."""
     if p.tape is NULL:
         recompute_chunk_gates(p, n_threads)
+    if n_threads == 1 and p.n_batch == 1:
+        parallel_for(p, backward_in_sequence, p.unit_tiles, 1, scratch, False)
+        return 0
     run_steps_in_windows(p, True, p.chunk.n_steps, n_threads, p.window_memory)
     if p.drecurrent_kernel is not NULL:
         parallel_for(p, sum_gradients, p.row_tiles * p.unit_tiles * ceil_div(p.chunk.n_steps, SUM_STEPS), n_threads,

@@ -1,5 +1,8 @@
 """Weight files: the arrays of a layer with its configuration, as .npz or .safetensors; and C headers.
 
+A .safetensors file may have kernels in a smaller format than the layer's, which its JSON names: bfloat16, or int8 with
+arrays of scales.
+
 Both formats store the parameters under their names, and the configuration with a format version as JSON under the name
 "configuration": as an array of bytes in a .npz file, as metadata in a .safetensors file. The JSON of a .safetensors
 file also has a CRC-32 of the configuration and the arrays; a .npz file has the checksums of the zip archive.
@@ -23,7 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indygru_cpu._engine.messages import listed, quoted_path, shown, shown_path
-from indygru_cpu._files import c_source, config, npz, safetensors
+from indygru_cpu._files import c_source, compact, config, npz, safetensors
 from indygru_cpu._files.arrays import FileFormat, Header, WeightsError
 from indygru_cpu._files.atomic import atomic_writer
 from indygru_cpu._files.regular import NotRegularFileError, open_regular
@@ -34,12 +37,17 @@ from indygru_cpu._typing import Array
 Location = str | os.PathLike[str] | BinaryIO
 
 _FORMATS: dict[str, FileFormat] = {"npz": npz, "safetensors": safetensors}
+_ITEMSIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}
 #: Bytes that identify the format: a .safetensors file starts with the 8-byte length of its header and a brace.
 _MAGIC_BYTES = 9
 
 
 def write(
-    path: Location, configuration: Mapping[str, Any], arrays: Mapping[str, Array], format: str | None = None
+    path: Location,
+    configuration: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    format: str | None = None,
+    weights: str | None = None,
 ) -> None:
     """Write a weight file. After an error the file at `path` is unchanged.
 
@@ -49,12 +57,17 @@ def write(
     name = _checked_name(path, "write")
     file_format = _select_format(path, name, format)
     with _prefix_errors(name):
+        weights = compact.checked(weights, config.checked(configuration))
+        if weights is not None and file_format is not safetensors:
+            raise ValueError(f"weights: expected None for a .npz file, got {weights!r}: write a .safetensors file")
+        copies = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
         little_endian = {
-            name: np.array(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()
+            name: array.astype(array.dtype.newbyteorder("<"), copy=False)
+            for name, array in compact.to_stored(copies, weights).items()
         }
-        _check(_headers(little_endian), config.checked(configuration))
-        checksum = None if file_format.HAS_CHECKSUMS else _checksum(configuration, little_endian)
-        text = config.encode(configuration, checksum)
+        _check(_headers(little_endian), config.checked(configuration), weights)
+        checksum = None if file_format.HAS_CHECKSUMS else _checksum(configuration, little_endian, weights)
+        text = config.encode(configuration, checksum, weights)
         if _is_path(path):
             with atomic_writer(name) as file:
                 file_format.write(file, text, little_endian)
@@ -83,16 +96,16 @@ def read(path: Location, format: str | None = None) -> tuple[dict[str, Any], dic
     file_format = _select_format(path, name, format, magic)
     with _prefix_errors(name):
         with _open(path, name) as file, file_format.open_reader(file) as reader:
-            configuration, stored_checksum = config.decode(reader.text)
-            _check(reader.headers, configuration)
-            unordered = reader.read_arrays()
-        arrays = {name: unordered[name] for name in _check(_headers(unordered), configuration)}
-        if stored_checksum is not None and stored_checksum != (checksum := _checksum(configuration, arrays)):
+            configuration, stored_checksum, weights = config.decode(reader.text)
+            _check(reader.headers, configuration, weights)
+            stored = reader.read_arrays()
+        _check(_headers(stored), configuration, weights)
+        if stored_checksum is not None and stored_checksum != (checksum := _checksum(configuration, stored, weights)):
             raise WeightsError(
                 f"crc32: expected {checksum}, the checksum of the configuration and the arrays, got "
                 f"{shown(stored_checksum)}: the file is damaged; remove crc32 if you changed the file yourself"
             )
-    return configuration, arrays
+    return configuration, compact.from_stored(stored, _expected_shapes(configuration, len(stored)), weights)
 
 
 def write_c(
@@ -204,25 +217,24 @@ def _open(path: Any, name: str) -> BinaryIO:
 
 
 def _headers(arrays: Mapping[str, Array]) -> dict[str, Header]:
-    return {name: Header(array.dtype.name, array.shape, array.nbytes) for name, array in arrays.items()}
+    return {name: Header(compact.dtype_name(array.dtype), array.shape, array.nbytes) for name, array in arrays.items()}
 
 
-def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arrays in order, after a comparison of all headers with the configuration."""
-    expected = _expected_shapes(configuration, n_arrays=len(headers))
+def _check(headers: Mapping[str, Header], configuration: Mapping[str, Any], weights: str | None) -> None:
+    """Compare all headers with the configuration and the format of the kernels."""
+    shapes = _expected_shapes(configuration, n_arrays=len(headers))
+    expected = compact.expected_arrays(shapes, configuration["dtype"], weights)
     missing, unknown = sorted(expected.keys() - headers.keys()), sorted(headers.keys() - expected.keys())
     if missing or unknown:
         raise WeightsError(f"missing arrays {listed(missing)}, unknown arrays {listed(unknown)}")
-    dtype = np.dtype(configuration["dtype"])
-    for name, shape in expected.items():
+    for name, (dtype, shape) in expected.items():
         header = headers[name]
-        if header.dtype != dtype.name:
-            raise WeightsError(f"{shown(name)}: expected dtype {dtype.name}, got {shown(header.dtype)}")
+        if header.dtype != dtype:
+            raise WeightsError(f"{shown(name)}: expected dtype {dtype}, got {shown(header.dtype)}")
         if header.shape != shape:
             raise WeightsError(f"{shown(name)}: expected shape {shape}, got {shown(header.shape)}")
-        if header.nbytes != (nbytes := math.prod(shape) * dtype.itemsize):
+        if header.nbytes != (nbytes := math.prod(shape) * _ITEMSIZES[dtype]):
             raise WeightsError(f"{shown(name)}: expected {nbytes} bytes of data, got {shown(header.nbytes)}")
-    return list(expected)
 
 
 def _expected_shapes(configuration: Mapping[str, Any], n_arrays: int) -> dict[str, tuple[int, ...]]:
@@ -232,9 +244,9 @@ def _expected_shapes(configuration: Mapping[str, Any], n_arrays: int) -> dict[st
     return shapes(**{name: configuration[name] for name in SHAPE_OPTIONS})
 
 
-def _checksum(configuration: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
+def _checksum(configuration: Mapping[str, Any], arrays: Mapping[str, Array], weights: str | None) -> int:
     """CRC-32 of the configuration's text and of the arrays' little-endian bytes in the order of their names."""
-    checksum = zlib.crc32(config.encode(configuration))
+    checksum = zlib.crc32(config.encode(configuration, None, weights))
     for _, array in sorted(arrays.items()):
         little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         checksum = zlib.crc32(little_endian.reshape(-1).view(np.uint8).data, checksum)

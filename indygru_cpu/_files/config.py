@@ -8,6 +8,7 @@ from typing import Any
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import listed, shown
+from indygru_cpu._files import compact
 from indygru_cpu._files.arrays import WeightsError, strict_json
 
 FORMAT_VERSION = 1
@@ -64,16 +65,21 @@ def checked(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return entries
 
 
-def encode(configuration: Mapping[str, Any], checksum: int | None = None) -> bytes:
-    """Encode a configuration, and the checksum if the format needs one. Equal arguments give equal bytes."""
+def encode(configuration: Mapping[str, Any], checksum: int | None = None, weights: str | None = None) -> bytes:
+    """Encode a configuration, the format of kernels if it is a smaller one, and the checksum if the file needs one.
+
+    Equal arguments give equal bytes.
+    """
     document = {"format_version": FORMAT_VERSION, "configuration": checked(configuration)}
+    if weights is not None:
+        document["weights"] = weights
     if checksum is not None:
         document["crc32"] = checksum
     return json.dumps(document, allow_nan=False).encode()
 
 
-def decode(text: bytes) -> tuple[dict[str, Any], int | None]:
-    """Return the configuration, with every entry checked, and the stored checksum, or None."""
+def decode(text: bytes) -> tuple[dict[str, Any], int | None, str | None]:
+    """Return the configuration, with every entry checked, the stored checksum and the format of kernels, or None."""
     document = strict_json(text)
     if not isinstance(document, dict) or "format_version" not in document:
         raise WeightsError(
@@ -89,12 +95,16 @@ def decode(text: bytes) -> tuple[dict[str, Any], int | None]:
             "indygru_cpu: upgrade indygru_cpu"
         )
     configuration, checksum = document.pop("configuration", None), document.pop("crc32", None)
+    weights = compact.stored_format(document.pop("weights", None))
     if document:
         raise WeightsError(
-            f"unknown entries {listed(sorted(document))}: expected format_version, configuration and crc32"
+            f"unknown entries {listed(sorted(document))}: expected format_version, configuration, weights and crc32"
         )
     if not isinstance(configuration, dict):
         raise WeightsError(f"configuration: expected a JSON object, got {shown(configuration)}")
     if checksum is not None and type(checksum) is not int:
         raise WeightsError(f"crc32: expected an integer, got {shown(checksum)}")
-    return checked(configuration), checksum
+    entries = checked(configuration)
+    if weights is not None and entries["dtype"] != "float32":
+        raise WeightsError(f"weights: expected none in a file of {entries['dtype']}, got {weights!r}")
+    return entries, checksum, weights

@@ -17,13 +17,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indygru_cpu._engine.messages import shortened
+from indygru_cpu._files import compact
 from indygru_cpu._files.arrays import Header, WeightsError, strict_json
 from indygru_cpu._files.config import MAX_TEXT_BYTES, TEXT_NAME
 from indygru_cpu._typing import Array
 
 #: The format has no checksums, so the text of the configuration has one.
 HAS_CHECKSUMS = False
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+#: NumPy has no bfloat16: its bit patterns are uint16.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BF16": np.dtype("<u2"), "I8": np.dtype("i1"),
+}  # fmt: skip
 
 
 def _import_package() -> ModuleType:
@@ -42,7 +46,19 @@ def write(file: BinaryIO, text: bytes, arrays: Mapping[str, Array]) -> None:
 
     The package writes several keys of metadata in an order that differs from run to run.
     """
-    file.write(_import_package().numpy.save(dict(arrays), metadata={TEXT_NAME: text.decode()}))
+    data: bytes = _import_package().numpy.save(dict(arrays), metadata={TEXT_NAME: text.decode()})
+    file.write(_with_bfloat16(data) if any(array.dtype.kind == "u" for array in arrays.values()) else data)
+
+
+def _with_bfloat16(data: bytes) -> bytes:
+    """The bytes of a file whose arrays of uint16 are those of bfloat16, which the package cannot write from NumPy.
+
+    Quotes within the metadata are escaped, so that it cannot contain the pattern.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b'"dtype":"U16"', b'"dtype":"BF16"').rstrip(b" ")
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 @contextmanager
@@ -82,7 +98,7 @@ class SafetensorsReader:
 
 def _header(tensor: Mapping[str, Any]) -> Header:
     dtype = _DTYPES.get(tensor["dtype"])
-    return Header(dtype.name if dtype else tensor["dtype"], tuple(tensor["shape"]), len(tensor["data"]))
+    return Header(compact.dtype_name(dtype) if dtype else tensor["dtype"], tuple(tensor["shape"]), len(tensor["data"]))
 
 
 def _to_array(tensor: Mapping[str, Any]) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,13 @@ _SETTERS: dict[str, Callable[[object], Any]] = {
 }
 
 
+#: Attributes of a module that a call reads, from its dict: `torch.nn.Module` makes other access slow.
+_attributes = itemgetter(
+    "_parameters", "_weight_names", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
+    "bidirectional", "activation", "groups", "reproducible", "recompute", "training",
+)  # fmt: skip
+
+
 class IndyGRU(torch.nn.Module):
     """A GRU whose recurrent weights are vectors, with the constructor and the call of torch.nn.GRU [1]_.
 
@@ -230,6 +238,7 @@ class IndyGRU(torch.nn.Module):
     mode = "GRU"
     proj_size = 0
     kernel_l0: torch.nn.Parameter
+    _weight_names: list[str]  # the names of all parameters, in that order
     _names: list[list[str | None]]  # of each layer's six parameters in the operator's order; None for a missing one
 
     def __init__(
@@ -277,6 +286,7 @@ class IndyGRU(torch.nn.Module):
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         names = [[kind + end for end in ends for kind in KINDS] for ends in suffixes(self.num_layers, True)]
         self._names = [[name if name in existing else None for name in layer_names] for layer_names in names]
+        self._weight_names = [name for layer_names in self._names for name in layer_names if name is not None]
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -438,16 +448,16 @@ class IndyGRU(torch.nn.Module):
         the one that is saved for the backward pass, so a program may write into it. Under ``torch.autocast`` the module
         runs in float32. For `torch.export`, call the module under ``torch.no_grad()``: then the graph stores no gates.
         """
+        if lengths is None and type(input) is Tensor and _ops.can_run_directly():
+            results = self._run_directly(input, hx)
+            if results is not None:
+                return results
         if isinstance(input, Proxy):  # torch.fx.symbolic_trace: a call of this module, as of torch's own
             options = {} if lengths is None else {"lengths": lengths}
             name = input.tracer.path_of_module(self)
             if not name:
                 raise TraceError("IndyGRU: expected a module that contains it, got itself: it has no graph of its own")
             return input.tracer.create_proxy("call_module", name, (input, hx), options)
-        if lengths is None and type(input) is Tensor and _ops.can_run_directly():
-            results = self._run_directly(input, hx)
-            if results is not None:
-                return results
         weights: list[list[Any]] = [
             [None if name is None else getattr(self, name) for name in names] for names in self._names
         ]
@@ -474,22 +484,33 @@ class IndyGRU(torch.nn.Module):
         Returns None for any other call, and for arguments that are wrong: the other way finds the error.
         """
         has_gradients = torch.is_grad_enabled()
-        if self.num_layers > 1 and (has_gradients or (self.training and self.dropout)):
+        try:
+            (
+                parameters, names, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+                activation, groups, reproducible, recompute, training,
+            ) = _attributes(self.__dict__)  # fmt: skip
+        except KeyError:  # a subclass has a property of that name
             return None
-        get: Any = self._parameters.get  # None where a parametrization computes the weight
-        weights = [[get(name) for name in names] for names in self._names]
-        kernel, _, bias, reverse, _, _ = weights[0]
-        options = groups, _, _ = self.groups, self.activation, self.reproducible
-        if kernel is None or len(weights) != self.num_layers or kernel.dim() != 2:
+        if num_layers > 1 and (has_gradients or (training and dropout)):
             return None
-        n_rows, n_columns = kernel.shape
-        if n_rows * groups != self.input_size or n_columns != 3 * self.hidden_size:
+        weights = [parameters.get(name) for name in names]  # None where a parametrization computes the weight
+        bound = _ops.exchange.bind(
+            weights, num_layers, 2 if bidirectional else 1, bias, groups, activation, reproducible,
+            _ops.choose_call_threads, input_size, hidden_size,
+        )  # fmt: skip
+        if bound is None:
             return None
-        if (bias is None) == self.bias or (reverse is None) == self.bidirectional:
-            return None
-        if not has_gradients:
-            return _ops.run_directly(input, hx, weights, self.batch_first, options)
-        return _ops.train_directly(input, hx, weights[0], self.batch_first, options, self.recompute)
+        if has_gradients:
+            has_state = hx is not None
+            tensors = (input, hx, *weights) if has_state else (input, *weights)
+            if weights[0].requires_grad or any(getattr(tensor, "requires_grad", False) for tensor in tensors):
+                keeps_gates, allows_tape = not recompute, _ops.top_saved_tensors_hooks(True) is None
+                results = bound.train_tensors(input, hx, batch_first, keeps_gates, allows_tape)
+                if results is None:
+                    return None
+                call = batch_first, has_state, keeps_gates, bias, bidirectional, groups, activation, reproducible
+                return _ops.apply_directly((results, bound, call), *tensors)
+        return bound.infer_tensors(input, hx, batch_first)
 
     def _state(self, input: Tensor, hx: Tensor | None, dtype: torch.dtype, *batch: int) -> Tensor:
         """The checked state before the first step; zeros for None."""
@@ -542,7 +563,7 @@ class IndyGRU(torch.nn.Module):
             options = batch_first, self.groups, self.activation, self.reproducible, keeps_gates
             is_copied = not is_private and k == self.num_layers - 1
             try:
-                input, h_n, _ = _ops.run_layer(*tensors, lengths, *options, is_copied=is_copied)
+                input, h_n = _ops.run_layer(*tensors, lengths, *options, is_copied=is_copied)
             except (TypeError, ValueError) as error:
                 raise self._named_error(error, k, input, layer_weights) from None
             states.append(h_n)

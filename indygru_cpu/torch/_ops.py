@@ -13,15 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch._C import _to_dlpack
+from torch import Tensor, UntypedStorage
+from torch._C import (
+    _are_functorch_transforms_active,
+    _get_tracing_state,
+    _is_any_autocast_enabled,
+    _len_torch_dispatch_stack,
+    _to_dlpack,
+)
 from torch._C._functorch import is_legacy_batchedtensor as _is_legacy_batched
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from indygru_cpu._engine import _core, memory
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine import threads as thread_counts
-from indygru_cpu._engine.arguments import BATCH_FIRST, TIME_MAJOR, Weights, choose_threads, zero_bias
+from indygru_cpu._engine.arguments import BATCH_FIRST, TIME_MAJOR, Weights, choose_threads
 from indygru_cpu._typing import Array
 
 #: The supported dtypes, and NumPy's dtypes for them.
@@ -30,6 +37,13 @@ NUMPY_DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), t
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 #: Types of tensors without behaviour of their own.
 _PLAIN = (Tensor, torch.nn.Parameter)
+#: Reads the memory of plain tensors, and makes results.
+new_exchange = partial(
+    _core.TensorExchange, _PLAIN, Tensor.is_neg, Tensor.untyped_storage, UntypedStorage.data_ptr, UntypedStorage.nbytes,
+    _to_dlpack, torch.from_numpy, check.ACTIVATIONS,
+)  # fmt: skip
+dlpack_functions = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+exchange = new_exchange(dlpack_functions)
 #: The schema of the arguments that both operators share.
 _ARGUMENTS = (
     "Tensor input, Tensor hx, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor? kernel_reverse, "
@@ -168,12 +182,13 @@ class _BoundTensors(NamedTuple):
         if lengths is not None:
             lengths = check.lengths("lengths", lengths, n_steps, sizes.n_batch)
         bound = _core.BoundLayer(
-            [by_direction], groups, check.activation_index(activation), reproducible, _choose_threads
-        )
+            [by_direction], groups, check.activation_index(activation), reproducible, choose_call_threads,
+            exchange=exchange,
+        )  # fmt: skip
         return cls(sizes, bound, check.as_aligned(x), check.as_aligned(h0), lengths, batch_first)
 
 
-def _choose_threads(num_threads: int | None, work: float) -> thread_counts.Threads:
+def choose_call_threads(num_threads: int | None, work: float) -> thread_counts.Threads:
     """The threads of a call, at most those of torch if no number is named."""
     threads = choose_threads(num_threads, work)
     if not threads.autotune:
@@ -242,61 +257,19 @@ def _views(names: Sequence[str], tensors: Sequence[Tensor | None], kernel: Tenso
 def check_storage(name: str, tensor: Tensor) -> None:
     """Refuse a plain tensor whose storage was shortened. torch itself would read past the end of the storage."""
     is_plain = type(tensor) in _PLAIN and not tensor.is_meta and tensor.layout is torch.strided
-    if is_plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+    if is_plain and not is_compiling() and not _are_functorch_transforms_active():
         _view(name, tensor)
 
 
-def _bound_layer(weights: Sequence[Sequence[Tensor | None]], options: Sequence[Any]) -> _core.BoundLayer | None:
-    """A bound layer that reads capsules, for the six weights of each layer; None if it cannot read them."""
-    groups, activation, reproducible = options
-    by_layer = []
-    for of_layer in weights:
-        capsules = _core.export_tensors(of_layer, _PLAIN, _to_dlpack)
-        kernel = of_layer[0]
-        if capsules is None or kernel is None or kernel.dim() != 2:
-            return None
-        if capsules[2] is None:
-            capsules[2] = capsules[5] = zero_bias(kernel.shape[1], NUMPY_DTYPES[kernel.dtype])
-        by_layer.append([capsules[:3]] if capsules[3] is None else [capsules[:3], capsules[3:]])
-    try:
-        return _core.BoundLayer(
-            by_layer, groups, check.activation_index(activation), reproducible, _choose_threads, reads_tensors=True
-        )
-    except (TypeError, ValueError):  # the checks of the other way name the cause
-        return None
+def _bind_directly(weights: Sequence[Tensor | None], options: Sequence[Any]) -> _core.BoundLayer | None:
+    """A bound layer for the six weights of the operator.
 
-
-def _new_empty(like: Tensor, *shape: int) -> Tensor:
-    """An uninitialised tensor with the dtype of another one; a large one in memory of the pool."""
-    if 8 * prod(shape) < _core.POOL_MIN_BLOCK:  # as if of float64
-        return like.new_empty(*shape)
-    return torch.from_numpy(memory.new(shape, NUMPY_DTYPES[like.dtype]))
-
-
-def run_directly(
-    input: Tensor, hx: Tensor | None, weights: Sequence[Sequence[Tensor | None]], batch_first: bool,
-    options: Sequence[Any], keep_gates: bool = False,
-) -> tuple[Any, ...] | None:  # fmt: skip
-    """Run all layers in one call of the core, which reads the tensors itself: y, h_n and, if requested, the gates.
-
-    Returns None if it cannot read them; the other way then checks the arguments and names what is wrong.
+    Returns None if the core cannot read them; the other way then checks the arguments and names what is wrong.
     """
-    capsules = _core.export_tensors((input, hx), _PLAIN, _to_dlpack)
-    bound = None if capsules is None else _bound_layer(weights, options)
-    if capsules is None or bound is None or input.dim() not in (2, 3):
-        return None
-    n_directions = 1 if weights[0][3] is None else 2
-    n_units, (*leading, _) = weights[0][0].shape[1] // 3, input.shape  # type: ignore[union-attr]
-    batch = leading[1 - batch_first :][:1] if len(leading) == 2 else []
-    y = _new_empty(input, *leading, n_directions * n_units)
-    h_n = _new_empty(input, n_directions * len(weights), *batch, n_units)
-    results = [y, h_n]
-    if keep_gates:
-        results.append(_new_empty(input, n_directions, 3 * n_units * prod(leading)))
-    (x, h0), outputs = capsules, list(map(_to_dlpack, results))
-    first = x, h0, None, None, outputs[0], outputs[1], batch_first
-    done = bound.train(*first, False, None, None, None, outputs[2]) if keep_gates else bound.infer(*first, True, None)
-    return None if done is None else tuple(results)
+    present = [weight for weight in weights if weight is not None]
+    n_directions, has_bias = 1 if weights[3] is None else 2, weights[2] is not None
+    groups, activation, reproducible = options
+    return exchange.bind(present, 1, n_directions, has_bias, groups, activation, reproducible, choose_call_threads)
 
 
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
@@ -310,26 +283,45 @@ def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...]
     return (first, second, n_directions * n_units), h_shape, (n_directions, 3 * n_units * n_row_steps)
 
 
+def _run_unchecked(
+    input: Tensor, hx: Tensor | None, weights: Sequence[Tensor | None], batch_first: bool, options: Sequence[Any],
+    keep_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
+    """`_run` of tensors that the core reads itself; None if it cannot."""
+    layer, views = _bind_directly(weights, options), exchange.views((input, hx))
+    if layer is None or views is None:
+        return None
+    n_directions = 1 if weights[3] is None else 2
+    n_columns = input.shape[0] * input.shape[1] * weights[0].shape[1] if keep_gates else 0  # type: ignore[union-attr]
+    gates = exchange.empty((n_directions, n_columns), NUMPY_DTYPES[input.dtype])
+    x, h0 = views
+    first = x, h0, None, None, None, None, batch_first
+    if keep_gates:
+        results = layer.train(*first, False, None, None, None, (exchange.views((gates,)) or [None])[0])
+    else:
+        results = layer.infer(*first, True, None)
+    return None if results is None else (*results[:2], gates)
+
+
 def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer. Returns y, h_n and the gates, which are empty unless `keep_gates` is set."""
     *tensors_and_options, keep_gates = arguments
     _refuse_tangents(arguments[:9])
     input, hx, *weights, lengths, batch_first, groups, activation, reproducible = tensors_and_options
     if lengths is None and isinstance(input, Tensor) and input.dim() == 3:
-        results = run_directly(input, hx, [weights], batch_first, (groups, activation, reproducible), keep_gates)
+        results = _run_unchecked(input, hx, weights, batch_first, (groups, activation, reproducible), keep_gates)
         if results is not None:
-            return results if keep_gates else (*results, input.new_empty((len(results[1]), 0)))
+            return results
     bound = _BoundTensors.bind(*tensors_and_options)
-    y_shape, _, gates_shape = _result_shapes(bound.sizes, keep_gates)
-    y = memory.new(y_shape, bound.x.dtype)
+    *_, gates_shape = _result_shapes(bound.sizes, keep_gates)
     # With lengths, some of the gates are not written; zeros make the result deterministic.
     gates = memory.new(gates_shape, bound.x.dtype, bound.lengths is not None)
-    first = bound.x, bound.h0, bound.lengths, None, y, None, bound.batch_first
+    first = bound.x, bound.h0, bound.lengths, None, None, None, bound.batch_first
     if keep_gates:
-        _, h_n, _ = bound.layer.train(*first, False, None, None, None, gates, True)
+        y, h_n, _ = bound.layer.train(*first, False, None, None, None, gates, True)
     else:
-        _, h_n = bound.layer.infer(*first, True, None, None, True)
-    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(gates)
+        y, h_n = bound.layer.infer(*first, True, None, None, True)
+    return y, h_n, torch.from_numpy(gates)
 
 
 def _refuse_forward_mode(ctx: Any = None, *_: Any) -> Any:
@@ -385,20 +377,18 @@ def _run_backward_directly(
 ) -> Any:  # fmt: skip
     """The results of `BoundLayer.backward` for tensors that the core reads itself; None if it cannot."""
     input, hx, *weights, lengths, batch_first, groups, activation, reproducible = arguments
-    if lengths is not None:
-        return None
-    if type(gates) not in _PLAIN or gates.dim() != 2:
+    if lengths is not None or type(gates) not in _PLAIN or gates.dim() != 2:
         return None
     if type(dy) in _PLAIN and dy.dim() == 3 and dy.stride(2) != 1:  # type: ignore[union-attr]
         dy = dy.contiguous()  # type: ignore[union-attr]  # the gradient of a sum is an expanded number
     stored_gates = gates if gates.shape[1] > 0 else None
-    capsules = _core.export_tensors((input, hx, y, stored_gates, dy, dh_n), _PLAIN, _to_dlpack)
-    bound = _bound_layer([weights], (groups, activation, reproducible))
-    if capsules is None or bound is None:
+    views = exchange.views((input, hx, y, stored_gates, dy, dh_n))
+    layer = None if views is None else _bind_directly(weights, (groups, activation, reproducible))
+    if views is None or layer is None:
         return None
-    x, h0, states, stored, dstates, dlast = capsules
-    tape = bound.restore_tape(x, h0, None, None, states, stored, batch_first, None, False)
-    return None if tape is None else bound.backward(tape, dstates, dlast, needs_x, needs_weights, None)
+    x, h0, states, stored, dstates, dlast = views
+    tape = layer.restore_tape(x, h0, None, None, states, stored, batch_first, None, False)
+    return None if tape is None else layer.backward(tape, dstates, dlast, needs_x, needs_weights, None)
 
 
 def _run_backward(
@@ -416,10 +406,10 @@ def _run_backward(
     dx, dh0, dweights = results
     n_kinds = 3 if arguments[4] is not None else 2
     n_directions = 1 if arguments[5] is None else 2
-    flat = [array for direction in dweights or [[None] * 3] * n_directions for array in direction[:n_kinds]]
+    flat = [value for direction in dweights or [[None] * 3] * n_directions for value in direction[:n_kinds]]
     states = [] if arguments[1] is None else [dh0]
     # The fake kernel returns contiguous tensors. Only the gradient of a transposed input is copied for this.
-    return [None if array is None else torch.from_numpy(array).contiguous() for array in (dx, *states, *flat)]
+    return [None if dx is None else dx.contiguous(), *states, *flat]
 
 
 def _run_checked_backward(
@@ -471,10 +461,13 @@ def _zero_state(y: Tensor, gates: Tensor, recurrent_kernel: Tensor, batch_first:
     return y.new_zeros(gates.shape[0], y.shape[0 if batch_first else 1], recurrent_kernel.shape[0] // 3)
 
 
-def _gradients(
-    ctx: Any, dy: Any, dh_n: Any, _: Any, needs_x: bool = True, needs_weights: bool = True
-) -> tuple[Tensor | None, ...]:
-    y, gates, *tensors = ctx.saved_tensors
+def _gradients(ctx: Any, dy: Any, dh_n: Any, _: Any) -> tuple[Tensor | None, ...]:
+    return (*_compute_gradients(dy, dh_n, *ctx.saved_tensors, *ctx.options), *[None] * 6)
+
+
+def _compute_gradients(dy: Any, dh_n: Any, y: Tensor, gates: Tensor, *arguments: Any, **needs: Any) -> list[Any]:
+    """Gradients of the first eight arguments, by the operator or without the dispatcher."""
+    tensors = list(arguments)
     if _is_transformed():
         run: Any = IndyGRUGradients.apply
     elif _needs_dispatcher(y):
@@ -482,15 +475,17 @@ def _gradients(
     elif torch.is_grad_enabled():
         run = IndyGRUGradients.apply
     else:
-        run = partial(_run_backward, needs_x=needs_x, needs_weights=needs_weights)
+        run = partial(_run_backward, **needs)
     has_state = tensors[1] is not None
     if not (has_state or isinstance(run, partial)):
-        tensors[1] = _zero_state(y, gates, tensors[3], ctx.options[0])
-    arguments = dy, dh_n, y, gates, *tensors, *ctx.options
+        tensors[1] = _zero_state(y, gates, tensors[3], tensors[9])
+    tensors = [dy, dh_n, y, gates, *tensors]
     is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
-    gradients = iter(_run_legacy_batch(run, arguments) if is_batched else run(*arguments))
-    dx, dh0, *dweights = (None if tensor is None else next(gradients) for tensor in tensors[:8])
-    return dx, dh0 if has_state else None, *dweights, *[None] * 6
+    gradients = iter(_run_legacy_batch(run, tensors) if is_batched else run(*tensors))
+    results = [None if tensor is None else next(gradients) for tensor in tensors[4:12]]
+    if not has_state:
+        results[1] = None
+    return results
 
 
 layer.register_autograd(_gradients, setup_context=_setup_context)
@@ -545,26 +540,86 @@ layer_backward.register_autograd(_refuse_second_order)
 
 
 class IndyGRUFunction(torch.autograd.Function):
-    """`layer` without PyTorch's dispatcher, which takes longer than the arithmetic of a short call.
+    """`layer` without PyTorch's dispatcher, for any tensors.
 
     torch's error texts and `grad_fn` show the names of these classes.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, options: tuple[Any, ...], is_copied: bool, *tensors: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, options: tuple[Any, ...], is_copied: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         y, h_n, gates = _run(*tensors, *options)
-        _setup_context(ctx, (*tensors, *options), (y, h_n, gates))
-        return y.clone() if is_copied else y, h_n, gates
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, y, gates)
+        ctx.options = options[:-1]
+        return y.clone() if is_copied else y, h_n
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        dy, dh_n, _ = gradients
+        *tensors, y, gates = ctx.saved_tensors
         _, _, needs_x, _, *needs_weights = ctx.needs_input_grad
-        return None, None, *_gradients(ctx, dy, dh_n, None, needs_x, any(needs_weights))[:9]
+        needs = {"needs_x": needs_x, "needs_weights": True in needs_weights}
+        return None, None, *_compute_gradients(*gradients, y, gates, *tensors, *ctx.options, **needs), None
 
     jvp = staticmethod(_refuse_forward_mode)
+
+
+class DirectIndyGRUFunction(torch.autograd.Function):
+    """`IndyGRUFunction` of results that the core has computed from tensors that it reads itself.
+
+    Its first argument has all that is not an input of autograd: the results of `BoundLayer.train_tensors`, the bound
+    layer, and the call. That is batch_first, whether there is an hx, whether gates are kept, whether there are biases
+    and a second direction, groups, activation and reproducible. The others are input, hx if there is one, and the
+    weights. Each argument costs time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: tuple[Any, ...], *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        (y, h_n, saved), bound, options = call
+        is_tape = type(saved) is _core.Tape
+        ctx.call = bound, options, saved if is_tape else None
+        # These are what ctx.save_for_backward and ctx.set_materialize_grads assign to.
+        ctx.to_save = tensors if is_tape else (*tensors, saved)
+        ctx.materialize_grads = False
+        return y, h_n
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        dy, dh_n = gradients
+        tensors, needs, (bound, options, tape) = ctx.saved_tensors, ctx.needs_input_grad[1:], ctx.call
+        if not torch.is_grad_enabled() and can_run_directly():
+            results = bound.backward_of_tensors(tensors, tape, dy, dh_n, *options[:3], needs)
+            if results is not None:
+                return None, *results
+        batch_first, has_state, _, has_bias, is_bidirectional, *others = options
+        saved = bound.saved_tensor(tape) if tape is not None else tensors[-1]
+        arguments = list(tensors if tape is not None else tensors[:-1])
+        reverse = is_bidirectional, is_bidirectional, has_bias and is_bidirectional
+        present = True, has_state, True, True, has_bias, *reverse
+        for i, is_present in enumerate(present):
+            if not is_present:
+                arguments.insert(i, None)
+        y, gates = _split_saved(saved, arguments)
+        needs_weights = True in needs[1 + has_state :]
+        computed = _compute_gradients(
+            dy, dh_n, y, gates, *arguments, None, batch_first, *others, needs_x=needs[0], needs_weights=needs_weights
+        )
+        return None, *[value for value, is_present in zip(computed, present, strict=True) if is_present]
+
+    jvp = staticmethod(_refuse_forward_mode)
+
+
+#: `DirectIndyGRUFunction.apply` without the code in Python that handles tensors of transforms and `setup_context`.
+apply_directly: Any = super(torch.autograd.Function, DirectIndyGRUFunction).apply
+
+
+def _split_saved(saved: Tensor, arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """The y and the gates in the tensor that `BoundLayer.train_tensors` saved, with the axes of `layer`."""
+    input, recurrent_kernel, reverse = arguments[0], arguments[3], arguments[5]
+    n_directions = 1 if reverse is None else 2
+    shape = (*input.shape[:2], n_directions * (recurrent_kernel.shape[0] // 3))
+    y = saved[: prod(shape)].view(shape)
+    n_gates = 3 * y.numel() if len(saved) > y.numel() else 0
+    return y, saved[len(saved) - n_gates :].view(n_directions, n_gates // n_directions)
 
 
 class TransformedIndyGRUFunction(torch.autograd.Function):
@@ -603,10 +658,10 @@ layer_backward.register_vmap(_vmap_rule(layer_backward))
 def _needs_dispatcher(*tensors: Tensor | None) -> bool:
     """Whether a compiler, a tracer, autocast, a dispatch mode or a tensor subclass must see the operator."""
     if (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
+        is_compiling()
+        or _get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
-        or torch._C._len_torch_dispatch_stack() > 0
+        or _len_torch_dispatch_stack() > 0
     ):
         return True
     for tensor in tensors:  # noqa: SIM110  (a generator in any() takes twice as long)
@@ -615,14 +670,25 @@ def _needs_dispatcher(*tensors: Tensor | None) -> bool:
     return False
 
 
+#: The hooks for saved tensors that are in force: top_saved_tensors_hooks(True) is None if there are none.
+top_saved_tensors_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
+
+
 def can_run_directly() -> bool:
-    """Whether only the core needs to see a call without gradients: no transform, compiler, mode or dual tensor."""
-    return not (forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active() or _needs_dispatcher())
+    """Whether only the core and autograd need to see a call: no transform, compiler, mode or dual tensor."""
+    return not (
+        is_compiling()
+        or forward_ad._current_level >= 0
+        or _are_functorch_transforms_active()
+        or _get_tracing_state() is not None
+        or _is_any_autocast_enabled()
+        or _len_torch_dispatch_stack()
+    )
 
 
 def _is_transformed() -> bool:
     """Whether a transform of `torch.func` is active. torch.compile handles those of a compiled function itself."""
-    return torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
+    return _are_functorch_transforms_active() and not is_compiling()
 
 
 def _autocast(tensor: Any) -> Any:
@@ -631,33 +697,8 @@ def _autocast(tensor: Any) -> Any:
     return tensor.float() if is_cast else tensor
 
 
-def train_directly(
-    input: Tensor, hx: Tensor | None, weights: Sequence[Tensor | None], batch_first: bool, options: Sequence[Any],
-    recompute: bool,
-) -> tuple[Tensor, Tensor] | None:  # fmt: skip
-    """`run_layer` of one layer for plain tensors, with a copy of y; hx may be None.
-
-    Returns None if the call needs another way.
-    """
-    tensors = input, hx, *weights, None
-    needs_gradients = False
-    for tensor in tensors:
-        if tensor is not None:
-            if type(tensor) not in _PLAIN:
-                return None
-            needs_gradients = needs_gradients or tensor.requires_grad
-    if input.dim() != 3:
-        return None
-    all_options = (batch_first, *options, needs_gradients and not recompute)
-    try:
-        y, h_n, _ = IndyGRUFunction.apply(all_options, True, *tensors)
-    except (TypeError, ValueError):  # the checks of the other way name the cause
-        return None
-    return y, h_n
-
-
-def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Run `layer`, without the dispatcher where only autograd needs to see the operator.
+def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor]:
+    """Y and h_n of `layer`, without the dispatcher where only autograd needs to see the operator.
 
     If `is_copied`, and if y is saved for the backward pass, the returned y is a copy that the caller may write into.
     A trace of `torch.jit` always has the copy, because its graph must be the same with and without gradients.
@@ -666,13 +707,14 @@ def run_layer(*arguments: Any, is_copied: bool) -> tuple[Tensor, Tensor, Tensor]
     if _is_transformed():
         if torch.is_autocast_enabled("cpu"):
             tensors = tuple(map(_autocast, tensors))
-        y, h_n, gates = TransformedIndyGRUFunction.apply(*tensors, *options)
+        y, h_n, _ = TransformedIndyGRUFunction.apply(*tensors, *options)
     elif _needs_dispatcher(*tensors):
         _refuse_tangents(tensors)
-        y, h_n, gates = layer(*arguments)
+        y, h_n, _ = layer(*arguments)
     elif torch.is_grad_enabled():
-        return IndyGRUFunction.apply(options, is_copied, *tensors)
+        results: tuple[Tensor, Tensor] = IndyGRUFunction.apply(options, is_copied, *tensors)
+        return results
     else:
-        return _run(*arguments)
-    is_copied = is_copied and (y.requires_grad or torch._C._get_tracing_state() is not None)
-    return y.clone() if is_copied else y, h_n, gates
+        return _run(*arguments)[:2]
+    is_copied = is_copied and (y.requires_grad or _get_tracing_state() is not None)
+    return y.clone() if is_copied else y, h_n

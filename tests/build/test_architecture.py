@@ -76,7 +76,8 @@ FOLDERS = {
     "functional": ["functional"],
     "reference": ["reference"],
     "_files": [
-        "_files", "_files.arrays", "_files.atomic", "_files.c_source", "_files.config", "_files.npz", "_files.regular",
+        "_files", "_files.arrays", "_files.atomic", "_files.c_source", "_files.compact", "_files.config", "_files.npz",
+        "_files.regular",
         "_files.safetensors",
     ],
     "_layers": [
@@ -217,6 +218,7 @@ SYSTEM_HEADERS = {
     "dispatch.c": {"unistd.h"},
     "fp_state.c": {"xmmintrin.h"},
     "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h"},
+    "target_begin.h": {"immintrin.h"},
     "threads.c": {"pthread.h", "sched.h", "sys/syscall.h", "time.h", "unistd.h"},
 }
 
@@ -253,7 +255,7 @@ CIMPORTS = {
     "runtime": {"kernels"},
     "plan": {"kernels", "runtime"},
     "buffers": {"plan"},
-    "dlpack": {"buffers"},
+    "dlpack": {"buffers", "kernels", "plan"},
     "schedule": {"kernels", "plan", "runtime"},
     "products": {"kernels", "plan", "runtime"},
     "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
@@ -262,8 +264,18 @@ CIMPORTS = {
     "capi": {"kernels", "passes", "plan", "schedule"},
     "xla": {"capi", "kernels"},
     "_core": {
-        "buffers", "capi", "dlpack", "kernels", "passes", "plan", "runtime", "schedule", "tiles", "time_parallel", "xla",
-    },  # fmt: skip
+        "buffers",
+        "capi",
+        "dlpack",
+        "kernels",
+        "passes",
+        "plan",
+        "runtime",
+        "schedule",
+        "tiles",
+        "time_parallel",
+        "xla",
+    },
 }
 ENGINE = {path.stem: path for path in CYTHON if path.parent.name == "_engine"}
 

@@ -26,6 +26,7 @@ class Example(NamedTuple):
 
 
 EXAMPLES = {
+    "asyncio_microphones": Example((), (), 95),
     "dask_speakers": Example((), ("dask", "distributed", "sklearn"), 95),
     "jax_speakers": Example((3,), ("jax",), 80),
     "numba_features": Example((), ("numba",), 90),

@@ -21,7 +21,7 @@ from layouts import (
     RefusingDLPack,
 )
 
-from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional
+from indygru_cpu import IndyGRU, IndyGRUCell, StreamPool, dynamic_rnn, functional
 from indygru_cpu._engine import checks
 
 #: Every refusal has the same text whether or not compiled code could read the other arguments itself.
@@ -117,6 +117,11 @@ def _entry_points():
         stream.state = state
         return stream.push_many(x)
 
+    def pool_state(state):
+        pool = StreamPool(layer)
+        pool.set_state("a", state)
+        return pool.get_state("a")
+
     def loaded(kernel):
         other = IndyGRU(5, 9, seed=1)
         other.parameters["kernel_l0"] = kernel
@@ -133,6 +138,10 @@ def _entry_points():
         "parameter": ("kernel_l0", layer.state_dict()["kernel_l0"], loaded),
         "stream's chunk": ("chunk", x, lambda chunk: layer.stream(3).push_many(chunk)),
         "stream's step": ("x_t", x[0], lambda x_t: layer.stream(3).push(x_t).copy()),
+        "stream's step of rows": ("x_t", x[0], lambda x_t: layer.stream(6).push(x_t, [4, 0, 2]).copy()),
+        "int8 stream's chunk": ("chunk", x, lambda chunk: layer.stream(3, weights="int8").push_many(chunk)),
+        "pool's frame": ("frame", x[0, 0], lambda frame: StreamPool(layer).push({"a": frame})["a"]),
+        "pool's state": ("state", h[0][None], pool_state),
         "stream's state": ("state", h[None], streamed),
         "step's state": ("h", h, lambda h: functional.step(x[0], h, *case.arguments[2:])),
         "dy": ("dy", case.dy, lambda dy: functional.backward(tape, dy).x),

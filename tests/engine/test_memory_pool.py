@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import numpy as np
@@ -20,7 +21,9 @@ def buffer_address(buffer):
 
 @pytest.fixture
 def useless_pool():
-    """Fills the pool with blocks of 24 MB, which the sizes of these tests cannot use."""
+    """Fills the pool with blocks of 24 MB, which these tests cannot use; those of other tests leave it."""
+    gc.collect()
+    indygru_cpu.release_memory()
     buffers = [_core.PooledBuffer(24 * MB) for _ in range(8)]
     del buffers
 
@@ -30,10 +33,7 @@ def useless_pool():
 def test_released_block_is_reused_for_at_least_half_of_its_size(size, is_same):
     buffer = _core.PooledBuffer(7 * MB)
     address = buffer_address(buffer)
-    # They are alive until the end, so that malloc cannot reuse their memory.
-    blockers = [
-        _core.PooledBuffer(7 * MB) for _ in range(3)
-    ]  # alive until the end, so that malloc cannot reuse their memory
+    blockers = [_core.PooledBuffer(7 * MB) for _ in range(3)]  # alive, so that malloc cannot reuse their memory
     del buffer
     assert (buffer_address(_core.PooledBuffer(size)) == address) == is_same
     del blockers

@@ -234,6 +234,21 @@ def test_backward_in_chunks_equals_backward_in_sequence(tier, dtype, update_bias
         helpers.assert_close({"dkernel": result}, {"dkernel": np.sum(of_parts, axis=0)}, dtype)
 
 
+@pytest.mark.parametrize("steps", [20_000, 20_119, 21_000])
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_backward_whose_last_chunk_is_alone_in_a_tile_and_short_repeats_it(tier, steps, num_threads):
+    """With 43 chunks the last tile has one row, on each tier with another number of threads. Units that forget have no
+    gradient long before the first step of dy, although each chunk begins from the gradient of a later step."""
+    layer = make_layer(3, update_bias=-3)
+    x, h0 = random_inputs(layer, steps)
+    dy = np.zeros((steps, 1, 3), layer.dtype)
+    dy[steps * 2 // 3 :] = 1
+    dx, dh0 = gradients(layer, x, h0, dy, num_threads=num_threads)[:2]
+    assert dx.any()
+    assert not dx[: steps // 2].any()
+    assert not dh0.any()
+
+
 def test_gradients_in_chunks_equal_the_reference(tier, dtype):
     case = helpers.random_case((4200, 2, 3, 5), dtype, ragged=True)
     helpers.assert_close(case.run(num_threads=2), case.expected(), dtype)
@@ -286,6 +301,18 @@ def test_progress_that_raises_in_chunks_ends_the_call_and_the_next_one_is_exact(
     with pytest.raises(ZeroDivisionError):
         (layer.forward if trains else layer)(x, h0, progress=stop)
     assert_same(layer(x, h0), in_sequence(layer, x, h0))
+
+
+def test_memory_of_chunks_does_not_grow_with_the_number_of_steps():
+    """A hundred thousand million steps begin; states of each block of them would be 75 GB."""
+    layer = make_layer(6)
+    x = np.broadcast_to(random_inputs(layer, 1)[0], (10**11, 1, 2))
+
+    def stop(steps, total):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        layer.last(x, num_threads=1, progress=stop)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")

@@ -193,9 +193,9 @@ def expected_states(layer, x, h0, weights=None):
     return np.stack(states, 1)
 
 
-def stream_states(layer, x, h0):
+def stream_states(layer, x, h0, weights=None):
     """The states of `run_steps` by a stream."""
-    stream = layer.stream(num_threads=1)
+    stream = layer.stream(num_threads=1, weights=weights)
     stream.state = h0[:, None]
     states = []
     for x_t in x:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indygru_cpu import IndyGRU, IndyGRUCell, dynamic_rnn, functional
+from indygru_cpu import IndyGRU, IndyGRUCell, StreamPool, dynamic_rnn, functional
 
 T, B, D, N = 5, 3, 4, 7
 
@@ -22,7 +22,18 @@ def make_calls(folder=None):
     _, _, recomputing = layer.forward(x, recompute=True)
     plain = functional.forward(x, None, *weights, tape=True)[2]
     stream, cell, saved = layer.stream(B), IndyGRUCell(N), layer.state_dict()
+    int8_stream, bfloat16_stream = layer.stream(B, weights="int8"), layer.stream(B, weights="bfloat16")
+    pool, growing = StreamPool(layer, 2), StreamPool(layer, 1)
     cell.build((B, D))
+
+    def grow():
+        """Grow and shrink a pool. A client that an error has left behind is removed first."""
+        for client in growing.clients:
+            growing.remove(client)
+        for client in range(3):
+            growing.set_state(client, growing_state)
+
+    growing_state = np.ones((2, N), np.float32)
     calls = {
         "call": lambda: layer(x, h0, lengths=[5, 0, 2]),
         "last": lambda: layer.last(np.flip(x, 0)),
@@ -38,9 +49,17 @@ def make_calls(folder=None):
         "stream": lambda: layer.stream(B),
         "push": lambda: stream.push(x[0]),
         "push of a list": lambda: stream.push(np.asfortranarray(x[0])),
+        "push of rows": lambda: stream.push(x[0, :2], [2, 0]),
+        "push of a mask of rows": lambda: stream.push(x[0, :2], np.array([True, False, True])),
         "push_many": lambda: stream.push_many(x),
+        "int8 stream": lambda: layer.stream(B, weights="int8"),
+        "int8 push_many": lambda: int8_stream.push_many(x),
+        "bfloat16 refresh": bfloat16_stream.refresh,
+        "pool": lambda: pool.push({0: x[0, 0], 1: x[0, 1]}),
+        "growing pool": grow,
         "refresh": stream.refresh,
         "reset": stream.reset,
+        "reset of rows": lambda: stream.reset([2, 0]),
         "state": lambda: setattr(stream, "state", stream.state),
         "cell": lambda: cell(x[0], h0[0]),
         "dynamic_rnn": lambda: dynamic_rnn(cell, x, dtype=np.float32),

@@ -102,7 +102,7 @@ def test_initial_values_follow_the_seed_of_torch():
 
 @pytest.mark.skipif(not _core.openmp_threads(), reason="built without OpenMP")
 def test_calls_use_at_most_the_threads_of_torch(monkeypatch):
-    seen, choose = [], _ops._choose_threads
+    seen, choose = [], _ops.choose_call_threads
 
     def watched(*arguments):
         seen.append(choose(*arguments))
@@ -110,7 +110,7 @@ def test_calls_use_at_most_the_threads_of_torch(monkeypatch):
 
     monkeypatch.setattr(thread_counts, "default", lambda: thread_counts.ThreadLimit(3, "for this test"))
     monkeypatch.setattr(thread_counts, "count", lambda num_threads, _: 8)
-    monkeypatch.setattr(_ops, "_choose_threads", watched)
+    monkeypatch.setattr(_ops, "choose_call_threads", watched)
     before = torch.get_num_threads()
     module = random_module(size=(300, 400), **BOTH)  # enough work for several threads
     x = torch.randn(40, 30, 300, dtype=torch.float64)

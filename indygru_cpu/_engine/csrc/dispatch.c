@@ -29,6 +29,16 @@ const indygru_tier *indygru_get_tier(int i)
     return i < 0 || i >= INDYGRU_N_TIERS ? NULL : tiers[i];
 }
 
+int indygru_has_vnni(int i)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return (i == 1 && __builtin_cpu_supports("avxvnni")) || (i == 2 && __builtin_cpu_supports("avx512vnni"));
+#else
+    return (void)i, 0;
+#endif
+}
+
 /* The result is cached, because glibc executes CPUID for each query, which traps in a virtual machine. */
 ptrdiff_t indygru_l2_bytes(void)
 {

@@ -145,6 +145,57 @@ typedef struct {
     void *out;       /* (panels, n_inputs, width) OUT, padded with zeros */
 } indygru_packing;
 
+/* Formats of the weights of a projection. Compact weights, of 2 bytes or 1, belong to layers of float32. */
+enum indygru_weights { INDYGRU_WEIGHTS_FULL, INDYGRU_WEIGHTS_BFLOAT16, INDYGRU_WEIGHTS_INT8 };
+
+/* Rows of one block of a product by int8 weights. */
+#define INDYGRU_COMPACT_ROWS 8
+
+/* out[i, j] = sum over k of x[i, k] w[k, j] for compact weights, packed by indygru_compact_packing. x and out are
+ * float32.
+ *
+ * bfloat16: the result has the bits of indygru_projection with the widened weights.
+ * int8: w[k, j] = scale[j] * integer[k, j]. The inputs of a row are rounded to multiples of 2^-22 of the largest power
+ * of 2 up to their largest magnitude, and the sum of their products by the integers is exact. A row with NaN, infinity
+ * or a largest magnitude below 2^-100, and rows of more than 8192 inputs, are summed in float32. Either way a row's
+ * result depends on nothing else than the row and the weights. */
+typedef struct {
+    ptrdiff_t n_rows, n_inputs, n_columns;
+    const void *const *x; /* (n_rows) addresses of (n_inputs)  IN */
+    const void *w;        /* IN */
+    enum indygru_weights format;
+    int has_vnni; /* whether the CPU has the tier's instruction for products of bytes; no bit depends on it */
+    void *out;    /* (n_rows, n_columns)     OUT */
+    ptrdiff_t out_row;
+    void *scratch; /* indygru_compact_scratch_bytes */
+} indygru_compact_product;
+
+/* Packs the columns of a tile (of each of the three planes) of compact weights. */
+typedef struct {
+    ptrdiff_t n_inputs, n_units;
+    enum indygru_weights format;
+    const void *w; /* (n_inputs, 3, n_units)  IN   uint16 bit patterns of bfloat16, or int8 */
+    ptrdiff_t w_row, w_plane;
+    const float *scales; /* (3, n_units), w_plane apart  IN   of int8 */
+    void *out;           /* indygru_compact_bytes OUT */
+} indygru_compact_packing;
+
+/* Size of the packed compact weights of a tile, in panels of `panel` columns. */
+static inline ptrdiff_t indygru_compact_bytes(enum indygru_weights format, ptrdiff_t n_inputs, ptrdiff_t n_columns,
+                                              ptrdiff_t panel)
+{
+    ptrdiff_t padded = (n_columns + panel - 1) / panel * panel;
+    if (format == INDYGRU_WEIGHTS_INT8)
+        return padded * ((n_inputs + 3) / 4 * 4 + 8);
+    return padded * ((n_inputs + 1) / 2 * 4);
+}
+
+/* Size of the scratch of a product: the digits of INDYGRU_COMPACT_ROWS rows, or a panel of widened weights. */
+static inline ptrdiff_t indygru_compact_scratch_bytes(ptrdiff_t n_inputs, ptrdiff_t panel)
+{
+    return (n_inputs + 3) / 4 * 16 * (panel > INDYGRU_COMPACT_ROWS ? panel : INDYGRU_COMPACT_ROWS);
+}
+
 /* Constants of a tier that were chosen by measurement; tuning.c has the values and the figures. Work is counted in
  * multiply-adds. The constants of the tile grid and those that choose between the micro-kernel and BLAS decide the last
  * bits of some results. */
@@ -200,6 +251,8 @@ typedef struct {
     void (*project)(const indygru_projection *job);
     void (*pack)(const indygru_packing *job);
     void (*activate)(enum indygru_activation activation, ptrdiff_t n, const void *x, void *out); /* (n) IN, (n) OUT */
+    void (*multiply_compact)(const indygru_compact_product *job);                                /* NULL for float64 */
+    void (*pack_compact)(const indygru_compact_packing *job);
 } indygru_ops;
 
 typedef struct {
@@ -211,6 +264,9 @@ typedef struct {
 #define INDYGRU_N_TIERS 3
 const indygru_tier *indygru_get_tier(int i);
 extern const char *const indygru_tier_names[INDYGRU_N_TIERS];
+
+/* Whether the CPU has the instruction for products of bytes that the int8 kernel of the i-th tier can use. */
+int indygru_has_vnni(int i);
 
 /* exp(x) is 0 up to exp_low. sigmoid(x) is 0 up to sigmoid_low and 1 from sigmoid_high on. tanh(x) is 1 from tanh_high
  * on. */

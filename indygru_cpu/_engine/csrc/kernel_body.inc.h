@@ -112,7 +112,7 @@ static void copy_rows(ptrdiff_t rows, ptrdiff_t n, planes_view source, planes_vi
 #include "kernels_of_dtype.inc.h"
 
 extern const indygru_tuning PASTE(indygru_tuning, TIER);
-#define OPS(suffix, type)                                                                                              \
+#define OPS(suffix, type, multiply, pack)                                                                              \
     {sizeof(type),                                                                                                     \
      PANEL_##suffix,                                                                                                   \
      BLOCK_ROWS_##suffix,                                                                                              \
@@ -123,7 +123,10 @@ extern const indygru_tuning PASTE(indygru_tuning, TIER);
      sum_tile_##suffix,                                                                                                \
      project_##suffix,                                                                                                 \
      pack_##suffix,                                                                                                    \
-     activate_##suffix}
+     activate_##suffix,                                                                                                \
+     multiply,                                                                                                         \
+     pack}
 #define STRING(x) #x
 #define TIER_NAME(tier) STRING(tier)
-const indygru_tier PASTE(indygru_tier, TIER) = {TIER_NAME(TIER), {OPS(f32, float), OPS(f64, double)}};
+const indygru_tier PASTE(indygru_tier, TIER) = {
+    TIER_NAME(TIER), {OPS(f32, float, multiply_compact, pack_compact), OPS(f64, double, NULL, NULL)}};

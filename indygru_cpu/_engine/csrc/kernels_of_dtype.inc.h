@@ -4,6 +4,9 @@
 #include "forward_tile.inc.h"
 #include "backward_tile.inc.h"
 #include "projection.inc.h"
+#if MANTISSA_BITS == 23
+#include "compact_weights.inc.h"
+#endif
 
 #undef SUFFIX
 #undef REAL

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #ifdef __FAST_MATH__
 #error "fast-math changes results and deletes the handling of NaN: build without it"

@@ -11,7 +11,7 @@ from process_state import resident_bytes
 
 from indygru_cpu import IndyGRU, functional
 
-CALLS = {"save": 100, "load": 100, "IndyGRU": 1_000, "dynamic_rnn": 1_000, "stream": 1_000}
+CALLS = {"save": 100, "load": 100, "IndyGRU": 1_000, "dynamic_rnn": 1_000, "stream": 1_000, "growing pool": 1_000}
 
 
 def growth(call, n):
