@@ -18,10 +18,9 @@ from tables import number
 mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
 LIBRARY_COLOR, PEER_COLOR, BASELINE_COLOR = "tab:blue", "tab:gray", "tab:red"
 
-#: Commit from which on chunks of time run side by side, and the ns a step at (1000, 1, 1, N) of the commit before it,
-#: timed in turns with the present code on one thread of an Emerald Rapids guest on 2026-11-30.
-CHUNKS_COMMIT = "XXX"
-STEP_NS_BEFORE = {4: 0.0}
+#: Nanoseconds of a step at (1000, 1, 1, N) on one thread before narrow rows and chunks of time ran side by side: the
+#: fastest of many calls on an Emerald Rapids guest (tier x86_v4), in turns with the code after that change, 2026-11-30.
+STEP_NS_BEFORE = {4: 69, 8: 64, 16: 75, 32: 78, 64: 104, 128: 202, 256: 437, 512: 890}
 
 
 def save(figure: plt.Figure, path: Path) -> None:
@@ -79,7 +78,7 @@ def widths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
     """Nanoseconds of a step against the number of units: this library, before and now, and full GRUs."""
     figure, axis = plt.subplots(figsize=(6, 4))
     axis.plot(*zip(*STEP_NS_BEFORE.items(), strict=True), "o:", color=LIBRARY_COLOR, alpha=0.6,
-              label=f"indygru_cpu, before commit {CHUNKS_COMMIT}")  # fmt: skip
+              label="indygru_cpu, before")  # fmt: skip
     styles = iter(("o-", "s-", "^-", "v-"))
     for title in dict.fromkeys(row.title for row in rows):
         times = [(row.job.shape, measured.seconds(row)) for row in rows if row.title == title]
