@@ -45,7 +45,7 @@ BLOCK_STEPS, MIN_CHUNK_STEPS, MAX_CHUNK_STEPS = 32, 64, 2048
 TRIES_PER_CALL, MAX_TRY_STEPS = 16, 65536
 CHUNK_PANELS, MAX_PANELS, MAX_PANELS_PER_THREAD = 4, 1, 2
 TARGET_TILES, MIN_TILE_STATES, MAX_TILE_ROWS, MAX_TILE_UNITS = 16, 128, 96, 128
-PANELS = {"baseline": 8, "x86_v3": 16, "x86_v4": 32}
+PANEL_UNITS = {"baseline": 8, "x86_v3": 16, "x86_v4": 32}
 
 #: Steps of the calls that are timed, rows of those calls, and pairs of trajectories.
 TIMED_STEPS, TIMED_ROWS, PAIRS, PAIR_STEPS = 512, (1, 2, 4, 8, 16), 200, 1000
@@ -263,7 +263,7 @@ class Simulation:
 
 def simulate(record: dict[str, Any], shape: Shape, processors: int, target_tiles: int = TARGET_TILES) -> Simulation:
     """Simulate forward of a shape."""
-    costs, panel = recorded_costs(record, shape), PANELS[record["tier"]]
+    costs, panel = recorded_costs(record, shape), PANEL_UNITS[record["tier"]]
     return Simulation(shape, costs, panel, processors, target_tiles).run()
 
 

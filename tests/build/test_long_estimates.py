@@ -67,9 +67,11 @@ def test_simulation_of_states_that_do_not_meet_costs_little_more_than_the_sequen
     assert run.seconds < 1.15 * 10**5
 
 
-@pytest.mark.skipif(_core.tier_in_use() not in long_estimates.PANELS, reason="the panels of the tier are not known")
+@pytest.mark.skipif(
+    _core.tier_in_use() not in long_estimates.PANEL_UNITS, reason="the panels of the tier are not known"
+)
 def test_simulation_counts_the_steps_that_the_library_runs_in_chunks():
-    shape, panel = (50_000, 1, 3, 8), long_estimates.PANELS[_core.tier_in_use()]
+    shape, panel = (50_000, 1, 3, 8), long_estimates.PANEL_UNITS[_core.tier_in_use()]
     costs = COSTS._replace(meeting=long_estimates.measure_meeting(shape))
     before = np.array(_core.chunked_steps())
     library_long.forward(Case(shape, "float32", 1))()
