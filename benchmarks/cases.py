@@ -21,6 +21,11 @@ SHAPES: dict[str, Shape] = {
 }
 #: Shapes of the calls that are timed in place.
 PLACE_SHAPES: list[Shape] = [SHAPES["small"], (50, 8, 64, 128), (100, 8, 64, 256), SHAPES["speech"], SHAPES["lm"]]
+#: Long sequences of few units; chunks of their time run side by side.
+LONG_SHAPES: list[Shape] = [SHAPES["long"], (100_000, 1, 64, 64), (16384, 1, 80, 128)]
+#: Narrow layers and short batches, whose rows fill few vectors, and a wide batch to compare with.
+NARROW_SHAPES: list[Shape] = [(1000, 1, 1, 128), (500, 16, 1, 16), (500, 64, 1, 8)]
+WIDE_BATCH: Shape = (256, 8, 1, 256)
 #: Steps of a call when a long sequence is streamed.
 CHUNK = 4096
 

@@ -1,8 +1,8 @@
-"""The two pictures, as SVG with the same bytes for the same numbers."""
+"""The pictures, as SVG with the same bytes for the same numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,6 +17,10 @@ from tables import number
 
 mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
 LIBRARY_COLOR, PEER_COLOR, BASELINE_COLOR = "tab:blue", "tab:gray", "tab:red"
+
+#: Nanoseconds of a step at (1000, 1, 1, N) on one thread before narrow rows and chunks of time ran side by side: the
+#: fastest of many calls on an Emerald Rapids guest (tier x86_v4), in turns with the code after that change, 2026-11-30.
+STEP_NS_BEFORE = {4: 69, 8: 64, 16: 75, 32: 78, 64: 104, 128: 202, 256: 437, 512: 890}
 
 
 def save(figure: plt.Figure, path: Path) -> None:
@@ -67,4 +71,41 @@ def lengths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
         title=f"{batch} row, {inputs} inputs, {units} units",
     )  # fmt: skip
     axis.legend()
+    save(figure, path)
+
+
+def widths(measured: Measured, rows: Sequence[Row], path: Path) -> None:
+    """Nanoseconds of a step against the number of units: this library, before and now, and full GRUs."""
+    figure, axis = plt.subplots(figsize=(6, 4))
+    axis.plot(*zip(*STEP_NS_BEFORE.items(), strict=True), "o:", color=LIBRARY_COLOR, alpha=0.6,
+              label="indygru_cpu, before")  # fmt: skip
+    styles = iter(("o-", "s-", "^-", "v-"))
+    for title in dict.fromkeys(row.title for row in rows):
+        times = [(row.job.shape, measured.seconds(row)) for row in rows if row.title == title]
+        points = [(shape[3], 1e9 * seconds / shape[0]) for shape, seconds in times if seconds]
+        color = LIBRARY_COLOR if title.startswith("indygru_cpu") else PEER_COLOR
+        if points:
+            axis.plot(*zip(*points, strict=True), next(styles), color=color, label=title)
+    axis.set_xscale("log", base=2)
+    axis.set(yscale="log", xlabel="units N", ylabel="ns a step", title="1 row, 1 input, 1 thread")
+    axis.set_xticks(list(STEP_NS_BEFORE), list(map(str, STEP_NS_BEFORE)))
+    axis.legend(fontsize=7)
+    save(figure, path)
+
+
+def processors(
+    numbers: Sequence[int],
+    measured_at: Sequence[int],
+    lines: Mapping[str, tuple[Sequence[float], ...]],
+    path: Path,
+) -> None:
+    """Nanoseconds of a step against the number of processors: lines are simulated, marks are measured."""
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for label, (simulated, measured) in lines.items():
+        (line,) = axis.plot(numbers, simulated, "-", label=label)
+        axis.plot(measured_at[: len(measured)], measured, "o", color=line.get_color())
+    axis.set_xscale("log", base=2)
+    axis.set(yscale="log", xlabel="processors", ylabel="ns a step", title="lines: simulated; circles: measured")
+    axis.set_xticks(list(numbers), list(map(str, numbers)))
+    axis.legend(title="(T, B, D, N)", fontsize=7)
     save(figure, path)

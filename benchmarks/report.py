@@ -48,14 +48,27 @@ def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
     plots.lengths(measured, in_section(all_rows, "lengths"), folder / "speed_steps.svg")
 
 
+def draw_widths(measured: Measured, section_rows: Sequence[AnyRow], folder: Path) -> None:
+    """Draw the cost of a step against the number of units."""
+    import plots
+
+    plots.widths(measured, tables.width_rows(section_rows), folder / "speed_narrow.svg")
+
+
 #: Each section is written between two marks that contain its name.
 SECTIONS = {
     "in place": Section(lambda row: row.section == "in place", "docs/speed.md", tables.place_section),
     "calls": Section(lambda row: row.section == "calls", "docs/speed.md", tables.calls_section, threads=1),
     "steps": Section(lambda row: row.section == "steps", "docs/real_time.md", tables.steps_section, threads=1),
+    "long sequences": Section(
+        lambda row: row.section == "long sequences", "docs/speed.md", tables.long_section, draw_widths
+    ),
     "summary": Section(tables.in_summary, "README.md", tables.summary_section),
     "speeds": Section(
-        lambda row: row.section not in ("calls", "in place", "steps"), "docs/speed.md", tables.speeds_section, draw
+        lambda row: row.section not in ("calls", "in place", "steps", "long sequences"),
+        "docs/speed.md",
+        tables.speeds_section,
+        draw,
     ),
 }
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from cases import PLACE_SHAPES, SHAPES, Shape
+from cases import LONG_SHAPES, NARROW_SHAPES, PLACE_SHAPES, SHAPES, WIDE_BATCH, Shape
 from peers import PEERS, not_installed
 from places import COLD_PLACES, PLACES
 from runners import Job
@@ -24,6 +24,10 @@ TINY: Shape = (2, 1, 8, 8)
 TINY_TORCH: Shape = (2, 1, 16, 16)
 STACKED: Shape = (20, 1, 16, 32)
 
+#: Units of a layer, and steps of a short and of a long sequence, for the cost of a step of one row with one input.
+WIDTHS = [4, 8, 16, 32, 64, 128, 256, 512]
+STEPS, LONG_STEPS = 1000, 16384
+
 FORWARD_TARGETS = dict(zip(SHAPES, (0.9, 0.95, 0.85, 0.85, 2.4), strict=True))
 TRAINING_TARGETS = dict(zip(SHAPES, (4.0, 3.6, 3.0, 2.9, 9), strict=True))
 THREADS_TARGETS = {"speech": 1.85, "lm": 1.85, "wide": 1.85, "long": 1.8}
@@ -34,6 +38,15 @@ ONE_THREAD_TARGETS = {
     "pause": dict(zip(PLACE_SHAPES, (1.1, 0.95, 0.85, 0.7, 0.65), strict=True)),
     "product": dict(zip(PLACE_SHAPES, (1.1, 0.8, 0.8, 1.05, 0.85), strict=True)),
 }
+
+
+NARROW_TARGET = 1.2
+#: Long sequences against the projection on one thread, one thread against several, and units that do not forget
+#: against the same sequence in short calls.
+LONG_TARGETS = {"forward": 1.7, "training": 7}
+LONG_THREADS_TARGETS = {"forward": dict(zip(LONG_SHAPES, (1.8, 1.7, 1.7), strict=True)),
+                        "training": {LONG_SHAPES[0]: 1.7}}  # fmt: skip
+RETENTIVE_TARGET = 1.1
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,10 @@ class Figure:
     def missing(self) -> str | None:
         """Reason why the row cannot be measured here, or None."""
         return None if self.unit != "MB" or Path("/proc/self/clear_refs").exists() else "needs Linux's /proc"
+
+
+#: Titles of the kinds of work.
+WORK_TITLES = {"forward": "forward", "training": "forward + backward"}
 
 
 def unit_steps(job: Job) -> int:
@@ -302,6 +319,66 @@ def call_rows() -> Iterator[Row]:
         yield column(f"{title}: `push_many`, small / matmul", cold("calls", "push_many", small))
 
 
+def narrow_rows() -> Iterator[Row]:
+    """A unit-step of narrow layers against one of a wide batch, on one thread."""
+    for dtype in ("float32", "float64"):
+        for work in WORK_TITLES:
+            wide = Job("library", work, WIDE_BATCH, dtype, threads=1)
+            for shape in NARROW_SHAPES:
+                yield Row(
+                    "long sequences", str(shape), wide._replace(shape=shape), (wide,), f"{WORK_TITLES[work]}, {dtype}",
+                    NARROW_TARGET, per_unit_step=True,
+                )  # fmt: skip
+
+
+def chunked_rows(threads: int) -> Iterator[Row]:
+    """Long sequences with units that forget and units that do not, against the projection and against short calls."""
+    for shape in LONG_SHAPES:
+        matmul = Job("baselines", "matmul", shape, threads=1)
+
+        def job(work: str, n_threads: int, shape: Shape = shape) -> Job:
+            return Job("library_long", work, shape, threads=n_threads)
+
+        for work, title in WORK_TITLES.items():
+            row = partial(Row, "long sequences", column=str(shape))
+            one, several = job(work, 1), job(work, threads)
+            target = LONG_TARGETS[work] if shape == SHAPES["long"] else None
+            yield row(f"{title}, 1 thread / matmul", one, (matmul,), target=target)
+            if threads > 1:
+                yield row(f"{title}, {threads} threads / matmul", several, (matmul,))
+                target = LONG_THREADS_TARGETS[work].get(shape) if threads == 2 else None
+                yield row(f"{title}, 1 thread / {threads} threads", one, (several,), target=target, at_least=True)
+            for n_threads in dict.fromkeys((1, threads)):
+                suffix = f"{n_threads} thread{'s' * (n_threads > 1)}"
+                yield row(f"{title} in calls of 2048 steps / in one call, {suffix}", job(f"{work}_in_calls", n_threads),
+                          (job(work, n_threads),))  # fmt: skip
+                retentive = f"{work}_retentive"
+                yield row(f"units that do not forget: {title} in one call / in calls of 2048 steps, {suffix}",
+                          job(retentive, n_threads), (job(f"{retentive}_in_calls", n_threads),),
+                          target=RETENTIVE_TARGET)  # fmt: skip
+
+
+def width_rows() -> Iterator[Row]:
+    """Cost of a step of one row against the number of units, beside full GRUs, on one thread."""
+    peers = [peer for peer in PEERS if peer.more_work]
+    for n_units in WIDTHS:
+        short, long = (
+            Job("library", "forward", (n_steps, 1, 1, n_units), threads=1) for n_steps in (STEPS, LONG_STEPS)
+        )
+        row = partial(Row, "long sequences", column=f"{n_units} units", per_unit_step=True)
+        yield row(f"indygru_cpu, {STEPS} steps", short, (short,))
+        yield row(f"indygru_cpu, {LONG_STEPS} steps", long, (short,))
+        for peer in peers:
+            yield row(peer.title, short._replace(module=f"peers.{peer.module}"), (short,), needs=peer.needs)
+
+
+def long_rows(threads: int) -> Iterator[Row]:
+    """Long sequences and narrow layers."""
+    yield from narrow_rows()
+    yield from chunked_rows(threads)
+    yield from width_rows()
+
+
 def step_rows() -> Iterator[Row]:
     """Steps of one row by weights of each format, and of peers, against the projection; each on one thread."""
     targets = {(256, 256): (0.6, 0.45, 0.3), (1024, 1024): (None, 0.55, 0.35)}
@@ -335,7 +412,7 @@ def length_rows(threads: int) -> Iterator[Row]:
 def rows(threads: int) -> list[Row]:
     """All rows."""
     parts = (place_rows, shape_rows, single_rows, torch_rows, length_rows, peer_rows)
-    return [*(row for part in parts for row in part(threads)), *call_rows(), *step_rows()]
+    return [*(row for part in parts for row in part(threads)), *call_rows(), *step_rows(), *long_rows(threads)]
 
 
 def in_section(all_rows: Sequence[Any], section: str) -> list[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from cases import SHAPES
+from cases import SHAPES, WIDE_BATCH
 from measure import Measured, by_group
 from peers import PEERS
 from places import PLACES
-from rows import Figure, PlaceRow, Row, in_section
+from rows import STEPS, Figure, PlaceRow, Row, in_section, unit_steps
 from runners import Job
 
 NOT_MEASURED = "-"
@@ -220,6 +221,65 @@ Float32, one thread each. Times and ratios are medians; each call is interleaved
 misses it is bold.
 
 {calls_table(measured, rows)}
+
+{missing_text(measured, rows)}{machine}."""
+
+
+def columns_table(
+    corner: str, rows: Sequence[Row], cell: Callable[[Row], str], line_title: Callable[[str], str] = marked
+) -> str:
+    """One line for each title of the rows, one column for each of their columns."""
+    columns, titles = (dict.fromkeys(getattr(row, name) for row in rows) for name in ("column", "title"))
+    cells = {(row.title, row.column): cell(row) for row in rows}
+    lines = [[line_title(title), *(cells.get((title, column), NOT_MEASURED) for column in columns)] for title in titles]
+    return table([corner, *columns], lines)
+
+
+def nanoseconds_text(measured: Measured, row: Row, events: int) -> str:
+    """Nanoseconds of one of the events of the row's job."""
+    seconds = measured.seconds(row)
+    return NOT_MEASURED if seconds is None else number(1e9 * seconds / events)
+
+
+def width_rows(rows: Sequence[Any]) -> list[Row]:
+    """Rows on the cost of a step against the number of units."""
+    return [row for row in rows if row.column.endswith(" units")]
+
+
+def long_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
+    """The tables on long sequences and narrow layers of docs/speed.md."""
+    chunked = [row for row in rows if row.job.module == "library_long"]
+    steps = width_rows(rows)
+    narrow = [row for row in rows if row not in chunked and row not in steps]
+
+    def unit_step(row: Row) -> str:
+        return f"{nanoseconds_text(measured, row, unit_steps(row.job))} ns ({with_target(measured, row)})"
+
+    def step(row: Row) -> str:
+        return nanoseconds_text(measured, row, row.job.shape[0])
+
+    def time(row: Row) -> str:
+        seconds = measured.seconds(row)
+        return time_text(seconds) if seconds else NOT_MEASURED
+
+    timed = [row for row in chunked if row.title.endswith(" / matmul")]
+    return f"""\
+Medians of interleaved rounds, float32 unless stated otherwise. Targets of ratios are in brackets; a missed one is bold.
+One thread; in brackets, the ratio to {WIDE_BATCH}:
+
+{columns_table("a unit-step", narrow, unit_step)}
+
+"Matmul" is that of the projection on one thread. The bias of all update gates is 0; units that do not forget have 8.
+
+{columns_table("ratio", chunked, lambda row: with_target(measured, row))}
+
+{columns_table("time", timed, time, lambda title: title.removesuffix(" / matmul"))}
+
+Nanoseconds of a step of one row with one input, on one thread; peers have {STEPS} steps.
+
+{columns_table("ns a step", steps, step)}
+
+\\* Full recurrent matrices: more work at the same size.
 
 {missing_text(measured, rows)}{machine}."""
 

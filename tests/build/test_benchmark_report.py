@@ -7,13 +7,15 @@ import sys
 import time
 
 import helpers
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
+import library_long
 import report
 import runners
 import tables
-from cases import PLACE_SHAPES, SHAPES
+from cases import PLACE_SHAPES, SHAPES, Case
 from measure import Measured, by_group
 from places import PLACES
 from rows import FIGURES, PlaceRow, in_section, rows
@@ -24,6 +26,7 @@ SETTINGS = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_defau
 ALL_ROWS = rows(threads=2)
 PLACE_ROWS = in_section(ALL_ROWS, "in place")
 CALL_ROWS = in_section(ALL_ROWS, "calls")
+LONG_ROWS = in_section(ALL_ROWS, "long sequences")
 SUMMARY_ROWS = [row for row in ALL_ROWS if tables.in_summary(row)]
 SECTION_PAGES = {name: section.page for name, section in report.SECTIONS.items()}
 
@@ -141,6 +144,34 @@ def test_calls_section_names_one_thread():
     place = report.machine.machine(threads=2)
     text = report.SECTIONS["calls"].write(measured_everywhere(), CALL_ROWS, place)
     assert ", 1 thread; " in text
+
+
+def test_long_jobs_run():
+    """The shape has several calls of a long sequence."""
+    jobs = dict.fromkeys(
+        job._replace(shape=(5000, 1, 2, 3)) for row in LONG_ROWS if row.job.module == "library_long" for job in row.jobs
+    )
+    with RunnerPool() as pool:
+        assert all(seconds > 0 for job in jobs for seconds in pool.sample(job))
+
+
+@pytest.mark.parametrize("update_bias", [library_long.FORGETTING, library_long.RETENTIVE])
+def test_long_work_in_calls_computes_the_results_of_one_call(update_bias):
+    case = Case((5000, 1, 2, 3), "float32", 1)
+    y, _ = library_long.forward(case, update_bias)()
+    np.testing.assert_array_equal(library_long.forward_in_calls(case, update_bias)(), y)
+    grads = library_long.training(case, update_bias)()
+    np.testing.assert_allclose(library_long.training_in_calls(case, update_bias)(), grads.h0, rtol=1e-5)
+
+
+def test_long_section_shows_every_row_of_its_tables():
+    text = tables.long_section(measured_everywhere(), LONG_ROWS, "a machine")
+    lines = text.splitlines()
+    assert "| (500, 64, 1, 8) | 7.81 ns (**2.05** (≤ 1.2)) |" in text
+    assert sum(line.startswith("| forward, 1 thread / 2 threads | **1.00** (≥ 1.8)") for line in lines) == 1
+    assert "| indygru_cpu, 16384 steps | 122 |" in text
+    assert "| torch.nn.GRU * | 3000 |" in text
+    assert text.endswith("a machine.")
 
 
 @pytest.mark.parametrize("place", PLACES)
