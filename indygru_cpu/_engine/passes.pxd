@@ -41,7 +41,7 @@ cdef inline void forward_serial(const Plan *p, char *scratch) noexcept nogil:
 cdef inline char *prepare_forward(Plan *p, int n_threads) noexcept nogil:
     """Allocates scratch, with space for shared packed weights if sharing pays. NULL: no memory."""
     if runs_in_windows(p, n_threads):
-        p.scratch_size = windows_bytes(p, n_threads)
+        p.scratch_size = p.window_bytes = windows_bytes(p, n_threads)
         return indygru_pool_allocate(p.scratch_size)
     if n_threads == 1:
         widen_tiles(p)
@@ -141,11 +141,11 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
     cdef ptrdiff_t dx_bytes = 0 if p.dx.data is NULL else align_up(line_bytes)
     p.n_sums = count_sums(p)
     cdef ptrdiff_t sums_bytes = align_up(p.n_sums * 3 * p.n_units * p.itemsize)
-    cdef ptrdiff_t window_bytes = windows_bytes(p, n_threads) if p.is_long else 0
+    p.window_bytes = windows_bytes(p, n_threads) if p.is_long else 0
     cdef ptrdiff_t chunk_gates_bytes = dgates_bytes if p.is_long and p.tape is NULL else 0
     cdef ptrdiff_t transposed_bytes = transposed_kernel_bytes(p, valid_steps_before(p, p.row_tiles))
     p.scratch_size = thread_bytes + dgates_bytes + x_bytes + dx_bytes + 2 * sums_bytes + transposed_bytes
-    p.scratch_size += window_bytes + chunk_gates_bytes
+    p.scratch_size += p.window_bytes + chunk_gates_bytes
     cdef char *scratch = indygru_pool_allocate(p.scratch_size)
     if scratch is NULL:
         return NULL
@@ -158,7 +158,7 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
     if transposed_bytes:
         p.transposed_kernel = p.db + sums_bytes
     p.window_memory = p.db + sums_bytes + transposed_bytes
-    p.chunk_gates = p.window_memory + window_bytes
+    p.chunk_gates = p.window_memory + p.window_bytes
     return scratch
 
 

@@ -89,6 +89,7 @@ cdef struct Plan:
     ptrdiff_t *gates_rows                        # (B) index of each row's first step in the tape; NULL: step by step
     ptrdiff_t *dgates_rows                       # (B) the same in dgates
     char *window_memory                          # backward: memory of its windows
+    ptrdiff_t window_bytes                       # size of the memory for a window
     char *chunk_gates                            # (valid steps of a chunk, 3, N) recomputed gates of backward
     char *checkpoints                            # (blocks, B, N) states after each block of steps, or NULL
     char *packed_weights                         # weights of all unit tiles; NULL: each tile packs its own

@@ -66,6 +66,8 @@ cdef inline Plan make_window_plan(const Plan *p, ptrdiff_t n_chunks, ptrdiff_t c
     q.lengths = q.row_offsets = NULL
     q.row_block = NULL
     set_tile_grid(&q)
+    q.tile_rows = max(1, min(q.tile_rows, q.n_batch * q.unit_tiles // n_threads))  # each thread has a tile
+    q.row_tiles = ceil_div(q.n_batch, q.tile_rows)
     set_proj_steps(&q)
     if n_threads == 1:
         widen_tiles(&q)
@@ -289,20 +291,27 @@ cdef inline ptrdiff_t open_rows(const Plan *p, Plan *q, bint opens_all, ptrdiff_
     return n_open
 
 
-cdef inline ptrdiff_t repeat_chunks(const Plan *p, Plan *q, ptrdiff_t n_chunks, int n_threads,
-                                    char *scratch) except -1 nogil:
-    """Runs chunks again until all are exact, or until most of them do not meet their last run. Returns the number of
-    exact chunks."""
-    cdef ptrdiff_t n_open, n_left, first_chunk = n_chunks
+cdef inline ptrdiff_t count_changed(const Plan *q) noexcept nogil:
+    """The number of (row, unit tile) pairs whose last state changed."""
+    cdef ptrdiff_t i, n = 0
+    for i in range(q.n_batch * q.unit_tiles):
+        n += q.window.has_changed[i]
+    return n
+
+
+cdef inline ptrdiff_t repeat_chunks(const Plan *p, Plan *q, ptrdiff_t n_chunks, int n_threads, char *scratch,
+                                    bint *is_in_vain) except -1 nogil:
+    """Runs chunks again until all are exact, or until more than a quarter of them do not meet their last run:
+    is_in_vain OUT. Returns the number of exact chunks."""
+    cdef ptrdiff_t n_open, first_chunk = n_chunks
+    is_in_vain[0] = False
     n_open = open_rows(p, q, True, &first_chunk)
-    while n_open > 0:
+    while n_open > 0 and not is_in_vain[0]:
         parallel_for(q, repeat_tile, q.row_tiles * q.unit_tiles, n_threads, scratch, False)
+        is_in_vain[0] = 4 * count_changed(q) > n_open
         first_chunk = n_chunks
-        n_left = open_rows(p, q, False, &first_chunk)
-        if 4 * n_left > n_open:
-            return first_chunk
-        n_open = n_left
-    return n_chunks
+        n_open = open_rows(p, q, False, &first_chunk)
+    return first_chunk if n_open > 0 else n_chunks
 
 
 cdef inline int run_forward_window(Plan *q, int n_threads, char *memory) except -1 nogil:
@@ -315,10 +324,13 @@ cdef inline int run_forward_window(Plan *q, int n_threads, char *memory) except 
 
 
 cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step, ptrdiff_t n_chunks,
-                                 ptrdiff_t chunk_steps, int n_threads, char *memory,
-                                 double *repeated) except -1 nogil:
+                                 ptrdiff_t chunk_steps, int n_threads, char *memory, double *repeated,
+                                 bint *is_in_vain) except -1 nogil:
     """Runs a window that begins, or in backward ends, at first_step. Returns the number of its steps that are exact;
-    repeated OUT: the part of the work of its first run that ran again."""
+    repeated OUT: the part of the work of its first run that ran again; is_in_vain OUT: whether many chunks did not meet
+    their last run."""
+    if window_bytes(p, n_chunks, chunk_steps, n_threads) > p.window_bytes:  # windows_bytes excludes it
+        n_chunks, chunk_steps = 1, min(n_chunks * chunk_steps, first_step if is_backward else p.n_steps - first_step)
     cdef Plan q = make_window_plan(p, n_chunks, chunk_steps, n_threads)
     cdef Window window
     cdef ptrdiff_t i, row_bytes = q.n_units * q.itemsize, n_exact = n_chunks, limit = p.n_steps, n_work
@@ -340,7 +352,8 @@ cdef inline ptrdiff_t run_window(Plan *p, bint is_backward, ptrdiff_t first_step
         q.max_reported_step = p.first_reported_step + p.n_steps
         run_forward_window(&q, n_threads, memory)
     if n_chunks > 1:
-        n_exact, n_work = repeat_chunks(p, &q, n_chunks, n_threads, memory), q.n_batch * q.n_units * q.n_steps
+        n_exact = repeat_chunks(p, &q, n_chunks, n_threads, memory, is_in_vain)
+        n_work = q.n_batch * q.n_units * q.n_steps
         repeated[0] = (<double> window.n_repeated) / n_work
         atomic_fetch_add(&runtime.chunked_steps, n_work)
         atomic_fetch_add(&runtime.repeated_steps, window.n_repeated)
@@ -373,8 +386,8 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps
     cdef ptrdiff_t try_steps = min(n_steps // TRIES_PER_CALL, MAX_TRY_STEPS), used_steps
     cdef ptrdiff_t chunk_steps = max(min_steps, min(4 * min_steps, try_steps // 2))
-    cdef bint is_proven = False
-    cdef double repeated
+    cdef bint is_proven = False, is_in_vain = False
+    cdef double repeated = 0
     while done < n_steps:
         left, used_chunks, used_steps = n_steps - done, n_chunks, chunk_steps
         if n_chunks == 1 or done < next_try or left < n_chunks * min_steps:
@@ -385,12 +398,12 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
             used_steps = ceil_div(left, n_chunks)
         left = min(left, used_chunks * used_steps)
         n_exact = run_window(p, is_backward, p.chunk.first_step + n_steps - done if is_backward else done, used_chunks,
-                             used_steps, n_threads, memory, &repeated)
+                             used_steps, n_threads, memory, &repeated, &is_in_vain)
         done += n_exact
         p.steps_done = done
         if used_chunks == 1:
             continue
-        is_proven = n_exact == left
+        is_proven = not is_in_vain
         if is_proven:
             chunk_steps = min(max(chunk_steps, <ptrdiff_t> (16 * repeated * used_steps)), max_steps)
         else:
