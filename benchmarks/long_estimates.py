@@ -146,8 +146,8 @@ class Grid(NamedTuple):
     unit_tiles: int
 
 
-def make_grid(rows: int, n_units: int, processors: int, target_tiles: int) -> Grid:
-    """`set_tile_grid` and `widen_tiles` of `plan.pxd`."""
+def make_grid(rows: int, n_units: int, processors: int) -> Grid:
+    """`set_tile_grid` and `widen_tiles` of `plan.pxd`, and `make_window_plan`."""
     units = MAX_TILE_UNITS
     while units > 16 and rows * n_units < (4 if units > 32 else 2) * units:
         units //= 2
@@ -156,7 +156,8 @@ def make_grid(rows: int, n_units: int, processors: int, target_tiles: int) -> Gr
     unit_tiles = math.ceil(n_units / units)
     units = math.ceil(n_units / unit_tiles / 16) * 16
     min_rows = min(rows, MIN_TILE_STATES // min(units, n_units))
-    tile_rows = min(MAX_TILE_ROWS, max(1, min_rows, math.ceil(rows / max(1, target_tiles // unit_tiles))))
+    tile_rows = min(MAX_TILE_ROWS, max(1, min_rows, math.ceil(rows / max(1, TARGET_TILES // unit_tiles))))
+    tile_rows = max(1, min(tile_rows, rows * unit_tiles // processors))
     return Grid(tile_rows, units, math.ceil(rows / tile_rows), unit_tiles)
 
 
@@ -168,7 +169,6 @@ class Simulation:
     costs: Costs
     panel: int
     processors: int
-    target_tiles: int
     seconds: float = 0.0
     chunked_steps: int = 0
     repeated_steps: int = 0
@@ -199,12 +199,12 @@ class Simulation:
             elif left < 2 * n_chunks * chunk_steps:
                 steps = math.ceil(left / n_chunks)
             left = min(left, chunks * steps)
-            exact_chunks, repeated = self.run_window(chunks, steps)
+            exact_chunks, repeated, is_in_vain = self.run_window(chunks, steps)
             exact = min(exact_chunks * steps, left)
             done += exact
             if chunks == 1:
                 continue
-            is_proven = exact == left
+            is_proven = not is_in_vain
             if is_proven:
                 chunk_steps = min(max(chunk_steps, int(16 * repeated * steps)), MAX_CHUNK_STEPS)
             else:
@@ -230,18 +230,19 @@ class Simulation:
             ends[ends.argmin()] += seconds
         self.seconds += ends.max() + self.costs.region * math.log2(self.processors)
 
-    def run_window(self, chunks: int, steps: int) -> tuple[int, float]:
-        """Run a window. Returns the number of its exact chunks and the part of its work that ran again."""
-        grid = make_grid(chunks, self.shape[3], self.processors, self.target_tiles)
+    def run_window(self, chunks: int, steps: int) -> tuple[int, float, bool]:
+        """Run a window. Returns the number of its exact chunks, the part of its work that ran again, and whether it was
+        in vain."""
+        grid = make_grid(chunks, self.shape[3], self.processors)
         rows_of_units = grid.units / self.shape[3]
         first = steps * self.costs.of_steps(grid.rows * rows_of_units)
         self.add_region([])  # packs the weights
         self.add_region([first] * (grid.row_tiles * grid.unit_tiles))
         if chunks == 1:
-            return 1, 0.0
+            return 1, 0.0, False
         is_open, repeated = np.arange(chunks) > 0, 0
-        exact = chunks
-        while n_open := is_open.sum():
+        is_in_vain = False
+        while (n_open := is_open.sum()) and not is_in_vain:
             meeting = np.where(is_open, self._rng.choice(self.costs.meeting, chunks), 0)
             again = np.minimum(np.ceil(meeting / BLOCK_STEPS) * BLOCK_STEPS, steps)
             tiles = []
@@ -252,19 +253,18 @@ class Simulation:
             self.add_region(tiles)
             repeated += int(again.sum())
             has_changed = is_open & (meeting > steps)
+            is_in_vain = bool(4 * has_changed.sum() > n_open)
             is_open = np.concatenate([[False], has_changed[:-1]])
-            if 4 * is_open.sum() > n_open:
-                exact = int(is_open.argmax())
-                break
+        exact = int(is_open.argmax()) if is_open.any() else chunks
         self.chunked_steps += chunks * steps
         self.repeated_steps += repeated
-        return exact, repeated / (chunks * steps)
+        return exact, repeated / (chunks * steps), is_in_vain
 
 
-def simulate(record: dict[str, Any], shape: Shape, processors: int, target_tiles: int = TARGET_TILES) -> Simulation:
+def simulate(record: dict[str, Any], shape: Shape, processors: int) -> Simulation:
     """Simulate forward of a shape."""
     costs, panel = recorded_costs(record, shape), PANEL_UNITS[record["tier"]]
-    return Simulation(shape, costs, panel, processors, target_tiles).run()
+    return Simulation(shape, costs, panel, processors).run()
 
 
 def section(record: dict[str, Any]) -> str:
@@ -272,11 +272,9 @@ def section(record: dict[str, Any]) -> str:
     lines = []
     for shape in SHAPES:
         simulations = [simulate(record, shape, n) for n in PROCESSORS]
-        with_more_tiles = [simulate(record, shape, n, max(TARGET_TILES, n)) for n in PROCESSORS]
         for title, texts in (
             ("measured", [time_text(seconds) for seconds in record["measured"].get(str(shape), [])]),
             ("simulated", [time_text(run.seconds) for run in simulations]),
-            ("simulated, a tile for each thread", [time_text(run.seconds) for run in with_more_tiles]),
             ("simulated, steps that run twice", [f"{number(run.repeated_percent)} %" for run in simulations]),
         ):
             if texts:

@@ -22,8 +22,8 @@ PANEL = 32
 COSTS = Costs({1: 1.0, 2: 1.0, 4: 2.0}, region=0.0, meeting=[40])
 
 
-def simulation(n_steps, n_units, processors, costs=COSTS, target_tiles=16):
-    return Simulation((n_steps, 1, 1, n_units), costs, PANEL, processors, target_tiles).run()
+def simulation(n_steps, n_units, processors, costs=COSTS):
+    return Simulation((n_steps, 1, 1, n_units), costs, PANEL, processors).run()
 
 
 def test_costs_of_steps_are_interpolated_and_in_proportion_beyond_the_measured_rows():
@@ -31,10 +31,10 @@ def test_costs_of_steps_are_interpolated_and_in_proportion_beyond_the_measured_r
 
 
 @pytest.mark.parametrize(
-    ("rows", "processors", "tile_rows", "n_tiles"), [(4, 1, 4, 1), (8, 2, 4, 2), (256, 64, 16, 16)]
+    ("rows", "processors", "tile_rows", "n_tiles"), [(4, 1, 4, 1), (8, 2, 4, 2), (4, 2, 2, 2), (256, 64, 4, 64)]
 )
-def test_make_grid_of_32_units_has_at_most_the_target_of_tiles(rows, processors, tile_rows, n_tiles):
-    grid = make_grid(rows, 32, processors, 16)
+def test_make_grid_of_32_units_has_a_tile_for_each_processor(rows, processors, tile_rows, n_tiles):
+    grid = make_grid(rows, 32, processors)
     assert (grid.rows, grid.units, grid.row_tiles * grid.unit_tiles) == (tile_rows, 32, n_tiles)
 
 
@@ -46,14 +46,8 @@ def test_simulation_of_a_short_or_wide_sequence_runs_in_sequence(n_steps, n_unit
 
 
 def test_simulation_of_free_regions_gains_from_processors():
-    seconds = [simulation(10**6, 32, processors, target_tiles=64).seconds for processors in (2, 4, 16, 64)]
+    seconds = [simulation(10**6, 32, processors).seconds for processors in (2, 4, 16, 64)]
     assert all(after < 0.8 * before for before, after in pairwise(seconds))
-
-
-def test_simulation_of_more_processors_than_tiles_gains_nothing():
-    costs = Costs({1: 1.0, 128: 128.0}, region=0.0, meeting=[40])
-    sixteen, many = (simulation(10**6, 32, processors, costs, 16).seconds for processors in (16, 64))
-    assert many > 0.9 * sixteen
 
 
 def test_simulation_of_regions_that_cost_time_is_slower():
