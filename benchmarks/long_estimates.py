@@ -231,8 +231,7 @@ class Simulation:
         self.seconds += ends.max() + self.costs.region * math.log2(self.processors)
 
     def run_window(self, chunks: int, steps: int) -> tuple[int, float, bool]:
-        """Run a window. Returns the number of its exact chunks, the part of its work that ran again, and whether it was
-        in vain."""
+        """Run a window. Returns its exact chunks, the part of its work that ran again, and whether it was in vain."""
         grid = make_grid(chunks, self.shape[3], self.processors)
         rows_of_units = grid.units / self.shape[3]
         first = steps * self.costs.of_steps(grid.rows * rows_of_units)
