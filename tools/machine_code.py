@@ -23,7 +23,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu" / "_engine"
 TIERS = {"kernels_baseline.c": "baseline", "kernels_x86_v3.c": "x86_v3", "kernels_x86_v4.c": "x86_v4"}
 REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
 #: Loops over units in the source, counted once for each activation that changes them: all loops, and those that divide.
-LOOPS = {"forward_tile": (7, 4), "backward_tile": (7, 0), "activate": (4, 3)}
+LOOPS = {
+    "forward_tile": (7, 4), "forward_run": (7, 4), "backward_tile": (7, 0), "backward_run": (6, 0), "activate": (4, 3),
+}  # fmt: skip
 PACKED = re.compile(r"v?(add|sub|mul|div|fn?m(add|sub)\d*)p[sd]$")
 BMI = {"andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx"}
 AVX512 = re.compile(r"zmm|[xy]mm(1[6-9]|2\d|3[01])|\bk[0-7]\b")
@@ -101,7 +103,18 @@ def source_files(library: Path) -> dict[int, str]:
 
 
 def functions(library: Path) -> Iterator[Function]:
-    """Disassemble a library."""
+    """Disassemble a library. The parts into which the compiler has split a function are one function."""
+    whole: dict[tuple[str, str], Function] = {}
+    for function in symbols(library):
+        name = re.sub(r"\.(part|cold|constprop|isra)\b.*", "", function.name)
+        before = whole.get((name, function.source))
+        code = (before.code if before else ()) + function.code
+        whole[name, function.source] = Function(name, function.source, code)
+    yield from whole.values()
+
+
+def symbols(library: Path) -> Iterator[Function]:
+    """Disassemble a library, symbol by symbol."""
     sources = source_files(library)
     start, name = 0, ""
     code: list[Instruction] = []

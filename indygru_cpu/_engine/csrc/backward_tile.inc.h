@@ -112,6 +112,22 @@ INLINE void NAME(backward_rows)(int has_chain, const indygru_tile *tile)
     }
 }
 
+/* Gradients of one step of a run, whose arrays have planes of INDYGRU_RUN_UNITS. Not inlined, as forward_run. */
+NOINLINE void NAME(backward_run)(enum indygru_activation activation, ptrdiff_t n, const REAL *u, const REAL *gates,
+                                 const REAL *h, const REAL *dy, REAL *dh, REAL *dgates)
+{
+    enum { N = INDYGRU_RUN_UNITS };
+    FOR_ACTIVATION(activation, NAME(backward_row), n, N, u, N, gates, h, dy, dh, N, dgates)
+}
+
+/* Accumulates the gradients of u and b of a run of `width` states, row by row. */
+NOINLINE void NAME(sum_run)(ptrdiff_t n, ptrdiff_t width, const REAL *dgates, const REAL *r, const REAL *h, REAL *du,
+                            REAL *db)
+{
+    for (ptrdiff_t row = 0; row < width; row += n)
+        NAME(sum_row)(n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db);
+}
+
 /* Joins gates, states and dy of a run. gates (3, N), h and dy (N) OUT. */
 static void NAME(join_run)(const indygru_tile *tile, const indygru_run *run, REAL *gates, REAL *h, REAL *dy)
 {
@@ -156,12 +172,11 @@ static void NAME(backward_runs)(const indygru_tile *tile)
                 first = run->step_index;
             }
             end = run->index + run->n_rows;
-            FOR_ACTIVATION(tile->activation, NAME(backward_row), width, N, u, N, run_gates, run_h, run_dy, dh, N,
-                           dgates)
+            NAME(backward_run)(tile->activation, width, u, run_gates, run_h, run_dy, dh, dgates);
             NAME(copy_run_planes)(0, steps, tile->dgates_rows, run, n, tile->dgates, tile->dgates_stride,
                                   tile->dgates_plane, dgates);
-            for (ptrdiff_t row = 0; tile->du && row < width; row += n)
-                NAME(sum_row)(n, N, dgates + row, run_gates + row, run_h + row, du, db);
+            if (tile->du)
+                NAME(sum_run)(n, width, dgates, run_gates, run_h, du, db);
         }
     } while (n_runs);
     if (end > 0)

@@ -64,6 +64,16 @@ static void NAME(forward_rows)(const indygru_tile *tile)
         }
 }
 
+/* One step of a run, whose arrays have planes of INDYGRU_RUN_UNITS. Not inlined: beside the copies of forward_runs the
+ * compiler has too few registers for its loops. */
+NOINLINE void NAME(forward_run)(enum indygru_activation activation, ptrdiff_t n, const REAL *u, const REAL *b,
+                                const REAL *proj, REAL *gates, REAL *h, REAL *y)
+{
+    enum { N = INDYGRU_RUN_UNITS };
+    NAME(gates_row)(n, N, u, b, h, proj, N, gates);
+    FOR_ACTIVATION(activation, NAME(candidate_row), n, u + 2 * N, b + 2 * N, proj, N, gates, h, y)
+}
+
 /* Run by run, for narrow tiles: the rows of a run are computed side by side. */
 static void NAME(forward_runs)(const indygru_tile *tile)
 {
@@ -90,8 +100,7 @@ static void NAME(forward_runs)(const indygru_tile *tile)
             const REAL *p = proj + i * 3 * N;
             REAL *h = (REAL *)tile->h + run->row * n;
             REAL *y = is_joined ? (REAL *)tile->y + run->step * tile->y_step + run->row * n : y_run;
-            NAME(gates_row)(width, N, u, b, h, p, N, gates);
-            FOR_ACTIVATION(tile->activation, NAME(candidate_row), width, u + 2 * N, b + 2 * N, p, N, gates, h, y)
+            NAME(forward_run)(tile->activation, width, u, b, p, gates, h, y);
             if (!is_joined)
                 NAME(copy_run)(0, steps, run, n, tile->y, tile->y_step, tile->y_row, y);
             if (tile->gates_stride)

@@ -4,6 +4,7 @@
 #ifndef INLINE /* `static` in coverage builds, in which each inlined copy would be counted */
 #define INLINE static inline __attribute__((always_inline))
 #endif
+#define NOINLINE static __attribute__((noinline))
 #define SIMD _Pragma("omp simd")
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)
