@@ -330,7 +330,8 @@ class StreamPool:
         """
         if not isinstance(frames, Mapping):
             raise TypeError(f"frames: expected a mapping of clients to arrays, got {type(frames).__name__}")
-        clients, values = list(frames.keys()), list(frames.values())
+        items = list(frames.items())  # at once, because another thread may change the mapping between two readings
+        clients, values = [client for client, _ in items], [frame for _, frame in items]
         y = self._lock.call(self._push, clients, values)
         return dict(zip(clients, y, strict=True))
 

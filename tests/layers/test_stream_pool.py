@@ -318,3 +318,19 @@ def test_pushes_of_two_threads_wait_for_each_other():
     for _ in range(20):
         stream.push(x)
     helpers.assert_same_bits(pool.get_state(63), stream.state[:, 0])
+
+
+class ChangingFrames(dict):
+    """A mapping that a receiver changes between two readings of it."""
+
+    def values(self):
+        return reversed(list(super().values()))
+
+
+def test_push_reads_the_mapping_once(layer):
+    """Each client gets its own frame though another thread changes the mapping."""
+    x = random_array((3, D), layer.dtype)
+    frames = ChangingFrames(zip("abc", x, strict=True))
+    results = StreamPool(layer, 3).push(frames)
+    for client, frame in zip("abc", x, strict=True):
+        helpers.assert_same_bits(results[client], layer.stream().push(frame))
