@@ -59,6 +59,7 @@ def compile_steps(layer: IndyGRU, weights: str, folder: Path) -> Path:
     layer.to_c(folder / "model.h", weights=weights)
     (folder / "main.c").write_text(PROGRAM)
     program = folder / weights
+    # Flags for a C file on one processor, as docs/c_file.md suggests them to its users. The library is built without.
     flags = ["-std=gnu99", "-O3", "-march=native"]
     subprocess.run(["cc", *flags, folder / "main.c", "-o", program], check=True)
     return program

@@ -63,7 +63,7 @@ def test_other_compiler_or_processor_computes_the_same_bits(tmp_path, name):
             helpers.assert_same_bits(states, expected)
 
 
-@pytest.mark.parametrize("flags", [["-O0"], ["-O1"], ["-O3"], ["-Os"], ["-O3", "-march=native"]], ids=" ".join)
+@pytest.mark.parametrize("flags", [["-O0"], ["-O1"], ["-O3"], ["-Os"]], ids=" ".join)
 def test_optimisation_does_not_change_bits(tmp_path, dtype, flags):
     layer = c_files.layer_of("wide", dtype)
     x, h0 = c_files.inputs(layer)
@@ -73,12 +73,12 @@ def test_optimisation_does_not_change_bits(tmp_path, dtype, flags):
     )
 
 
-@pytest.mark.parametrize("flags", [["-ffast-math"], ["-std=gnu99", "-march=native"]], ids=" ".join)
-def test_contracted_and_reassociated_steps_equal_the_reference(tmp_path, dtype, flags):
+def test_steps_reassociated_by_the_compiler_of_a_user_equal_the_reference(tmp_path, dtype):
+    """The page allows the flag for a C file; the library is never built with it."""
     layer = c_files.layer_of("wide", dtype)
     x, h0 = c_files.inputs(layer)
     for weights in FORMATS[dtype]:
-        states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, "-O3", *flags, weights=weights)
+        states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, "-O3", "-ffast-math", weights=weights)
         assert_close(states, c_files.expected_states(layer, x, h0, weights))
 
 
