@@ -81,8 +81,8 @@ cdef bint reads_unchecked = True
 cdef bint uses_vnni = True
 
 cdef enum:
-    # The largest sum of the sizes of x, y and the gates for which a call on tensors keeps its tape, whose memory is
-    # freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    # The largest storage of x, and the largest sum of the sizes of x, y and the gates, for which a call on tensors keeps
+    # its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
     MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
@@ -392,13 +392,13 @@ cdef class TensorExchange:
         return type(tensor) is self.tensor_type or type(tensor) is self.parameter_type
 
     cdef bint has_view(self, tensor, TensorView view) except -1:
-        """Whether a tensor still has the memory, shape and strides of its former view.
+        """Whether a tensor still has the memory, shape and strides of its former view, and no negative bit.
 
         The storage of the view contains the memory, whether or not it is still that of the tensor."""
         cdef ArrayView now
         try:
-            return (self.is_plain(tensor) and self.read(tensor, &now) and is_same_view(&now, &view.view)
-                    and self.is_within(view))
+            return (self.is_plain(tensor) and not self.is_neg(tensor) and self.read(tensor, &now)
+                    and is_same_view(&now, &view.view) and self.is_within(view))
         except (BufferError, RuntimeError):
             return False
 
@@ -944,6 +944,8 @@ cdef class BoundLayer:
             return None
         size = self.saved_size(&call, keeps_gates)
         allows_tape = allows_tape and (call.x.size + size) * self.itemsize <= MAX_TAPE_BYTES
+        if allows_tape and (<TensorView> x_view).storage is not None:  # which may be a batch of which x is a part
+            allows_tape = self.exchange.nbytes((<TensorView> x_view).storage) <= MAX_TAPE_BYTES
         if allows_tape:
             buffer = PooledBuffer(size * self.itemsize)
             saved.storage, saved.view.data, saved.view.itemsize = buffer, buffer.data, self.itemsize

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import helpers
 import pytest
 
@@ -224,3 +227,32 @@ def test_state_that_is_no_tensor_raises_with_frozen_weights_too():
     for tensor in (x, x.detach()):
         with pytest.raises(TypeError, match=r"^hx: expected a torch.Tensor, got ndarray"):
             module(tensor, hx.detach().numpy())
+
+
+def test_graph_after_backward_does_not_keep_the_batch_of_which_x_is_a_part():
+    """The storage of x is freed although the loss is kept."""
+    module = random_module()
+    x, *_ = random_module_call(module, requires_grad=False)
+    batch = torch.empty(1 << 20, dtype=x.dtype)
+    part = batch[: x.numel()].view_as(x).copy_(x)
+    array = weakref.ref(part.untyped_storage())
+    loss = module(part)[0].sum()
+    del batch, part
+    loss.backward()
+    gc.collect()
+    assert array() is None
+
+
+@pytest.mark.parametrize("name", ["x", "kernel_l0", "recurrent_kernel_l0"])
+def test_negative_bit_that_is_set_before_backward_negates_the_numbers(monkeypatch, name):
+    def gradient():
+        module = random_module()
+        x, *_ = random_module_call(module, requires_grad=False)
+        y, _ = module(x)
+        tensor = x if name == "x" else getattr(module, name)
+        tensor.data = torch._neg_view(tensor.data)
+        return torch.autograd.grad(y.sum(), list(module.parameters()))
+
+    direct = gradient()
+    check_in_python(monkeypatch)
+    assert all(torch.equal(a, b) for a, b in zip(direct, gradient(), strict=True))
