@@ -81,8 +81,8 @@ cdef bint reads_unchecked = True
 cdef bint uses_vnni = True
 
 cdef enum:
-    # The largest storage of x, and the largest sum of the sizes of x, y and the gates, for which a call on tensors keeps
-    # its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    # The largest storage of x, and the largest sum of the sizes of x, y and the gates, for which a call on tensors
+    # keeps its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
     MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
