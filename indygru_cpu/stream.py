@@ -332,6 +332,8 @@ class StreamPool:
             raise TypeError(f"frames: expected a mapping of clients to arrays, got {type(frames).__name__}")
         items = list(frames.items())  # at once, because another thread may change the mapping between two readings
         clients, values = [client for client, _ in items], [frame for _, frame in items]
+        if type(frames) is not dict and len(set(clients)) < len(clients):
+            raise ValueError("frames: expected each client once, got one twice: push its frames one after the other")
         y = self._lock.call(self._push, clients, values)
         return dict(zip(clients, y, strict=True))
 
@@ -342,7 +344,9 @@ class StreamPool:
         new = self._add(clients)
         stream, rows, _ = self._table
         try:
-            return stream.push(x, [rows[client] for client in clients]).copy()
+            y = np.empty((len(clients), stream._states.shape[-1]), x.dtype)  # before the step: memory may be missing
+            y[...] = stream.push(x, [rows[client] for client in clients])
+            return y
         except BaseException:
             for client in new:
                 rows.pop(client, None)

@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import helpers
@@ -334,3 +335,43 @@ def test_push_reads_the_mapping_once(layer):
     results = StreamPool(layer, 3).push(frames)
     for client, frame in zip("abc", x, strict=True):
         helpers.assert_same_bits(results[client], layer.stream().push(frame))
+
+
+class Pairs(Mapping):
+    """A mapping that yields a key twice."""
+
+    def __init__(self, *pairs):
+        self.pairs = pairs
+
+    def __getitem__(self, key):
+        return dict(self.pairs)[key]
+
+    def __iter__(self):
+        return iter([key for key, _ in self.pairs])
+
+    def __len__(self):
+        return len(self.pairs)
+
+
+def test_client_that_appears_twice_is_refused_and_changes_nothing(layer):
+    pool = StreamPool(layer, 1)
+    frame = np.full(D, 0.5, layer.dtype)
+    with pytest.raises(ValueError, match=r"^frames: expected each client once"):
+        pool.push(Pairs(("a", frame), ("a", frame)))
+    assert (len(pool), pool.capacity) == (0, 1)
+
+
+def test_push_without_memory_for_its_result_leaves_the_states_as_they_were(layer, monkeypatch):
+    pool, frame = StreamPool(layer, 2), np.full(D, 0.5, layer.dtype)
+    pool.push({"a": frame})
+    before = pool.get_state("a")
+
+    def fail(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("indygru_cpu.stream.np.empty", fail)
+        with pytest.raises(MemoryError):
+            pool.push({"a": frame, "b": frame})
+    helpers.assert_same_bits(pool.get_state("a"), before)
+    assert list(pool.clients) == ["a"]
