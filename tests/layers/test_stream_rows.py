@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import signal
-import sys
-import tracemalloc
 
 import helpers
 import numpy as np
 import pytest
-from streams import initial_state, random_array, sized_layer, started_stream
+from streams import allocates_nothing, initial_state, random_array, sized_layer, started_stream
 
 from indygru_cpu._engine import _core
 
@@ -179,20 +177,7 @@ def test_pushes_of_rows_allocate_nothing(dtype, rows):
         for _ in itertools.repeat(None, 1000):
             assert stream.push(x, rows) is y
 
-    def allocated():
-        before = sys.getallocatedblocks()
-        push()
-        blocks = sys.getallocatedblocks() - before
-        tracemalloc.start()
-        try:
-            push()
-            return blocks, *tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-
-    push()
-    # Threads of other tests may allocate meanwhile.
-    assert any(blocks < 10 and now < 200 and peak < 900 for blocks, now, peak in (allocated() for _ in range(10)))
+    assert allocates_nothing(push)
 
 
 class InterruptError(Exception):

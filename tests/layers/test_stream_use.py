@@ -7,12 +7,11 @@ import gc
 import itertools
 import re
 import sys
-import tracemalloc
 
 import helpers
 import numpy as np
 import pytest
-from streams import random_array, sized_layer, started_stream
+from streams import allocates_nothing, random_array, sized_layer, started_stream
 
 B, D, N = 7, 9, 17
 
@@ -199,22 +198,8 @@ def test_pushes_allocate_nothing(dtype, n_batch):
             for each, y in zip(shapes, ys, strict=True):
                 assert stream.push(each) is y
 
-    def allocated():
-        """New blocks, new bytes, and the peak of bytes."""
-        before = sys.getallocatedblocks()
-        push()
-        blocks = sys.getallocatedblocks() - before
-        tracemalloc.start()
-        try:
-            push()
-            return blocks, *tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-
-    push()
     assert ys[0].nbytes > 900
-    # Threads of other tests may allocate meanwhile.
-    assert any(blocks < 10 and now < 200 and peak < 900 for blocks, now, peak in (allocated() for _ in range(10)))
+    assert allocates_nothing(push)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+
 import helpers
 import numpy as np
 import oracles
@@ -64,3 +67,24 @@ def assert_matches_layer(results, layer, x):
     assert layer.reproducible
     helpers.assert_close(results, results_by_reference(layer, x), layer.dtype)
     helpers.assert_same_bits(results, run_whole_sequence(layer, x, num_threads=1))
+
+
+def allocates_nothing(push):
+    """Whether calls of a function allocate neither objects nor memory.
+
+    The best of ten measurements counts, because threads of other tests may allocate meanwhile."""
+
+    def allocated():
+        """New blocks, new bytes, and the peak of bytes."""
+        before = sys.getallocatedblocks()
+        push()
+        blocks = sys.getallocatedblocks() - before
+        tracemalloc.start()
+        try:
+            push()
+            return blocks, *tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    push()
+    return any(blocks < 10 and now < 200 and peak < 900 for blocks, now, peak in (allocated() for _ in range(10)))
