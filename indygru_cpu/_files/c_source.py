@@ -100,7 +100,7 @@ def _completed(code: str, words: Mapping[str, str], name: str) -> str:
     """Code of the template with its words replaced and its identifiers renamed."""
     prefixes = {"model": name, "MODEL": name.upper()}
     code = re.sub(r"\b[A-Z][A-Z0-9_]+\b", lambda word: words.get(word[0], word[0]), code)
-    return re.sub(r"\b(model|MODEL)(?=_)", lambda prefix: prefixes[prefix[0]], code)
+    return re.sub(r'\b(model|MODEL)(?=[_"])', lambda prefix: prefixes[prefix[0]], code)
 
 
 def _check_name(name: object) -> None:

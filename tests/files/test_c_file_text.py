@@ -234,3 +234,9 @@ def test_words_of_the_template_are_all_replaced(dtype):
         for weights in c_files.FORMATS[dtype]:
             text = text_of(layer_of(name, dtype), weights=weights)
             assert not words & set(re.findall(r"\w+", text))
+
+
+def test_error_of_two_models_of_one_name_has_that_name():
+    file = io.BytesIO()
+    IndyGRU(2, 3, seed=0).to_c(file, name="amp")
+    assert b'#error "two different models have the name AMP"' in file.getvalue()
