@@ -12,6 +12,7 @@ from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._activations import KERAS_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import KERAS_RESET_AFTER, KERAS_RESET_BEFORE
+from indygru_cpu.interop._state_dicts import hint
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
     DenseWeights,
@@ -114,7 +115,8 @@ def _sources_and_activation(source: Any, activation: str | None) -> tuple[list[l
     if _is_keras_layer(source) or (isinstance(source, Sequence) and source and hasattr(source[0], "shape")):
         source = [source]
     if not isinstance(source, Sequence) or isinstance(source, str) or not source:
-        raise TypeError(f"weights: expected lists of arrays or Keras layers, got {type(source).__name__}")
+        text = f"weights: expected lists of arrays or Keras layers, got {type(source).__name__}"
+        raise TypeError(text + hint(source, "from_keras"))
     configs = [config for item in source if _is_keras_layer(item) for config in _gru_configs(item)]
     activations = {_checked_activation(config) for config in configs}
     activations |= {activation} if activation is not None else set()
@@ -139,6 +141,8 @@ def _split_directions(arrays: Any) -> list[list[Any]]:
             f"weights: expected 2 or 3 arrays, or 4 or 6 for two directions, got {len(arrays)}; "
             "a Keras layer has no weights before it is built"
         )
+    if foreign := hint(arrays, "from_keras"):
+        raise ValueError(f"weights: expected the weights of a Keras GRU{foreign}")
     half = len(arrays) // 2
     return [list(arrays)] if len(arrays) < 4 else [list(arrays[:half]), list(arrays[half:])]
 

@@ -88,6 +88,15 @@ def converter_options(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def check_single_layer(layer: IndyGRU, module: str) -> None:
+    """Refuse stacks and both directions, which a `module` of another library does not have."""
+    if layer.num_layers > 1 or layer.bidirectional:
+        raise ValueError(
+            f"layer: expected num_layers=1 and bidirectional=False, as in {module}, got "
+            f"num_layers={layer.num_layers} and bidirectional={layer.bidirectional}"
+        )
+
+
 def read_stack(
     sources: Sequence[Sequence[Source]], read_weights: Callable[[Source, int | None, int | str], DenseWeights]
 ) -> list[list[DenseWeights]]:
