@@ -47,7 +47,7 @@ SOURCES = (
         "a ParaGRU of pararnn-torch",
         None,
         ("a_z", "a_r", "a_n", "W_x.weight", "W_x.bias"),
-        advice="docs/interop.md makes arguments of from_pararnn of it",
+        advice="docs/interop.md has the arguments of from_pararnn",
     ),
     Source(
         "a GRU of accelerated-model-architectures (XMA)",
