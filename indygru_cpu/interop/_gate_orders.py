@@ -166,4 +166,43 @@ XMA = GateOrder(
     bias_inside_reset=False,
     exact_when="state_head_dim is 1",
 )
-TABLE = (INDYGRU, TORCH, KERAS_RESET_BEFORE, KERAS_RESET_AFTER, ONNX_RESET_BEFORE, ONNX_RESET_AFTER, PARARNN, XMA)
+MINGRU_TORCH = GateOrder(
+    library="minGRU of minGRU-pytorch",
+    importer="from_mingru",
+    gates="cz",
+    symbols=("hidden", "gate"),
+    candidate="g(x @ W)",
+    update="(1 - gate) * h + gate * hidden",
+    z_sign=-1,
+    kernel="to_hidden_and_gate.weight (2N, D)",
+    recurrent_kernel="0",
+    bias="none",
+    bias_inside_reset=False,
+    exact_when="always",
+)
+MINGRU_KERAS = GateOrder(
+    library="MinGRU of mingru-keras",
+    importer="from_mingru",
+    gates="zc",
+    symbols=("Z", "H"),
+    candidate="x @ W + b",
+    update="(1 - Z) * h + Z * H",
+    z_sign=-1,
+    kernel="kernels of gate and candidate (D, N)",
+    recurrent_kernel="0",
+    bias="biases of gate and candidate (N,)",
+    bias_inside_reset=False,
+    exact_when="always; h0 is 0",
+)
+TABLE = (
+    INDYGRU,
+    TORCH,
+    KERAS_RESET_BEFORE,
+    KERAS_RESET_AFTER,
+    ONNX_RESET_BEFORE,
+    ONNX_RESET_AFTER,
+    PARARNN,
+    XMA,
+    MINGRU_TORCH,
+    MINGRU_KERAS,
+)

@@ -72,7 +72,7 @@ def from_pararnn(
     options = {"batch_first": True, **converter_options(options)}
     if B is None and b is None:
         arrays = select_weights(A, prefix, "a ParaGRU", "from_pararnn")
-        check_names(arrays, {"A", "B", "b"}, "from_pararnn")
+        check_names(arrays, prefix, "from_pararnn", {"A", "B", "b"})
         A, B, b = arrays["A"], arrays["B"], arrays["b"]
     checker = WeightChecker()
     n = checker.checked("A", A, (3, "N")).shape[1]

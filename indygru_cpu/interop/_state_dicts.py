@@ -54,7 +54,15 @@ SOURCES = (
         "from_xma",
         ("input_projection.weight", "state_weight", "forget_weight", "reset_weight"),
     ),
+    Source("a minGRU of minGRU-pytorch", "from_mingru", ("to_hidden_and_gate.weight",)),
+    Source(
+        "a policy of PufferLib",
+        None,
+        ("network.layers.0.weight", "encoder.encoder.weight", "decoder.value_function.weight"),
+        advice="docs/which_cell.md tells how its layers run here",
+    ),
 )
+_KERAS_MINGRU = Source("a MinGRU of mingru-keras", "from_mingru")
 _KERAS_GRU = Source("a Keras GRU", "from_keras")
 _KERAS_LSTM = Source("a Keras LSTM", None)
 _ONNX_MODEL = Source("an ONNX model", "from_onnx")
@@ -67,11 +75,14 @@ class Match(NamedTuple):
     prefix: str = ""
 
 
-def nearest(weights: object) -> Match | None:
-    """The kind of weights with most of whose names `weights` agree, or None if there is none with half of them."""
+def nearest(weights: object, importer: str | None = None) -> Match | None:
+    """The kind of weights with most of whose names `weights` agree, or None if there is none with half of them.
+
+    Of several in one model, that of the importer is preferred.
+    """
     weights = _of_module(weights)
     if isinstance(weights, Mapping):
-        return _nearest_by_name({str(name): value for name, value in weights.items()})
+        return _nearest_by_name({str(name): value for name, value in weights.items()}, importer)
     if type(weights).__name__ == "ModelProto":
         return Match(_ONNX_MODEL)
     if isinstance(weights, Sequence) and not isinstance(weights, str):
@@ -80,12 +91,15 @@ def nearest(weights: object) -> Match | None:
     return None
 
 
-def hint(weights: object, importer: str) -> str:
-    """The end of an error text of an importer: what the weights look like, or "" if they look like nothing known."""
-    match = nearest(weights)
+def hint(weights: object, importer: str, selected: str = "") -> str:
+    """The end of an error text of an importer: what the weights look like, or "" if they look like nothing known.
+
+    `selected` is the prefix that the names had.
+    """
+    match = nearest(weights, importer)
     if match is None:
         return ""
-    source, prefix = match
+    source, prefix = match.source, match.prefix and selected + match.prefix
     if source.importer == importer:
         return f"; prefix={shown(prefix)} selects {source.title}" if prefix else ""
     advice = f"use {source.importer}" if source.importer else source.advice
@@ -112,11 +126,11 @@ def select_weights(
 
 
 def check_names(
-    weights: Mapping[str, Any], required: Set[str], importer: str, optional: Set[str] = frozenset()
+    weights: Mapping[str, Any], prefix: str, importer: str, required: Set[str], optional: Set[str] = frozenset()
 ) -> None:
     """Refuse weights that lack a required name, have an unknown one, or are those of another module."""
     missing, unknown = sorted(required - weights.keys()), sorted(weights.keys() - required - optional)
-    ending = hint(weights, importer)
+    ending = hint(weights, importer, prefix)
     if missing or unknown:
         ending = ending or "; prefix= selects one module of a larger model"
         raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}{ending}")
@@ -129,9 +143,9 @@ def _of_module(source: Any) -> Any:
     return source.state_dict() if callable(getattr(source, "state_dict", None)) else source
 
 
-def _nearest_by_name(weights: Mapping[str, Any]) -> Match | None:
+def _nearest_by_name(weights: Mapping[str, Any], importer: str | None) -> Match | None:
     best, best_share = None, 0.0
-    for source in SOURCES:
+    for source in sorted(SOURCES, key=lambda source: source.importer != importer):
         prefixes = {
             name.removesuffix(end)
             for end in source.names
@@ -156,7 +170,13 @@ def _n_planes(input_shape: tuple[int, ...], shape: tuple[int, ...]) -> int:
 
 
 def _keras_source(shapes: Sequence[tuple[int, ...]]) -> Source | None:
-    """The Keras layer that has weights of these shapes: kernel (D, gates N) and recurrent kernel (N, gates N)."""
+    """The Keras layer that has weights of these shapes.
+
+    A GRU or LSTM begins with a kernel (D, gates N) and a recurrent kernel (N, gates N). A MinGRU has two kernels
+    (D, N), each with its bias (N,).
+    """
+    if len(shapes) == 4 and [len(shape) for shape in shapes] == [2, 1, 2, 1] and shapes[:2] == shapes[2:]:
+        return _KERAS_MINGRU if shapes[0][1:] == shapes[1] else None
     if len(shapes) < 2 or len(shapes[1]) != 2:
         return None
     n, columns = shapes[1]

@@ -84,7 +84,7 @@ def from_torch(
     """
     limits, checker = ConversionTolerance(tolerance, project), WeightChecker()
     arrays, options = _arrays_and_options(state_dict, prefix, converter_options(options))
-    name_suffixes, bias = _checked_suffixes(arrays)
+    name_suffixes, bias = _checked_suffixes(arrays, prefix)
 
     def read_weights(suffix: str, n: int | None, d: int | str) -> DenseWeights:
         def get(name: str, *shape: int | str) -> Array:
@@ -111,7 +111,7 @@ def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tu
     return select_weights(source, prefix, "a torch.nn.GRU", "from_torch", is_gru), options
 
 
-def _checked_suffixes(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
+def _checked_suffixes(names: Mapping[str, Any], prefix: str) -> tuple[list[list[str]], bool]:
     """Suffixes of the names by layer and direction, and whether there are biases. Missing names raise ValueError."""
     num_layers = sum(bool(re.fullmatch(r"weight_ih_l\d+", name)) for name in names)
     forward, reverse = suffixes(1, bidirectional=True)[0]
@@ -119,7 +119,7 @@ def _checked_suffixes(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
     bias = f"bias_ih{forward}" in names
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if bias else 2]
     expected = {f"{kind}{suffix}" for directions in name_suffixes for suffix in directions for kind in kinds}
-    check_names(names, expected, "from_torch")
+    check_names(names, prefix, "from_torch", expected)
     return name_suffixes, bias
 
 

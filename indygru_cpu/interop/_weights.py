@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -64,12 +64,13 @@ def diagonal_matrices(diagonals: Array) -> Array:
 _OPTIONS = ("batch_first", "dropout", "num_threads", "reproducible", "seed")
 
 
-def build_layer(stack: StackedWeights, *, activation: str = "tanh", **options: Any) -> IndyGRU:
+def build_layer(stack: StackedWeights, *, activation: str = "tanh", reset_gate: bool = True, **options: Any) -> IndyGRU:
     """Make a layer with copies of these weights, whose shapes and dtypes are already checked."""
     first = stack[0][0]
     layer = IndyGRU(
-        first.kernel.shape[0], first.recurrent_kernel.shape[0] // 3, len(stack), first.bias is not None,
-        bidirectional=len(stack[0]) == 2, activation=activation, dtype=first.kernel.dtype, **options,
+        first.kernel.shape[0], first.recurrent_kernel.shape[0] // (2 + reset_gate), len(stack), first.bias is not None,
+        bidirectional=len(stack[0]) == 2, activation=activation, dtype=first.kernel.dtype, reset_gate=reset_gate,
+        **options,
     )  # fmt: skip
     layer.load_state_dict({
         f"{name}{suffix}": array
@@ -128,6 +129,14 @@ class WeightChecker:
         array = check.array(name, _tensor_to_array(name, value), shape, *(self._first or ()))
         self._first = self._first or (name, array.dtype)
         return array
+
+    def check_projection(self, arrays: Mapping[str, object], name: str, n: int) -> None:
+        """Check the weights of a linear map of y that is not converted; they may be absent."""
+        outputs: int | str = "outputs"
+        if (weight := f"{name}.weight") in arrays:
+            outputs = self.checked(weight, arrays[weight], (outputs, n)).shape[0]
+        if (bias := f"{name}.bias") in arrays:
+            self.checked(bias, arrays[bias], (outputs,))
 
 
 def _tensor_to_array(name: str, value: object) -> object:
@@ -195,6 +204,11 @@ class ConversionTolerance:
                 )
             candidate[...] = 0
         return np.asarray(bias + recurrent)
+
+
+def is_keras_layer(item: Any) -> bool:
+    """Whether the item has weights and a configuration, as Keras layers have."""
+    return hasattr(item, "get_weights") and hasattr(item, "get_config")
 
 
 def import_optional(name: str) -> Any:

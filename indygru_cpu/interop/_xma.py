@@ -90,14 +90,13 @@ def from_xma(state_dict: Any, *, prefix: str = "", input_heads: Sequence[int] | 
         raise ValueError(
             f"state_dict: expected kernel_size=None, got {shown(convolution[0])}: the layer has no convolution"
         )
-    check_names(arrays, _REQUIRED, "from_xma", _OPTIONAL)
+    check_names(arrays, prefix, "from_xma", _REQUIRED, _OPTIONAL)
     checker = WeightChecker()
     recurrent = [_recurrent_weight(checker, name, arrays[name]) for name in _RECURRENT]
     weight = checker.checked("input_projection.weight", arrays["input_projection.weight"], ("heads", "D"))
     heads = _checked_input_heads(input_heads, len(weight))
     n = max(*heads, *map(len, recurrent))
-    if "output_projection.weight" in arrays:
-        checker.checked("output_projection.weight", arrays["output_projection.weight"], ("outputs", n))
+    checker.check_projection(arrays, "output_projection", n)
 
     def for_all_units(name: str, parts: Sequence[Array]) -> Array:
         """Weights of the three gates (3N, ...), from those of their heads."""

@@ -30,6 +30,7 @@ EXAMPLES = {
     "dask_speakers": Example((), ("dask", "distributed", "sklearn"), 95),
     "jax_speakers": Example((3,), ("jax",), 80),
     "numba_features": Example((), ("numba",), 90),
+    "pufferlib_policy": Example((), (), 95),
     "torch_speakers": Example((3,), ("torch",), 80),
     "ray_speakers": Example((), ("ray", "sklearn"), 95, warns=True, seconds=200),
     "spark_speakers": Example((), ("pyspark", "java", "sklearn"), 95, warns=True, seconds=200),

@@ -14,7 +14,14 @@ from indygru_cpu import IndyGRU, interop
 from indygru_cpu.interop import _gate_orders as orders
 from indygru_cpu.interop._weights import dense_kernel, import_optional
 
-TO_CONVERTERS = [interop.to_torch, interop.to_keras, interop.to_onnx, interop.to_pararnn, interop.to_xma]
+TO_CONVERTERS = [
+    interop.to_torch,
+    interop.to_keras,
+    interop.to_onnx,
+    interop.to_pararnn,
+    interop.to_xma,
+    interop.to_mingru,
+]
 
 
 # --- Gate orders -------------------------------------------------------------------------------------------
@@ -28,6 +35,7 @@ def test_gate_order_table_matches_the_documentation_of_each_library():
         ("zrc", 1, False), ("zrc", 1, True),  # ONNX
         ("zrc", -1, False),  # ParaGRU
         ("czr", 1, False),  # XMA
+        ("cz", -1, False), ("zc", -1, False),  # minGRU
     ]  # fmt: skip
 
 

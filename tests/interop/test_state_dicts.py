@@ -42,6 +42,18 @@ WEIGHTS = {
         None,
     ),
     "a GRU of accelerated-model-architectures (XMA)": (xma_state_dict(), "from_xma"),
+    "a minGRU of minGRU-pytorch": (
+        arrays(to_hidden_and_gate__weight=(2 * N, D), to_hidden_and_gate__bias=(2 * N,)),
+        "from_mingru",
+    ),
+    "a policy of PufferLib": (
+        arrays(
+            encoder__encoder__weight=(N, D), network__layers__0__weight=(3 * N, N), decoder__decoder__weight=(2, N),
+            decoder__value_function__weight=(1, N),
+        ),
+        None,
+    ),
+    "a MinGRU of mingru-keras": ([np.ones((D, N)), np.ones(N), np.ones((D, N)), np.ones(N)], "from_mingru"),
     "a Keras GRU": ([np.ones((D, 3 * N)), np.ones((N, 3 * N)), np.ones((2, 3 * N))], "from_keras"),
     "a Keras LSTM": ([np.ones((D, 4 * N)), np.ones((N, 4 * N)), np.ones(4 * N)], None),
 }  # fmt: skip
@@ -50,7 +62,7 @@ IMPORTERS = [getattr(interop, name) for name in interop.__all__ if name.startswi
 
 def test_weights_of_every_source_are_tested():
     titles = {source.title for source in state_dicts.SOURCES}
-    assert WEIGHTS.keys() - titles == {"a Keras GRU", "a Keras LSTM"}
+    assert WEIGHTS.keys() - titles == {"a Keras GRU", "a Keras LSTM", "a MinGRU of mingru-keras"}
     assert titles - WEIGHTS.keys() == set()
     importers = {source.importer for source in state_dicts.SOURCES}
     assert importers - {None} <= set(interop.__all__)
@@ -93,6 +105,51 @@ def test_importer_of_foreign_weights_names_the_nearest_match(importer, title):
     assert str(raised.value).endswith(f"; this looks like {title}{prefix}: {advice}")
 
 
+DAMAGES = {
+    "integers": lambda array: array.astype(int),
+    "half precision": lambda array: array.astype(np.float16),
+    "another dtype": lambda array: array.astype(np.float32),
+    "complex numbers": lambda array: array.astype(complex),
+    "a number": lambda array: 3.0,
+    "None": lambda array: None,
+    "a str": lambda array: "weights",
+    "an axis more": lambda array: array[None],
+    "an axis less": lambda array: array[0],
+    "a row more": lambda array: np.concatenate([array, array[:1]]),
+    "no rows": lambda array: array[:0],
+    "no columns": lambda array: array[..., :0],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("importer", "title", "name"),
+    [
+        (getattr(interop, importer), title, name)
+        for title, (weights, importer) in WEIGHTS.items()
+        if importer and isinstance(weights, dict)
+        for name in weights
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_importer_of_a_damaged_array_raises(importer, title, name, damage):
+    weights, _ = WEIGHTS[title]
+    options = {"project": "diagonal"} if importer is interop.from_torch else {}
+    importer(weights, **options)
+    with pytest.raises((TypeError, ValueError)):
+        importer({**weights, name: DAMAGES[damage](weights[name])}, **options)
+    with pytest.raises(ValueError, match="unknown"):
+        importer({f"{other}x" * (other == name) or other: value for other, value in weights.items()}, **options)
+
+
+def test_from_keras_of_a_layer_of_mingru_keras_names_from_mingru():
+    MinGRU = type(
+        "MinGRU", (), {"get_weights": lambda self: WEIGHTS["a MinGRU of mingru-keras"][0], "get_config": dict}
+    )
+    with pytest.raises(TypeError, match=r"expected a GRU, got MinGRU; this looks like a MinGRU .*: use from_mingru$"):
+        interop.from_keras(MinGRU())
+
+
 @pytest.mark.parametrize("importer", [interop.from_torch, interop.from_pararnn, interop.from_xma, interop.from_keras])
 def test_importer_of_an_onnx_model_names_from_onnx(importer):
     pytest.importorskip("onnx")
@@ -106,6 +163,19 @@ def test_importer_of_an_onnx_model_names_from_onnx(importer):
 def test_nearest_of_unknown_weights_is_none(weights):
     assert state_dicts.nearest(weights) is None
     assert state_dicts.hint(weights, "from_torch") == ""
+
+
+def test_hint_of_a_model_with_several_cells_names_that_of_the_importer():
+    model = {
+        f"{prefix}{name}": array
+        for prefix, title in (("a.", "a torch.nn.GRU"), ("b.", "a minGRU of minGRU-pytorch"))
+        for name, array in WEIGHTS[title][0].items()
+    }
+    assert state_dicts.hint(model, "from_torch") == "; prefix='a.' selects a torch.nn.GRU"
+    assert state_dicts.hint(model, "from_mingru") == "; prefix='b.' selects a minGRU of minGRU-pytorch"
+    with pytest.raises(ValueError, match=r"; prefix='whole\.b\.' selects a minGRU"):
+        interop.from_mingru({f"whole.{name}": array for name, array in model.items()}, prefix="whole.")
+    assert state_dicts.hint(model, "from_xma").startswith("; this looks like a torch.nn.GRU with the prefix 'a.': ")
 
 
 def test_hint_is_short_for_names_of_any_length():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import helpers
 import numpy as np
 import pytest
-from foreign_cells import sigmoid, unroll
+from foreign_cells import g, sigmoid, unroll
 from interop_helpers import D, N, layer_results, random_call, random_layer
 
 from indygru_cpu import interop
@@ -45,15 +47,21 @@ def test_every_importer_has_a_row():
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.library)
 def test_layer_computes_the_equations_of_every_row(row):
     """Weights are converted to the order of the library, and its expressions are evaluated step by step."""
-    layer = random_layer(batch_first=True)
+    has_reset_gate = "r" in row.gates
+    activation = "tanh" if has_reset_gate else "mingru" if "g(" in row.candidate else "identity"
+    layer = random_layer(batch_first=True, reset_gate=has_reset_gate, activation=activation)
     call, planes = random_call(layer), layer.parameters
+    if not has_reset_gate:  # the equations of minGRU have no recurrent kernel
+        planes["recurrent_kernel_l0"][...] = 0
+    if not re.search(r"\bb\b", row.candidate):
+        planes["bias_l0"][...] = 0
     kernels, recurrent, biases = (
         np.split(row.from_native(planes[f"{kind}_l0"]), len(row.gates), axis=-1)
         for kind in ("kernel", "recurrent_kernel", "bias")
     )
 
     def step(i, h):
-        values = {"tanh": np.tanh, "x": call["x"][:, i], "h": h}
+        values = {"tanh": np.tanh, "g": g, "x": call["x"][:, i], "h": h}
         for gate, name, W, u, b in zip(row.gates, row.symbols, kernels, recurrent, biases, strict=True):
             if gate == "c":
                 values |= {"W": W, "u": u, "U": np.diag(u), "b": b, "d": np.zeros(N)}
@@ -70,3 +78,28 @@ def test_layer_computes_the_equations_of_every_row(row):
 def test_a_large_bias_of_the_update_gate_keeps_the_share_that_the_table_names(row):
     values = dict.fromkeys(row.symbols, 0.0) | {"h": 1.0, symbol(row, "z"): sigmoid(20.0)}
     np.testing.assert_allclose(eval(row.update, {}, values), {1: 1, -1: 0}[row.z_sign], atol=1e-8)
+
+
+def special_case(recurrent_kernel_of_z, activation):
+    """A layer without a reset gate whose candidate does not depend on the state, and its weights (z, candidate)."""
+    layer = random_layer(batch_first=True, reset_gate=False, activation=activation)
+    u_z, u_c = np.split(layer.parameters["recurrent_kernel_l0"], 2)
+    u_z *= recurrent_kernel_of_z
+    u_c[...] = 0
+    (W_z, W_c), (b_z, b_c) = (np.split(layer.parameters[f"{kind}_l0"], 2, axis=-1) for kind in ("kernel", "bias"))
+    b_c[...] = 0
+    return layer, (W_z, u_z, b_z, W_c)
+
+
+@pytest.mark.parametrize(("cell", "recurrent", "activation"), [("SRU", 1, "identity"), ("QRNN", 0, "tanh")])
+def test_layer_computes_the_recurrences_inside_sru_and_qrnn(cell, recurrent, activation):
+    """SRU: f = sigmoid(W_f x + v_f c + b_f), c' = f c + (1 - f) W x. QRNN: the same with v_f = 0 and tanh(W x)."""
+    layer, (W_f, v_f, b_f, W) = special_case(recurrent, activation)
+    call = random_call(layer)
+
+    def step(i, c):
+        x = call["x"][:, i]
+        f = sigmoid(x @ W_f + v_f * c + b_f)
+        return f * c + (1 - f) * {"SRU": x @ W, "QRNN": np.tanh(x @ W)}[cell]
+
+    helpers.assert_close(layer_results(layer, call), unroll(step, call["h0"][0], call["x"].shape[1]), np.float64)

@@ -75,3 +75,45 @@ def run_xma(x, state_dict, heads, h0=None):
         return f * h + (1 - f) * z
 
     return unroll(step, np.zeros((len(x), n, size), x.dtype) if h0 is None else h0, x.shape[1])
+
+
+def g(a):
+    """The activation of minGRU's form in log space."""
+    return np.where(a >= 0, a + 0.5, sigmoid(a))
+
+
+def run_mingru(x, state_dict, h0=None, activation=g):
+    """minGRU-pytorch, one step at a time: h' = lerp(h, g(hidden), sigmoid(gate)), without its output projection."""
+    rows = x @ state_dict["to_hidden_and_gate.weight"].T + state_dict.get("to_hidden_and_gate.bias", 0)
+    hidden, gate = np.split(rows, 2, axis=-1)
+
+    def step(i, h):
+        return h + sigmoid(gate[:, i]) * (activation(hidden[:, i]) - h)
+
+    return unroll(step, np.zeros_like(hidden[:, 0]) if h0 is None else h0, x.shape[1])
+
+
+def run_mingru_keras(x, weights, h0):
+    """mingru-keras with the result of its ``get_weights()``: the candidate is linear."""
+    gate_kernel, gate_bias, kernel, bias = weights
+    gates, candidates = sigmoid(x @ gate_kernel + gate_bias), x @ kernel + bias
+
+    def step(i, h):
+        return h + gates[:, i] * (candidates[:, i] - h)
+
+    return unroll(step, h0, x.shape[1])
+
+
+def run_pufferlib(x, state_dict, state):
+    """Logits and values (rows, steps, ...) of the default policy of PufferLib; `state` is (layers, rows, N)."""
+
+    def linear(x, name):
+        return x @ state_dict[f"{name}.weight"].T + state_dict[f"{name}.bias"]
+
+    h, weights = linear(x, "encoder.encoder"), [state_dict[f"network.layers.{i}.weight"] for i in range(len(state))]
+    for weight, h0 in zip(weights, state, strict=True):
+        n = len(weight) // 3
+        out = run_mingru(h, {"to_hidden_and_gate.weight": weight[: 2 * n]}, h0)["y"]
+        share = sigmoid(h @ weight[2 * n :].T)
+        h = share * out + (1 - share) * h
+    return linear(h, "decoder.decoder"), linear(h, "decoder.value_function")[..., 0]
