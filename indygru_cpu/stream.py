@@ -31,7 +31,9 @@ def _snapshot(layer: StreamableLayer, weights: str) -> _core.BoundLayer:
     if weights == "bfloat16":
         for k, [layer_arrays] in enumerate(arrays):
             layer_arrays[0] = widen_bfloat16(round_to_bfloat16(layer_arrays[0], f"kernel of layer {k}"))
-    return _core.BoundLayer(arrays, bound.groups, bound.activation, bound.reproducible, choose_threads)
+    return _core.BoundLayer(
+        arrays, bound.groups, bound.activation, bound.reproducible, choose_threads, has_reset_gate=bound.has_reset_gate
+    )
 
 
 def _compact_kernels(bound: _core.BoundLayer, weights: str) -> list[tuple[Array, Array | None]] | None:

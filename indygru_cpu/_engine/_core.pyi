@@ -71,6 +71,7 @@ class TensorExchange:
         has_bias: object,
         groups: object,
         activation: object,
+        has_reset_gate: object,
         reproducible: object,
         count_threads: Any,
         n_inputs: object = None,
@@ -84,6 +85,7 @@ class BoundLayer:
     groups: int
     activation: int
     reproducible: bool
+    has_reset_gate: bool
     def __init__(
         self,
         weights: Any,
@@ -95,6 +97,7 @@ class BoundLayer:
         is_reverse: bool = False,
         has_layer_axis: bool = True,
         exchange: TensorExchange | None = None,
+        has_reset_gate: bool = True,
     ) -> None: ...
     @staticmethod
     def of_function(
@@ -103,6 +106,7 @@ class BoundLayer:
         bias: object,
         groups: object,
         activation: int,
+        has_reset_gate: bool,
         reproducible: bool,
         is_reverse: bool,
         count_threads: Any,

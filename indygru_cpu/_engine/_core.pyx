@@ -52,7 +52,7 @@ from indygru_cpu._engine.passes cimport (
 )
 from indygru_cpu._engine.plan cimport (
     BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, Tile, address_at, align_up, can_run_parallel,
-    ceil_div, check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once,
+    ceil_div, check_alloc, copy_row_layout, count_multiply_adds, count_planes, exceeds_limits, limit_threads, load_once,
     make_layer_plan, make_plan, make_tile, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step,
     set_step_grid,
 )
@@ -82,7 +82,8 @@ cdef bint uses_vnni = True
 
 cdef enum:
     # The largest storage of x, and the largest sum of the sizes of x, y and the gates, for which a call on tensors
-    # keeps its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    # keeps its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward
+    # pass.
     MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
@@ -431,8 +432,8 @@ cdef class TensorExchange:
             return None
         return view
 
-    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, reproducible, count_threads,
-             n_inputs=None, n_units=None):
+    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, has_reset_gate, reproducible,
+             count_threads, n_inputs=None, n_units=None):
         """A bound layer for tensors, or None if it cannot read them, or if another argument is not valid.
 
         weights are kernel, recurrent kernel and, if has_bias, bias of each layer and direction in turn. activation is
@@ -464,7 +465,7 @@ cdef class TensorExchange:
             if i % n_of_layer == n_of_layer - 1:
                 by_layer.append(directions)
         layer = self.layer_class.__new__(self.layer_class)
-        if not layer.set_weights(tuple(by_layer), groups, index):
+        if not layer.set_weights(tuple(by_layer), groups, index, has_reset_gate):
             return None
         if n_inputs is not None and not (layer.n_inputs == n_inputs and layer.n_units == n_units):
             return None
@@ -642,7 +643,8 @@ cdef class BoundLayer:
     Parameters
     ----------
     weights : sequence of sequence of Weights
-        By layer and direction: kernel (D / groups, 3N), recurrent kernel (3N,) and bias (3N,), C-contiguous.
+        By layer and direction: kernel (D / groups, PN), recurrent kernel (PN,) and bias (PN,), C-contiguous, with P of
+        csrc/indygru_kernels.h.
     groups : int
         Number of blocks of inputs and units.
     activation : int
@@ -660,37 +662,40 @@ cdef class BoundLayer:
         Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
     exchange : TensorExchange, optional
         Makes the results, which are tensors; None: they are arrays.
+    has_reset_gate : bool
+        Whether P is 3.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation
-    cdef readonly bint reproducible
+    cdef readonly bint reproducible, has_reset_gate
     cdef bint is_reverse, has_layer_axis
     cdef object count_threads, tape_class, dtype
     cdef TensorExchange exchange
     cdef list views             # of the weights of tensors, in the order of `TensorExchange.bind`
     cdef str activation_name
     cdef bint has_bias          # whether those have biases
-    cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
+    cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, n_planes, itemsize
     cdef char format
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
-                 bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None):
+                 bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None,
+                 bint has_reset_gate=True):
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
         if self.weights is not None:  # asked after the iteration, which may run code of its own
             raise RuntimeError("layer: it is initialised already")
-        require(self.set_weights(weights, groups, activation), "layer")
+        require(self.set_weights(weights, groups, activation, has_reset_gate), "layer")
         self.exchange = exchange
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
         self.count_threads, self.tape_class = count_threads, tape_class
 
     @staticmethod
-    def of_function(kernel, recurrent_kernel, bias, groups, int activation, bint reproducible, bint is_reverse,
-                    count_threads, tape_class):
+    def of_function(kernel, recurrent_kernel, bias, groups, int activation, bint has_reset_gate, bint reproducible,
+                    bint is_reverse, count_threads, tape_class):
         """A single layer in one direction whose states are (B, N). None: compiled code cannot read the weights."""
         cdef BoundLayer layer = BoundLayer.__new__(BoundLayer)
         if type(groups) is not int or not 1 <= groups <= INT_MAX:
             return None
-        if not layer.set_weights((((kernel, recurrent_kernel, bias),),), groups, activation):
+        if not layer.set_weights((((kernel, recurrent_kernel, bias),),), groups, activation, has_reset_gate):
             return None
         layer.reproducible, layer.is_reverse, layer.has_layer_axis = reproducible, is_reverse, False
         layer.count_threads, layer.tape_class = count_threads, tape_class
@@ -698,7 +703,7 @@ cdef class BoundLayer:
 
     def __reduce__(self):
         return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
-                            self.tape_class, self.is_reverse, self.has_layer_axis)
+                            self.tape_class, self.is_reverse, self.has_layer_axis, None, self.has_reset_gate)
 
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
         """`read_array` with the layer's dtype; also of a `TensorView`."""
@@ -715,9 +720,10 @@ cdef class BoundLayer:
         require(self.read(array, True, view), "out")
         return array
 
-    cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
+    cdef bint set_weights(self, tuple weights, int groups, int activation, bint has_reset_gate) except -1:
         """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
         refuses all calls."""
+        self.has_reset_gate, self.n_planes = has_reset_gate, count_planes(has_reset_gate)
         if self.fits_weights(weights, groups, activation):
             return True
         self.format = 0
@@ -741,9 +747,10 @@ cdef class BoundLayer:
         self.dtype = FLOAT64 if self.format == c'd' else FLOAT32
         if groups < 1 or not 0 <= activation < INDYGRU_N_ACTIVATIONS:
             return False
-        if kernel.ndim != 2 or kernel.shape[1] % (3 * <ptrdiff_t> groups) or kernel.shape[0] > INT_MAX // groups:
+        if kernel.ndim != 2 or kernel.shape[1] % (self.n_planes * groups) or kernel.shape[0] > INT_MAX // groups:
             return False
-        self.itemsize, self.n_inputs, self.n_units = kernel.itemsize, kernel.shape[0] * groups, kernel.shape[1] // 3
+        self.itemsize, self.n_inputs = kernel.itemsize, kernel.shape[0] * groups
+        self.n_units = kernel.shape[1] // self.n_planes
         for i in range(self.n_layers):
             if len(weights[i]) != self.n_directions:
                 return False
@@ -756,7 +763,7 @@ cdef class BoundLayer:
         """The weights of one layer and direction OUT; False: an array does not fit."""
         cdef ArrayView kernel, u, b
         cdef ptrdiff_t n_inputs = self.n_inputs if i < self.n_directions else self.n_directions * self.n_units
-        cdef ptrdiff_t columns = 3 * self.n_units
+        cdef ptrdiff_t columns = self.n_planes * self.n_units
         arrays = <tuple> (<tuple> self.weights[i // self.n_directions])[i % self.n_directions]
         if len(arrays) != 3 or not (self.read(arrays[0], False, &kernel)
                                     and self.read(arrays[1], False, &u)
@@ -767,7 +774,7 @@ cdef class BoundLayer:
         if u.ndim != 1 or u.shape[0] != columns or b.ndim != 1 or b.shape[0] != columns:
             return False
         layer[0] = LayerWeights(self.format == c'd', n_inputs, self.n_units, self.groups, self.activation,
-                                self.reproducible, kernel.data, u.data, b.data)
+                                self.reproducible, self.has_reset_gate, kernel.data, u.data, b.data)
         return is_c_contiguous(&kernel)
 
     cdef bint may_share_weights(self, const ArrayView *array) except -1:
@@ -834,7 +841,7 @@ cdef class BoundLayer:
         cdef ptrdiff_t n_inputs = self.n_inputs
         if self.n_layers > 1:
             n_inputs = max(n_inputs, self.n_directions * self.n_units)
-        return count_multiply_adds(n_valid_steps, n_inputs // self.groups, self.n_units)
+        return count_multiply_adds(n_valid_steps, n_inputs // self.groups, self.n_units, self.n_planes)
 
     cdef Threads choose_threads(self, num_threads, double work) except *:
         if not can_run_parallel(work):
@@ -876,7 +883,7 @@ cdef class BoundLayer:
             Whether no gates are stored.
         new_mask : callable, optional
             new_mask(shape) returns the factors of dropout for the y of an inner layer, time-major. None: no dropout.
-        gates : array, (directions, at least 3N * valid steps), optional
+        gates : array, (directions, at least PN * valid steps), optional
             Memory for the gates of a single layer.
         """
         cdef Tape tape = (self.tape_class or Tape)()
@@ -895,7 +902,7 @@ cdef class BoundLayer:
     def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads, bint is_checked=True):
         """The tape of a call of a single layer, made of its arguments and of the results of `train`.
 
-        gates is (directions, at least 3N * valid steps); None: they are computed again."""
+        gates is (directions, at least PN * valid steps); None: they are computed again."""
         cdef Tape tape = (self.tape_class or Tape)()
         cdef ArrayView y_view
         tape.layer, tape.threads_argument = self, num_threads
@@ -1031,7 +1038,7 @@ cdef class BoundLayer:
         else:
             return self
         return self.exchange.bind(weights, self.n_layers, self.n_directions, self.has_bias, self.groups,
-                                  self.activation_name, self.reproducible, self.count_threads)
+                                  self.activation_name, self.has_reset_gate, self.reproducible, self.count_threads)
 
     cdef ptrdiff_t saved_size(self, const Call *call, bint keeps_gates) noexcept:
         """The number of elements that `train_tensors` saves."""
@@ -1043,7 +1050,7 @@ cdef class BoundLayer:
 
     cdef ptrdiff_t n_gates(self, const Call *call) noexcept:
         """The number of elements of the gates."""
-        return 3 * self.n_outputs(call)
+        return self.n_planes * self.n_outputs(call)
 
     cdef ptrdiff_t first_gate(self, const Call *call) noexcept:
         """The number of the first gate in a saved tensor, whose y is padded to whole cache lines."""
@@ -1325,8 +1332,9 @@ cdef class BoundLayer:
     cdef tuple new_gradients(self, Plan *p):
         """Arrays of zeros for the gradients of kernel, recurrent kernel and bias, which the plan adds to."""
         cdef ArrayView dkernel, du, db
-        arrays = (self.new_result((p.group_inputs, 3 * p.n_units), True, &dkernel),
-                  self.new_result((3 * p.n_units,), True, &du), self.new_result((3 * p.n_units,), True, &db))
+        cdef ptrdiff_t columns = p.n_planes * p.n_units
+        arrays = (self.new_result((p.group_inputs, columns), True, &dkernel),
+                  self.new_result((columns,), True, &du), self.new_result((columns,), True, &db))
         p.dkernel, p.drecurrent_kernel, p.dbias = dkernel.data, du.data, db.data
         return arrays
 
@@ -1408,7 +1416,7 @@ cdef StridedView flipped_view(const StridedView *array, ptrdiff_t column_bytes, 
 
 cdef int run_single_step(Plan *p) except -1:
     """One step of all rows on the calling thread. A long step polls signals, and one may end it."""
-    cdef double work = count_multiply_adds(p.n_batch, p.group_inputs, p.n_units)
+    cdef double work = count_multiply_adds(p.n_batch, p.group_inputs, p.n_units, p.n_planes)
     cdef char *scratch
     set_single_step(p)
     if work >= p.ops.tuning.min_interruptible_work:
@@ -1426,7 +1434,8 @@ cdef int run_single_step(Plan *p) except -1:
 cdef int run_forward_plan(Plan *p, const Call *call) except -1:
     """Runs a plan, and releases its memory. Work that takes a few microseconds keeps the GIL, because releasing it and
     polling signals would cost more."""
-    cdef double work = count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units)  # padding is zeroed
+    # Padding counts, because it is zeroed.
+    cdef double work = count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units, p.n_planes)
     cdef char *scratch
     cdef ptrdiff_t i
     if p.progress is NULL and p.n_steps == 1 and p.lengths is NULL and p.n_batch <= MAX_STEP_ROWS and (
@@ -1499,11 +1508,11 @@ cdef class Tape:
 
     @property
     def gates(self):
-        """r, z and candidate of every valid step of a single layer and direction, in the kernels' block order; None if
-        they are not stored."""
+        """The gates and the candidate of every valid step of a single layer and direction, in the kernels' block order;
+        None if they are not stored."""
         if not self.has_gates or not self.is_complete:
             return None
-        size = 3 * self.layer.n_units * self.call.n_valid_steps
+        size = self.layer.n_planes * self.layer.n_units * self.call.n_valid_steps
         return frombuffer(memoryview(self.buffers[0]), self.layer.dtype, size, self.state_bytes)
 
     cdef int allocate(self, y, const ArrayView *y_view) except -1:
@@ -1516,7 +1525,7 @@ cdef class Tape:
             self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
         self.gate_bytes = 0
         if self.has_gates and self.gates_array is None:
-            self.gate_bytes = align_up(3 * layer.n_units * self.call.n_valid_steps * layer.itemsize)
+            self.gate_bytes = align_up(layer.n_planes * layer.n_units * self.call.n_valid_steps * layer.itemsize)
         for i in range(layer.n_layers):
             size = (1 + self.has_masks) * self.inner_y_bytes if i else self.state_bytes
             self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes))
@@ -1529,7 +1538,7 @@ cdef class Tape:
             return True
         return (layer.n_layers == 1 and layer.read(self.gates_array, self.call.is_training, &self.gates_view)
                 and self.gates_view.ndim == 2 and self.gates_view.shape[0] == layer.n_directions
-                and self.gates_view.shape[1] >= 3 * layer.n_units * self.call.n_valid_steps)
+                and self.gates_view.shape[1] >= layer.n_planes * layer.n_units * self.call.n_valid_steps)
 
     cdef char *buffer(self, ptrdiff_t layer) noexcept:
         return (<PooledBuffer> self.buffers[layer]).data
@@ -1682,7 +1691,7 @@ cdef class StreamBase:
     cdef ptrdiff_t *rows     # (B) the rows of a step of some rows: a checked private copy
     cdef char *is_named      # (B) whether a row is among them; zeros between steps
     cdef weights_t weights_format
-    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, row_bytes
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, n_columns, itemsize, state_bytes, row_bytes
     cdef ptrdiff_t n_rows, tile_rows  # rows of the steps that the plans are for; largest number of rows of a tile
     cdef double row_work    # multiply-adds of a step of one row
     cdef int n_threads      # at most, of a step of all rows
@@ -1707,7 +1716,7 @@ cdef class StreamBase:
             raise RuntimeError("stream: it is initialised already")
         require(bound is not None and bound.weights is not None and bound.n_directions == 1 and n_batch > 0, "layer")
         self.n_layers, self.n_batch, self.itemsize = bound.n_layers, n_batch, bound.itemsize
-        self.n_inputs, self.n_units = bound.n_inputs, bound.n_units
+        self.n_inputs, self.n_units, self.n_columns = bound.n_inputs, bound.n_units, bound.n_planes * bound.n_units
         require(self.n_inputs > 0 and self.n_units > 0, "layer")
         width = max(self.n_inputs, self.n_units)
         require(not exceeds_limits(self.n_layers, n_batch, width, self.n_units), "batch_size")
@@ -1730,8 +1739,8 @@ cdef class StreamBase:
         for k in range(self.n_layers):
             p = &self.plans[k]
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
-                             self.n_units, bound.groups, bound.activation)
-            self.row_work += count_multiply_adds(1, p.group_inputs, p.n_units)
+                             self.n_units, bound.n_planes, bound.groups, bound.activation)
+            self.row_work += count_multiply_adds(1, p.group_inputs, p.n_units, p.n_planes)
         work = n_batch * self.row_work
         threads = bound.choose_threads(num_threads, work)
         self.n_threads, self.autotune = limit_threads(threads.n, work), threads.autotune
@@ -1745,7 +1754,7 @@ cdef class StreamBase:
             if self.weights_format != INDYGRU_WEIGHTS_FULL:
                 p.weights_format, p.has_vnni = self.weights_format, uses_vnni and has_vnni_of_tier()
                 p.weights_bytes = align_up(max(
-                    indygru_compact_bytes(p.weights_format, p.group_inputs, 3 * p.tile_units, p.ops.panel),
+                    indygru_compact_bytes(p.weights_format, p.group_inputs, p.n_planes * p.tile_units, p.ops.panel),
                     indygru_compact_scratch_bytes(p.group_inputs, p.ops.panel)))
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
@@ -1774,7 +1783,7 @@ cdef class StreamBase:
 
     cdef ptrdiff_t vector_bytes(self):
         """Size of a recurrent kernel or a bias."""
-        return align_up(3 * self.n_units * self.itemsize)
+        return align_up(self.n_columns * self.itemsize)
 
     @property
     def _states(self):
@@ -1784,11 +1793,11 @@ cdef class StreamBase:
         return self.states
 
     def _set_weights(self, BoundLayer bound, compact_kernels=None):
-        """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
+        """Packs kernels (D / groups, PN), and copies recurrent kernels and biases (PN,), of a layer with the sizes and
         dtype of the first one.
 
         With compact_kernels these are packed in place of the kernels: a list with, for each layer, a kernel of uint16
-        bit patterns of bfloat16 and None, or of int8 and the scales (3N,)."""
+        bit patterns of bfloat16 and None, or of int8 and the scales (PN,)."""
         cdef LayerWeights weights
         cdef indygru_compact_packing packing
         cdef ptrdiff_t k
@@ -1799,6 +1808,7 @@ cdef class StreamBase:
             for k in range(self.n_layers):
                 require(bound.read_weights(k, &weights) and weights.dtype == is_double
                         and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
+                        and bound.n_planes == self.plans[k].n_planes
                         and weights.n_groups == self.plans[k].n_groups, "layer")
                 require(self.read_compact(compact_kernels, k, &packing), "weights")
             for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
@@ -1824,23 +1834,23 @@ cdef class StreamBase:
         if self.weights_format == INDYGRU_WEIGHTS_INT8:
             if not read_array(array_of_scales, c'f', False, &scales):
                 return False
-            if scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
+            if scales.ndim != 1 or scales.shape[0] != self.n_columns:
                 return False
             packing.scales = <const float *> scales.data
         if not read_array(array, c'b' if packing.scales is not NULL else c'H', False, &kernel):
             return False
-        packing.n_inputs, packing.w, packing.w_row, packing.w_plane = (
-            p.group_inputs, kernel.data, 3 * p.n_units, p.n_units)
-        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == 3 * p.n_units
+        packing.n_inputs, packing.n_planes, packing.w = p.group_inputs, p.n_planes, kernel.data
+        packing.w_row, packing.w_plane = self.n_columns, p.n_units
+        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == self.n_columns
                 and is_c_contiguous(&kernel))
 
     cdef void pack(self, ptrdiff_t k, const LayerWeights *weights, indygru_compact_packing *packing) noexcept:
         cdef Plan *p = &self.plans[k]
         cdef Tile tile
         cdef ptrdiff_t i
-        p.kernel = MatrixView(weights.kernel, 3 * p.n_units)
-        memcpy(p.u, weights.u, 3 * p.n_units * p.itemsize)
-        memcpy(p.b, weights.b, 3 * p.n_units * p.itemsize)
+        p.kernel = MatrixView(weights.kernel, self.n_columns)
+        memcpy(p.u, weights.u, self.n_columns * p.itemsize)
+        memcpy(p.b, weights.b, self.n_columns * p.itemsize)
         for i in range(p.unit_tiles):
             if self.weights_format == INDYGRU_WEIGHTS_FULL:
                 pack_tile(p, i, self.scratch)

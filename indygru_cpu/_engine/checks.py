@@ -18,7 +18,7 @@ from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu._typing import Array
 
 #: In the order of `enum indygru_activation`.
-ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign", "mingru")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 #: The largest size that the 32-bit interface of cblas can take.
 MAX_COLUMNS = 2**31 - 1
@@ -67,11 +67,22 @@ def size(value: object, name: str) -> int:
     return integer(value, name, 1, MAX_COLUMNS)
 
 
-def units(n_columns: int) -> int:
-    """N, from the 3N columns of a kernel."""
-    if n_columns % 3:
-        raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {n_columns}")
-    return n_columns // 3
+def count_planes(reset_gate: bool) -> int:
+    """The number of planes of N columns of the weights: of r, z and candidate, or of z and candidate."""
+    return 3 if reset_gate else 2
+
+
+def columns_text(reset_gate: bool) -> str:
+    """The number of columns of the weights as a text."""
+    return f"{count_planes(reset_gate)}N"
+
+
+def units(n_columns: int, reset_gate: bool) -> int:
+    """N, from the columns of a kernel."""
+    if n_columns % count_planes(reset_gate):
+        planes = "r, z, candidate" if reset_gate else "z, candidate, without a reset gate"
+        raise ValueError(f"kernel: expected {columns_text(reset_gate)} columns ({planes}), got {n_columns}")
+    return n_columns // count_planes(reset_gate)
 
 
 def groups(value: object, sizes: dict[str, int]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu._engine.checks import ACTIVATIONS
+from indygru_cpu._engine.checks import ACTIVATIONS, count_planes
 from indygru_cpu._engine.messages import shown
 from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16
 from indygru_cpu._layers.parameters import KINDS, suffixes
@@ -158,6 +158,7 @@ def _flags(configuration: Mapping[str, Any], weights: str) -> dict[str, bool]:
     return flags | {
         "FLOAT64": weights == "float64", "BFLOAT16": weights == "bfloat16", "INT8": weights == "int8",
         "BIAS": configuration["bias"], "GROUPED": configuration["groups"] > 1,
+        "RESET_GATE": configuration["reset_gate"],
     }  # fmt: skip
 
 
@@ -172,7 +173,7 @@ def _words(configuration: Mapping[str, Any], stored: Mapping[str, Array], weight
         calls.append(f"model_layer({x}, {h}, {len(stored[names[0]])}, {', '.join(arguments)});")
     real = _DTYPE_WORDS[configuration["dtype"]]["REAL"]
     vectors = ["kernel_scales"] * (weights == "int8") + ["recurrent_kernel"] + ["bias"] * configuration["bias"]
-    options = ("input_size", "hidden_size", "num_layers", "bias", "groups", "activation")
+    options = ("input_size", "hidden_size", "num_layers", "bias", "groups", "activation", "reset_gate")
     values = {option: configuration[option] for option in options} | {"weights": weights}
     return _DTYPE_WORDS[configuration["dtype"]] | {
         "WEIGHT": _TYPES[stored["kernel" + suffixes(1, False)[0][0]].dtype.name].name,
@@ -180,6 +181,7 @@ def _words(configuration: Mapping[str, Any], stored: Mapping[str, Array], weight
         "LAYERS": "\n    ".join(calls),
         "SIZE_OF_INPUT": str(configuration["input_size"]), "SIZE_OF_OUTPUT": str(n_units),
         "N_LAYERS": str(n_layers), "N_GROUPS": str(n_groups),
+        "N_PLANES": str(count_planes(configuration["reset_gate"])),
         "OPTIONS": ", ".join(f"{option}={value}" for option, value in values.items()),
         "BYTES": f"{sum(array.nbytes for array in stored.values()):,}",
     }  # fmt: skip

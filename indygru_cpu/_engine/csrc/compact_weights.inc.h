@@ -462,7 +462,7 @@ static void multiply_compact(const indygru_compact_product *job)
 /* The weight of a column, or 0 for an input or a column of the padding. */
 INLINE uint32_t compact_weight(const indygru_compact_packing *job, ptrdiff_t k, ptrdiff_t column)
 {
-    if (k >= job->n_inputs || column >= 3 * job->n_units)
+    if (k >= job->n_inputs || column >= job->n_planes * job->n_units)
         return 0;
     ptrdiff_t i = k * job->w_row + column / job->n_units * job->w_plane + column % job->n_units;
     return job->format == INDYGRU_WEIGHTS_INT8 ? ((const uint8_t *)job->w)[i] : ((const uint16_t *)job->w)[i];
@@ -471,7 +471,7 @@ INLINE uint32_t compact_weight(const indygru_compact_packing *job, ptrdiff_t k, 
 static void pack_compact(const indygru_compact_packing *job)
 {
     int n = job->format == INDYGRU_WEIGHTS_INT8 ? 4 : 2;
-    ptrdiff_t n_words = (job->n_inputs + n - 1) / n, n_columns = 3 * job->n_units;
+    ptrdiff_t n_words = (job->n_inputs + n - 1) / n, n_columns = job->n_planes * job->n_units;
     ptrdiff_t padded = (n_columns + COMPACT_PANEL - 1) / COMPACT_PANEL * COMPACT_PANEL;
     uint32_t *words = job->out;
     for (ptrdiff_t panel = 0; panel < padded; panel += COMPACT_PANEL)
