@@ -130,7 +130,10 @@ static int NAME(linear_states)(const indygru_tile *tile, ptrdiff_t n_steps, cons
 
 enum {
     /* Gates and candidates of a block of forward_linear, 16 KB. */
-    NAME(LINEAR_NUMBERS) = 16384 / sizeof(REAL)
+    NAME(LINEAR_NUMBERS) = 16384 / sizeof(REAL),
+    /* The steps of wider rows overlap little less by themselves. With one vector: 0.58 of the time of forward_rows
+     * where chunks of time do not meet, with two 0.74 to 0.91, with more no gain (docs/speed.md). */
+    NAME(MAX_LINEAR_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL)
 };
 
 /* A tile of one row that is_linear, block by block: first the gates and candidates of a block, which depend on no
@@ -223,10 +226,9 @@ static void NAME(forward_runs)(const indygru_tile *tile)
 
 static void NAME(forward_tile)(const indygru_tile *tile)
 {
-    enum { MIN_LINEAR_STEPS = 4 }; /* in fewer steps little overlaps */
     if (tile->runs)
         NAME(forward_runs)(tile);
-    else if (tile->steps.n_rows == 1 && tile->steps.n_steps >= MIN_LINEAR_STEPS && NAME(is_linear)(tile))
+    else if (tile->steps.n_rows == 1 && tile->n_units <= NAME(MAX_LINEAR_UNITS) && NAME(is_linear)(tile))
         NAME(forward_linear)(tile);
     else
         NAME(forward_rows)(tile);
