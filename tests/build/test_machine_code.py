@@ -40,7 +40,7 @@ def functions():
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_kernels_use_the_vector_width_of_their_tier(functions, tier, dtype):
     widest = {function.name: function.widest for function in functions if function.tier == tier}
-    for kernel in ("forward_tile", "backward_tile", "pack", "activate"):
+    for kernel in ("forward_rows", "backward_tile", "pack", "activate"):
         assert widest[f"{kernel}_{dtype}"] == machine_code.REGISTERS[tier]
     assert f"project_{dtype}" in widest
 
