@@ -132,8 +132,50 @@ def test_compiler_reads_the_numbers_that_were_written(tmp_path, dtype):
     (tmp_path / "main.c").write_text(DUMP)
     c_files.compile_c(toolchain("c"), tmp_path / "main.c", tmp_path / "main")
     done = subprocess.run([tmp_path / "main"], capture_output=True, check=True)
-    parameters = layer.parameters
-    assert done.stdout == parameters["kernel_l0"].tobytes() + parameters["bias_l0"].tobytes()
+    kernel, bias = (c_files.flushed(layer.parameters[name]) for name in ("kernel_l0", "bias_l0"))
+    assert done.stdout == kernel.tobytes() + bias.tobytes()
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "float64"])
+def test_subnormal_weights_are_zeros_as_in_a_stream(tmp_path, weights):
+    """Large inputs and states make products with subnormal numbers large."""
+    dtype = np.float64 if weights == "float64" else np.float32
+    layer, large = IndyGRU(2, 3, dtype=dtype, activation="identity"), np.sqrt(np.finfo(dtype).max)
+    for name, array in layer.parameters.items():
+        array[...] = np.finfo(dtype).tiny / 2 * (-1) ** np.arange(array.size).reshape(array.shape)
+        if name.startswith("kernel"):
+            array[1, ::2] = np.finfo(dtype).tiny * 2
+    x, h0 = np.full((1, 2), large, dtype), np.full((1, 3), large, dtype)
+    states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, weights=weights)
+    compact = weights if weights in ("bfloat16", "int8") else None
+    assert_close(states, c_files.stream_states(layer, x, h0, compact).astype(np.float64))
+
+
+#: Two models, of which one has the other's name and a word of its identifiers.
+NESTED_NAMES = """\
+#include "a.h"
+#include "a_recurrent.h"
+#include "a_kernel_l0.h"
+
+int main(void)
+{
+    float h[3 * A_STATE_SIZE] = {0}, x[A_INPUT_SIZE] = {1, 2};
+    a_step(x, h);
+    a_recurrent_step(x, h + A_STATE_SIZE);
+    a_kernel_l0_step(x, h + 2 * A_STATE_SIZE);
+    return h[0] == a_recurrent_output(h + A_STATE_SIZE)[0] || h[0] == a_kernel_l0_output(h + 2 * A_STATE_SIZE)[0];
+}
+"""
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_names_that_begin_with_another_name_work_in_one_program(tmp_path, language, weights):
+    for seed, name in enumerate(["a", "a_recurrent", "a_kernel_l0"]):
+        IndyGRU(2, 3, num_layers=2, seed=seed).to_c(tmp_path / f"{name}.h", name=name, weights=weights)
+    (tmp_path / "main.c").write_text(NESTED_NAMES)
+    c_files.compile_c(toolchain(language), tmp_path / "main.c", tmp_path / "main", "-Wno-float-equal")
+    subprocess.run([tmp_path / "main"], check=True)
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8", "float64"])
