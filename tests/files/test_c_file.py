@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 import shutil
 import subprocess
@@ -80,6 +81,41 @@ def test_steps_reassociated_by_the_compiler_of_a_user_equal_the_reference(tmp_pa
     for weights in FORMATS[dtype]:
         states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, "-O3", "-ffast-math", weights=weights)
         assert_close(states, c_files.expected_states(layer, x, h0, weights))
+
+
+#: Flags for which the page says that all loops over units are vectorised, those that report it, and what they report.
+VECTORISERS = {
+    "c": (["-O3"], ["-fopt-info-vec"], "loop vectorized"),
+    "clang": (["-O2"], ["-Rpass=loop-vectorize"], "vectorized loop"),
+    "zig": (["-O2"], ["-Rpass=loop-vectorize"], "vectorized loop"),
+}
+
+
+@pytest.mark.parametrize("n_units", [9, 64])
+@pytest.mark.parametrize("name", VECTORISERS)
+def test_compilers_vectorise_all_loops_over_units(tmp_path, name, n_units):
+    (command, *_), (optimisation, report, words) = toolchain(name), VECTORISERS[name]
+    text = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"Free Software Foundation", text) and re.search(r"\) (\d+)\.", text)
+    if platform.machine() != "x86_64" or (name == "c" and (version is None or int(version[1]) < 12)):
+        pytest.skip("the page says this of GCC 12 and of Clang, on x86-64")
+    (tmp_path / "run.c").write_text(
+        '#include "model.h"\nvoid run(const float *x, float *h);\n'
+        "void run(const float *x, float *h) { model_step(x, h); }\n"
+    )
+    layers = [IndyGRU(64, n_units, activation=activation) for activation in helpers.ACTIVATIONS]
+    for layer in layers:
+        for weights in FORMATS[np.float32] if layer.activation == "tanh" else ["float32"]:
+            layer.to_c(tmp_path / "model.h", weights=weights)
+            lines = (tmp_path / "model.h").read_text().splitlines()
+            loops = {i for i, line in enumerate(lines, 1) if line.strip().startswith("for (j = 0;")}
+            done = subprocess.run(
+                [*command, *optimisation, *report, "-c", "run.c", "-o", "run.o"], cwd=tmp_path, capture_output=True,
+                text=True, check=True,
+            )  # fmt: skip
+            vectorised = re.findall(rf"model\.h:(\d+):.*{words}", done.stderr)
+            assert loops <= set(map(int, vectorised)), (layer.activation, weights)
+            assert len(loops) == 5 + (weights == "int8")
 
 
 #: Undefined behaviour, also in the conversion of a NaN to an integer, stops the program. This needs no library.
