@@ -393,10 +393,10 @@ class StreamPool(_core.PoolBase):
         if x is None:
             x = self._checked_frames(clients, frames)
         # All that may raise comes before the step: allocations, and methods of clients (__hash__, __eq__).
-        table = self._with_rows(clients)
-        y = np.empty((len(clients), table.stream._states.shape[-1]), x.dtype)
+        table = stream, rows, *_ = self._with_rows(clients)
+        y = np.empty((len(clients), stream._states.shape[-1]), x.dtype)
         results = dict(zip(clients, y, strict=True))
-        self._take_step(table, table.stream, x, [table.rows[client] for client in clients], y)
+        self._take_step(table, stream, x, [rows[client] for client in clients], y)
         return results
 
     def _checked_frames(self, clients: list[Any], frames: list[Any]) -> Array:
@@ -412,13 +412,13 @@ class StreamPool(_core.PoolBase):
         The pool has its own table until that one replaces it, so an exception adds no client.
         """
         table: _Table = self._table
-        new = [client for client in clients if client not in table.rows]
+        stream, rows, free, min_rows = table
+        new = [client for client in clients if client not in rows]
         if not new:
             return table
-        n_clients = len(table.rows) + len(new)
-        if n_clients > table.stream.batch_size:
-            table = self._resized(max(n_clients, 2 * table.stream.batch_size))
-        stream, rows, free, min_rows = table
+        n_clients = len(rows) + len(new)
+        if n_clients > stream.batch_size:
+            stream, rows, free, min_rows = self._resized(max(n_clients, 2 * stream.batch_size))
         if len(free) < len(new):
             taken = set(rows.values())
             free[:] = [row for row in range(stream.batch_size - 1, -1, -1) if row not in taken]

@@ -259,11 +259,12 @@ INLINE uint32_t biased_integer(float x, float scale)
     return (uint32_t)((integer < INPUT_BIAS ? integer : INPUT_BIAS - 1) + INPUT_BIAS);
 }
 
-/* total * scale * factor. In double precision both products are exact: in float the first one overflows where the result
- * does not. */
+/* total * scale * factor, where factor is a power of 2: a factor below 1 comes first, and a larger one last, so that no
+ * product overflows where the result does not. */
 INLINE float scaled_sum(double total, float scale, float factor)
 {
-    return (float)((double)(float)total * scale * factor);
+    float first = factor < 1 ? factor : 1, last = factor < 1 ? 1 : factor;
+    return (float)total * first * scale * last;
 }
 
 /* Whether the digits of inputs have 8 bits. */
