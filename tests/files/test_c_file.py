@@ -187,6 +187,19 @@ def test_subnormal_weights_are_zeros_as_in_a_stream(tmp_path, weights):
     assert_close(states, c_files.stream_states(layer, x, h0, compact).astype(np.float64))
 
 
+@pytest.mark.parametrize("n_inputs", [1, 16, 300])
+def test_int8_sums_of_inputs_up_to_the_bound_of_the_page_are_finite(tmp_path, n_inputs):
+    """The largest weights of all inputs: a gate of 0.5 makes the state half of the sum."""
+    (bound,) = re.findall(r"magnitudes up to (\S+) / D", PAGE)
+    layer = IndyGRU(n_inputs, 3, bias=False, activation="identity")
+    for array in layer.parameters.values():
+        array[...] = 0
+    layer.parameters["kernel_l0"][:, 6:] = 1, -1, 1
+    x, h0 = np.full((1, n_inputs), float(bound) / n_inputs, np.float32), np.zeros((1, 3), np.float32)
+    states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, weights="int8")
+    np.testing.assert_allclose(states[0, 0], np.array([0.5, -0.5, 0.5]) * float(bound), rtol=1e-5)
+
+
 #: Two models, of which one has the other's name and a word of its identifiers.
 NESTED_NAMES = """\
 #include "a.h"
