@@ -19,6 +19,7 @@ from cpython.buffer cimport (
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport PyObject
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
@@ -1644,26 +1645,47 @@ cdef bint has_vnni_of_tier() noexcept:
     return False
 
 
-cdef class CallLock:
-    """Runs one call at a time; the calls of other threads wait.
+cdef object reentered(str name):
+    """The error of a call within a call of the same thread."""
+    return RuntimeError(
+        f"{name}: a call of this thread is using it, and a signal handler or a method of an argument (such as "
+        "__array__, __hash__ or __eq__) makes another one: make it after the first one has returned")
 
-    Compiled, because in Python a signal handler could raise between `acquire` and `try`. A call by a signal handler
-    during a call of the same thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its
-    own: the thread that holds the parent's lock does not exist there."""
-    cdef str name
-    cdef object lock, owner
+
+@cython.auto_pickle(False)
+cdef class PoolBase:
+    """The base of `stream.StreamPool`: the table of its clients, and a lock under which one call at a time runs.
+
+    Compiled, because in Python a signal handler could raise between `acquire` and `try`, or between a step and the
+    assignment of the table with the clients of that step. Calls of other threads wait. A call within a call of the same
+    thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its own: the thread that holds
+    the parent's lock does not exist there."""
+    cdef object table, lock, owner
     cdef ptrdiff_t generation
 
-    def __init__(self, str name):
-        """The name of what is locked, for error texts."""
-        self.name, self.lock, self.owner, self.generation = name, Lock(), None, indygru_fork_generation()
+    def __init__(self, table):
+        if self.table is not None:
+            raise RuntimeError("pool: it is initialised already; make another one with StreamPool(layer)")
+        self.lock, self.owner, self.generation, self.table = Lock(), None, indygru_fork_generation(), table
 
-    def call(self, function, *arguments):
+    @property
+    def _table(self):
+        if self.table is None:
+            raise RuntimeError("pool: it was never initialised; pools are made by StreamPool(layer)")
+        return self.table
+
+    @_table.setter
+    def _table(self, table):
+        self.table = table
+
+    def _call(self, function, *arguments):
+        """Calls a function while no other thread runs one."""
+        self._table  # raises if there is none
         if self.generation != indygru_fork_generation():
-            self.__init__(self.name)
+            self.lock, self.owner, self.generation = Lock(), None, indygru_fork_generation()
         thread, lock = get_ident(), self.lock
         if thread == self.owner:
-            raise RuntimeError(f"{self.name}: a call of this thread is using it, which a signal handler interrupted")
+            raise reentered("pool")
         lock.acquire()
         try:
             self.owner = thread
@@ -1672,7 +1694,14 @@ cdef class CallLock:
             self.owner = None
             lock.release()
 
+    def _take_step(self, table, StreamBase stream not None, x, list rows not None, y):
+        """One step of some rows of a stream, whose results are copied to y (R, N); then `table` is that of the pool.
+        After an error, states and table are as before."""
+        stream.push_into(x, rows, y)
+        self.table = table
 
+
+@cython.auto_pickle(False)
 cdef class StreamBase:
     """The base of `stream.Stream`: a stack of layers that runs one step at a time, with weights packed in advance.
 
@@ -1697,23 +1726,36 @@ cdef class StreamBase:
     cdef int n_threads      # at most, of a step of all rows
     cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
+    cdef bint is_started    # whether __init__ has begun
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
+    cdef long owner_thread  # that thread
     cdef readonly BoundLayer _bound  # options, and the weights that are packed
+    cdef object source       # what `Stream` keeps of its arguments
     cdef PooledBuffer state_buffer, y_buffer
     cdef object states, y, y_row
     cdef list y_of_rows      # (B + 1) the first rows of y, by their number; None: not made yet
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None):
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None, source=None):
         """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call.
-        compact_kernels, which may be None, are as in `_set_weights`."""
+        compact_kernels, which may be None, are as in `_set_weights`. `source` is the value of `_source`."""
+        if self.is_started:
+            raise RuntimeError("stream: it is initialised already; make another one with IndyGRU.stream")
+        self.is_started = True
+        try:
+            self.initialise(bound, n_batch, num_threads, compact_kernels)
+            self.source = source
+        except BaseException:
+            self.free_memory()
+            self.is_started = False
+            raise
+
+    cdef int initialise(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels) except -1:
         cdef ptrdiff_t k, width, bytes, states, scratch = 0, weights = 0
         cdef Threads threads
         cdef double work
         cdef Plan *p
-        if self.plans is not NULL:
-            raise RuntimeError("stream: it is initialised already")
         require(bound is not None and bound.weights is not None and bound.n_directions == 1 and n_batch > 0, "layer")
         self.n_layers, self.n_batch, self.itemsize = bound.n_layers, n_batch, bound.itemsize
         self.n_inputs, self.n_units, self.n_columns = bound.n_inputs, bound.n_units, bound.n_planes * bound.n_units
@@ -1775,11 +1817,16 @@ cdef class StreamBase:
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
         self._set_weights(bound, compact_kernels)
+        return 0
 
     def __dealloc__(self):
+        self.free_memory()
+
+    cdef void free_memory(self) noexcept:
         free(self.plans)
         if self.block is not NULL:
             indygru_pool_free(self.block)
+        self.plans, self.block = NULL, NULL
 
     cdef ptrdiff_t vector_bytes(self):
         """Size of a recurrent kernel or a bias."""
@@ -1788,9 +1835,19 @@ cdef class StreamBase:
     @property
     def _states(self):
         """The states that `push` updates, (layers, B, N)."""
+        self.check_initialised()
+        return self.states
+
+    @property
+    def _source(self):
+        """What `Stream` keeps of its arguments."""
+        self.check_initialised()
+        return self.source
+
+    cdef int check_initialised(self) except -1:
         if self.block is NULL:
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
-        return self.states
+        return 0
 
     def _set_weights(self, BoundLayer bound, compact_kernels=None):
         """Packs kernels (D / groups, PN), and copies recurrent kernels and biases (PN,), of a layer with the sizes and
@@ -1870,14 +1927,16 @@ cdef class StreamBase:
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
         cdef ptrdiff_t owner, generation = indygru_fork_generation()
-        if self.block is NULL:
-            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        self.check_initialised()
         while True:
             owner = atomic_load(&self.owner)
             if owner == generation:
+                if self.owner_thread == <long> PyThread_get_thread_ident():
+                    raise reentered("stream")
                 raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
             if atomic_compare_exchange(&self.owner, owner, generation):
                 break
+        self.owner_thread = <long> PyThread_get_thread_ident()
         if owner and self.is_stepping:  # the fork came during a step of a thread of the parent
             memcpy(self.state_data, self.saved_states, self.n_layers * self.state_bytes)
         self.is_stepping = False
@@ -1960,6 +2019,7 @@ cdef class StreamBase:
         """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
         cdef ArrayView x, frame
         cdef ptrdiff_t i, n_frames = len(frames), n_bytes = self.n_inputs * self.itemsize
+        self.check_initialised()
         stacked = empty((n_frames, self.n_inputs), self._bound.dtype)
         require(self._bound.read(stacked, True, &x), "frames")
         for i in range(n_frames):
@@ -2004,34 +2064,55 @@ cdef class StreamBase:
         IndexError
             Rows outside the batch, or something else than indices. The stream is unchanged.
         RuntimeError
-            Another thread is using the stream.
+            Another thread is using the stream, or a call of this thread that has not returned.
         """
-        cdef ArrayView x
-        cdef ptrdiff_t n_rows = self.n_batch
         self.acquire()
         try:
-            if rows is not None and not self.read_rows(rows, &n_rows):
-                rows = self._checked_rows(rows)
-                if not self.read_rows(rows, &n_rows):
-                    raise ValueError("rows: expected rows of the batch, each once")
-            if n_rows != self.n_rows:
-                self.set_rows(n_rows)
+            return self.take_step(x_t, rows, NULL)
+        finally:
+            self.release()
+
+    cdef int push_into(self, x_t, list rows, y) except -1:
+        """The same with rows, and copies the results to y, (R, N)."""
+        cdef ArrayView out
+        self.acquire()
+        try:
+            require(self._bound.read(y, True, &out) and out.ndim == 2 and out.shape[1] == self.n_units
+                    and is_c_contiguous(&out), "y")
+            self.take_step(x_t, rows, &out)
+        finally:
+            self.release()
+        return 0
+
+    cdef object take_step(self, x_t, rows, const ArrayView *out):
+        """Takes one step, copies the results to `out` unless it is NULL, and returns y. What may fail comes before the
+        step, so an error leaves the states as they were."""
+        cdef ArrayView x
+        cdef ptrdiff_t n_rows = self.n_batch
+        if rows is not None and not self.read_rows(rows, &n_rows):
+            rows = self._checked_rows(rows)
+            if not self.read_rows(rows, &n_rows):
+                raise ValueError("rows: expected rows of the batch, each once")
+        if n_rows != self.n_rows:
+            self.set_rows(n_rows)
+        if not self.read_step(x_t, rows, &x):
+            x_t = self._checked_x(x_t, None if rows is None else n_rows)  # held while the step reads it
             if not self.read_step(x_t, rows, &x):
-                x_t = self._checked_x(x_t, None if rows is None else n_rows)  # held while the step reads it
-                if not self.read_step(x_t, rows, &x):
-                    raise ValueError("x_t: expected an array that fits the stream")
-            if rows is None:
-                self.run(x.data, x.strides[0], self.state_data)
-                return self.y if x.ndim == 2 else self.y_row
-            self.copy_states(False)
-            self.run(x.data, x.strides[0], self.saved_states)
-            self.copy_states(True)
+                raise ValueError("x_t: expected an array that fits the stream")
+        if rows is None:
+            y = self.y if x.ndim == 2 else self.y_row
+            self.run(x.data, x.strides[0], self.state_data)
+        else:
             y = self.y_of_rows[n_rows]
             if y is None:
                 self.y_of_rows[n_rows] = y = self.y[:n_rows]
-            return y
-        finally:
-            self.release()
+            require(out is NULL or out.shape[0] == n_rows, "y")
+            self.copy_states(False)
+            self.run(x.data, x.strides[0], self.saved_states)
+            self.copy_states(True)
+            if out is not NULL:
+                memcpy(out.data, self.y_data, n_rows * self.row_bytes)
+        return y
 
     cdef void copy_states(self, bint back) noexcept:
         """Copies the states of the named rows into contiguous rows of saved_states, or back."""
@@ -2071,7 +2152,9 @@ cdef class StreamBase:
         cdef double work = self.n_batch * self.row_work
         cdef char *last_state = self.state_data + size - self.state_bytes
         cdef PooledBuffer states
-        cdef bint is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
+        cdef bint is_serial
+        self.check_initialised()
+        is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
         if not self._bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
             return None
         if not (x.ndim == 3 and x.shape[1] == self.n_batch or x.ndim == 2 and self.n_batch == 1):

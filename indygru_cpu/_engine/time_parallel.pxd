@@ -87,13 +87,9 @@ cdef inline bint is_linear_in(const real *u, const real *b, ptrdiff_t n_columns)
     return True
 
 
-cdef inline bint runs_linearly(const Plan *p, int n_threads) noexcept nogil:
-    """Whether forward runs in sequence because its states depend linearly on each other, and there are enough tiles for
-    the threads. The kernels then compute the gates of many steps at once, so nothing is to be guessed."""
-    cdef Plan q = make_window_plan(p, 1, p.n_steps, n_threads)
+cdef inline bint is_linear(const Plan *p) noexcept nogil:
+    """Whether states depend linearly on each other. The kernel then computes the gates of many steps at once."""
     cdef ptrdiff_t n_columns = p.n_planes * p.n_units
-    if p.n_batch * q.unit_tiles < n_threads:
-        return False
     if p.itemsize == sizeof(float):
         return is_linear_in(<const float *> p.u, <const float *> p.b, n_columns)
     return is_linear_in(<const double *> p.u, <const double *> p.b, n_columns)
@@ -405,7 +401,7 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
 
     The first window is short, because it may be in vain. The chunks of later windows are so long that little of them
     runs again. After a window in vain the next steps run in sequence, so that units that do not forget cost little."""
-    cdef bint is_in_sequence = n_threads == 1 if is_backward else runs_linearly(p, n_threads)
+    cdef bint is_in_sequence = n_threads == 1 and (is_backward or is_linear(p))
     cdef ptrdiff_t n_chunks = 1 if is_in_sequence else max_time_chunks(p, n_threads)
     cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps

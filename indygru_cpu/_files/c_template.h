@@ -42,7 +42,10 @@
  *
  * The file is C99 and C++11 and calls no function of any library. A step allocates no memory and may run at the same
  * time as steps with other states. Include the file in one source file, because its arrays (BYTES bytes) are static,
- * and compile that with optimisation. */
+ * and compile that with optimisation.
+ *
+ * The code: copyright (c) 2026, the indygru_cpu authors, BSD 3-Clause License (SPDX-License-Identifier: BSD-3-Clause).
+ * The numbers of the arrays are the weights of the user's layer, to which this licence does not apply. */
 #ifdef MODEL_H
 #if MODEL_H != CHECKSUM
 #error "two different models have the name MODEL"

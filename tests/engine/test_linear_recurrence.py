@@ -45,10 +45,10 @@ def assert_bits_step_by_step(case, **options):
 @pytest.mark.parametrize("reset_gate", [False, True])
 @pytest.mark.parametrize("activation", helpers.ACTIVATIONS)
 def test_linear_layer_has_the_bits_of_its_steps(tier, dtype, activation, reset_gate):
-    for shape in [(3, 1, 5, 33), (4, 1, 5, 40), (61, 1, 9, 67), (200, 1, 3, 130)]:
+    for shape in [(3, 1, 5, 2), (4, 1, 5, 8), (61, 1, 9, 15), (300, 1, 3, 32), (61, 1, 9, 67)]:
         case = linear_case(shape, dtype, activation, reset_gate)
         assert_bits_step_by_step(case)
-        if shape[0] < 100:
+        if shape[3] > 2:
             helpers.assert_close(case.run(), case.expected(), dtype)
 
 
@@ -56,34 +56,34 @@ def test_linear_layer_has_the_bits_of_its_steps(tier, dtype, activation, reset_g
 @pytest.mark.parametrize("activation", ["tanh", "identity", "mingru"])
 def test_states_that_are_not_finite_have_the_bits_of_their_steps(tier, dtype, activation, value):
     """0 * infinity makes the gates NaN from the step after the first infinite state on."""
-    case = linear_case((90, 1, 5, 40), dtype, activation)
+    case = linear_case((90, 1, 5, 8), dtype, activation)
     x = case.x.copy()
     x[37, 0, 2] = value
     assert_bits_step_by_step(replace(case, x=x))
     h0 = case.h0.copy()
-    h0[0, 7] = value
+    h0[0, 3] = value
     assert_bits_step_by_step(replace(case, h0=h0))
 
 
 @pytest.mark.parametrize("bias", [-0.0, 0.0, 12.0, 1e30])
 def test_biases_have_the_bits_of_the_steps(tier, dtype, bias):
     """With a bias of -0, a pre-activation may be -0; with a large one, units never forget."""
-    case = linear_case((90, 1, 5, 40), dtype, "identity")
+    case = linear_case((90, 1, 5, 8), dtype, "identity")
     x = case.x.copy()
     x[::3] = -0.0
     x[1::3] = np.finfo(dtype).tiny / 4
-    h0 = np.where(np.arange(40) % 2, -0.0, case.h0).astype(dtype)
+    h0 = np.where(np.arange(8) % 2, -0.0, case.h0).astype(dtype)
     assert_bits_step_by_step(replace(case, x=x, h0=h0, bias=np.full_like(case.bias, bias)))
 
 
 def test_recurrent_weights_of_minus_zero_have_the_bits_of_the_steps(tier, dtype):
-    case = linear_case((90, 1, 5, 40), dtype)
+    case = linear_case((90, 1, 5, 8), dtype)
     assert_bits_step_by_step(replace(case, recurrent_kernel=-case.recurrent_kernel))
 
 
 def test_linear_layer_of_one_nonzero_recurrent_weight_has_the_bits_of_its_steps(tier, dtype):
-    case = linear_case((90, 1, 5, 40), dtype)
-    for i in (0, 39, 40, 79):
+    case = linear_case((90, 1, 5, 8), dtype)
+    for i in (0, 7, 8, 15):
         u = case.recurrent_kernel.copy()
         u[i] = np.finfo(dtype).tiny
         assert_bits_step_by_step(replace(case, recurrent_kernel=u))
@@ -91,7 +91,7 @@ def test_linear_layer_of_one_nonzero_recurrent_weight_has_the_bits_of_its_steps(
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("bias", [0, 30])
-@pytest.mark.parametrize("n_units", [7, 64])
+@pytest.mark.parametrize("n_units", [2, 7, 32])
 def test_long_linear_sequence_has_the_bits_of_its_steps_and_repeats_none(tier, dtype, n_threads, bias, n_units):
     case = linear_case((5003, 1, 3, n_units), dtype, "mingru")
     case = replace(case, bias=(case.bias + dtype(bias)).astype(dtype))
@@ -108,7 +108,7 @@ def test_long_linear_sequence_has_the_bits_of_its_steps_and_repeats_none(tier, d
 
 
 def test_rows_of_lengths_and_both_directions_have_the_bits_of_their_steps(dtype):
-    layer = IndyGRU(5, 40, 2, bidirectional=True, dtype=dtype, reset_gate=False, activation="mingru", reproducible=True)
+    layer = IndyGRU(5, 8, 2, bidirectional=True, dtype=dtype, reset_gate=False, activation="mingru", reproducible=True)
     for name, array in layer.parameters.items():
         if name.startswith("recurrent"):
             array[...] = 0

@@ -91,33 +91,45 @@ static int NAME(is_linear)(const indygru_tile *tile)
     return 1;
 }
 
-/* Gates and candidates of n_steps rows of a projection of a tile that is_linear. */
-INLINE void NAME(linear_gates)(enum indygru_activation activation, int has_reset_gate, const indygru_tile *tile,
-                               ptrdiff_t n_steps, const REAL *proj, REAL *gates, ptrdiff_t stride,
-                               ptrdiff_t gates_plane)
+/* Rows of gates of a tile that is_linear, and of the projection that they are computed from. */
+typedef struct {
+    ptrdiff_t n_rows;
+    const REAL *proj;
+    REAL *gates;
+    ptrdiff_t stride, plane; /* of gates */
+} NAME(gate_rows);
+
+INLINE void NAME(linear_gates)(int has_reset_gate, const indygru_tile *tile, const NAME(gate_rows) * rows)
 {
-    ptrdiff_t n = tile->n_units, plane = tile->plane;
-    const REAL *u = tile->u, *b = tile->b, *b_c = b + (has_reset_gate + 1) * plane;
-    for (ptrdiff_t step = 0; step < n_steps; step++, proj += tile->proj_row, gates += stride) {
-        const REAL *restrict p_c = proj + (has_reset_gate + 1) * n;
-        REAL *restrict c = gates + (has_reset_gate + 1) * gates_plane;
-        NAME(gates_row)(has_reset_gate, n, plane, u, b, u, proj, gates_plane, gates); /* u is 0, as h may be */
+    const REAL *u = tile->u, *b = tile->b;
+    for (ptrdiff_t i = 0; i < rows->n_rows; i++) /* u is 0, as the states may be */
+        NAME(gates_row)(has_reset_gate, tile->n_units, tile->plane, u, b, u, rows->proj + i * tile->proj_row,
+                        rows->plane, rows->gates + i * rows->stride);
+}
+
+INLINE void NAME(linear_candidates)(enum indygru_activation activation, const indygru_tile *tile,
+                                    const NAME(gate_rows) * rows)
+{
+    int plane = tile->has_reset_gate + 1;
+    const REAL *restrict b = (const REAL *)tile->b + plane * tile->plane;
+    for (ptrdiff_t i = 0; i < rows->n_rows; i++) {
+        const REAL *restrict p = rows->proj + i * tile->proj_row + plane * tile->n_units;
+        REAL *restrict c = rows->gates + i * rows->stride + plane * rows->plane;
         SIMD
-        for (ptrdiff_t j = 0; j < n; j++)
-            c[j] = NAME(candidate)(activation, 0, 0, p_c[j], b_c[j]);
+        for (ptrdiff_t j = 0; j < tile->n_units; j++)
+            c[j] = NAME(candidate)(activation, 0, 0, p[j], b[j]);
     }
 }
 
-/* States of n_steps rows of gates of a tile that is_linear, from h on. Returns whether they are finite: a state that is
- * not stays so. */
-static int NAME(linear_states)(const indygru_tile *tile, ptrdiff_t n_steps, const REAL *gates, ptrdiff_t stride,
-                               ptrdiff_t gates_plane, REAL *y)
+/* States of rows of gates, from h on. Returns whether they are finite: a state that is not stays so. */
+static int NAME(linear_states)(const indygru_tile *tile, const NAME(gate_rows) * rows, REAL *y)
 {
     ptrdiff_t n = tile->n_units;
     REAL *restrict h = tile->h;
     int is_finite = 1;
-    for (ptrdiff_t step = 0; step < n_steps; step++, gates += stride, y += tile->y_step) {
-        const REAL *restrict z = gates + tile->has_reset_gate * gates_plane, *restrict c = z + gates_plane;
+    for (ptrdiff_t i = 0; i < rows->n_rows; i++, y += tile->y_step) {
+        const REAL *restrict z = rows->gates + i * rows->stride + tile->has_reset_gate * rows->plane;
+        const REAL *restrict c = z + rows->plane;
         REAL *restrict y_row = y;
         SIMD
         for (ptrdiff_t j = 0; j < n; j++)
@@ -130,7 +142,10 @@ static int NAME(linear_states)(const indygru_tile *tile, ptrdiff_t n_steps, cons
 
 enum {
     /* Gates and candidates of a block of forward_linear, 16 KB. */
-    NAME(LINEAR_NUMBERS) = 16384 / sizeof(REAL)
+    NAME(LINEAR_NUMBERS) = 16384 / sizeof(REAL),
+    /* The steps of wider rows overlap little less by themselves. With one vector: 0.58 of the time of forward_rows
+     * where chunks of time do not meet, with two 0.74 to 0.91, with more no gain (docs/speed.md). */
+    NAME(MAX_LINEAR_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL)
 };
 
 /* A tile of one row that is_linear, block by block: first the gates and candidates of a block, which depend on no
@@ -139,31 +154,32 @@ enum {
 static void NAME(forward_linear)(const indygru_tile *tile)
 {
     ptrdiff_t n = tile->n_units, n_steps = indygru_count_valid_steps(&tile->steps);
-    ptrdiff_t n_planes = 2 + tile->has_reset_gate, first_index = 0;
+    ptrdiff_t columns = (2 + tile->has_reset_gate) * n, block_steps = NAME(LINEAR_NUMBERS) / columns;
     REAL block[NAME(LINEAR_NUMBERS)], start[INDYGRU_MAX_TILE_UNITS];
-    ptrdiff_t block_steps = NAME(LINEAR_NUMBERS) / (n_planes * n);
     for (ptrdiff_t step = 0; step < n_steps; step += block_steps) {
-        ptrdiff_t count = n_steps - step < block_steps ? n_steps - step : block_steps;
         indygru_tile part = *tile;
-        REAL *gates = block;
-        ptrdiff_t stride = n_planes * n, gates_plane = n;
         part.steps.first_step += step;
-        part.steps.n_steps = count;
+        part.steps.n_steps = n_steps - step < block_steps ? n_steps - step : block_steps;
         part.proj = (const REAL *)tile->proj + step * tile->proj_row;
         part.y = (REAL *)tile->y + step * tile->y_step;
+        NAME(gate_rows) rows = {part.steps.n_steps, part.proj, block, columns, n};
         if (tile->gates_stride) {
             if (!tile->gates_rows)
                 part.gates = (REAL *)tile->gates + step * tile->gates_stride;
-            first_index = indygru_valid_index(&part.steps, tile->gates_rows, 0, 0, 0);
-            gates = (REAL *)part.gates + first_index * tile->gates_stride;
-            stride = tile->gates_stride;
-            gates_plane = tile->gates_plane;
+            rows.gates =
+                (REAL *)part.gates + indygru_valid_index(&part.steps, tile->gates_rows, 0, 0, 0) * tile->gates_stride;
+            rows.stride = tile->gates_stride;
+            rows.plane = tile->gates_plane;
         }
         memcpy(start, tile->h, n * sizeof *start);
-        FOR_CELL(&part, NAME(linear_gates), &part, count, part.proj, gates, stride, gates_plane)
+        if (tile->has_reset_gate)
+            NAME(linear_gates)(1, tile, &rows);
+        else
+            NAME(linear_gates)(0, tile, &rows);
+        FOR_ACTIVATION(tile->activation, NAME(linear_candidates), tile, &rows)
         REAL *y = (REAL *)part.y + indygru_time_index(&part.steps, 0, 0) * part.y_step +
                   indygru_row_index(&part.steps, 0) * part.y_row;
-        if (!NAME(linear_states)(&part, count, gates, stride, gates_plane, y)) {
+        if (!NAME(linear_states)(tile, &rows, y)) {
             memcpy(tile->h, start, n * sizeof *start);
             NAME(forward_rows)(&part);
         }
@@ -223,10 +239,9 @@ static void NAME(forward_runs)(const indygru_tile *tile)
 
 static void NAME(forward_tile)(const indygru_tile *tile)
 {
-    enum { MIN_LINEAR_STEPS = 4 }; /* in fewer steps little overlaps */
     if (tile->runs)
         NAME(forward_runs)(tile);
-    else if (tile->steps.n_rows == 1 && tile->steps.n_steps >= MIN_LINEAR_STEPS && NAME(is_linear)(tile))
+    else if (tile->steps.n_rows == 1 && tile->n_units <= NAME(MAX_LINEAR_UNITS) && NAME(is_linear)(tile))
         NAME(forward_linear)(tile);
     else
         NAME(forward_rows)(tile);
