@@ -8,7 +8,15 @@ import helpers
 import numpy as np
 import pytest
 from foreign_cells import run_paragru
-from interop_helpers import N, assert_same_layer, expanded_kernel, layer_results, random_call, random_layer
+from interop_helpers import (
+    N,
+    assert_same_layer,
+    expanded_kernel,
+    layer_results,
+    random_call,
+    random_layer,
+    require_packages,
+)
 
 from indygru_cpu import IndyGRU, interop
 from indygru_cpu.interop import _gate_orders as orders
@@ -66,6 +74,18 @@ def test_dense_kernel_of_groups_is_block_diagonal(groups):
     helpers.assert_same_bits(dense_kernel(kernel, groups), expanded_kernel(kernel, groups))
     if groups == 2:
         assert (dense_kernel(kernel, groups) == 0).mean() == 0.5
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("library", ["torch", "keras", "onnx", "pararnn", "xma"])
+def test_export_of_a_layer_without_a_reset_gate_has_a_gate_that_is_1(library, bias, dtype):
+    require_packages(*{"torch": ["torch"], "onnx": ["onnx"]}.get(library, []))
+    layer = random_layer(bias=bias, reset_gate=False, dtype=dtype)
+    exported = getattr(interop, f"to_{library}")(layer)
+    back = getattr(interop, f"from_{library}")(exported, batch_first=False)
+    assert back.reset_gate
+    call = random_call(layer)
+    helpers.assert_close(layer_results(back, call), layer_results(layer, call), dtype)
 
 
 @pytest.mark.parametrize("convert", TO_CONVERTERS)

@@ -153,13 +153,6 @@ def test_from_xma_of_wrong_input_heads_raises(heads, error, text):
         interop.from_xma(state_dict, input_heads=heads)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_to_xma_of_a_layer_without_a_reset_gate_has_a_gate_that_is_1(bias, dtype):
-    layer = random_layer(dtype=dtype, bias=bias, reset_gate=False, batch_first=True)
-    back, call = interop.from_xma(interop.to_xma(layer)), random_call(layer)
-    helpers.assert_close(layer_results(back, call), layer_results(layer, call), dtype)
-
-
 @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])
 def test_to_xma_of_a_stack_or_bidirectional_layer_raises(options):
     with pytest.raises(ValueError, match=r"^layer: expected num_layers=1 and bidirectional=False, as in a GRU of XMA"):
