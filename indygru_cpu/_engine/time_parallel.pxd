@@ -88,7 +88,7 @@ cdef inline bint is_linear_in(const real *u, const real *b, ptrdiff_t n_columns)
 
 
 cdef inline bint is_linear(const Plan *p) noexcept nogil:
-    """Whether the gates and candidates depend on the inputs only, as for the kernels: is_linear in forward_tile.inc.h."""
+    """Whether gates and candidates depend on the inputs only, as for the kernels (is_linear in forward_tile.inc.h)."""
     cdef ptrdiff_t n_columns = p.n_planes * p.n_units
     if p.itemsize == sizeof(float):
         return is_linear_in(<const float *> p.u, <const float *> p.b, n_columns)
