@@ -55,8 +55,9 @@ def example_sections() -> str:
     sections = []
     for path in sorted((ROOT / "examples").glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.stem
-        title = re.split(r"[:.]", docstring, maxsplit=1)[0]
-        sections.append(f"\n## {title}\n\n:::{{literalinclude}} ../examples/{path.name}\n:caption: {path.name}\n:::\n")
+        title = re.split("[:.,]", docstring, maxsplit=1)[0]
+        options = f":language: python\n:caption: {path.name}\n"
+        sections.append(f"\n## {title}\n\n:::{{literalinclude}} ../examples/{path.name}\n{options}:::\n")
     return "".join(sections)
 
 
