@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+from sphinx.application import Sphinx
 
 import indygru_cpu
 
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 matplotlib.use("Agg")
 
 project = "indygru_cpu"
-author = "The indygru_cpu developers"
+author = copyright = "The indygru_cpu developers"
 version = release = indygru_cpu.__version__
 extensions = [
     "myst_nb",
@@ -80,4 +81,13 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-copyright = author
+
+
+def skip_field(app: Sphinx, kind: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """Skip fields of named tuples: the docstring of the class describes them."""
+    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions of this file to Sphinx."""
+    app.connect("autodoc-skip-member", skip_field)

@@ -29,9 +29,9 @@ accuracy = [model.score([frames[:n] for frames in utterances(test)], test.speake
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 left.semilogy(range(1, len(model.loss_curve_) + 1), model.loss_curve_)
-left.set(xlabel="epoch", title="Loss")
+left.set(xlabel="epoch", title="Loss", xticks=[1, 5, 10, 15, 20])
 right.plot(heard, accuracy, color="tab:orange")
 right.axhline(1 / 9, color="0.6", linestyle="--", label="chance")
-right.set(xlabel="frames heard", title="Accuracy on new utterances", ylim=(0, 1.02))
+right.set(xlabel="frames heard", title="Accuracy on new utterances", ylim=(0, 1.02), xticks=[1, 5, 10, 15, 20])
 right.legend(loc="lower right")
 print(f"all frames: {model.score(utterances(test), test.speakers):.1%}")
