@@ -18,6 +18,7 @@ project = "indygru_cpu"
 author = copyright = "The indygru_cpu developers"
 version = release = indygru_cpu.__version__
 extensions = [
+    "code_links",
     "myst_nb",
     "numpydoc",
     "repository_pages",
@@ -32,10 +33,10 @@ exclude_patterns = ["gallery/*", "auto_gallery/*.ipynb"]
 nitpicky = True
 # numpydoc makes a link of an attribute that has a docstring of its own; this one is documented in place.
 nitpick_ignore = [("py:obj", "gates")]
-# Single backticks of docstrings and pages in reStructuredText are code, as they are in Markdown.
-default_role = "code"
+default_role = "py:code"
 # Blocks without a language are formulas and commands.
 highlight_language = "none"
+copybutton_exclude = ".gp, .go"  # prompts and results of examples are not copied
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4

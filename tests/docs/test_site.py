@@ -128,6 +128,11 @@ def test_reference_has_every_method_of_the_layer(documented):
     assert {"indygru_cpu.IndyGRU.__call__", "indygru_cpu.IndyGRU.load", "indygru_cpu.stream.Stream.push"} <= documented
 
 
+def test_reference_links_code_that_names_an_object(pages):
+    code = r'<a class="reference internal" href="#indygru_cpu.IndyGRU.backward"[^>]*><code[^>]*><span[^>]*>backward</span>'
+    assert re.search(code, pages["reference/layer.html"])
+
+
 def test_migration_page_renders_its_code_blocks(pages):
     assert pages["migration.html"].count('<div class="highlight-python notranslate">') == 15
 
