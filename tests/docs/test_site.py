@@ -36,7 +36,7 @@ def build(folder):
         folder / "html",
     ]  # fmt: skip
     environment = helpers.clean_environment()
-    run = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
     if run.returncode:
         shutil.rmtree(folder / "html", ignore_errors=True)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -129,8 +129,8 @@ def test_reference_has_every_method_of_the_layer(documented):
 
 
 def test_reference_links_code_that_names_an_object(pages):
-    code = r'<a class="reference internal" href="#indygru_cpu.IndyGRU.backward"[^>]*><code[^>]*><span[^>]*>backward</span>'
-    assert re.search(code, pages["reference/layer.html"])
+    link = r'<a class="reference internal" href="#indygru_cpu.IndyGRU.backward"[^>]*><code[^>]*>(<span[^>]*>)?backward<'
+    assert re.search(link, pages["reference/layer.html"])
 
 
 def test_migration_page_renders_its_code_blocks(pages):
