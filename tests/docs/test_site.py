@@ -146,7 +146,9 @@ def test_gallery_page_has_pictures(site, pages, name):
 def test_notebook_page_has_its_results(pages):
     html = pages["notebooks/speakers.html"]
     assert re.search(r"9\d\.\d% of 370 new utterances", html)
-    assert len(re.findall(r'<img [^>]*src="\.\./_images/\w+\.png"', html)) == 3
+    described = re.findall(r'<img alt="([^"]*)" src="\.\./_images/\w+\.png"', html)
+    assert len(described) == 3
+    assert all(" by " in text for text in described)
 
 
 def test_notebook_in_the_repository_has_no_output():
