@@ -4,12 +4,12 @@ from libc.stddef cimport ptrdiff_t
 cdef extern from "indygru_call.h" nogil:
     enum: INDYGRU_F32, INDYGRU_F64, INDYGRU_N_DTYPES
     enum: INDYGRU_TANH, INDYGRU_RELU, INDYGRU_SIGMOID, INDYGRU_IDENTITY, INDYGRU_ELU, INDYGRU_SOFTSIGN
-    enum: INDYGRU_N_ACTIVATIONS, INDYGRU_MAX_THREADS
+    enum: INDYGRU_MINGRU, INDYGRU_N_ACTIVATIONS, INDYGRU_MAX_THREADS
     enum: INDYGRU_DONE, INDYGRU_NO_MEMORY, INDYGRU_BAD_CALL, INDYGRU_BAD_DTYPE, INDYGRU_BAD_ACTIVATION
     enum: INDYGRU_BAD_THREADS, INDYGRU_BAD_SIZES, INDYGRU_BAD_GROUPS, INDYGRU_BAD_LENGTHS, INDYGRU_BAD_POINTER
     ctypedef struct indygru_call:
         size_t size
-        int dtype, activation, reproducible, n_threads
+        int dtype, activation, reproducible, without_reset_gate, n_threads
         ptrdiff_t n_steps, n_batch, n_inputs, n_units, n_groups
         const ptrdiff_t *lengths
         const void *kernel

@@ -18,7 +18,7 @@ __all__ = ["CALL", "get_include", "message"]
 
 _FIELDS = [
     (np.uintp, "size"),
-    (np.intc, "dtype activation reproducible n_threads"),
+    (np.intc, "dtype activation reproducible without_reset_gate n_threads"),
     (np.intp, "n_steps n_batch n_inputs n_units n_groups"),
     (np.uintp, "lengths kernel recurrent_kernel bias x h y tape h0 dy dh dx dkernel drecurrent_kernel dbias"),
 ]

@@ -2,7 +2,7 @@
 
 Arrays are time-major and of one dtype, float32 or float64, with T steps, B rows, D inputs and N units; or ragged: the
 S steps of all rows, concatenated. The gate order is r, z, candidate, in planes of N columns: ``kernel`` is (D, 3N),
-``recurrent_kernel`` and ``bias`` are (3N,).
+``recurrent_kernel`` and ``bias`` are (3N,). With ``reset_gate=False`` r is 1, and the 2N columns are z and candidate.
 
 References
 ----------
@@ -39,7 +39,7 @@ class Tape(_core.Tape):
     x, y : arrays
         Inputs, and all states.
     gates : array or None
-        r, z and candidate of every valid step, in the kernels' block order; None with ``recompute=True``.
+        Gates and candidate of every valid step, in the kernels' block order; None with ``recompute=True``.
     """
 
 
@@ -55,6 +55,7 @@ def forward(
     offsets: object = None,
     reverse: bool = False,
     groups: int = 1,
+    reset_gate: bool = True,
     out: Array | None = None,
     h_out: Array | None = None,
     return_sequences: bool = True,
@@ -79,7 +80,7 @@ def forward(
     bias : array, (3N,), or None
         None is zeros.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
     lengths : integers, (B,), optional
         Valid steps of each row, from 0 to T. Past them nothing is computed: y is +0 and the state does not change.
     offsets : integers, (B + 1,), optional
@@ -88,6 +89,8 @@ def forward(
         Run each row from its last valid step to its first. y[t] is the state after step t in this order.
     groups : int
         Number of blocks of inputs and units: a unit reads the inputs of its block only.
+    reset_gate : bool
+        Whether the layer has a reset gate. Without one r is 1, and the weights have 2N columns: of z and candidate.
     out : array, shaped like y, optional
         NumPy array for y, not masked. It must not share memory with another argument.
     h_out : array, (B, N), optional
@@ -137,7 +140,8 @@ def forward(
         raise ValueError("return_sequences: expected True with a tape or `out`, which need all states, got False")
     check.progress(progress)
     index = check.activation_index(activation)
-    options = (index, bool(reproducible), bool(reverse))
+    reset_gate = bool(reset_gate)
+    options: tuple[Any, ...] = (index, reset_gate, bool(reproducible), bool(reverse))
     results: Any = None
     bound = _bind(kernel, recurrent_kernel, bias, groups, *options)
     if bound is not None:
@@ -148,10 +152,10 @@ def forward(
         else:
             results = bound.infer(x, h0, lengths, offsets, out, h_out, False, return_sequences, num_threads, progress)
     if results is None:
-        weights = Weights.checked(kernel, recurrent_kernel, bias)
+        weights = Weights.checked(kernel, recurrent_kernel, bias, reset_gate)
         arguments, plain_out, plain_h_out, num_threads = check_call(
             x, h0, lengths, offsets, out, h_out, num_threads, weights=weights._asdict(), layout=TIME_MAJOR,
-            sizes=weights.sizes(groups), owner="kernel", dtype=weights.kernel.dtype,
+            sizes=weights.sizes(groups, reset_gate), owner="kernel", dtype=weights.kernel.dtype,
         )  # fmt: skip
         bound = _bind(*weights, operator.index(groups), *options)
         first = (*arguments[:4], plain_out, plain_h_out, False)
@@ -166,12 +170,12 @@ def forward(
 
 
 def _bind(
-    kernel: object, recurrent_kernel: object, bias: object, groups: object, activation: int, reproducible: bool,
-    is_reverse: bool = False,
+    kernel: object, recurrent_kernel: object, bias: object, groups: object, activation: int, reset_gate: bool,
+    reproducible: bool, is_reverse: bool = False,
 ) -> Any:  # fmt: skip
     """The layer of a call; None if compiled code cannot read the weights as they are."""
     return _core.BoundLayer.of_function(
-        kernel, recurrent_kernel, bias, groups, activation, reproducible, is_reverse, choose_threads, Tape
+        kernel, recurrent_kernel, bias, groups, activation, reset_gate, reproducible, is_reverse, choose_threads, Tape
     )
 
 
@@ -250,6 +254,7 @@ def step(
     *,
     groups: int = 1,
     activation: str = "tanh",
+    reset_gate: bool = True,
     out: Array | None = None,
 ) -> Array:
     """Run one time step on the calling thread. With `out`, no array is allocated.
@@ -260,7 +265,7 @@ def step(
         Inputs of the step.
     h : array, (B, N)
         State before it.
-    kernel, recurrent_kernel, bias, groups, activation
+    kernel, recurrent_kernel, bias, groups, activation, reset_gate
         As in `forward`.
     out : array, (B, N), optional
         Array for the new state; it may be `h` itself.
@@ -287,14 +292,14 @@ def step(
     >>> h.shape
     (1, 5)
     """
-    index = check.activation_index(activation)
-    bound = _bind(kernel, recurrent_kernel, bias, groups, index, True)
+    index, reset_gate = check.activation_index(activation), bool(reset_gate)
+    bound = _bind(kernel, recurrent_kernel, bias, groups, index, reset_gate, True)
     if bound is not None:
         state = bound.step(x_t, h, out)
         if state is not None:
             return state
-    weights = Weights.checked(kernel, recurrent_kernel, bias)
-    n_inputs, n_units, *_ = weights.sizes(groups)
+    weights = Weights.checked(kernel, recurrent_kernel, bias, reset_gate)
+    n_inputs, n_units, *_ = weights.sizes(groups, reset_gate)
     dtype = weights.kernel.dtype
     x = check.array("x_t", x_t, ("B", n_inputs), "kernel", dtype)
     state = check.array("h", h, (len(x), n_units), "kernel", dtype)
@@ -302,7 +307,7 @@ def step(
     if out is not None:
         others = {"x_t": x, **weights._asdict()} if out is h else {"x_t": x, "h": state, **weights._asdict()}
         check.out("out", out, state.shape, state.dtype, others)
-    new_state = _bind(*weights, operator.index(groups), index, True).step(
+    new_state = _bind(*weights, operator.index(groups), index, reset_gate, True).step(
         x, state, None if out is None else np.asarray(out), True
     )
     return new_state if out is None else out

@@ -41,6 +41,7 @@ class _Options(NamedTuple):
     activation: int
     groups: int
     reproducible: bool
+    reset_gate: bool
     n_threads: int
     autotune: bool
 
@@ -54,6 +55,7 @@ def indygru(
     activation: str = "tanh",
     groups: int = 1,
     reproducible: bool = False,
+    reset_gate: bool = True,
     num_threads: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Run the layer over whole sequences.
@@ -70,11 +72,13 @@ def indygru(
     lengths : integers, (B,), optional
         Valid steps of each row, from 0 to T. Past them y is 0, the state does not change, and gradients are 0.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
     groups : int
         Number of blocks of inputs and units.
     reproducible : bool
         Make the bits of a row independent of the other rows of its batch.
+    reset_gate : bool
+        Whether the layer has a reset gate. Without one r is 1, and the weights have 2N columns: of z and candidate.
     num_threads : int, optional
         Threads of this call. Results have the same bits for any number.
 
@@ -114,11 +118,14 @@ def indygru(
     >>> gradients["kernel"].shape
     (3, 15)
     """
-    operands, n_groups = _checked_operands(x, h0, *_weights(params), lengths=lengths, groups=groups)
+    reset_gate = bool(reset_gate)
+    operands, n_groups = _checked_operands(
+        x, h0, *_weights(params), lengths=lengths, groups=groups, reset_gate=reset_gate
+    )
     index = check.activation_index(activation)
     requested = thread_counts.requested(check.num_threads(num_threads))
     n_threads = min(requested or thread_counts.default().count, thread_counts.MAX_THREADS)
-    options = _Options(index, n_groups, bool(reproducible), n_threads, requested is None)
+    options = _Options(index, n_groups, bool(reproducible), reset_gate, n_threads, requested is None)
     return _layer(options, *operands)
 
 
@@ -130,18 +137,18 @@ def _weights(params: Mapping[str, Any]) -> list[Any]:
 
 
 def _checked_operands(
-    x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, *, lengths: Any, groups: Any
+    x: Any, h0: Any, kernel: Any, recurrent_kernel: Any, bias: Any, *, lengths: Any, groups: Any, reset_gate: bool
 ) -> tuple[Sequence[Any], int]:
     """The operands of the forward handler and the number of groups.
 
     The checks are those of `functional.forward`. They read shapes and dtypes only: traced arrays have no values, and T
     and B may be symbolic.
     """
-    kernel = _checked_array("kernel", kernel, ("D", "3N"))
+    kernel = _checked_array("kernel", kernel, ("D", check.columns_text(reset_gate)))
     dtype, (n_rows, n_columns) = np.dtype(kernel.dtype), kernel.shape
     if not (isinstance(n_rows, int) and isinstance(n_columns, int)):
         raise ValueError(f"kernel: expected integers as sizes, got {kernel.shape}: only T and B may be symbolic")
-    n_units = check.units(n_columns)
+    n_units = check.units(n_columns, reset_gate)
     recurrent_kernel = _checked_array("recurrent_kernel", recurrent_kernel, (n_columns,), dtype)
     bias = None if bias is None else _checked_array("bias", bias, (n_columns,), dtype)
     n_groups = check.groups(groups, {"N": n_units})
@@ -264,7 +271,7 @@ _SymbolicZero = jax.custom_derivatives.SymbolicZero
 _differentiable_layer.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-#: The axes of operands and results, behind those of vmap. i: inputs of a group, c: 3N columns, p: planes of the tape.
+#: The axes of operands and results, behind those of vmap. i: inputs of a group, c: columns, p: planes of the tape.
 _AXES = {
     "x": "tbd", "h0": "bn", "kernel": "ic", "recurrent_kernel": "c", "bias": "c", "lengths": "b",
     "y": "tbn", "tape": "ptbn", "tape_rows": "b", "dy": "tbn", "dh_n": "bn", "h_n": "bn",
@@ -328,7 +335,7 @@ class _HandlerCall(NamedTuple):
     def result_types(self, operands: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
         """The types of the results. They are divided as the types of the operands are, on a mesh of explicit axes."""
         axis_names, types = self.axis_names(operands), [*map(jax.typeof, operands)]
-        sizes: dict[str, Any] = {"p": 3}
+        sizes: dict[str, Any] = {"p": check.count_planes(self.options.reset_gate)}
         for axes, operand in zip(axis_names, operands):  # noqa: B905  (the results come after the operands)
             sizes |= dict(zip(axes, operand.shape, strict=True))
         divided, mesh = self.divided_axes(operands, types), _explicit_mesh(types)

@@ -91,7 +91,7 @@ class IndyGRU:
     bidirectional : bool
         Whether each layer has a second direction, which runs each row from its last valid step to its first.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
     dtype : dtype
         float32 or float64, for weights, inputs and outputs.
     groups : int
@@ -105,19 +105,23 @@ class IndyGRU:
         read-only.
     reproducible : bool
         Make the bits of a row independent of the other rows of its batch.
+    reset_gate : bool
+        Whether the layer has a reset gate. Without one r is 1, and the layer neither stores nor computes its third of
+        the weights.
 
     Attributes
     ----------
     parameters : mapping of str to array
         The live arrays ``kernel_l0`` (D / groups, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,), gate order
-        r, z, candidate; those of the second direction end in ``_reverse``; those of the second layer have ``_l1``, and
-        so on. Writing to the arrays changes the layer immediately.
+        r, z, candidate; without a reset gate 2N columns in the order z, candidate. Those of the second direction end in
+        ``_reverse``; those of the second layer have ``_l1``, and so on. Writing to the arrays changes the layer
+        immediately.
 
     Notes
     -----
     The equations are those of ``tf.contrib.rnn.IndyGRUCell`` (TensorFlow 1.14), and so are the initial values:
     kernels Glorot uniform (of gates with fans D and 2N, of the candidate with D and N), recurrent vectors uniform on
-    [-1, 1), biases 1 for the gates and 0 for the candidate.
+    [-1, 1), biases 1 for the gates and 0 for the candidate. A single gate has fans D and N.
 
     Examples
     --------
@@ -141,6 +145,7 @@ class IndyGRU:
     dtype = Option["np.dtype[Any]"]()
     groups = Option[int]()
     reproducible = Option[bool]()
+    reset_gate = Option[bool]()
 
     _options: dict[str, Any]
     _parameters: Parameters
@@ -168,14 +173,15 @@ class IndyGRU:
         seed: Any = None,
         num_threads: int | None = None,
         reproducible: bool = False,
+        reset_gate: bool = True,
     ) -> None:
         self._options = checked_options(
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias, batch_first=batch_first,
             dropout=dropout, bidirectional=bidirectional, activation=activation, dtype=dtype, groups=groups,
-            reproducible=reproducible,
+            reproducible=reproducible, reset_gate=reset_gate,
         )  # fmt: skip
         num_threads, rng = check.num_threads(num_threads), check.generator(seed)
-        parameters = initial_parameters(self._parameter_shapes(), self.groups, self.dtype, rng)
+        parameters = initial_parameters(self._parameter_shapes(), self.groups, self.reset_gate, self.dtype, rng)
         self._set_state(parameters, generators.spawn(rng) if self.dropout else None, num_threads)
 
     @classmethod
@@ -208,8 +214,9 @@ class IndyGRU:
         weights = stacked_weights(options["num_layers"], options["bidirectional"], parameters.storage)
         activation = check.activation_index(options["activation"])
         self._bound = _core.BoundLayer(
-            weights, options["groups"], activation, options["reproducible"], choose_threads, LayerTape
-        )
+            weights, options["groups"], activation, options["reproducible"], choose_threads, LayerTape,
+            has_reset_gate=options["reset_gate"],
+        )  # fmt: skip
         self._sizes = Sizes(self.input_size, self.hidden_size, n_directions, (self.num_layers * n_directions,))
         self._batch_first = self.batch_first
         self._layout = BATCH_FIRST if self.batch_first else TIME_MAJOR
@@ -229,6 +236,7 @@ class IndyGRU:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         num_threads, rng, parameters = (state.pop(name) for name in ("num_threads", "_rng", "_parameters"))
+        state["_options"] = DEFAULTS | state["_options"]  # an earlier version had fewer options
         self.__dict__.update(state)
         # Arrays in another process's message may be unaligned.
         aligned = parameters.required("A")

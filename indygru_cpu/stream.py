@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,7 +32,9 @@ def _snapshot(layer: StreamableLayer, weights: str) -> _core.BoundLayer:
     if weights == "bfloat16":
         for k, [layer_arrays] in enumerate(arrays):
             layer_arrays[0] = widen_bfloat16(round_to_bfloat16(layer_arrays[0], f"kernel of layer {k}"))
-    return _core.BoundLayer(arrays, bound.groups, bound.activation, bound.reproducible, choose_threads)
+    return _core.BoundLayer(
+        arrays, bound.groups, bound.activation, bound.reproducible, choose_threads, has_reset_gate=bound.has_reset_gate
+    )
 
 
 def _compact_kernels(bound: _core.BoundLayer, weights: str) -> list[tuple[Array, Array | None]] | None:
@@ -44,14 +47,42 @@ def _compact_kernels(bound: _core.BoundLayer, weights: str) -> list[tuple[Array,
     return None
 
 
-def _index_rows(numbers: Array, rows: Any) -> Array:
+def _index_rows(n_batch: int, rows: Any) -> Array:
     """The numbers of the rows that an index names."""
-    if isinstance(rows, (bool, np.bool_)):
-        raise IndexError(f"rows: expected an index, indices, a mask or a slice, got {rows}")
-    try:
-        return np.asarray(numbers[None][:, rows][0])  # a tuple is a sequence of rows
-    except IndexError as error:
-        raise IndexError(f"rows: {shortened(error)} (the batch size is {len(numbers)})") from None
+    problem: object
+    if rows is Ellipsis:
+        problem = "give None for all rows"
+    elif check.is_masked(rows):
+        problem = "fill the masked array, or give its compressed() rows"
+    else:
+        try:
+            index = rows
+            if not isinstance(rows, slice):
+                index = np.asarray(rows, np.intp if isinstance(rows, (list, tuple)) and not rows else None)
+                if index.dtype == bool and index.shape != (n_batch,):
+                    raise ValueError(f"a mask has {n_batch} values")
+            return np.asarray(np.arange(n_batch)[None][:, index][0])
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
+            problem = shortened(error)
+    raise IndexError(
+        f"rows: expected integers, a mask or a slice, got {shown(rows)}: {problem} (the batch size is {n_batch})"
+    )
+
+
+def _check_one_direction(layer: StreamableLayer, owner: str) -> None:
+    """Refuse what is no layer, and a bidirectional layer."""
+    if not isinstance(layer, StreamableLayer):
+        raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
+    if layer._options["bidirectional"]:
+        raise ValueError(f"{owner}: the reverse direction needs whole sequences; expected bidirectional=False")
+
+
+class _Source(NamedTuple):
+    """What a stream keeps of its arguments: what a refresh, a pickle or a larger pool needs."""
+
+    layer: StreamableLayer
+    num_threads: int | None
+    weights: str
 
 
 class Stream(_core.StreamBase):
@@ -97,18 +128,15 @@ class Stream(_core.StreamBase):
         weights: str | None = None,
         _bound: _core.BoundLayer | None = None,
     ) -> None:
-        if not isinstance(layer, StreamableLayer):
-            raise TypeError(f"layer: expected an IndyGRU, got {type(layer).__name__}")
-        if layer._options["bidirectional"]:
-            raise ValueError("stream: the reverse direction needs whole sequences; expected bidirectional=False")
+        _check_one_direction(layer, "stream")
         n_batch = check.size(batch_size, "batch_size")
-        self._num_threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
-        self._weights = checked_format(weights, layer._options["dtype"].name)
-        bound = _snapshot(layer, self._weights) if _bound is None else _bound
+        n_threads = layer.num_threads if num_threads is None else check.num_threads(num_threads)
+        weights = checked_format(weights, layer._options["dtype"].name)
+        bound = _snapshot(layer, weights) if _bound is None else _bound
         n_layers, n_columns = len(bound.weights), bound.weights[0][0][0].shape[1]
         check.check_size_overflow("batch_size and the layer's sizes", (n_layers, n_batch, n_columns))
-        super().__init__(bound, n_batch, self._num_threads, _compact_kernels(bound, self._weights))
-        self._layer = layer
+        source = _Source(layer, n_threads, weights)
+        super().__init__(bound, n_batch, n_threads, _compact_kernels(bound, weights), source)
 
     @property
     def batch_size(self) -> int:
@@ -118,7 +146,8 @@ class Stream(_core.StreamBase):
     @property
     def weights(self) -> str:
         """The format of the kernels: float32, float64, bfloat16 or int8."""
-        return self._weights
+        source: _Source = self._source
+        return source.weights
 
     @property
     def _n_inputs(self) -> int:
@@ -138,9 +167,9 @@ class Stream(_core.StreamBase):
 
     def _checked_rows(self, rows: Any) -> Array:
         """The rows of a step that compiled code cannot read, as an array of intp."""
-        named = _index_rows(np.arange(self.batch_size), rows)
+        named = _index_rows(self.batch_size, rows)
         if named.ndim != 1:
-            raise IndexError(f"rows: expected integers, a mask or a slice, got {shown(rows)}")
+            raise IndexError(f"rows: expected integers, a mask or a slice, got {shown(rows)}: one axis is needed")
         if len(np.unique(named)) != len(named):
             raise ValueError(
                 f"rows: expected each row once, got {shown(rows)}: give each step of a row a push of its own"
@@ -169,7 +198,7 @@ class Stream(_core.StreamBase):
         TypeError, ValueError
             Another dtype or shape. The state does not change.
         RuntimeError
-            Another thread is using the stream.
+            Another thread is using the stream, or a call of this thread that has not returned.
         """
         results = self._call_exclusively(self._run_chunk, chunk, False)
         if results is None:
@@ -180,14 +209,14 @@ class Stream(_core.StreamBase):
 
     def _run_chunk(self, chunk: Any, is_checked: bool) -> Any:
         """The results of a chunk; None if compiled code cannot read it. An interrupted call changes no state."""
-        if self._weights == "int8":  # the layer's call has no int8 kernels
+        if self.weights == "int8":  # the layer's call has no int8 kernels
             y = self._run_steps(chunk)
             return None if y is None else (y,)
         states = self._states
         if self.batch_size == 1 and getattr(chunk, "ndim", None) == 2:
             states = states[:, 0]
         return self._bound.infer(
-            chunk, states, None, None, None, states, False, True, self._num_threads, None, is_checked
+            chunk, states, None, None, None, states, False, True, self._source.num_threads, None, is_checked
         )
 
     @property
@@ -217,37 +246,50 @@ class Stream(_core.StreamBase):
         if rows is None:
             self._call_exclusively(self._states.__setitem__, ..., 0)
         else:
-            self._clear_rows(np.ascontiguousarray(_index_rows(np.arange(self.batch_size), rows).reshape(-1)))
+            self._clear_rows(np.ascontiguousarray(_index_rows(self.batch_size, rows).reshape(-1)))
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights. The state does not change."""
-        bound = _snapshot(self._layer, self._weights)
-        self._set_weights(bound, _compact_kernels(bound, self._weights))
+        layer, _, weights = self._source
+        bound = _snapshot(layer, weights)
+        self._set_weights(bound, _compact_kernels(bound, weights))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (
-            type(self), self._layer, self.batch_size, self._bound, self._num_threads, self.state, self._weights,
-        )  # fmt: skip
+        return _restore, (type(self), self._source, self._bound, self.state), vars(self) or None
 
 
-def _restore(
-    cls: type[Stream], layer: StreamableLayer, batch_size: int, bound: _core.BoundLayer, num_threads: int | None,
-    state: Array, weights: str | None = None,
-) -> Stream:  # fmt: skip
-    stream = cls(layer, batch_size, num_threads, weights=weights, _bound=bound)
+def _restore(cls: type[Stream], source: _Source, bound: _core.BoundLayer, state: Array) -> Stream:
+    """A stream of these weights and states. A subclass's constructor, which may take other arguments, is not called."""
+    stream = cls.__new__(cls)
+    layer, num_threads, weights = source
+    Stream.__init__(stream, layer, state.shape[1], num_threads, weights=weights, _bound=bound)
     stream.state = state
     return stream
 
 
+def _check_client(client: object) -> None:
+    """Refuse a client that cannot be a key of a dict."""
+    try:
+        hash(client)
+    except TypeError as error:
+        raise TypeError(
+            f"client: expected a hashable object, such as a str or an int, got {shown(client)}: {shortened(error)}"
+        ) from error
+
+
 class _Table(NamedTuple):
-    """The stream of a pool, the rows of its clients, and rows that are free; rows in neither are free too."""
+    """The stream of a pool, the rows of its clients, rows that are free, and the number of rows that are always there.
+
+    Rows that are neither a client's nor among the free ones are free too.
+    """
 
     stream: Stream
     rows: dict[Hashable, int]
     free: list[int]
+    min_rows: int
 
 
-class StreamPool:
+class StreamPool(_core.PoolBase):
     """The streams of clients that come and go. Their steps run together, as rows of one stream.
 
     The step of a client is that of a stream of its own: it does not depend on the other clients, to the last bit. Each
@@ -287,9 +329,9 @@ class StreamPool:
         *,
         weights: str | None = None,
     ) -> None:
-        self._capacity = check.size(capacity, "capacity")
-        self._lock = _core.CallLock("pool")
-        self._table = _Table(Stream(layer, self._capacity, num_threads, weights=weights), {}, [])
+        _check_one_direction(layer, "pool")
+        min_rows = check.size(capacity, "capacity")
+        super().__init__(_Table(Stream(layer, min_rows, num_threads, weights=weights), {}, [], min_rows))
 
     @property
     def capacity(self) -> int:
@@ -305,6 +347,7 @@ class StreamPool:
         return len(self._table.rows)
 
     def __contains__(self, client: Hashable) -> bool:
+        _check_client(client)
         return client in self._table.rows
 
     def push(self, frames: Mapping[Any, Array]) -> dict[Any, Array]:
@@ -324,33 +367,39 @@ class StreamPool:
         Raises
         ------
         TypeError, ValueError
-            `frames` is no mapping, or a frame has another dtype or shape. The pool is unchanged.
+            `frames` is no mapping, or a frame has another dtype or shape.
         RuntimeError
-            A signal handler calls the pool during a call of the same thread.
+            A call of this thread that has not returned is using the pool: a signal handler makes a call, for example.
+
+        Notes
+        -----
+        A push takes the steps of all its clients or of none: after an exception, also one of a signal handler or of a
+        method of a client or a frame, the clients and their states are those before the push, or those after it.
         """
         if not isinstance(frames, Mapping):
             raise TypeError(f"frames: expected a mapping of clients to arrays, got {type(frames).__name__}")
         items = list(frames.items())  # at once, because another thread may change the mapping between two readings
         clients, values = [client for client, _ in items], [frame for _, frame in items]
-        if type(frames) is not dict and len(set(clients)) < len(clients):
-            raise ValueError("frames: expected each client once, got one twice: push its frames one after the other")
-        y = self._lock.call(self._push, clients, values)
-        return dict(zip(clients, y, strict=True))
+        if type(frames) is not dict:
+            for client in clients:
+                _check_client(client)
+            if len(set(clients)) < len(clients):
+                raise ValueError(
+                    "frames: expected each client once, got one twice: push its frames one after the other"
+                )
+        results: dict[Any, Array] = self._call(self._push, clients, values)
+        return results
 
-    def _push(self, clients: list[Any], frames: list[Any]) -> Array:
+    def _push(self, clients: list[Any], frames: list[Any]) -> dict[Any, Array]:
         x = self._table.stream._stack(frames)
         if x is None:
             x = self._checked_frames(clients, frames)
-        new = self._add(clients)
-        stream, rows, _ = self._table
-        try:
-            y = np.empty((len(clients), stream._states.shape[-1]), x.dtype)  # before the step: memory may be missing
-            y[...] = stream.push(x, [rows[client] for client in clients])
-            return y
-        except BaseException:
-            for client in new:
-                rows.pop(client, None)
-            raise
+        # All that may raise comes before the step: allocations, and methods of clients (__hash__, __eq__).
+        table = stream, rows, *_ = self._with_rows(clients)
+        y = np.empty((len(clients), stream._states.shape[-1]), x.dtype)
+        results = dict(zip(clients, y, strict=True))
+        self._take_step(table, stream, x, [rows[client] for client in clients], y)
+        return results
 
     def _checked_frames(self, clients: list[Any], frames: list[Any]) -> Array:
         """An array (clients, D) of frames that compiled code cannot read."""
@@ -359,32 +408,37 @@ class StreamPool:
         named = zip(clients, frames, strict=True)
         return np.stack([check.array(f"frame of {shown(each)}", x, shape, "the pool", dtype) for each, x in named])
 
-    def _add(self, clients: Iterable[Hashable]) -> list[Hashable]:
-        """Give a row with a state of zeros to each unknown client, and return these clients."""
-        stream, rows, free = self._table
+    def _with_rows(self, clients: list[Any]) -> _Table:
+        """A table in which each of these clients has a row. Those of new clients have states of zeros.
+
+        The pool has its own table until that one replaces it, so an exception adds no client.
+        """
+        table: _Table = self._table
+        stream, rows, free, min_rows = table
         new = [client for client in clients if client not in rows]
-        if len(rows) + len(new) > stream.batch_size:
-            self._resize(max(len(rows) + len(new), 2 * stream.batch_size))
-            stream, rows, free = self._table
+        if not new:
+            return table
+        n_clients = len(rows) + len(new)
+        if n_clients > stream.batch_size:
+            stream, rows, free, min_rows = self._resized(max(n_clients, 2 * stream.batch_size))
         if len(free) < len(new):
             taken = set(rows.values())
             free[:] = [row for row in range(stream.batch_size - 1, -1, -1) if row not in taken]
-        if new:
-            given = [free.pop() for _ in new]
-            stream.reset(given)
-            rows.update(zip(new, given, strict=True))
-        return new
+        given = [free.pop() for _ in new]
+        stream.reset(given)
+        return _Table(stream, rows | dict(zip(new, given, strict=True)), free, min_rows)
 
-    def _resize(self, n_rows: int) -> None:
-        """Move all clients to a stream of n_rows rows."""
-        old, rows, _ = self._table
-        stream = Stream(old._layer, n_rows, old._num_threads, weights=old.weights, _bound=old._bound)
-        stream._states[:, : len(rows)] = old._states[:, list(rows.values())]
-        # One assignment: an exception of a signal handler leaves the old stream with its rows, or the new one.
-        self._table = _Table(stream, {client: row for row, client in enumerate(rows)}, [])
+    def _resized(self, n_rows: int, left_out: int | None = None) -> _Table:
+        """A table with a stream of n_rows rows and all clients but that of one row."""
+        old, old_rows, _, min_rows = self._table
+        remaining = {client: row for client, row in old_rows.items() if row != left_out}
+        layer, num_threads, weights = old._source
+        stream = Stream(layer, n_rows, num_threads, weights=weights, _bound=old._bound)
+        stream._states[:, : len(remaining)] = old._states[:, list(remaining.values())]
+        return _Table(stream, {client: row for row, client in enumerate(remaining)}, [], min_rows)
 
     def _row(self, client: Hashable) -> int:
-        rows = self._table.rows
+        rows: dict[Hashable, int] = self._table.rows
         if client not in rows:
             raise KeyError(f"client: expected one of the {len(rows)} clients of the pool, got {shown(client)}")
         return rows[client]
@@ -397,15 +451,19 @@ class StreamPool:
         KeyError
             The client has no row.
         """
-        self._lock.call(self._remove, client)
+        _check_client(client)
+        self._call(self._remove, client)
 
     def _remove(self, client: Hashable) -> None:
-        stream, rows, free = self._table
+        stream, rows, free, min_rows = self._table
         row = self._row(client)
+        if min_rows < stream.batch_size and 4 * (len(rows) - 1) <= stream.batch_size:
+            with suppress(MemoryError):  # then the pool keeps its rows
+                self._table = self._resized(max(min_rows, stream.batch_size // 2), row)
+                return
         del rows[client]
-        free.append(row)
-        if self._capacity < stream.batch_size and 4 * len(rows) <= stream.batch_size:
-            self._resize(max(self._capacity, stream.batch_size // 2))
+        with suppress(MemoryError):  # a row outside the list is free too
+            free.append(row)
 
     def get_state(self, client: Hashable) -> Array:
         """Return a copy of the state of a client, (layers, N), for `set_state` of any pool with this layer's weights.
@@ -415,7 +473,8 @@ class StreamPool:
         KeyError
             The client has no row.
         """
-        state: Array = self._lock.call(lambda: self._table.stream._states[:, self._row(client)].copy())
+        _check_client(client)
+        state: Array = self._call(lambda: self._table.stream._states[:, self._row(client)].copy())
         return state
 
     def set_state(self, client: Hashable, state: object) -> None:
@@ -426,37 +485,40 @@ class StreamPool:
         TypeError, ValueError
             Another dtype or shape. The pool is unchanged.
         """
+        _check_client(client)
         n_layers, _, n_units = self._table.stream._states.shape
         checked = check.array("state", state, (n_layers, n_units), "the pool", self._table.stream._states.dtype)
-        self._lock.call(self._set_state, client, checked)
+        self._call(self._set_state, client, checked)
 
     def _set_state(self, client: Hashable, state: Array) -> None:
-        self._add([client])
-        self._table.stream._states[:, self._row(client)] = state
+        table = self._with_rows([client])
+        table.stream._states[:, table.rows[client]] = state
+        self._table = table
 
     def refresh(self) -> None:
         """Take a new snapshot of the layer's weights. The states do not change."""
-        self._lock.call(lambda: self._table.stream.refresh())
+        self._call(lambda: self._table.stream.refresh())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        reduced: tuple[Any, ...] = self._lock.call(self._reduce)
+        reduced: tuple[Any, ...] = self._call(self._reduce)
         return reduced
 
     def _reduce(self) -> tuple[Any, ...]:
-        stream, rows, _ = self._table
-        states = {client: stream._states[:, row].copy() for client, row in rows.items()}
-        return _restore_pool, (
-            type(self), stream._layer, self._capacity, stream._num_threads, stream._bound, states, stream.weights,
-        )  # fmt: skip
+        stream, rows, _, min_rows = self._table
+        states = stream._states[:, list(rows.values())]
+        arguments = type(self), stream._source, stream._bound, min_rows, tuple(rows), states
+        return _restore_pool, arguments, vars(self) or None
 
 
 def _restore_pool(
-    cls: type[StreamPool], layer: StreamableLayer, capacity: int, num_threads: int | None, bound: _core.BoundLayer,
-    states: dict[Hashable, Array], weights: str,
+    cls: type[StreamPool], source: _Source, bound: _core.BoundLayer, min_rows: int, clients: tuple[Any, ...],
+    states: Array,
 ) -> StreamPool:  # fmt: skip
-    pool = cls(layer, capacity, num_threads, weights=weights)
-    stream = Stream(layer, max(capacity, len(states)), num_threads, weights=weights, _bound=bound)
-    pool._table = _Table(stream, {}, [])
-    for client, state in states.items():
-        pool.set_state(client, state)
+    """A pool of these weights, clients and states, (layers, clients, N). A subclass's constructor is not called."""
+    pool = cls.__new__(cls)
+    layer, num_threads, weights = source
+    stream = Stream(layer, max(min_rows, len(clients)), num_threads, weights=weights, _bound=bound)
+    stream._states[:, : len(clients)] = states
+    rows = {client: row for row, client in enumerate(clients)}
+    _core.PoolBase.__init__(pool, _Table(stream, rows, [], min_rows))
     return pool

@@ -61,7 +61,7 @@ static int run_ragged_too(const job *j, setting s)
     return 3;
 }
 
-/* A job at every size, with every activation. */
+/* A job at every size, with every activation, with a reset gate and without. */
 static void run_everywhere(const job *j, enum indygru_dtype dtype, const indygru_tier *tier)
 {
     /* rows, units, steps, inputs. They leave every number of rows to the last register block of the micro-kernel, with
@@ -72,10 +72,11 @@ static void run_everywhere(const job *j, enum indygru_dtype dtype, const indygru
     int ran = 0;
     bits = 0;
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
-        for (int activation = 0; activation < INDYGRU_N_ACTIVATIONS; activation++)
+        for (int i = 0; i < 2 * INDYGRU_N_ACTIVATIONS; i++)
             ran += run_ragged_too(j, (setting){.ops = &tier->ops[dtype],
                                                .dtype = dtype,
-                                               .activation = activation,
+                                               .activation = i / 2,
+                                               .n_planes = 3 - i % 2,
                                                .n_rows = sizes[k][0],
                                                .n_units = sizes[k][1],
                                                .n_steps = sizes[k][2],
@@ -125,8 +126,15 @@ static int run_one(const char *name, const char *dtype, const char *tier)
         const indygru_tier *t = indygru_get_tier(i / N_JOBS / INDYGRU_N_DTYPES);
         if (!t || strcmp(j->name, name) || strcmp(dtypes[d], dtype) || strcmp(t->name, tier))
             continue;
-        setting s = {&t->ops[d], d,           INDYGRU_TANH, j->n_rows, j->n_units,
-                     j->n_steps, j->n_inputs, j->n_steps,   NULL,      NULL};
+        setting s = {.ops = &t->ops[d],
+                     .dtype = d,
+                     .activation = INDYGRU_TANH,
+                     .n_rows = j->n_rows,
+                     .n_units = j->n_units,
+                     .n_steps = j->n_steps,
+                     .n_inputs = j->n_inputs,
+                     .n_planes = 3,
+                     .chunk = j->n_steps};
         printf("%td\n", run(j, &s));
         return 0;
     }

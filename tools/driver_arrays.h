@@ -18,6 +18,7 @@ typedef struct {
     enum indygru_dtype dtype;
     enum indygru_activation activation;
     ptrdiff_t n_rows, n_units, n_steps, n_inputs;
+    ptrdiff_t n_planes;                     /* 3, or 2 without a reset gate */
     ptrdiff_t chunk;                        /* steps of a chunk */
     const ptrdiff_t *lengths, *row_offsets; /* (n_rows) or NULL */
 } setting;

@@ -27,15 +27,16 @@ static indygru_tile tile_of(const setting *s)
         .steps = steps_of(s),
         .n_units = n,
         .activation = s->activation,
-        .u = random_numbers(s, 3 * n),
-        .b = random_numbers(s, 3 * n),
+        .has_reset_gate = s->n_planes == 3,
+        .u = random_numbers(s, s->n_planes * n),
+        .b = random_numbers(s, s->n_planes * n),
         .plane = n,
         .runs = n <= s->ops->max_narrow_units ? nan_filled(s, INDYGRU_RUN_NUMBERS) : NULL,
-        .gates = nan_filled(s, n_valid_steps * 3 * n),
-        .gates_stride = 3 * n,
+        .gates = nan_filled(s, n_valid_steps * s->n_planes * n),
+        .gates_stride = s->n_planes * n,
         .gates_plane = n,
-        .proj = random_numbers(s, n_valid_steps * 3 * n),
-        .proj_row = 3 * n,
+        .proj = random_numbers(s, n_valid_steps * s->n_planes * n),
+        .proj_row = s->n_planes * n,
         .h = random_numbers(s, state),
         .h_row = n,
         .y = nan_filled(s, s->n_steps * state),
@@ -48,11 +49,11 @@ static indygru_tile tile_of(const setting *s)
         .dy_row = n,
         .dh = random_numbers(s, state),
         .dh_row = n,
-        .dgates = nan_filled(s, n_valid_steps * 3 * n),
-        .dgates_stride = 3 * n,
+        .dgates = nan_filled(s, n_valid_steps * s->n_planes * n),
+        .dgates_stride = s->n_planes * n,
         .dgates_plane = n,
-        .du = random_numbers(s, 3 * n),
-        .db = random_numbers(s, 3 * n),
+        .du = random_numbers(s, s->n_planes * n),
+        .db = random_numbers(s, s->n_planes * n),
     };
 }
 
@@ -65,7 +66,7 @@ static indygru_tile chunk_of(const setting *s, const indygru_tile *whole, ptrdif
     tile.steps.first_step = first;
     tile.steps.n_steps = left < s->chunk ? left : s->chunk;
     tile.gates = element(s, whole->gates, index * tile.gates_stride);
-    tile.proj = element(s, whole->proj, index * 3 * s->n_units);
+    tile.proj = element(s, whole->proj, index * s->n_planes * s->n_units);
     tile.dgates = element(s, whole->dgates, index * tile.dgates_stride);
     tile.y = element(s, whole->y, first * tile.y_step);
     tile.dy = element(s, whole->dy, first * tile.dy_step);
@@ -87,18 +88,18 @@ static indygru_tile reference_of(const setting *s, const indygru_tile *tile)
 {
     ptrdiff_t n = s->n_units, n_valid_steps = count_valid_steps(s), state = s->n_rows * n;
     indygru_tile wide = *tile;
-    wide.u = copy_as_double(s, tile->u, 3 * n);
-    wide.b = copy_as_double(s, tile->b, 3 * n);
-    wide.gates = copy_as_double(s, tile->gates, n_valid_steps * 3 * n);
-    wide.proj = copy_as_double(s, tile->proj, n_valid_steps * 3 * n);
+    wide.u = copy_as_double(s, tile->u, s->n_planes * n);
+    wide.b = copy_as_double(s, tile->b, s->n_planes * n);
+    wide.gates = copy_as_double(s, tile->gates, n_valid_steps * s->n_planes * n);
+    wide.proj = copy_as_double(s, tile->proj, n_valid_steps * s->n_planes * n);
     wide.h = copy_as_double(s, tile->h_first, state);
     wide.y = copy_as_double(s, tile->y, s->n_steps * state);
     wide.h_first = copy_as_double(s, tile->h_first, state);
     wide.dy = copy_as_double(s, tile->dy, s->n_steps * state);
     wide.dh = copy_as_double(s, tile->dh, state);
-    wide.dgates = copy_as_double(s, tile->dgates, n_valid_steps * 3 * n);
-    wide.du = copy_as_double(s, tile->du, 3 * n);
-    wide.db = copy_as_double(s, tile->db, 3 * n);
+    wide.dgates = copy_as_double(s, tile->dgates, n_valid_steps * s->n_planes * n);
+    wide.du = copy_as_double(s, tile->du, s->n_planes * n);
+    wide.db = copy_as_double(s, tile->db, s->n_planes * n);
     return wide;
 }
 
@@ -109,7 +110,7 @@ static ptrdiff_t forward_tile(const setting *s)
     forward(s, &tile);
     if (reference_forward(&expected) != n_valid_steps)
         fail("number of valid steps");
-    check(s, "gates", tile.gates, expected.gates, n_valid_steps * 3 * s->n_units, FORWARD);
+    check(s, "gates", tile.gates, expected.gates, n_valid_steps * s->n_planes * s->n_units, FORWARD);
     check(s, "h", tile.h, expected.h, state, FORWARD);
     check(s, "y", tile.y, expected.y, s->n_steps * state, FORWARD);
     return n_valid_steps * s->n_units;
@@ -118,7 +119,7 @@ static ptrdiff_t forward_tile(const setting *s)
 /* The reference starts from the gates of the kernel, because the derivative of relu is discontinuous. */
 static ptrdiff_t backward_tile(const setting *s)
 {
-    ptrdiff_t n_valid_steps = count_valid_steps(s), columns = 3 * s->n_units;
+    ptrdiff_t n_valid_steps = count_valid_steps(s), columns = s->n_planes * s->n_units;
     indygru_tile whole = tile_of(s);
     forward(s, &whole);
     indygru_tile expected = reference_of(s, &whole);
@@ -134,19 +135,20 @@ static ptrdiff_t backward_tile(const setting *s)
     return n_valid_steps * s->n_units;
 }
 
-/* Packs w (n_inputs, 3 n_units) in panels of `width` columns; *size OUT: their number of elements with padding. */
+/* Packs w (n_inputs, n_planes * n_units) in panels of `width` columns; *size OUT: their number of elements with
+ * padding. */
 static void *pack(const setting *s, const void *w, ptrdiff_t width, ptrdiff_t *size)
 {
-    ptrdiff_t columns = 3 * s->n_units;
+    ptrdiff_t columns = s->n_planes * s->n_units;
     *size = (columns + width - 1) / width * width * s->n_inputs;
-    indygru_packing job = {s->n_inputs, s->n_units, w, columns, s->n_units, width, nan_filled(s, *size)};
+    indygru_packing job = {s->n_inputs, s->n_units, s->n_planes, w, columns, s->n_units, width, nan_filled(s, *size)};
     s->ops->pack(&job);
     return job.out;
 }
 
 static ptrdiff_t check_packing(const setting *s, ptrdiff_t width)
 {
-    ptrdiff_t size, columns = 3 * s->n_units;
+    ptrdiff_t size, columns = s->n_planes * s->n_units;
     const void *w = random_numbers(s, s->n_inputs * columns);
     const void *packed = pack(s, w, width, &size);
     double *expected = allocate(size, sizeof *expected);
@@ -159,12 +161,12 @@ static ptrdiff_t check_packing(const setting *s, ptrdiff_t width)
 }
 
 static ptrdiff_t pack_panels(const setting *s) { return check_packing(s, s->ops->panel); }
-static ptrdiff_t pack_matrix(const setting *s) { return check_packing(s, 3 * s->n_units); }
+static ptrdiff_t pack_matrix(const setting *s) { return check_packing(s, s->n_planes * s->n_units); }
 
 /* out (valid steps, columns) OUT: the products of x (steps, rows, inputs) and w (inputs, columns). */
 static void reference_project(const setting *s, const void *x, const void *w, double *out)
 {
-    ptrdiff_t columns = 3 * s->n_units;
+    ptrdiff_t columns = s->n_planes * s->n_units;
     indygru_step_range steps = steps_of(s);
     for (ptrdiff_t i = 0; i < s->n_steps * s->n_rows; i++) {
         ptrdiff_t step = i / s->n_rows, row = i % s->n_rows;
@@ -183,7 +185,8 @@ static void reference_project(const setting *s, const void *x, const void *w, do
 static ptrdiff_t project(const setting *s, const void *w, indygru_projection job)
 {
     indygru_step_range steps = steps_of(s);
-    ptrdiff_t n_valid_steps = count_valid_steps(s), columns = 3 * s->n_units, width = s->n_inputs * s->ops->itemsize;
+    ptrdiff_t n_valid_steps = count_valid_steps(s), columns = s->n_planes * s->n_units,
+              width = s->n_inputs * s->ops->itemsize;
     const void *x = random_numbers(s, s->n_steps * s->n_rows * s->n_inputs);
     double *expected = allocate(n_valid_steps * columns, sizeof *expected);
     job.x = allocate(n_valid_steps, sizeof *job.x);
@@ -202,15 +205,15 @@ static ptrdiff_t project(const setting *s, const void *w, indygru_projection job
 static ptrdiff_t project_packed(const setting *s)
 {
     ptrdiff_t panel = s->ops->panel, size;
-    const void *w = random_numbers(s, s->n_inputs * 3 * s->n_units), *packed = pack(s, w, panel, &size);
+    const void *w = random_numbers(s, s->n_inputs * s->n_planes * s->n_units), *packed = pack(s, w, panel, &size);
     return project(s, w,
                    (indygru_projection){.w = packed, .w_row = panel, .w_panel = s->n_inputs * panel, .padded = 1});
 }
 
 static ptrdiff_t project_unpacked(const setting *s)
 {
-    const void *w = random_numbers(s, s->n_inputs * 3 * s->n_units);
-    return project(s, w, (indygru_projection){.w = w, .w_row = 3 * s->n_units, .w_panel = s->ops->panel});
+    const void *w = random_numbers(s, s->n_inputs * s->n_planes * s->n_units);
+    return project(s, w, (indygru_projection){.w = w, .w_row = s->n_planes * s->n_units, .w_panel = s->ops->panel});
 }
 
 /* Random numbers and special values: NaN, infinities, limits of the clamps. There is no large positive number, because

@@ -114,7 +114,7 @@ static void run_threads(const setting *s, int n_threads)
 /* Checks that one and several threads give the same bits. */
 static void check_threads(const indygru_ops *ops, enum indygru_dtype dtype)
 {
-    setting s = {.ops = ops, .dtype = dtype, .n_rows = 17, .n_units = 33, .n_steps = 9, .n_inputs = 7};
+    setting s = {.ops = ops, .dtype = dtype, .n_rows = 17, .n_units = 33, .n_steps = 9, .n_inputs = 7, .n_planes = 3};
     run_threads(&s, 1);
     uint64_t serial_bits = bits;
     run_threads(&s, N_THREADS);

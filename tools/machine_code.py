@@ -22,9 +22,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu" / "_engine"
 TIERS = {"kernels_baseline.c": "baseline", "kernels_x86_v3.c": "x86_v3", "kernels_x86_v4.c": "x86_v4"}
 REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
-#: Loops over units in the source, counted once for each activation that changes them: all loops, and those that divide.
+#: Loops over units in the source, counted once for each activation that changes them, with a reset gate and without: all
+#: loops, and those that divide.
 LOOPS = {
-    "forward_tile": (7, 4), "forward_run": (7, 4), "backward_tile": (7, 0), "backward_run": (6, 0), "activate": (4, 3),
+    "forward_rows": (16, 10), "forward_run": (16, 10), "forward_linear": (10, 6), "backward_tile": (16, 0),
+    "backward_run": (14, 0), "activate": (5, 4),
 }  # fmt: skip
 PACKED = re.compile(r"v?(add|sub|mul|div|fn?m(add|sub)\d*)p[sd]$")
 BMI = {"andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx"}

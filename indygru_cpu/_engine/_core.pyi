@@ -71,6 +71,7 @@ class TensorExchange:
         has_bias: object,
         groups: object,
         activation: object,
+        has_reset_gate: object,
         reproducible: object,
         count_threads: Any,
         n_inputs: object = None,
@@ -84,6 +85,7 @@ class BoundLayer:
     groups: int
     activation: int
     reproducible: bool
+    has_reset_gate: bool
     def __init__(
         self,
         weights: Any,
@@ -95,6 +97,7 @@ class BoundLayer:
         is_reverse: bool = False,
         has_layer_axis: bool = True,
         exchange: TensorExchange | None = None,
+        has_reset_gate: bool = True,
     ) -> None: ...
     @staticmethod
     def of_function(
@@ -103,6 +106,7 @@ class BoundLayer:
         bias: object,
         groups: object,
         activation: int,
+        has_reset_gate: bool,
         reproducible: bool,
         is_reverse: bool,
         count_threads: Any,
@@ -190,16 +194,20 @@ class Tape:
     @property
     def num_threads(self) -> int | None: ...
 
-class CallLock:
-    def __init__(self, name: str) -> None: ...
-    def call(self, function: Any, *arguments: Any) -> Any: ...
+class PoolBase:
+    _table: Any
+    def __init__(self, table: Any) -> None: ...
+    def _call(self, function: Any, *arguments: Any) -> Any: ...
+    def _take_step(self, table: Any, stream: StreamBase, x: Array, rows: list[int], y: Array) -> None: ...
 
 class StreamBase:
     _bound: BoundLayer
     @property
     def _states(self) -> Array: ...
+    @property
+    def _source(self) -> Any: ...
     def __init__(
-        self, bound: BoundLayer, n_batch: int, num_threads: int | None, compact_kernels: Any = None
+        self, bound: BoundLayer, n_batch: int, num_threads: int | None, compact_kernels: Any = None, source: Any = None
     ) -> None: ...
     def _serial_threads(self) -> int: ...
     def _set_weights(self, bound: BoundLayer, compact_kernels: Any = None) -> None: ...

@@ -19,6 +19,7 @@ from cpython.buffer cimport (
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport PyObject
 from libc.limits cimport INT_MAX
 from libc.stddef cimport ptrdiff_t
@@ -52,7 +53,7 @@ from indygru_cpu._engine.passes cimport (
 )
 from indygru_cpu._engine.plan cimport (
     BLAS, LayerWeights, MatrixView, Plan, RowLayout, StridedView, Tile, address_at, align_up, can_run_parallel,
-    ceil_div, check_alloc, copy_row_layout, count_multiply_adds, exceeds_limits, limit_threads, load_once,
+    ceil_div, check_alloc, copy_row_layout, count_multiply_adds, count_planes, exceeds_limits, limit_threads, load_once,
     make_layer_plan, make_plan, make_tile, release_row_layout, scratch_bytes, set_scratch_sizes, set_single_step,
     set_step_grid,
 )
@@ -82,7 +83,8 @@ cdef bint uses_vnni = True
 
 cdef enum:
     # The largest storage of x, and the largest sum of the sizes of x, y and the gates, for which a call on tensors
-    # keeps its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward pass.
+    # keeps its tape, whose memory is freed with PyTorch's graph. The memory of a saved tensor is freed by the backward
+    # pass.
     MAX_TAPE_BYTES = 64 * 1024
     # The largest batch for which a single step with unpacked weights is as fast as one that packs them.
     MAX_STEP_ROWS = 32
@@ -431,8 +433,8 @@ cdef class TensorExchange:
             return None
         return view
 
-    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, reproducible, count_threads,
-             n_inputs=None, n_units=None):
+    def bind(self, weights, n_layers, n_directions, has_bias, groups, activation, has_reset_gate, reproducible,
+             count_threads, n_inputs=None, n_units=None):
         """A bound layer for tensors, or None if it cannot read them, or if another argument is not valid.
 
         weights are kernel, recurrent kernel and, if has_bias, bias of each layer and direction in turn. activation is
@@ -464,7 +466,7 @@ cdef class TensorExchange:
             if i % n_of_layer == n_of_layer - 1:
                 by_layer.append(directions)
         layer = self.layer_class.__new__(self.layer_class)
-        if not layer.set_weights(tuple(by_layer), groups, index):
+        if not layer.set_weights(tuple(by_layer), groups, index, has_reset_gate):
             return None
         if n_inputs is not None and not (layer.n_inputs == n_inputs and layer.n_units == n_units):
             return None
@@ -642,7 +644,8 @@ cdef class BoundLayer:
     Parameters
     ----------
     weights : sequence of sequence of Weights
-        By layer and direction: kernel (D / groups, 3N), recurrent kernel (3N,) and bias (3N,), C-contiguous.
+        By layer and direction: kernel (D / groups, PN), recurrent kernel (PN,) and bias (PN,), C-contiguous, with P of
+        csrc/indygru_kernels.h.
     groups : int
         Number of blocks of inputs and units.
     activation : int
@@ -660,37 +663,40 @@ cdef class BoundLayer:
         Whether states are (layers * directions, B, N), and x may be (T, D); or (B, N) for a single layer.
     exchange : TensorExchange, optional
         Makes the results, which are tensors; None: they are arrays.
+    has_reset_gate : bool
+        Whether P is 3.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation
-    cdef readonly bint reproducible
+    cdef readonly bint reproducible, has_reset_gate
     cdef bint is_reverse, has_layer_axis
     cdef object count_threads, tape_class, dtype
     cdef TensorExchange exchange
     cdef list views             # of the weights of tensors, in the order of `TensorExchange.bind`
     cdef str activation_name
     cdef bint has_bias          # whether those have biases
-    cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, itemsize
+    cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, n_planes, itemsize
     cdef char format
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
-                 bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None):
+                 bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None,
+                 bint has_reset_gate=True):
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
         if self.weights is not None:  # asked after the iteration, which may run code of its own
             raise RuntimeError("layer: it is initialised already")
-        require(self.set_weights(weights, groups, activation), "layer")
+        require(self.set_weights(weights, groups, activation, has_reset_gate), "layer")
         self.exchange = exchange
         self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
         self.count_threads, self.tape_class = count_threads, tape_class
 
     @staticmethod
-    def of_function(kernel, recurrent_kernel, bias, groups, int activation, bint reproducible, bint is_reverse,
-                    count_threads, tape_class):
+    def of_function(kernel, recurrent_kernel, bias, groups, int activation, bint has_reset_gate, bint reproducible,
+                    bint is_reverse, count_threads, tape_class):
         """A single layer in one direction whose states are (B, N). None: compiled code cannot read the weights."""
         cdef BoundLayer layer = BoundLayer.__new__(BoundLayer)
         if type(groups) is not int or not 1 <= groups <= INT_MAX:
             return None
-        if not layer.set_weights((((kernel, recurrent_kernel, bias),),), groups, activation):
+        if not layer.set_weights((((kernel, recurrent_kernel, bias),),), groups, activation, has_reset_gate):
             return None
         layer.reproducible, layer.is_reverse, layer.has_layer_axis = reproducible, is_reverse, False
         layer.count_threads, layer.tape_class = count_threads, tape_class
@@ -698,7 +704,7 @@ cdef class BoundLayer:
 
     def __reduce__(self):
         return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
-                            self.tape_class, self.is_reverse, self.has_layer_axis)
+                            self.tape_class, self.is_reverse, self.has_layer_axis, None, self.has_reset_gate)
 
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
         """`read_array` with the layer's dtype; also of a `TensorView`."""
@@ -715,9 +721,10 @@ cdef class BoundLayer:
         require(self.read(array, True, view), "out")
         return array
 
-    cdef bint set_weights(self, tuple weights, int groups, int activation) except -1:
+    cdef bint set_weights(self, tuple weights, int groups, int activation, bint has_reset_gate) except -1:
         """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
         refuses all calls."""
+        self.has_reset_gate, self.n_planes = has_reset_gate, count_planes(has_reset_gate)
         if self.fits_weights(weights, groups, activation):
             return True
         self.format = 0
@@ -741,9 +748,10 @@ cdef class BoundLayer:
         self.dtype = FLOAT64 if self.format == c'd' else FLOAT32
         if groups < 1 or not 0 <= activation < INDYGRU_N_ACTIVATIONS:
             return False
-        if kernel.ndim != 2 or kernel.shape[1] % (3 * <ptrdiff_t> groups) or kernel.shape[0] > INT_MAX // groups:
+        if kernel.ndim != 2 or kernel.shape[1] % (self.n_planes * groups) or kernel.shape[0] > INT_MAX // groups:
             return False
-        self.itemsize, self.n_inputs, self.n_units = kernel.itemsize, kernel.shape[0] * groups, kernel.shape[1] // 3
+        self.itemsize, self.n_inputs = kernel.itemsize, kernel.shape[0] * groups
+        self.n_units = kernel.shape[1] // self.n_planes
         for i in range(self.n_layers):
             if len(weights[i]) != self.n_directions:
                 return False
@@ -756,7 +764,7 @@ cdef class BoundLayer:
         """The weights of one layer and direction OUT; False: an array does not fit."""
         cdef ArrayView kernel, u, b
         cdef ptrdiff_t n_inputs = self.n_inputs if i < self.n_directions else self.n_directions * self.n_units
-        cdef ptrdiff_t columns = 3 * self.n_units
+        cdef ptrdiff_t columns = self.n_planes * self.n_units
         arrays = <tuple> (<tuple> self.weights[i // self.n_directions])[i % self.n_directions]
         if len(arrays) != 3 or not (self.read(arrays[0], False, &kernel)
                                     and self.read(arrays[1], False, &u)
@@ -767,7 +775,7 @@ cdef class BoundLayer:
         if u.ndim != 1 or u.shape[0] != columns or b.ndim != 1 or b.shape[0] != columns:
             return False
         layer[0] = LayerWeights(self.format == c'd', n_inputs, self.n_units, self.groups, self.activation,
-                                self.reproducible, kernel.data, u.data, b.data)
+                                self.reproducible, self.has_reset_gate, kernel.data, u.data, b.data)
         return is_c_contiguous(&kernel)
 
     cdef bint may_share_weights(self, const ArrayView *array) except -1:
@@ -834,7 +842,7 @@ cdef class BoundLayer:
         cdef ptrdiff_t n_inputs = self.n_inputs
         if self.n_layers > 1:
             n_inputs = max(n_inputs, self.n_directions * self.n_units)
-        return count_multiply_adds(n_valid_steps, n_inputs // self.groups, self.n_units)
+        return count_multiply_adds(n_valid_steps, n_inputs // self.groups, self.n_units, self.n_planes)
 
     cdef Threads choose_threads(self, num_threads, double work) except *:
         if not can_run_parallel(work):
@@ -876,7 +884,7 @@ cdef class BoundLayer:
             Whether no gates are stored.
         new_mask : callable, optional
             new_mask(shape) returns the factors of dropout for the y of an inner layer, time-major. None: no dropout.
-        gates : array, (directions, at least 3N * valid steps), optional
+        gates : array, (directions, at least PN * valid steps), optional
             Memory for the gates of a single layer.
         """
         cdef Tape tape = (self.tape_class or Tape)()
@@ -895,7 +903,7 @@ cdef class BoundLayer:
     def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads, bint is_checked=True):
         """The tape of a call of a single layer, made of its arguments and of the results of `train`.
 
-        gates is (directions, at least 3N * valid steps); None: they are computed again."""
+        gates is (directions, at least PN * valid steps); None: they are computed again."""
         cdef Tape tape = (self.tape_class or Tape)()
         cdef ArrayView y_view
         tape.layer, tape.threads_argument = self, num_threads
@@ -1031,7 +1039,7 @@ cdef class BoundLayer:
         else:
             return self
         return self.exchange.bind(weights, self.n_layers, self.n_directions, self.has_bias, self.groups,
-                                  self.activation_name, self.reproducible, self.count_threads)
+                                  self.activation_name, self.has_reset_gate, self.reproducible, self.count_threads)
 
     cdef ptrdiff_t saved_size(self, const Call *call, bint keeps_gates) noexcept:
         """The number of elements that `train_tensors` saves."""
@@ -1043,7 +1051,7 @@ cdef class BoundLayer:
 
     cdef ptrdiff_t n_gates(self, const Call *call) noexcept:
         """The number of elements of the gates."""
-        return 3 * self.n_outputs(call)
+        return self.n_planes * self.n_outputs(call)
 
     cdef ptrdiff_t first_gate(self, const Call *call) noexcept:
         """The number of the first gate in a saved tensor, whose y is padded to whole cache lines."""
@@ -1325,8 +1333,9 @@ cdef class BoundLayer:
     cdef tuple new_gradients(self, Plan *p):
         """Arrays of zeros for the gradients of kernel, recurrent kernel and bias, which the plan adds to."""
         cdef ArrayView dkernel, du, db
-        arrays = (self.new_result((p.group_inputs, 3 * p.n_units), True, &dkernel),
-                  self.new_result((3 * p.n_units,), True, &du), self.new_result((3 * p.n_units,), True, &db))
+        cdef ptrdiff_t columns = p.n_planes * p.n_units
+        arrays = (self.new_result((p.group_inputs, columns), True, &dkernel),
+                  self.new_result((columns,), True, &du), self.new_result((columns,), True, &db))
         p.dkernel, p.drecurrent_kernel, p.dbias = dkernel.data, du.data, db.data
         return arrays
 
@@ -1408,7 +1417,7 @@ cdef StridedView flipped_view(const StridedView *array, ptrdiff_t column_bytes, 
 
 cdef int run_single_step(Plan *p) except -1:
     """One step of all rows on the calling thread. A long step polls signals, and one may end it."""
-    cdef double work = count_multiply_adds(p.n_batch, p.group_inputs, p.n_units)
+    cdef double work = count_multiply_adds(p.n_batch, p.group_inputs, p.n_units, p.n_planes)
     cdef char *scratch
     set_single_step(p)
     if work >= p.ops.tuning.min_interruptible_work:
@@ -1426,7 +1435,8 @@ cdef int run_single_step(Plan *p) except -1:
 cdef int run_forward_plan(Plan *p, const Call *call) except -1:
     """Runs a plan, and releases its memory. Work that takes a few microseconds keeps the GIL, because releasing it and
     polling signals would cost more."""
-    cdef double work = count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units)  # padding is zeroed
+    # Padding counts, because it is zeroed.
+    cdef double work = count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units, p.n_planes)
     cdef char *scratch
     cdef ptrdiff_t i
     if p.progress is NULL and p.n_steps == 1 and p.lengths is NULL and p.n_batch <= MAX_STEP_ROWS and (
@@ -1499,11 +1509,11 @@ cdef class Tape:
 
     @property
     def gates(self):
-        """r, z and candidate of every valid step of a single layer and direction, in the kernels' block order; None if
-        they are not stored."""
+        """The gates and the candidate of every valid step of a single layer and direction, in the kernels' block order;
+        None if they are not stored."""
         if not self.has_gates or not self.is_complete:
             return None
-        size = 3 * self.layer.n_units * self.call.n_valid_steps
+        size = self.layer.n_planes * self.layer.n_units * self.call.n_valid_steps
         return frombuffer(memoryview(self.buffers[0]), self.layer.dtype, size, self.state_bytes)
 
     cdef int allocate(self, y, const ArrayView *y_view) except -1:
@@ -1516,7 +1526,7 @@ cdef class Tape:
             self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
         self.gate_bytes = 0
         if self.has_gates and self.gates_array is None:
-            self.gate_bytes = align_up(3 * layer.n_units * self.call.n_valid_steps * layer.itemsize)
+            self.gate_bytes = align_up(layer.n_planes * layer.n_units * self.call.n_valid_steps * layer.itemsize)
         for i in range(layer.n_layers):
             size = (1 + self.has_masks) * self.inner_y_bytes if i else self.state_bytes
             self.buffers.append(PooledBuffer(size + layer.n_directions * self.gate_bytes))
@@ -1529,7 +1539,7 @@ cdef class Tape:
             return True
         return (layer.n_layers == 1 and layer.read(self.gates_array, self.call.is_training, &self.gates_view)
                 and self.gates_view.ndim == 2 and self.gates_view.shape[0] == layer.n_directions
-                and self.gates_view.shape[1] >= 3 * layer.n_units * self.call.n_valid_steps)
+                and self.gates_view.shape[1] >= layer.n_planes * layer.n_units * self.call.n_valid_steps)
 
     cdef char *buffer(self, ptrdiff_t layer) noexcept:
         return (<PooledBuffer> self.buffers[layer]).data
@@ -1635,26 +1645,47 @@ cdef bint has_vnni_of_tier() noexcept:
     return False
 
 
-cdef class CallLock:
-    """Runs one call at a time; the calls of other threads wait.
+cdef object reentered(str name):
+    """The error of a call within a call of the same thread."""
+    return RuntimeError(
+        f"{name}: a call of this thread is using it, and a signal handler or a method of an argument (such as "
+        "__array__, __hash__ or __eq__) makes another one: make it after the first one has returned")
 
-    Compiled, because in Python a signal handler could raise between `acquire` and `try`. A call by a signal handler
-    during a call of the same thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its
-    own: the thread that holds the parent's lock does not exist there."""
-    cdef str name
-    cdef object lock, owner
+
+@cython.auto_pickle(False)
+cdef class PoolBase:
+    """The base of `stream.StreamPool`: the table of its clients, and a lock under which one call at a time runs.
+
+    Compiled, because in Python a signal handler could raise between `acquire` and `try`, or between a step and the
+    assignment of the table with the clients of that step. Calls of other threads wait. A call within a call of the same
+    thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its own: the thread that holds
+    the parent's lock does not exist there."""
+    cdef object table, lock, owner
     cdef ptrdiff_t generation
 
-    def __init__(self, str name):
-        """The name of what is locked, for error texts."""
-        self.name, self.lock, self.owner, self.generation = name, Lock(), None, indygru_fork_generation()
+    def __init__(self, table):
+        if self.table is not None:
+            raise RuntimeError("pool: it is initialised already; make another one with StreamPool(layer)")
+        self.lock, self.owner, self.generation, self.table = Lock(), None, indygru_fork_generation(), table
 
-    def call(self, function, *arguments):
+    @property
+    def _table(self):
+        if self.table is None:
+            raise RuntimeError("pool: it was never initialised; pools are made by StreamPool(layer)")
+        return self.table
+
+    @_table.setter
+    def _table(self, table):
+        self.table = table
+
+    def _call(self, function, *arguments):
+        """Calls a function while no other thread runs one."""
+        self._table  # raises if there is none
         if self.generation != indygru_fork_generation():
-            self.__init__(self.name)
+            self.lock, self.owner, self.generation = Lock(), None, indygru_fork_generation()
         thread, lock = get_ident(), self.lock
         if thread == self.owner:
-            raise RuntimeError(f"{self.name}: a call of this thread is using it, which a signal handler interrupted")
+            raise reentered("pool")
         lock.acquire()
         try:
             self.owner = thread
@@ -1663,7 +1694,14 @@ cdef class CallLock:
             self.owner = None
             lock.release()
 
+    def _take_step(self, table, StreamBase stream not None, x, list rows not None, y):
+        """One step of some rows of a stream, whose results are copied to y (R, N); then `table` is that of the pool.
+        After an error, states and table are as before."""
+        stream.push_into(x, rows, y)
+        self.table = table
 
+
+@cython.auto_pickle(False)
 cdef class StreamBase:
     """The base of `stream.Stream`: a stack of layers that runs one step at a time, with weights packed in advance.
 
@@ -1682,32 +1720,45 @@ cdef class StreamBase:
     cdef ptrdiff_t *rows     # (B) the rows of a step of some rows: a checked private copy
     cdef char *is_named      # (B) whether a row is among them; zeros between steps
     cdef weights_t weights_format
-    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, itemsize, state_bytes, row_bytes
+    cdef ptrdiff_t n_layers, n_batch, n_inputs, n_units, n_columns, itemsize, state_bytes, row_bytes
     cdef ptrdiff_t n_rows, tile_rows  # rows of the steps that the plans are for; largest number of rows of a tile
     cdef double row_work    # multiply-adds of a step of one row
     cdef int n_threads      # at most, of a step of all rows
     cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
+    cdef bint is_started    # whether __init__ has begun
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
+    cdef long owner_thread  # that thread
     cdef readonly BoundLayer _bound  # options, and the weights that are packed
+    cdef object source       # what `Stream` keeps of its arguments
     cdef PooledBuffer state_buffer, y_buffer
     cdef object states, y, y_row
     cdef list y_of_rows      # (B + 1) the first rows of y, by their number; None: not made yet
     cdef char *state_data
     cdef char *y_data
 
-    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None):
+    def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None, source=None):
         """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call.
-        compact_kernels, which may be None, are as in `_set_weights`."""
+        compact_kernels, which may be None, are as in `_set_weights`. `source` is the value of `_source`."""
+        if self.is_started:
+            raise RuntimeError("stream: it is initialised already; make another one with IndyGRU.stream")
+        self.is_started = True
+        try:
+            self.initialise(bound, n_batch, num_threads, compact_kernels)
+            self.source = source
+        except BaseException:
+            self.free_memory()
+            self.is_started = False
+            raise
+
+    cdef int initialise(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels) except -1:
         cdef ptrdiff_t k, width, bytes, states, scratch = 0, weights = 0
         cdef Threads threads
         cdef double work
         cdef Plan *p
-        if self.plans is not NULL:
-            raise RuntimeError("stream: it is initialised already")
         require(bound is not None and bound.weights is not None and bound.n_directions == 1 and n_batch > 0, "layer")
         self.n_layers, self.n_batch, self.itemsize = bound.n_layers, n_batch, bound.itemsize
-        self.n_inputs, self.n_units = bound.n_inputs, bound.n_units
+        self.n_inputs, self.n_units, self.n_columns = bound.n_inputs, bound.n_units, bound.n_planes * bound.n_units
         require(self.n_inputs > 0 and self.n_units > 0, "layer")
         width = max(self.n_inputs, self.n_units)
         require(not exceeds_limits(self.n_layers, n_batch, width, self.n_units), "batch_size")
@@ -1730,8 +1781,8 @@ cdef class StreamBase:
         for k in range(self.n_layers):
             p = &self.plans[k]
             p[0] = make_plan(self.itemsize == sizeof(double), 1, self.n_batch, self.n_units if k else self.n_inputs,
-                             self.n_units, bound.groups, bound.activation)
-            self.row_work += count_multiply_adds(1, p.group_inputs, p.n_units)
+                             self.n_units, bound.n_planes, bound.groups, bound.activation)
+            self.row_work += count_multiply_adds(1, p.group_inputs, p.n_units, p.n_planes)
         work = n_batch * self.row_work
         threads = bound.choose_threads(num_threads, work)
         self.n_threads, self.autotune = limit_threads(threads.n, work), threads.autotune
@@ -1745,7 +1796,7 @@ cdef class StreamBase:
             if self.weights_format != INDYGRU_WEIGHTS_FULL:
                 p.weights_format, p.has_vnni = self.weights_format, uses_vnni and has_vnni_of_tier()
                 p.weights_bytes = align_up(max(
-                    indygru_compact_bytes(p.weights_format, p.group_inputs, 3 * p.tile_units, p.ops.panel),
+                    indygru_compact_bytes(p.weights_format, p.group_inputs, p.n_planes * p.tile_units, p.ops.panel),
                     indygru_compact_scratch_bytes(p.group_inputs, p.ops.panel)))
             weights += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
             scratch = max(scratch, self.n_threads * scratch_bytes(p))
@@ -1766,29 +1817,44 @@ cdef class StreamBase:
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
         self._set_weights(bound, compact_kernels)
+        return 0
 
     def __dealloc__(self):
+        self.free_memory()
+
+    cdef void free_memory(self) noexcept:
         free(self.plans)
         if self.block is not NULL:
             indygru_pool_free(self.block)
+        self.plans, self.block = NULL, NULL
 
     cdef ptrdiff_t vector_bytes(self):
         """Size of a recurrent kernel or a bias."""
-        return align_up(3 * self.n_units * self.itemsize)
+        return align_up(self.n_columns * self.itemsize)
 
     @property
     def _states(self):
         """The states that `push` updates, (layers, B, N)."""
-        if self.block is NULL:
-            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        self.check_initialised()
         return self.states
 
+    @property
+    def _source(self):
+        """What `Stream` keeps of its arguments."""
+        self.check_initialised()
+        return self.source
+
+    cdef int check_initialised(self) except -1:
+        if self.block is NULL:
+            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        return 0
+
     def _set_weights(self, BoundLayer bound, compact_kernels=None):
-        """Packs kernels (D / groups, 3N), and copies recurrent kernels and biases (3N,), of a layer with the sizes and
+        """Packs kernels (D / groups, PN), and copies recurrent kernels and biases (PN,), of a layer with the sizes and
         dtype of the first one.
 
         With compact_kernels these are packed in place of the kernels: a list with, for each layer, a kernel of uint16
-        bit patterns of bfloat16 and None, or of int8 and the scales (3N,)."""
+        bit patterns of bfloat16 and None, or of int8 and the scales (PN,)."""
         cdef LayerWeights weights
         cdef indygru_compact_packing packing
         cdef ptrdiff_t k
@@ -1799,6 +1865,7 @@ cdef class StreamBase:
             for k in range(self.n_layers):
                 require(bound.read_weights(k, &weights) and weights.dtype == is_double
                         and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
+                        and bound.n_planes == self.plans[k].n_planes
                         and weights.n_groups == self.plans[k].n_groups, "layer")
                 require(self.read_compact(compact_kernels, k, &packing), "weights")
             for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
@@ -1824,23 +1891,23 @@ cdef class StreamBase:
         if self.weights_format == INDYGRU_WEIGHTS_INT8:
             if not read_array(array_of_scales, c'f', False, &scales):
                 return False
-            if scales.ndim != 1 or scales.shape[0] != 3 * p.n_units:
+            if scales.ndim != 1 or scales.shape[0] != self.n_columns:
                 return False
             packing.scales = <const float *> scales.data
         if not read_array(array, c'b' if packing.scales is not NULL else c'H', False, &kernel):
             return False
-        packing.n_inputs, packing.w, packing.w_row, packing.w_plane = (
-            p.group_inputs, kernel.data, 3 * p.n_units, p.n_units)
-        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == 3 * p.n_units
+        packing.n_inputs, packing.n_planes, packing.w = p.group_inputs, p.n_planes, kernel.data
+        packing.w_row, packing.w_plane = self.n_columns, p.n_units
+        return (kernel.ndim == 2 and kernel.shape[0] == p.group_inputs and kernel.shape[1] == self.n_columns
                 and is_c_contiguous(&kernel))
 
     cdef void pack(self, ptrdiff_t k, const LayerWeights *weights, indygru_compact_packing *packing) noexcept:
         cdef Plan *p = &self.plans[k]
         cdef Tile tile
         cdef ptrdiff_t i
-        p.kernel = MatrixView(weights.kernel, 3 * p.n_units)
-        memcpy(p.u, weights.u, 3 * p.n_units * p.itemsize)
-        memcpy(p.b, weights.b, 3 * p.n_units * p.itemsize)
+        p.kernel = MatrixView(weights.kernel, self.n_columns)
+        memcpy(p.u, weights.u, self.n_columns * p.itemsize)
+        memcpy(p.b, weights.b, self.n_columns * p.itemsize)
         for i in range(p.unit_tiles):
             if self.weights_format == INDYGRU_WEIGHTS_FULL:
                 pack_tile(p, i, self.scratch)
@@ -1860,14 +1927,16 @@ cdef class StreamBase:
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
         cdef ptrdiff_t owner, generation = indygru_fork_generation()
-        if self.block is NULL:
-            raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
+        self.check_initialised()
         while True:
             owner = atomic_load(&self.owner)
             if owner == generation:
+                if self.owner_thread == <long> PyThread_get_thread_ident():
+                    raise reentered("stream")
                 raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
             if atomic_compare_exchange(&self.owner, owner, generation):
                 break
+        self.owner_thread = <long> PyThread_get_thread_ident()
         if owner and self.is_stepping:  # the fork came during a step of a thread of the parent
             memcpy(self.state_data, self.saved_states, self.n_layers * self.state_bytes)
         self.is_stepping = False
@@ -1950,6 +2019,7 @@ cdef class StreamBase:
         """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
         cdef ArrayView x, frame
         cdef ptrdiff_t i, n_frames = len(frames), n_bytes = self.n_inputs * self.itemsize
+        self.check_initialised()
         stacked = empty((n_frames, self.n_inputs), self._bound.dtype)
         require(self._bound.read(stacked, True, &x), "frames")
         for i in range(n_frames):
@@ -1994,34 +2064,55 @@ cdef class StreamBase:
         IndexError
             Rows outside the batch, or something else than indices. The stream is unchanged.
         RuntimeError
-            Another thread is using the stream.
+            Another thread is using the stream, or a call of this thread that has not returned.
         """
-        cdef ArrayView x
-        cdef ptrdiff_t n_rows = self.n_batch
         self.acquire()
         try:
-            if rows is not None and not self.read_rows(rows, &n_rows):
-                rows = self._checked_rows(rows)
-                if not self.read_rows(rows, &n_rows):
-                    raise ValueError("rows: expected rows of the batch, each once")
-            if n_rows != self.n_rows:
-                self.set_rows(n_rows)
+            return self.take_step(x_t, rows, NULL)
+        finally:
+            self.release()
+
+    cdef int push_into(self, x_t, list rows, y) except -1:
+        """The same with rows, and copies the results to y, (R, N)."""
+        cdef ArrayView out
+        self.acquire()
+        try:
+            require(self._bound.read(y, True, &out) and out.ndim == 2 and out.shape[1] == self.n_units
+                    and is_c_contiguous(&out), "y")
+            self.take_step(x_t, rows, &out)
+        finally:
+            self.release()
+        return 0
+
+    cdef object take_step(self, x_t, rows, const ArrayView *out):
+        """Takes one step, copies the results to `out` unless it is NULL, and returns y. What may fail comes before the
+        step, so an error leaves the states as they were."""
+        cdef ArrayView x
+        cdef ptrdiff_t n_rows = self.n_batch
+        if rows is not None and not self.read_rows(rows, &n_rows):
+            rows = self._checked_rows(rows)
+            if not self.read_rows(rows, &n_rows):
+                raise ValueError("rows: expected rows of the batch, each once")
+        if n_rows != self.n_rows:
+            self.set_rows(n_rows)
+        if not self.read_step(x_t, rows, &x):
+            x_t = self._checked_x(x_t, None if rows is None else n_rows)  # held while the step reads it
             if not self.read_step(x_t, rows, &x):
-                x_t = self._checked_x(x_t, None if rows is None else n_rows)  # held while the step reads it
-                if not self.read_step(x_t, rows, &x):
-                    raise ValueError("x_t: expected an array that fits the stream")
-            if rows is None:
-                self.run(x.data, x.strides[0], self.state_data)
-                return self.y if x.ndim == 2 else self.y_row
-            self.copy_states(False)
-            self.run(x.data, x.strides[0], self.saved_states)
-            self.copy_states(True)
+                raise ValueError("x_t: expected an array that fits the stream")
+        if rows is None:
+            y = self.y if x.ndim == 2 else self.y_row
+            self.run(x.data, x.strides[0], self.state_data)
+        else:
             y = self.y_of_rows[n_rows]
             if y is None:
                 self.y_of_rows[n_rows] = y = self.y[:n_rows]
-            return y
-        finally:
-            self.release()
+            require(out is NULL or out.shape[0] == n_rows, "y")
+            self.copy_states(False)
+            self.run(x.data, x.strides[0], self.saved_states)
+            self.copy_states(True)
+            if out is not NULL:
+                memcpy(out.data, self.y_data, n_rows * self.row_bytes)
+        return y
 
     cdef void copy_states(self, bint back) noexcept:
         """Copies the states of the named rows into contiguous rows of saved_states, or back."""
@@ -2061,7 +2152,9 @@ cdef class StreamBase:
         cdef double work = self.n_batch * self.row_work
         cdef char *last_state = self.state_data + size - self.state_bytes
         cdef PooledBuffer states
-        cdef bint is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
+        cdef bint is_serial
+        self.check_initialised()
+        is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
         if not self._bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
             return None
         if not (x.ndim == 3 and x.shape[1] == self.n_batch or x.ndim == 2 and self.n_batch == 1):

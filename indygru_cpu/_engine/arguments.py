@@ -22,17 +22,20 @@ def zero_bias(n_columns: int, dtype: np.dtype[Any]) -> Array:
 
 
 class Weights(NamedTuple):
-    """The checked weights of a call: kernel (D / groups, 3N), recurrent_kernel (3N,), bias (3N,)."""
+    """The checked weights of a call: kernel (D / groups, 3N), recurrent_kernel (3N,), bias (3N,).
+
+    Without a reset gate they have 2N columns.
+    """
 
     kernel: Array
     recurrent_kernel: Array
     bias: Array
 
     @classmethod
-    def checked(cls, kernel: object, recurrent_kernel: object, bias: object) -> Weights:
+    def checked(cls, kernel: object, recurrent_kernel: object, bias: object, reset_gate: bool) -> Weights:
         """The weights as C-contiguous arrays, after a check of their dtypes and shapes."""
-        w = check.contiguous("kernel", kernel, ("D", "3N"))
-        check.units(w.shape[1])
+        w = check.contiguous("kernel", kernel, ("D", check.columns_text(reset_gate)))
+        check.units(w.shape[1], reset_gate)
         n_columns = (w.shape[1],)
         u = check.contiguous("recurrent_kernel", recurrent_kernel, n_columns, "kernel", w.dtype)
         b = None if bias is None else check.contiguous("bias", bias, n_columns, "kernel", w.dtype)
@@ -43,10 +46,10 @@ class Weights(NamedTuple):
         """Weights of arrays that were checked. A bias of None becomes zeros."""
         return cls(kernel, recurrent_kernel, zero_bias(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
-    def sizes(self, groups: object) -> Sizes:
+    def sizes(self, groups: object, reset_gate: bool) -> Sizes:
         """The sizes of a call of one layer in one direction, after a check of `groups`."""
         n_rows, n_columns = self.kernel.shape
-        n_units = n_columns // 3
+        n_units = check.units(n_columns, reset_gate)
         n_inputs = n_rows * check.groups(groups, {"N": n_units})
         if n_inputs > check.MAX_COLUMNS:
             raise ValueError(f"groups: expected at most {check.MAX_COLUMNS} inputs in all, got {n_inputs}")

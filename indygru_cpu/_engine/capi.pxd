@@ -62,7 +62,7 @@ cdef inline StridedView contiguous_view(const void *data, ptrdiff_t n_batch, ptr
 cdef inline Plan plan_from_call(const indygru_call *call, ptrdiff_t n_steps) noexcept nogil:
     cdef LayerWeights weights = LayerWeights(
         call.dtype, call.n_inputs, call.n_units, <int> call.n_groups, call.activation, call.reproducible != 0,
-        <char *> call.kernel, <char *> call.recurrent_kernel, <char *> call.bias)
+        call.without_reset_gate == 0, <char *> call.kernel, <char *> call.recurrent_kernel, <char *> call.bias)
     cdef Plan p = make_layer_plan(&weights, n_steps, call.n_batch)
     cdef ptrdiff_t input_bytes = p.n_inputs * p.itemsize, unit_bytes = p.n_units * p.itemsize
     p.x, p.dx = contiguous_view(call.x, p.n_batch, input_bytes), contiguous_view(call.dx, p.n_batch, input_bytes)

@@ -18,7 +18,7 @@ from indygru_cpu._engine.messages import shortened, shown
 from indygru_cpu._typing import Array
 
 #: In the order of `enum indygru_activation`.
-ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign", "mingru")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 #: The largest size that the 32-bit interface of cblas can take.
 MAX_COLUMNS = 2**31 - 1
@@ -67,11 +67,22 @@ def size(value: object, name: str) -> int:
     return integer(value, name, 1, MAX_COLUMNS)
 
 
-def units(n_columns: int) -> int:
-    """N, from the 3N columns of a kernel."""
-    if n_columns % 3:
-        raise ValueError(f"kernel: expected 3N columns (r, z, candidate), got {n_columns}")
-    return n_columns // 3
+def count_planes(reset_gate: bool) -> int:
+    """The number of planes of N columns of the weights: of r, z and candidate, or of z and candidate."""
+    return 3 if reset_gate else 2
+
+
+def columns_text(reset_gate: bool) -> str:
+    """The number of columns of the weights as a text."""
+    return f"{count_planes(reset_gate)}N"
+
+
+def units(n_columns: int, reset_gate: bool) -> int:
+    """N, from the columns of a kernel."""
+    if n_columns % count_planes(reset_gate):
+        planes = "r, z, candidate" if reset_gate else "z, candidate, without a reset gate"
+        raise ValueError(f"kernel: expected {columns_text(reset_gate)} columns ({planes}), got {n_columns}")
+    return n_columns // count_planes(reset_gate)
 
 
 def groups(value: object, sizes: dict[str, int]) -> int:
@@ -165,10 +176,10 @@ def _check_dtype(name: str, dtype: np.dtype[Any], owner: str | None, expected_dt
             f"{name}: expected an array of float32 or float64, got {shortened(dtype)}: cast it with .astype(np.float32)"
         )
     if expected_dtype is not None and native != expected_dtype:
-        raise TypeError(
-            f"{name} has dtype {native}, but {owner} has {expected_dtype}: dtypes are never mixed; "
-            f"cast one of them, such as {name}.astype(np.{expected_dtype})"
-        )
+        cast = f"cast it with .astype(np.{expected_dtype})"
+        if " " not in name:  # an argument, not a part of one
+            cast = f"cast one of them, such as {name}.astype(np.{expected_dtype})"
+        raise TypeError(f"{name} has dtype {native}, but {owner} has {expected_dtype}: dtypes are never mixed; {cast}")
 
 
 def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
@@ -189,7 +200,7 @@ def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Ar
         raise kind(
             f"{name}: expected an array, got {type(value).__name__}, which NumPy cannot take: {shortened(error, 500)}"
         ) from None
-    if _is_masked(array):
+    if is_masked(array):
         raise TypeError(f"{name}: masked arrays are not supported: fill it, or use lengths")
     return np.asarray(array)
 
@@ -252,7 +263,7 @@ def out(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], 
 
     An input of None is skipped.
     """
-    if type(value) is not np.ndarray and _is_masked(value):  # the mask would hide the written values
+    if type(value) is not np.ndarray and is_masked(value):  # the mask would hide the written values
         raise TypeError(f"{name}: expected an array of {dtype}, got a masked one")
     if not isinstance(value, np.ndarray) or value.dtype != dtype:  # another byte order is another dtype here
         got = f"an array of {shortened(value.dtype)}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -274,7 +285,7 @@ def _check_writable(name: str, array: Array) -> None:
         raise ValueError(f"{name}: expected an aligned array with a contiguous last axis, got strides {array.strides}")
 
 
-def _is_masked(value: object) -> bool:
+def is_masked(value: object) -> bool:
     """Whether an array is masked.
 
     `numpy.ma` is not imported for this: a first import takes 10 ms and raises floating-point exception flags.

@@ -13,6 +13,7 @@ cdef extern from "indygru_kernels.h" nogil:
         indygru_step_range steps
         ptrdiff_t n_units
         activation_t activation
+        int has_reset_gate
         const void *u
         const void *b
         ptrdiff_t plane
@@ -47,7 +48,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t out_row
         void *edge
     ctypedef struct indygru_packing:
-        ptrdiff_t n_inputs, n_units
+        ptrdiff_t n_inputs, n_units, n_planes
         const void *w
         ptrdiff_t w_row, w_plane, width
         void *out
@@ -63,7 +64,7 @@ cdef extern from "indygru_kernels.h" nogil:
         ptrdiff_t out_row
         void *scratch
     ctypedef struct indygru_compact_packing:
-        ptrdiff_t n_inputs, n_units
+        ptrdiff_t n_inputs, n_units, n_planes
         weights_t format
         const void *w
         ptrdiff_t w_row, w_plane

@@ -48,7 +48,7 @@ cdef inline char *prepare_forward(Plan *p, int n_threads) noexcept nogil:
     set_scratch_sizes(p)
     cdef ptrdiff_t n_tiles = p.row_tiles * p.unit_tiles, thread_bytes = n_threads * scratch_bytes(p)
     cdef bint is_shared = p.projection != UNPACKED and (
-        count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units) > p.ops.tuning.long_call_work
+        count_multiply_adds(p.n_steps * p.n_batch, p.group_inputs, p.n_units, p.n_planes) > p.ops.tuning.long_call_work
         or p.row_tiles >= p.ops.tuning.min_shared_row_tiles)
     cdef ptrdiff_t packed_bytes = p.unit_tiles * p.weights_bytes if is_shared else 0
     cdef ptrdiff_t counter_bytes = (n_tiles + n_threads) * sizeof(ptrdiff_t)
@@ -101,7 +101,7 @@ cdef inline ptrdiff_t split_by_valid_steps(Plan *p, ptrdiff_t max_valid_steps, p
 cdef inline int set_backward_chunks(Plan *p) noexcept nogil:
     """Cuts the steps into the chunks of backward. Returns a status of indygru_call.h."""
     cdef ptrdiff_t n_valid_steps = valid_steps_before(p, p.row_tiles)
-    cdef ptrdiff_t step_bytes = (3 * p.n_units + 2 * p.n_inputs) * p.itemsize
+    cdef ptrdiff_t step_bytes = (p.n_planes * p.n_units + 2 * p.n_inputs) * p.itemsize
     cdef ptrdiff_t max_valid_steps = p.ops.tuning.backward_chunk_bytes // max(1, step_bytes)
     max_valid_steps = min(max_valid_steps, p.ops.tuning.max_backward_chunk_steps)
     p.max_chunk_steps, p.max_chunk_valid_steps, p.n_chunks = max(1, p.n_steps), n_valid_steps, min(1, p.n_steps)
@@ -135,12 +135,12 @@ cdef inline char *prepare_backward(Plan *p, int n_threads) noexcept nogil:
         return NULL
     set_scratch_sizes(p)
     cdef ptrdiff_t thread_bytes = n_threads * scratch_bytes(p)
-    cdef ptrdiff_t dgates_bytes = align_up(p.max_chunk_valid_steps * 3 * p.n_units * p.itemsize)
+    cdef ptrdiff_t dgates_bytes = align_up(p.max_chunk_valid_steps * p.n_planes * p.n_units * p.itemsize)
     cdef ptrdiff_t line_bytes = p.max_chunk_valid_steps * p.n_inputs * p.itemsize
     cdef ptrdiff_t x_bytes = 0 if p.dkernel is NULL else align_up(line_bytes)
     cdef ptrdiff_t dx_bytes = 0 if p.dx.data is NULL else align_up(line_bytes)
     p.n_sums = count_sums(p)
-    cdef ptrdiff_t sums_bytes = align_up(p.n_sums * 3 * p.n_units * p.itemsize)
+    cdef ptrdiff_t sums_bytes = align_up(p.n_sums * p.n_planes * p.n_units * p.itemsize)
     p.window_bytes = windows_bytes(p, n_threads) if p.is_long else 0
     cdef ptrdiff_t chunk_gates_bytes = dgates_bytes if p.is_long and p.tape is NULL else 0
     cdef ptrdiff_t transposed_bytes = transposed_kernel_bytes(p, valid_steps_before(p, p.row_tiles))
@@ -221,7 +221,7 @@ cdef inline int backward_chunk(Plan *p, ptrdiff_t first_step, ptrdiff_t n_steps,
 
 cdef inline void add_partial_sums(const Plan *p, real *du, real *db) noexcept nogil:
     """Adds the partial sums to the gradients, one by one, in the arrays' dtype."""
-    cdef ptrdiff_t i, j, columns = 3 * p.n_units
+    cdef ptrdiff_t i, j, columns = p.n_planes * p.n_units
     cdef unsigned long long fp_state = indygru_enter_ftz()
     for i in range(p.n_sums):
         for j in range(columns):
@@ -273,7 +273,7 @@ cdef inline void release_call(Plan *p, char *scratch) noexcept nogil:
 cdef inline double pass_work(const Plan *p, Pass pass_) noexcept nogil:
     """Multiply-adds of a pass."""
     cdef ptrdiff_t n_valid_steps = valid_steps_before(p, p.row_tiles)
-    return pass_.relative_cost * count_multiply_adds(n_valid_steps, p.group_inputs, p.n_units)
+    return pass_.relative_cost * count_multiply_adds(n_valid_steps, p.group_inputs, p.n_units, p.n_planes)
 
 
 cdef inline int choose_n_threads(const Plan *p, Pass pass_, int n_threads, bint autotune,

@@ -49,10 +49,10 @@ cdef struct LayerWeights:
     int dtype
     ptrdiff_t n_inputs, n_units
     int n_groups, activation
-    bint reproducible
-    char *kernel  # (D / groups, 3N)
-    char *u       # (3N)
-    char *b       # (3N)
+    bint reproducible, has_reset_gate
+    char *kernel  # (D / groups, PN), with P as in csrc/indygru_kernels.h
+    char *u       # (PN)
+    char *b       # (PN)
 
 # A part of a long call whose chunks of time are the rows of a plan (time_parallel.pxd).
 cdef struct Window:
@@ -69,6 +69,7 @@ cdef struct Window:
 cdef struct Plan:
     const indygru_ops *ops
     ptrdiff_t itemsize, n_steps, n_batch, n_inputs, n_units
+    ptrdiff_t n_planes                           # P: planes of the weights and gates, 3 with a reset gate, else 2
     ptrdiff_t n_groups, group_inputs, group_units, group_tiles  # group_tiles: unit tiles of each group
     ptrdiff_t tile_rows, tile_units, row_tiles, unit_tiles
     ptrdiff_t proj_steps                        # steps that a tile projects at once
@@ -90,14 +91,14 @@ cdef struct Plan:
     ptrdiff_t *dgates_rows                       # (B) the same in dgates
     char *window_memory                          # backward: memory of its windows
     ptrdiff_t window_bytes                       # size of the memory for a window
-    char *chunk_gates                            # (valid steps of a chunk, 3, N) recomputed gates of backward
+    char *chunk_gates                            # (valid steps of a chunk, P, N) recomputed gates of backward
     char *checkpoints                            # (blocks, B, N) states after each block of steps, or NULL
     char *packed_weights                         # weights of all unit tiles; NULL: each tile packs its own
     StridedView x, y, h0, h
     MatrixView kernel
     char *u
     char *b
-    char *tape                                   # (valid steps, 3, N), row tile by row tile, or NULL
+    char *tape                                   # (valid steps, P, N), row tile by row tile, or NULL
     # Sizes of the parts of one thread's scratch.
     ptrdiff_t proj_bytes, gates_bytes, weights_bytes, pointers_bytes, matrix_bytes, state_bytes, runs_bytes
     # Backward.
@@ -105,11 +106,11 @@ cdef struct Plan:
     char *dkernel
     char *drecurrent_kernel
     char *dbias
-    char *du                                     # (n_sums, 3N) partial sums
+    char *du                                     # (n_sums, PN) partial sums
     char *db
     ptrdiff_t n_sums                             # partial sums of the gradients of u and of b
-    char *dgates                                 # (valid steps of a chunk, 3N)
-    char *transposed_kernel                      # panels of (3N, D) for dx; NULL: BLAS computes dx
+    char *dgates                                 # (valid steps of a chunk, PN)
+    char *transposed_kernel                      # panels of (PN, D) for dx; NULL: BLAS computes dx
     char *x_rows                                 # (valid steps of a chunk, D) gathered inputs
     char *dx_rows                                # the same for their gradients
     ptrdiff_t max_chunk_steps, max_chunk_valid_steps  # of a chunk of backward; 0 in forward
@@ -179,10 +180,10 @@ cdef inline bint exceeds_limits(ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t 
     return 8.0 * n_steps * n_batch * max(max(n_inputs, 3 * n_units), 1) >= PTRDIFF_MAX
 
 
-cdef inline double count_multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs,
-                                       ptrdiff_t n_units) noexcept nogil:
+cdef inline double count_multiply_adds(ptrdiff_t n_valid_steps, ptrdiff_t group_inputs, ptrdiff_t n_units,
+                                       ptrdiff_t n_planes) noexcept nogil:
     """Multiply-adds of a forward pass, gates and candidate included. A double: large sizes overflow integers."""
-    return 3.0 * n_valid_steps * n_units * (group_inputs + runtime.tier.ops[0].tuning.gates_work)
+    return 1.0 * n_planes * n_valid_steps * n_units * (group_inputs + runtime.tier.ops[0].tuning.gates_work)
 
 
 cdef inline bint can_run_parallel(double work) noexcept nogil:
@@ -195,13 +196,18 @@ cdef inline int limit_threads(int n_threads, double work) noexcept nogil:
     return max(1, min(n_threads, INDYGRU_MAX_ACTIVE_THREADS)) if can_run_parallel(work) else 1
 
 
+cdef inline ptrdiff_t count_planes(bint has_reset_gate) noexcept nogil:
+    """The planes of the weights and gates: of r, z and candidate, or of z and candidate."""
+    return 3 if has_reset_gate else 2
+
+
 cdef inline Plan make_plan(int dtype, ptrdiff_t n_steps, ptrdiff_t n_batch, ptrdiff_t n_inputs, ptrdiff_t n_units,
-                           int n_groups, int activation) noexcept nogil:
+                           ptrdiff_t n_planes, int n_groups, int activation) noexcept nogil:
     """Returns a plan without arrays, tiles and chunks."""
     cdef Plan p
     p.ops = &runtime.tier.ops[dtype]
     p.itemsize = p.ops.itemsize
-    p.n_steps, p.n_batch, p.n_inputs, p.n_units = n_steps, n_batch, n_inputs, n_units
+    p.n_steps, p.n_batch, p.n_inputs, p.n_units, p.n_planes = n_steps, n_batch, n_inputs, n_units, n_planes
     p.n_groups, p.group_inputs, p.group_units = n_groups, n_inputs // n_groups, n_units // n_groups
     p.activation = <activation_t> activation
     p.weights_format, p.has_vnni = <weights_t> INDYGRU_WEIGHTS_FULL, False
@@ -280,7 +286,8 @@ cdef inline void set_projection(Plan *p, bint reproducible) noexcept nogil:
 
 cdef inline ptrdiff_t proj_columns(const Plan *p, ptrdiff_t n_units) noexcept nogil:
     """Columns of a tile's projection: with packed weights, whole panels."""
-    return ceil_div(3 * n_units, p.ops.panel) * p.ops.panel if p.projection == PACKED else 3 * n_units
+    cdef ptrdiff_t columns = p.n_planes * n_units
+    return ceil_div(columns, p.ops.panel) * p.ops.panel if p.projection == PACKED else columns
 
 
 cdef inline void set_proj_steps(Plan *p) noexcept nogil:
@@ -289,7 +296,7 @@ cdef inline void set_proj_steps(Plan *p) noexcept nogil:
     if p.projection == BLAS:
         bytes = bytes * 3 // 2  # BLAS is faster with more rows
     p.proj_steps = bytes // max(1, proj_columns(p, p.tile_units) * p.itemsize * p.tile_rows)
-    step_work = 3 * p.tile_units * p.tile_rows * p.group_inputs
+    step_work = p.n_planes * p.tile_units * p.tile_rows * p.group_inputs
     p.proj_steps = min(p.proj_steps, p.ops.tuning.max_chunk_work // max(1, step_work))
     p.proj_steps = max(1, p.proj_steps)
 
@@ -303,9 +310,9 @@ cdef inline bint is_long_call(const Plan *p, ptrdiff_t max_panels) noexcept nogi
 
 cdef inline Plan make_layer_plan(const LayerWeights *weights, ptrdiff_t n_steps, ptrdiff_t n_batch) noexcept nogil:
     """Returns a plan of a layer's call, with its weights, tiles and projection."""
-    cdef Plan p = make_plan(weights.dtype, n_steps, n_batch, weights.n_inputs, weights.n_units, weights.n_groups,
-                            weights.activation)
-    p.kernel, p.u, p.b = MatrixView(weights.kernel, 3 * p.n_units), weights.u, weights.b
+    cdef Plan p = make_plan(weights.dtype, n_steps, n_batch, weights.n_inputs, weights.n_units,
+                            count_planes(weights.has_reset_gate), weights.n_groups, weights.activation)
+    p.kernel, p.u, p.b = MatrixView(weights.kernel, p.n_planes * p.n_units), weights.u, weights.b
     set_tile_grid(&p)
     set_projection(&p, weights.reproducible)
     if is_long_call(&p, p.ops.tuning.max_row_major_panels):
@@ -428,7 +435,7 @@ cdef inline ptrdiff_t gates_units(const Plan *p, const Tile *tile) noexcept nogi
 
 
 cdef inline void set_scratch_sizes(Plan *p) noexcept nogil:
-    cdef ptrdiff_t columns = 3 * p.tile_units
+    cdef ptrdiff_t columns = p.n_planes * p.tile_units
     cdef ptrdiff_t chunk = min(min(p.proj_steps, p.n_steps) * p.tile_rows, valid_steps_before(p, p.row_tiles))
     cdef ptrdiff_t backward_chunk = min(p.max_chunk_steps * p.tile_rows, p.max_chunk_valid_steps)
     p.proj_bytes = align_up(chunk * proj_columns(p, p.tile_units) * p.itemsize)
@@ -461,7 +468,7 @@ cdef inline Tile make_tile(const Plan *p, ptrdiff_t row_tile, ptrdiff_t unit_til
     column_bytes = tile.first_unit * p.itemsize
     tile.job.steps = make_range(p, tile.first_row, min(p.tile_rows, p.n_batch - tile.first_row))
     tile.job.n_units = min(p.tile_units, p.group_units - unit)
-    tile.job.activation = p.activation
+    tile.job.activation, tile.job.has_reset_gate = p.activation, p.n_planes == 3
     tile.job.u = p.u + column_bytes
     tile.job.b = p.b + column_bytes
     tile.job.plane = p.n_units
@@ -506,7 +513,7 @@ cdef inline char *tape_address(const Plan *p, const Tile *tile, ptrdiff_t step) 
         return p.tape + tile.first_unit * p.itemsize
     cdef ptrdiff_t before = valid_steps_before(p, tile.first_row // p.tile_rows)
     cdef ptrdiff_t past = count_valid_steps(p, tile.first_row, tile.job.steps.n_rows, 0, step)
-    return p.tape + p.itemsize * (3 * (before + past) * p.n_units + tile.first_unit)
+    return p.tape + p.itemsize * (p.n_planes * (before + past) * p.n_units + tile.first_unit)
 
 
 cdef inline char *scratch_y(const Plan *p, const Tile *tile) noexcept nogil:

@@ -63,8 +63,8 @@ cdef struct ColumnRanges:
 
 cdef inline ColumnRanges column_ranges(const Plan *p) noexcept nogil:
     if p.n_groups == 1:
-        return ColumnRanges(1, 3 * p.n_units)
-    return ColumnRanges(3, p.group_units)
+        return ColumnRanges(1, p.n_planes * p.n_units)
+    return ColumnRanges(p.n_planes, p.group_units)
 
 
 # Blocks of the results of one or several products of equal shape.
@@ -112,7 +112,8 @@ cdef inline ptrdiff_t count_k_blocks(const Plan *p) noexcept nogil:
 cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dkernel += x^T dgates over the current block of valid steps."""
     cdef ColumnRanges ranges = column_ranges(p)
-    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, step = p.k_block * p.ops.tuning.max_product_depth
+    cdef ptrdiff_t columns = p.n_planes * p.n_units, size = p.itemsize
+    cdef ptrdiff_t step = p.k_block * p.ops.tuning.max_product_depth
     cdef BlockGrid grid = dkernel_grid(p)
     cdef ptrdiff_t n_blocks = grid.n_blocks // (p.n_groups * ranges.n)
     cdef ptrdiff_t group = index // n_blocks // ranges.n, plane = index // n_blocks % ranges.n
@@ -129,18 +130,19 @@ cdef inline void multiply_dkernel(const Plan *p, ptrdiff_t index) noexcept nogil
 
 cdef inline ptrdiff_t transposed_kernel_bytes(const Plan *p, ptrdiff_t n_valid_steps) noexcept nogil:
     """Size of the transposed kernel in panels if the micro-kernel computes dx, else 0."""
-    if p.dx.data is NULL or p.n_groups > 1 or n_valid_steps < max(p.ops.tuning.min_dx_panel_steps, 3 * p.n_units):
+    cdef ptrdiff_t columns = p.n_planes * p.n_units
+    if p.dx.data is NULL or p.n_groups > 1 or n_valid_steps < max(p.ops.tuning.min_dx_panel_steps, columns):
         return 0
     if p.n_inputs > p.ops.tuning.max_dx_panel_inputs or p.n_inputs >= p.ops.tuning.min_blas_inputs:
         return 0
-    return align_up(ceil_div(p.n_inputs, p.ops.panel) * p.ops.panel * 3 * p.n_units * p.itemsize)
+    return align_up(ceil_div(p.n_inputs, p.ops.panel) * p.ops.panel * columns * p.itemsize)
 
 
 cdef inline void transpose(const Plan *p, ptrdiff_t first, real *panel) noexcept nogil:
-    """Writes rows of the kernel, from `first` on, as the columns of a panel (3N, panel); zeros past the last row.
+    """Writes rows of the kernel, from `first` on, as the columns of a panel (PN, panel); zeros past the last row.
 
     Works in squares: a whole column would touch one cache line of each row, and these may map to one set of L1."""
-    cdef ptrdiff_t square, i, column, end, columns = 3 * p.n_units, width = p.ops.panel
+    cdef ptrdiff_t square, i, column, end, columns = p.n_planes * p.n_units, width = p.ops.panel
     cdef const real *row
     for square in range(ceil_div(columns, width)):
         end = min((square + 1) * width, columns)
@@ -152,7 +154,7 @@ cdef inline void transpose(const Plan *p, ptrdiff_t first, real *panel) noexcept
 
 cdef inline void transpose_panel(const Plan *p, ptrdiff_t index, char *scratch) noexcept nogil:
     cdef ptrdiff_t first = index * p.ops.panel
-    cdef char *panel = p.transposed_kernel + first * 3 * p.n_units * p.itemsize
+    cdef char *panel = p.transposed_kernel + first * p.n_planes * p.n_units * p.itemsize
     if p.itemsize == sizeof(float):
         transpose(p, first, <float *> panel)
     else:
@@ -162,7 +164,7 @@ cdef inline void transpose_panel(const Plan *p, ptrdiff_t index, char *scratch) 
 cdef inline void multiply_dx_packed(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T by the micro-kernel, which reads dgates unpacked."""
     cdef const void *row_pointers[INDYGRU_MAX_DX_PANEL_ROWS]
-    cdef ptrdiff_t i, row = index * p.ops.tuning.dx_panel_rows, columns = 3 * p.n_units
+    cdef ptrdiff_t i, row = index * p.ops.tuning.dx_panel_rows, columns = p.n_planes * p.n_units
     cdef indygru_projection job = indygru_projection(
         min(p.ops.tuning.dx_panel_rows, p.chunk_valid_steps - row), columns, p.n_inputs, &row_pointers[0],
         p.transposed_kernel, p.ops.panel, columns * p.ops.panel, True,
@@ -175,7 +177,7 @@ cdef inline void multiply_dx_packed(const Plan *p, ptrdiff_t index) noexcept nog
 cdef inline void multiply_dx(const Plan *p, ptrdiff_t index) noexcept nogil:
     """One block of dx = dgates kernel^T over the current block of columns of each range."""
     cdef ColumnRanges ranges = column_ranges(p)
-    cdef ptrdiff_t columns = 3 * p.n_units, size = p.itemsize, plane, offset
+    cdef ptrdiff_t columns = p.n_planes * p.n_units, size = p.itemsize, plane, offset
     cdef ptrdiff_t first = p.k_block * p.ops.tuning.max_product_depth
     cdef BlockGrid grid = dx_grid(p)
     cdef ptrdiff_t n_blocks = grid.n_blocks // p.n_groups, group = index // n_blocks

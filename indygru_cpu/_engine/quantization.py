@@ -10,9 +10,14 @@ from indygru_cpu._typing import Array
 
 #: The formats of kernels that are smaller than float32.
 COMPACT_FORMATS = ("bfloat16", "int8")
+#: Formats of the kernels, by the dtype of the layer.
+FORMATS = {"float32": ("float32", *COMPACT_FORMATS), "float64": ("float64",)}
 _FLOAT32 = np.dtype(np.float32)
 #: The largest magnitude of an int8 weight. -128 is not used, so that the format is symmetric.
 MAX_INT8 = 127
+#: The smallest scale is normal; the largest one times MAX_INT8 is finite.
+MIN_SCALE = np.finfo(np.float32).tiny
+MAX_SCALE = np.nextafter(np.finfo(np.float32).max / np.float32(MAX_INT8), np.float32(0))
 
 
 def checked_format(weights: object, dtype: str) -> str:
@@ -42,11 +47,14 @@ def checked_format(weights: object, dtype: str) -> str:
     """
     if weights is None:
         return dtype
-    if not isinstance(weights, str) or weights not in (dtype, *COMPACT_FORMATS):
-        raise ValueError(f"weights: expected None, {dtype!r}, 'bfloat16' or 'int8', got {shown(weights)}")
-    if weights != dtype and dtype != "float32":
-        raise ValueError(f"weights: expected None, because the layer is {dtype}, got {weights!r}: use float32")
-    return weights
+    if isinstance(weights, str) and weights in FORMATS[dtype]:
+        return weights
+    *others, last = map(repr, (None, *FORMATS[dtype]))
+    needed = next((other for other, formats in FORMATS.items() if isinstance(weights, str) and weights in formats), "")
+    fix = f": make a layer with dtype={needed!r}" if needed else ""
+    raise ValueError(
+        f"weights: expected {', '.join(others)} or {last} for a layer of {dtype}, got {shown(weights)}{fix}"
+    )
 
 
 def round_to_bfloat16(array: object, name: str = "weights") -> Array:
@@ -62,7 +70,8 @@ def round_to_bfloat16(array: object, name: str = "weights") -> Array:
     Returns
     -------
     array of uint16
-        Bit patterns with the shape of `array`. A finite normal number changes by at most 2**-8 of its magnitude.
+        Bit patterns with the shape of `array`. A finite number changes by at most 2**-8 of its magnitude if it is
+        normal, and by at most 2**-134 if it is subnormal: less than 2**-126 in magnitude.
 
     Raises
     ------
@@ -135,7 +144,7 @@ def quantize_int8(kernel: object, name: str = "kernel") -> tuple[Array, Array]:
     integers : array of int8, (D, columns)
         The product with its scale differs from a weight by at most ``0.50002 * scale``.
     scales : array of float32, (columns,)
-        Positive normal numbers.
+        Positive normal numbers. The product of each with 127 is finite.
 
     Raises
     ------
@@ -161,8 +170,7 @@ def quantize_int8(kernel: object, name: str = "kernel") -> tuple[Array, Array]:
             f"{name}: expected finite weights, which int8 can represent, got {values[~is_finite][0]}: "
             "use bfloat16 or float32"
         )
-    smallest = np.finfo(np.float32).tiny
-    scales = np.maximum(np.abs(values).max(axis=0, initial=0) / np.float32(MAX_INT8), smallest)
+    scales = np.clip(np.abs(values).max(axis=0, initial=0) / np.float32(MAX_INT8), MIN_SCALE, MAX_SCALE)
     return np.rint(values / scales).astype(np.int8), scales
 
 

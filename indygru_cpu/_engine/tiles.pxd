@@ -30,12 +30,12 @@ cdef inline MatrixView gather_matrix(const Plan *p, const Tile *tile, ptrdiff_t 
 
 
 cdef inline ptrdiff_t packed_width(const Plan *p, const Tile *tile) noexcept nogil:
-    return p.ops.panel if p.projection == PACKED else 3 * tile.job.n_units
+    return p.ops.panel if p.projection == PACKED else p.n_planes * tile.job.n_units
 
 
 cdef inline void pack_weights(const Plan *p, const Tile *tile, char *packed) noexcept nogil:
     """Packs the tile's columns of the kernel as the projection reads them: in panels, or for BLAS as one matrix."""
-    cdef indygru_packing job = indygru_packing(p.group_inputs, tile.job.n_units,
+    cdef indygru_packing job = indygru_packing(p.group_inputs, tile.job.n_units, p.n_planes,
                                                p.kernel.data + tile.first_unit * p.itemsize, p.kernel.row_stride,
                                                p.n_units, packed_width(p, tile), packed)
     p.ops.pack(&job)
@@ -65,14 +65,14 @@ cdef inline void project(const Plan *p, const Tile *tile, MatrixView weights) no
     cdef char *x = address_at(&p.x, tile.job.steps.first_step, first_batch_row(p, tile), tile.input_offset)
     indygru_gather_row_pointers(&tile.job.steps, x, p.x.step_stride, p.x.row_stride, tile.row_pointers)
     if p.weights_format != INDYGRU_WEIGHTS_FULL:
-        product = indygru_compact_product(n_valid_steps, p.group_inputs, 3 * n_units, tile.row_pointers, weights.data,
-                                          p.weights_format, p.has_vnni, tile.proj, proj_columns(p, n_units),
-                                          tile.weights)
+        product = indygru_compact_product(n_valid_steps, p.group_inputs, p.n_planes * n_units, tile.row_pointers,
+                                          weights.data, p.weights_format, p.has_vnni, tile.proj,
+                                          proj_columns(p, n_units), tile.weights)
         p.ops.multiply_compact(&product)
         return
     if p.projection == BLAS:
-        gemm(p, CblasNoTrans, CblasNoTrans, n_valid_steps, 3 * n_units, p.group_inputs,
-             gather_matrix(p, tile, n_valid_steps), weights, 0, MatrixView(tile.proj, 3 * n_units))
+        gemm(p, CblasNoTrans, CblasNoTrans, n_valid_steps, p.n_planes * n_units, p.group_inputs,
+             gather_matrix(p, tile, n_valid_steps), weights, 0, MatrixView(tile.proj, p.n_planes * n_units))
         return
     job = indygru_projection(n_valid_steps, p.group_inputs, proj_columns(p, n_units), tile.row_pointers, weights.data,
                              weights.row_stride, p.group_inputs * p.ops.panel, True, tile.proj,
@@ -81,7 +81,7 @@ cdef inline void project(const Plan *p, const Tile *tile, MatrixView weights) no
         p.ops.project(&job)
         return
     job.n_columns, job.w_panel, job.padded = n_units, p.ops.panel, False
-    for plane in range(3):
+    for plane in range(p.n_planes):
         job.w = weights.data + plane * p.n_units * p.itemsize
         job.out = tile.proj + plane * n_units * p.itemsize
         p.ops.project(&job)
@@ -115,7 +115,7 @@ cdef inline void store_state(const Plan *p, const Tile *tile, const StridedView 
 
 cdef inline void run_steps(const Plan *p, const Tile *whole_tile, ptrdiff_t first_step, ptrdiff_t end, char *gates,
                            const StridedView *y) noexcept nogil:
-    """Projection and recurrence from tile.state on, chunk by chunk; gates (valid steps, 3, units) and y OUT, or
+    """Projection and recurrence from tile.state on, chunk by chunk; gates (valid steps, P, units) and y OUT, or
     NULL."""
     cdef Tile tile = whole_tile[0]
     cdef indygru_tile *job = &tile.job
@@ -125,7 +125,7 @@ cdef inline void run_steps(const Plan *p, const Tile *whole_tile, ptrdiff_t firs
     job.gates, job.gates_stride, job.gates_plane = tile.gates, 0, job.n_units
     job.y, job.y_step, job.y_row = scratch_y(p, &tile), 0, 0
     if gates is not NULL:
-        job.gates, job.gates_stride, job.gates_plane = gates, 3 * gates_units(p, &tile), gates_units(p, &tile)
+        job.gates, job.gates_stride, job.gates_plane = gates, p.n_planes * gates_units(p, &tile), gates_units(p, &tile)
     if y is not NULL:
         job.y_step, job.y_row = y.step_stride // p.itemsize, y.row_stride // p.itemsize
     while step < end:
@@ -203,7 +203,7 @@ cdef inline void set_gradient_arrays(const Plan *p, Tile *tile, char *gates, ptr
     cdef ptrdiff_t column_bytes = tile.first_unit * p.itemsize, step = job.steps.first_step
     cdef ptrdiff_t row = first_batch_row(p, tile)
     job.gates, job.gates_plane = gates, gates_units(p, tile)
-    job.gates_stride = 3 * job.gates_plane
+    job.gates_stride = p.n_planes * job.gates_plane
     job.y, job.y_step = address_at(&p.y, step, row, column_bytes), p.y.step_stride // p.itemsize
     job.y_row = p.y.row_stride // p.itemsize
     job.h_first, job.h_first_row = NULL, p.h0.row_stride // p.itemsize
@@ -211,8 +211,8 @@ cdef inline void set_gradient_arrays(const Plan *p, Tile *tile, char *gates, ptr
         job.h_first = address_at(&p.h0, 0, tile.first_row, column_bytes)
     job.dy, job.dy_step = address_at(&p.dy, step, row, column_bytes), p.dy.step_stride // p.itemsize
     job.dy_row = p.dy.row_stride // p.itemsize
-    job.dgates = p.dgates + dgates_index * 3 * p.n_units * p.itemsize + column_bytes
-    job.dgates_stride, job.dgates_plane = 3 * p.n_units, p.n_units
+    job.dgates = p.dgates + dgates_index * p.n_planes * p.n_units * p.itemsize + column_bytes
+    job.dgates_stride, job.dgates_plane = p.n_planes * p.n_units, p.n_units
     job.dh, job.dh_row = tile.state, job.n_units
     job.du = job.db = NULL
 
@@ -234,7 +234,7 @@ cdef inline void backward_tile(const Plan *p, ptrdiff_t index, char *scratch) no
         recompute_gates(p, &tile)
     set_gradient_arrays(p, &tile, gates, chunk_steps_before(p, row_tile))
     load_state(p, &tile, &p.dh)
-    sums = (row_tile * 3 * p.n_units + tile.first_unit) * p.itemsize
+    sums = (row_tile * p.n_planes * p.n_units + tile.first_unit) * p.itemsize
     tile.job.du, tile.job.db = p.du + sums, p.db + sums
     p.ops.backward_tile(&tile.job)
     store_state(p, &tile, &p.dh)

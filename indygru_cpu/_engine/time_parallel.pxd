@@ -9,7 +9,9 @@
 # Backward does the same from the last step to the first, with dh as the state. The gradients of u and b are summed when
 # all gradients of the gates are exact. The "current chunk" of backward is the part of the sequence whose gradients of
 # the gates are in memory; it is cut into windows.
+cimport cython
 from libc.stddef cimport ptrdiff_t
+from libc.math cimport signbit
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from indygru_cpu._engine.kernels cimport indygru_enter_ftz, indygru_restore_fp_state, indygru_step_range
@@ -23,6 +25,8 @@ from indygru_cpu._engine.schedule cimport atomic_fetch_add, parallel_for
 from indygru_cpu._engine.tiles cimport (
     backward_block, load_state, pack_tile, run_claimed_tiles, run_steps, set_gradient_arrays, store_state,
 )
+
+ctypedef cython.floating real
 
 cdef enum:
     ZEROED_STEPS = 4096  # steps of padding that are zeroed without interruption
@@ -73,6 +77,22 @@ cdef inline Plan make_window_plan(const Plan *p, ptrdiff_t n_chunks, ptrdiff_t c
         widen_tiles(&q)
     set_scratch_sizes(&q)
     return q
+
+
+cdef inline bint is_linear_in(const real *u, const real *b, ptrdiff_t n_columns) noexcept nogil:
+    cdef ptrdiff_t i
+    for i in range(n_columns):
+        if u[i] != 0 or (b[i] == 0 and signbit(b[i])):
+            return False
+    return True
+
+
+cdef inline bint is_linear(const Plan *p) noexcept nogil:
+    """Whether states depend linearly on each other. The kernel then computes the gates of many steps at once."""
+    cdef ptrdiff_t n_columns = p.n_planes * p.n_units
+    if p.itemsize == sizeof(float):
+        return is_linear_in(<const float *> p.u, <const float *> p.b, n_columns)
+    return is_linear_in(<const double *> p.u, <const double *> p.b, n_columns)
 
 
 # Sizes in bytes of the parts of a window's memory.
@@ -381,7 +401,8 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
 
     The first window is short, because it may be in vain. The chunks of later windows are so long that little of them
     runs again. After a window in vain the next steps run in sequence, so that units that do not forget cost little."""
-    cdef ptrdiff_t n_chunks = 1 if is_backward and n_threads == 1 else max_time_chunks(p, n_threads)
+    cdef bint is_in_sequence = n_threads == 1 and (is_backward or is_linear(p))
+    cdef ptrdiff_t n_chunks = 1 if is_in_sequence else max_time_chunks(p, n_threads)
     cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps
     cdef ptrdiff_t try_steps = min(n_steps // TRIES_PER_CALL, MAX_TRY_STEPS), used_steps
@@ -443,16 +464,17 @@ cdef inline bint set_part(const Plan *p, Tile *tile, ptrdiff_t part) noexcept no
     cdef ptrdiff_t row = tile.first_row, step = p.chunk.first_step + part * SUM_STEPS
     cdef ptrdiff_t end = min(min(step + SUM_STEPS, p.chunk.first_step + p.chunk.n_steps), length_of(p, row))
     cdef ptrdiff_t dgates_index = chunk_steps_before(p, row) + step - p.chunk.first_step
-    cdef ptrdiff_t sums = (row * ceil_div(p.max_chunk_steps, SUM_STEPS) + part) * 3 * p.n_units + tile.first_unit
+    cdef ptrdiff_t sums = row * ceil_div(p.max_chunk_steps, SUM_STEPS) + part
     cdef char *gates = tape_address(p, tile, step)
     if step >= end:
         return False
     tile.job.steps.first_step, tile.job.steps.n_steps = step, end - step
     set_gradient_arrays(p, tile, gates, dgates_index)
     if p.tape is NULL:
-        tile.job.gates = p.chunk_gates + (dgates_index * 3 * p.n_units + tile.first_unit) * p.itemsize
-        tile.job.gates_plane, tile.job.gates_stride = p.n_units, 3 * p.n_units
-    tile.job.du, tile.job.db = p.du + sums * p.itemsize, p.db + sums * p.itemsize
+        tile.job.gates = p.chunk_gates + (dgates_index * p.n_planes * p.n_units + tile.first_unit) * p.itemsize
+        tile.job.gates_plane, tile.job.gates_stride = p.n_units, p.n_planes * p.n_units
+    sums = (sums * p.n_planes * p.n_units + tile.first_unit) * p.itemsize
+    tile.job.du, tile.job.db = p.du + sums, p.db + sums
     return True
 
 

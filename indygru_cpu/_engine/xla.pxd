@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 
 from indygru_cpu._engine.capi cimport backward_call, forward_call
 from indygru_cpu._engine.kernels cimport INDYGRU_MAX_ACTIVE_THREADS, indygru_active_threads
+from indygru_cpu._engine.plan cimport count_planes
 from indygru_cpu.c_api cimport (
     INDYGRU_BAD_ACTIVATION, INDYGRU_BAD_GROUPS, INDYGRU_BAD_THREADS, INDYGRU_DONE, INDYGRU_NO_MEMORY,
     INDYGRU_N_ACTIVATIONS, indygru_call, indygru_message, indygru_new_call,
@@ -114,7 +115,9 @@ cdef enum:
 cdef enum: N_GRADIENTS = 5
 
 # Indices of the options: an array of integers is the only attribute.
-cdef enum: OPTION_ACTIVATION, OPTION_GROUPS, OPTION_REPRODUCIBLE, OPTION_THREADS, OPTION_AUTOTUNE, N_OPTIONS
+cdef enum:
+    OPTION_ACTIVATION, OPTION_GROUPS, OPTION_REPRODUCIBLE, OPTION_RESET_GATE, OPTION_THREADS, OPTION_AUTOTUNE
+    N_OPTIONS
 
 cdef enum:
     MAX_AXES = 4           # of a buffer, vmap axes not counted
@@ -245,9 +248,9 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     if frame.attributes.size != 1 or frame.attributes.types[0] != XLA_ARRAY:
         return make_error(frame, "indygru_cpu: options: expected one array as the only attribute, got something else")
     if frame.attributes.attributes[0].dtype != XLA_S64 or frame.attributes.attributes[0].size != N_OPTIONS:
-        return make_error(frame, "indygru_cpu: options: expected 5 numbers of int64, got something else")
+        return make_error(frame, "indygru_cpu: options: expected 6 numbers of int64, got something else")
     cdef const int64_t *options = option_array(frame)
-    cdef int64_t n_groups = options[OPTION_GROUPS]
+    cdef int64_t n_groups = options[OPTION_GROUPS], n_planes = count_planes(options[OPTION_RESET_GATE])
     if not 0 <= options[OPTION_ACTIVATION] < INDYGRU_N_ACTIVATIONS:
         return make_error(frame, indygru_message(INDYGRU_BAD_ACTIVATION))
     if options[OPTION_THREADS] < 1:
@@ -258,11 +261,12 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     n_axes = x.rank - 3
     if n_axes < 0 or x.dtype != XLA_F32 and x.dtype != XLA_F64:
         return make_error(frame, "indygru_cpu: x: expected (T, B, D) of float32 or float64, got another rank or dtype")
-    if bias.rank != n_axes + 1 or bias.dims[n_axes] % 3 or bias.dims[n_axes] == 0:
-        return make_error(frame, "indygru_cpu: bias: expected (3N,), at least (3,), got another shape")
+    if bias.rank != n_axes + 1 or bias.dims[n_axes] % n_planes or bias.dims[n_axes] == 0:
+        return make_error(frame, "indygru_cpu: bias: expected (3N,), at least (3,), or (2N,) without a reset gate, got "
+                          "another shape")
     cdef const int64_t *sizes = x.dims + n_axes
     cdef int64_t n_steps = sizes[0], n_batch = sizes[1], n_inputs = sizes[2], columns = bias.dims[n_axes]
-    cdef int64_t n_units = columns // 3
+    cdef int64_t n_units = columns // n_planes
     if n_groups < 1 or n_inputs % n_groups or n_units % n_groups:
         return make_error(frame, indygru_message(INDYGRU_BAD_GROUPS))
     cdef int dtype = x.dtype
@@ -278,7 +282,7 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     operands[OPERAND_LENGTHS].is_optional = True
     operands[OPERAND_TAPE_ROWS] = make_expected("tape_rows", XLA_S32, 1, n_batch, 0, 0, 0)
     operands[OPERAND_Y] = make_expected("y", dtype, 3, n_steps, n_batch, n_units, 0)
-    operands[OPERAND_TAPE] = make_expected("tape", dtype, 4, 3, n_steps, n_batch, n_units)
+    operands[OPERAND_TAPE] = make_expected("tape", dtype, 4, n_planes, n_steps, n_batch, n_units)
     operands[OPERAND_DY] = make_expected("dy", dtype, 3, n_steps, n_batch, n_units, 0)
     operands[OPERAND_DH] = make_expected("dh_n", dtype, 2, n_batch, n_units, 0, 0)
     if is_backward:
@@ -357,12 +361,12 @@ cdef inline indygru_call make_call(const XlaCallFrame *frame, const VmapElement 
     cdef const int32_t *element_lengths = <const int32_t *> element_address(element, buffer, sizeof(int32_t))
     cdef ptrdiff_t row
     call.activation, call.n_groups = <int> options[OPTION_ACTIVATION], options[OPTION_GROUPS]
-    call.reproducible = options[OPTION_REPRODUCIBLE] != 0
+    call.reproducible, call.without_reset_gate = options[OPTION_REPRODUCIBLE] != 0, options[OPTION_RESET_GATE] == 0
     call.n_threads = <int> min(options[OPTION_THREADS], INDYGRU_MAX_ACTIVE_THREADS)
     if options[OPTION_AUTOTUNE]:  # the threads that other calls use are subtracted from the limit
         call.n_threads = max(1, call.n_threads - indygru_active_threads())
     call.n_steps, call.n_batch, call.n_inputs = sizes[0], sizes[1], sizes[2]
-    call.n_units = frame.operands.buffers[OPERAND_BIAS].dims[element.n_axes] // 3
+    call.n_units = frame.operands.buffers[OPERAND_BIAS].dims[element.n_axes] // count_planes(options[OPTION_RESET_GATE])
     call.x, call.kernel = operand(frame, element, OPERAND_X), operand(frame, element, OPERAND_KERNEL)
     call.recurrent_kernel = operand(frame, element, OPERAND_RECURRENT_KERNEL)
     call.bias = operand(frame, element, OPERAND_BIAS)
@@ -378,9 +382,9 @@ cdef inline void clear_unused_tape(const XlaCallFrame *frame, const VmapElement 
     """Sets the end of the tape to 0, because JAX may check all numbers of an array (jax_debug_nans).
 
     A tape begins with the gates of the valid steps. call.lengths is a private array that forward_call has checked."""
-    cdef ptrdiff_t row, used = 0
+    cdef ptrdiff_t row, used = 0, n_planes = count_planes(not call.without_reset_gate)
     for row in range(call.n_batch):
-        used += 3 * call.n_units * element.itemsize * call.lengths[row]
+        used += n_planes * call.n_units * element.itemsize * call.lengths[row]
     memset(<char *> call.tape + used, 0, element_bytes(element, frame.results.buffers[2]) - used)
 
 

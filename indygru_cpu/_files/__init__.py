@@ -105,7 +105,9 @@ def read(path: Location, format: str | None = None) -> tuple[dict[str, Any], dic
                 f"crc32: expected {checksum}, the checksum of the configuration and the arrays, got "
                 f"{shown(stored_checksum)}: the file is damaged; remove crc32 if you changed the file yourself"
             )
-    return configuration, compact.from_stored(stored, _expected_shapes(configuration, len(stored)), weights)
+        names = _expected_shapes(configuration, len(stored))
+        compact.check_values(stored, names, weights)
+    return configuration, compact.from_stored(stored, names, weights)
 
 
 def write_c(

@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indygru_cpu._engine.checks import ACTIVATIONS
+from indygru_cpu._engine.checks import ACTIVATIONS, count_planes
 from indygru_cpu._engine.messages import shown
-from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16
+from indygru_cpu._engine.quantization import checked_format, quantize_int8, round_to_bfloat16
 from indygru_cpu._layers.parameters import KINDS, suffixes
 from indygru_cpu._typing import Array
 
-#: Formats of the kernels in a file, by the dtype of the layer.
-FORMATS = {"float32": ("float32", "bfloat16", "int8"), "float64": ("float64",)}
 #: The longest name. C99 compilers distinguish identifiers by at least 63 characters.
 MAX_NAME = 31
 #: Keywords of C23 and C++23. Those with capitals begin with an underscore, which no name does.
@@ -82,7 +80,7 @@ def encode(configuration: Mapping[str, Any], arrays: Mapping[str, Array], name: 
         format cannot represent.
     """
     _check_name(name)
-    weights = _checked_format(weights, configuration["dtype"])
+    weights = checked_format(weights, configuration["dtype"])
     if configuration["bidirectional"]:
         raise ValueError("to_c: the reverse direction needs whole sequences; expected bidirectional=False")
     stored: dict[str, Array] = {}
@@ -120,28 +118,31 @@ def _check_name(name: object) -> None:
         raise ValueError(f"name: expected a C identifier {requirement}, got {shown(name)}: such as 'model'")
 
 
-def _checked_format(weights: object, dtype: str) -> str:
-    """The format of the kernels. None is the dtype of the layer."""
-    if weights is None:
-        return dtype
-    if not isinstance(weights, str) or weights not in FORMATS[dtype]:
-        expected = " or ".join(map(repr, FORMATS[dtype]))
-        fix = "" if weights not in ("float32", "float64") else f": make a layer with dtype={weights!r}"
-        raise ValueError(f"weights: expected {expected} for a layer of {dtype}, got {shown(weights)}{fix}")
-    return weights
-
-
 def _stored(name: str, array: Array, weights: str) -> dict[str, Array]:
-    """The arrays that represent a parameter in the file, by name. Only kernels have the smaller formats."""
+    """The arrays that represent a parameter in the file, by name. Only kernels have the smaller formats.
+
+    Subnormal weights are zeros, as the kernels of the library take them, whatever the mode of the caller's processor.
+    """
     is_finite = np.isfinite(array)
     if not is_finite.all():
         raise ValueError(f"{name}: expected finite weights, which C has constants for, got {array[~is_finite][0]}")
     if not name.startswith(KINDS[0]) or weights == array.dtype.name:
-        return {name: array}
+        is_subnormal = np.abs(array) < np.finfo(array.dtype).tiny
+        return {_array_name(name): np.where(is_subnormal, array * 0, array)}
     if weights == "bfloat16":
-        return {name: round_to_bfloat16(array, name)}
+        bits = round_to_bfloat16(array, name)
+        return {_array_name(name): np.where(bits & 0x7F80, bits, bits & 0x8000)}  # an exponent of 0: subnormal
     integers, scales = quantize_int8(array, name)
-    return {name: integers, f"{name}_scales": scales}
+    return {_array_name(name): integers, f"{_array_name(name)}_scales": scales}
+
+
+def _array_name(parameter: str) -> str:
+    """The name of a parameter's array after the prefix.
+
+    No name of the file ends in an underscore and another one's name: with ``recurrent_kernel_l0`` and ``kernel_l0``,
+    the models ``a`` and ``a_recurrent`` could not be in one program.
+    """
+    return parameter.replace("recurrent_kernel", "recurrent")
 
 
 def _table(name: str, array: Array) -> str:
@@ -158,6 +159,7 @@ def _flags(configuration: Mapping[str, Any], weights: str) -> dict[str, bool]:
     return flags | {
         "FLOAT64": weights == "float64", "BFLOAT16": weights == "bfloat16", "INT8": weights == "int8",
         "BIAS": configuration["bias"], "GROUPED": configuration["groups"] > 1,
+        "RESET_GATE": configuration["reset_gate"],
     }  # fmt: skip
 
 
@@ -167,12 +169,12 @@ def _words(configuration: Mapping[str, Any], stored: Mapping[str, Array], weight
     states = ["h", *(f"h + {k * n_units}" for k in range(1, n_layers))]
     calls = []
     for x, h, (end,) in zip(["x", *states[:-1]], states, suffixes(n_layers, bidirectional=False), strict=True):
-        names = [f"kernel{end}", f"kernel{end}_scales", f"recurrent_kernel{end}", f"bias{end}"]
+        names = [f"kernel{end}", f"kernel{end}_scales", f"recurrent{end}", f"bias{end}"]
         arguments = [f"model_{name}" for name in names if name in stored]
         calls.append(f"model_layer({x}, {h}, {len(stored[names[0]])}, {', '.join(arguments)});")
     real = _DTYPE_WORDS[configuration["dtype"]]["REAL"]
     vectors = ["kernel_scales"] * (weights == "int8") + ["recurrent_kernel"] + ["bias"] * configuration["bias"]
-    options = ("input_size", "hidden_size", "num_layers", "bias", "groups", "activation")
+    options = ("input_size", "hidden_size", "num_layers", "bias", "groups", "activation", "reset_gate")
     values = {option: configuration[option] for option in options} | {"weights": weights}
     return _DTYPE_WORDS[configuration["dtype"]] | {
         "WEIGHT": _TYPES[stored["kernel" + suffixes(1, False)[0][0]].dtype.name].name,
@@ -180,6 +182,7 @@ def _words(configuration: Mapping[str, Any], stored: Mapping[str, Array], weight
         "LAYERS": "\n    ".join(calls),
         "SIZE_OF_INPUT": str(configuration["input_size"]), "SIZE_OF_OUTPUT": str(n_units),
         "N_LAYERS": str(n_layers), "N_GROUPS": str(n_groups),
+        "N_PLANES": str(count_planes(configuration["reset_gate"])),
         "OPTIONS": ", ".join(f"{option}={value}" for option, value in values.items()),
         "BYTES": f"{sum(array.nbytes for array in stored.values()):,}",
     }  # fmt: skip

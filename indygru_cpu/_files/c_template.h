@@ -8,17 +8,20 @@
 #define INT8 0
 #define BIAS 1
 #define GROUPED 0
+#define RESET_GATE 1
 #define TANH 1
 #define RELU 0
 #define SIGMOID 0
 #define IDENTITY 0
 #define ELU 0
 #define SOFTSIGN 0
+#define MINGRU 0
 #define CHECKSUM 0
 #define SIZE_OF_INPUT 4
 #define SIZE_OF_OUTPUT 8
 #define N_LAYERS 1
 #define N_GROUPS 1
+#define N_PLANES 3
 #define REAL float
 #define BITS uint32_t
 #define SIGN_BIT 0x80000000u
@@ -27,7 +30,7 @@
 #define TANH_LIMIT 10.0f
 #define WEIGHT float
 #define VECTORS const REAL *recurrent_kernel, const REAL *bias
-#define ARRAYS static const float model_weights[SIZE_OF_INPUT * 3 * SIZE_OF_OUTPUT] = {0};
+#define ARRAYS static const float model_weights[SIZE_OF_INPUT * N_PLANES * SIZE_OF_OUTPUT] = {0};
 #define LAYERS model_layer(x, h, MODEL_INPUT_SIZE, model_weights, model_weights, model_weights);
 /* begin */
 /* A layer of indygru_cpu, written by IndyGRU.to_c:
@@ -39,7 +42,10 @@
  *
  * The file is C99 and C++11 and calls no function of any library. A step allocates no memory and may run at the same
  * time as steps with other states. Include the file in one source file, because its arrays (BYTES bytes) are static,
- * and compile that with optimisation. */
+ * and compile that with optimisation.
+ *
+ * The code: copyright (c) 2026, the indygru_cpu authors, BSD 3-Clause License (SPDX-License-Identifier: BSD-3-Clause).
+ * The numbers of the arrays are the weights of the user's layer, to which this licence does not apply. */
 #ifdef MODEL_H
 #if MODEL_H != CHECKSUM
 #error "two different models have the name MODEL"
@@ -161,6 +167,10 @@ static inline REAL model_activation(REAL x)
 #if SOFTSIGN
 static inline REAL model_activation(REAL x) { return x / (1 + (x < 0 ? -x : x)); }
 #endif
+#if MINGRU
+/* Both cases are computed, so that loops of this function can be vectorised. */
+static inline REAL model_activation(REAL x) { return model_select(x < 0, model_sigmoid(x), x + (REAL)0.5); }
+#endif
 
 #if BFLOAT16
 /* The number whose upper half is stored. */
@@ -176,10 +186,10 @@ static inline REAL model_widen(WEIGHT weight) { return (REAL)weight; }
 
 /* sums[j] = x[0] * kernel[0][j] + ... + x[n_rows - 1] * kernel[n_rows - 1][j], added in this order.
  *
- * Rows of the kernel are 3 * MODEL_OUTPUT_SIZE apart. Four of them at a time read and write each sum once. */
+ * Rows of the kernel are N_PLANES * MODEL_OUTPUT_SIZE apart. Four of them at a time read and write each sum once. */
 static inline void model_multiply(const REAL *x, const WEIGHT *kernel, size_t n_rows, size_t n_columns, REAL *sums)
 {
-    const size_t stride = 3 * MODEL_OUTPUT_SIZE;
+    const size_t stride = N_PLANES * MODEL_OUTPUT_SIZE;
     size_t i, j;
     for (j = 0; j < n_columns; j++)
         sums[j] = x[0] * model_widen(kernel[j]);
@@ -195,6 +205,7 @@ static inline void model_multiply(const REAL *x, const WEIGHT *kernel, size_t n_
     }
 }
 
+#if RESET_GATE
 /* One step of a layer whose kernel has n_rows rows:
  *
  *     r = sigmoid(x W_r + b_r + u_r * h)
@@ -203,36 +214,50 @@ static inline void model_multiply(const REAL *x, const WEIGHT *kernel, size_t n_
  *     h = z * h + (1 - z) * c
  *
  * The kernel has the columns of W_r, W_z and W_c, the bias b_r, b_z and b_c, the recurrent kernel u_r, u_z and u_c. */
+#else
+/* One step of a layer without a reset gate whose kernel has n_rows rows:
+ *
+ *     z = sigmoid(x W_z + b_z + u_z * h)
+ *     c = activation(x W_c + b_c + u_c * h)
+ *     h = z * h + (1 - z) * c
+ *
+ * The kernel has the columns of W_z and W_c, the bias b_z and b_c, the recurrent kernel u_z and u_c. */
+#endif
 static inline void model_layer(const REAL *x, REAL *h, size_t n_rows, const WEIGHT *kernel, VECTORS)
 {
     const size_t n = MODEL_OUTPUT_SIZE;
-    REAL gates[3 * MODEL_OUTPUT_SIZE];
+    REAL gates[N_PLANES * MODEL_OUTPUT_SIZE];
     size_t j;
 #if GROUPED
     /* Each group of units reads a group of inputs. The kernel has the rows of one group. */
     const size_t n_units = n / N_GROUPS;
     size_t group, gate;
     for (group = 0; group < N_GROUPS; group++)
-        for (gate = 0; gate < 3; gate++) {
+        for (gate = 0; gate < N_PLANES; gate++) {
             const size_t column = gate * n + group * n_units;
             model_multiply(x + group * n_rows, kernel + column, n_rows, n_units, gates + column);
         }
 #else
-    model_multiply(x, kernel, n_rows, 3 * n, gates);
+    model_multiply(x, kernel, n_rows, N_PLANES * n, gates);
 #endif
 #if INT8
     /* A weight is an integer times the scale of its column. */
-    for (j = 0; j < 3 * n; j++)
+    for (j = 0; j < N_PLANES * n; j++)
         gates[j] *= kernel_scales[j];
 #endif
 #if BIAS
-    for (j = 0; j < 3 * n; j++)
+    for (j = 0; j < N_PLANES * n; j++)
         gates[j] += bias[j];
 #endif
     for (j = 0; j < n; j++) {
-        const REAL r = model_sigmoid(gates[j] + recurrent_kernel[j] * h[j]);
-        const REAL z = model_sigmoid(gates[n + j] + recurrent_kernel[n + j] * h[j]);
-        const REAL c = model_activation(gates[2 * n + j] + recurrent_kernel[2 * n + j] * (r * h[j]));
+#if RESET_GATE
+        const REAL state = model_sigmoid(gates[j] + recurrent_kernel[j] * h[j]) * h[j]; /* r * h */
+#else
+        const REAL state = h[j];
+#endif
+        const size_t i_z = (N_PLANES - 2) * n + j, i_c = (N_PLANES - 1) * n + j;
+        const REAL z = model_sigmoid(gates[i_z] + recurrent_kernel[i_z] * h[j]);
+        const REAL c = model_activation(gates[i_c] + recurrent_kernel[i_c] * state);
         h[j] = z * h[j] + (1 - z) * c;
     }
 }

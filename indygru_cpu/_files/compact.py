@@ -10,6 +10,9 @@ import numpy as np
 from indygru_cpu._engine.messages import shown
 from indygru_cpu._engine.quantization import (
     COMPACT_FORMATS,
+    MAX_INT8,
+    MAX_SCALE,
+    MIN_SCALE,
     checked_format,
     quantize_int8,
     round_to_bfloat16,
@@ -48,6 +51,24 @@ def to_stored(arrays: Mapping[str, Array], weights: str | None) -> dict[str, Arr
         else:
             stored[name] = array
     return stored
+
+
+def check_values(stored: Mapping[str, Array], names: Mapping[str, Any], weights: str | None) -> None:
+    """Raise WeightsError for int8 kernels that `quantize_int8` does not make. Others can have any values."""
+    for name in names if weights == "int8" else ():
+        if not _is_kernel(stored[name].shape):
+            continue
+        if (wrong := stored[name] < -MAX_INT8).any():
+            raise WeightsError(
+                f"{shown(name)}: expected integers from {-MAX_INT8} to {MAX_INT8}, got {stored[name][wrong][0]}: "
+                "write the file with IndyGRU.save"
+            )
+        scales = stored[scales_name := _scales_name(name)]
+        if not (fits := (scales >= MIN_SCALE) & (scales <= MAX_SCALE)).all():  # NaN fits neither
+            raise WeightsError(
+                f"{shown(scales_name)}: expected scales from {MIN_SCALE:.3g} to {MAX_SCALE:.3g}, got "
+                f"{scales[~fits][0]:.3g}: write the file with IndyGRU.save"
+            )
 
 
 def from_stored(stored: Mapping[str, Array], names: Mapping[str, Any], weights: str | None) -> dict[str, Array]:

@@ -49,11 +49,15 @@ _ENTRIES: dict[str, Callable[[object, str], Any]] = {
     "dtype": _dtype_name,
     "groups": check.size,
     "reproducible": _flag,
+    "reset_gate": _flag,
 }
+#: Entries that a file has only if their value is not this one, which earlier versions of the package imply.
+_DEFAULTS = {"reset_gate": True}
 
 
 def checked(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return all entries in order, or raise WeightsError that names the wrong entry."""
+    configuration = {**_DEFAULTS, **configuration}
     missing, unknown = sorted(_ENTRIES.keys() - configuration.keys()), sorted(configuration.keys() - _ENTRIES.keys())
     if missing or unknown:
         raise WeightsError(f"configuration: missing {listed(missing)}, unknown {listed(unknown)}")
@@ -70,7 +74,9 @@ def encode(configuration: Mapping[str, Any], checksum: int | None = None, weight
 
     Equal arguments give equal bytes.
     """
-    document = {"format_version": FORMAT_VERSION, "configuration": checked(configuration)}
+    entries = checked(configuration)
+    stored = {name: value for name, value in entries.items() if _DEFAULTS.get(name) != value}
+    document: dict[str, Any] = {"format_version": FORMAT_VERSION, "configuration": stored}
     if weights is not None:
         document["weights"] = weights
     if checksum is not None:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 #: Options that determine the results of a layer, in addition to its sizes and dtype, with their default values.
 DEFAULTS = {
     "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "activation": "tanh",
-    "groups": 1, "reproducible": False,
+    "groups": 1, "reproducible": False, "reset_gate": True,
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ class Option(Generic[T]):
 
 def checked_options(
     *, input_size: Any, hidden_size: Any, dtype: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any,
-    bidirectional: Any, activation: Any, groups: Any, reproducible: Any,
+    bidirectional: Any, activation: Any, groups: Any, reproducible: Any, reset_gate: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """All options of a layer, after a check of each value and of sizes that depend on each other."""
     input_size = check.size(input_size, "input_size")
@@ -65,6 +65,7 @@ def checked_options(
         "bias": bool(bias),
         "batch_first": bool(batch_first),
         "reproducible": bool(reproducible),
+        "reset_gate": bool(reset_gate),
         "bidirectional": bool(bidirectional),
         "activation": activation,
         "dtype": check.dtype(dtype),

@@ -18,7 +18,7 @@ from indygru_cpu._typing import Array
 #: Parameters of each layer and direction, in the order of all mappings. A layer with ``bias=False`` has no "bias".
 KINDS = Weights._fields
 #: Options of a layer that determine the shapes of its parameters: the arguments of `shapes`.
-SHAPE_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups")
+SHAPE_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "groups", "reset_gate")
 
 
 def suffix(layer: int, direction: int) -> str:
@@ -109,10 +109,10 @@ class Parameters(Mapping[str, Array]):
 
 
 def shapes(
-    input_size: int, hidden_size: int, num_layers: int, bias: bool, bidirectional: bool, groups: int
+    input_size: int, hidden_size: int, num_layers: int, bias: bool, bidirectional: bool, groups: int, reset_gate: bool
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a layer's parameters, in their order."""
-    n_columns, by_name = 3 * hidden_size, {}
+    n_columns, by_name = check.count_planes(reset_gate) * hidden_size, {}
     for layer, ends in enumerate(suffixes(num_layers, bidirectional)):
         n_inputs = hidden_size * len(ends) if layer else input_size
         by_kind = [(n_inputs // groups, n_columns), (n_columns,), (n_columns,)]
@@ -122,24 +122,24 @@ def shapes(
 
 
 def initial_parameters(
-    shapes: dict[str, tuple[int, ...]], groups: int, dtype: np.dtype[Any], rng: np.random.Generator
+    shapes: dict[str, tuple[int, ...]], groups: int, reset_gate: bool, dtype: np.dtype[Any], rng: np.random.Generator
 ) -> Parameters:
     """Initial values with the distributions of TensorFlow's cell, applied to each group as to a separate cell."""
 
     def uniform(limit: float, *shape: int) -> Array:
         return (2 * rng.random(shape, dtype.type) - 1) * dtype.type(limit)
 
-    arrays = {}
+    arrays, n_gates = {}, check.count_planes(reset_gate) - 1
     for name, shape in shapes.items():
-        n = shape[-1] // 3
+        n = shape[-1] // (n_gates + 1)
         if name.startswith("kernel"):
             d, n_group = shape[0], n // groups
-            gate_limit, candidate_limit = np.sqrt(6 / (d + 2 * n_group)), np.sqrt(6 / (d + n_group))
-            arrays[name] = np.hstack([uniform(gate_limit, d, 2 * n), uniform(candidate_limit, d, n)])
+            gate_limit, candidate_limit = np.sqrt(6 / (d + n_gates * n_group)), np.sqrt(6 / (d + n_group))
+            arrays[name] = np.hstack([uniform(gate_limit, d, n_gates * n), uniform(candidate_limit, d, n)])
         elif name.startswith("recurrent_kernel"):
-            arrays[name] = uniform(1, 3 * n)
+            arrays[name] = uniform(1, shape[-1])
         else:
-            arrays[name] = np.repeat(np.array([1, 1, 0], dtype), n)
+            arrays[name] = np.repeat(np.array([*[1] * n_gates, 0], dtype), n)
     return Parameters(arrays)
 
 

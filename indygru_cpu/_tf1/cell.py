@@ -34,10 +34,10 @@ class IndyGRUCell(Layer):
     num_units : int
         N, the width of state and output. It is checked when the cell is built.
     activation : str or function or pair of functions, optional
-        Activation of the candidate. None is tanh. A name (tanh, relu, sigmoid, identity, elu, softsign) or `numpy.tanh`
-        runs in the kernels. Any other function maps an array to an array of the same shape and dtype and runs in NumPy,
-        which is slow. Gradients require its derivative, a function of the activation's output: as the function's
-        attribute `derivative`, or as the second element of a pair (function, derivative).
+        Activation of the candidate. None is tanh. A name (tanh, relu, sigmoid, identity, elu, softsign, mingru) or
+        `numpy.tanh` runs in the kernels. Any other function maps an array to an array of the same shape and dtype and
+        runs in NumPy, which is slow. Gradients require its derivative, a function of the activation's output: as the
+        function's attribute `derivative`, or as the second element of a pair (function, derivative).
     reuse : bool or AUTO_REUSE, optional
         Whether to share the variables of the scope, see `variable_scope`.
     kernel_initializer : initialiser, optional

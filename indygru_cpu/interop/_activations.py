@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 #: Activation -> ONNX operator in the attribute `activations` of GRU. Elu has alpha 1; identity is alpha * x + beta.
+#: GRU has no operator for mingru.
 ONNX_ACTIVATIONS = {
     "tanh": "Tanh",
     "relu": "Relu",

@@ -51,7 +51,7 @@ def to_onnx(layer: IndyGRU, form: str = "gru", *, h0: bool = False, lengths: boo
     Raises
     ------
     ValueError
-        `form` is unknown, or `opset` is too low or unknown to the installed onnx.
+        `form` is unknown or "gru" for the activation mingru, or `opset` is too low or unknown to the installed onnx.
     TypeError
         `layer` is not an IndyGRU.
     ImportError
@@ -77,6 +77,10 @@ def to_onnx(layer: IndyGRU, form: str = "gru", *, h0: bool = False, lengths: boo
     checked_layer(layer)
     if form not in list(_EXPORTERS):
         raise ValueError(f'form: expected "gru" or "scan", got {shown(form)}')
+    if form == "gru" and layer.activation not in ONNX_ACTIVATIONS:
+        raise ValueError(
+            f'form: expected "scan", because GRU of ONNX lacks the activation {layer.activation}, got "gru"'
+        )
     onnx = import_optional("onnx")
     newest = onnx.defs.onnx_opset_version()
     if not MIN_OPSET <= check.integer(opset, "opset", 1) <= newest:
@@ -275,6 +279,10 @@ class ScanExporter(LayerExporter):
             positive = step.op("Relu", a)
             negative = step.op("Sub", step.op("Exp", step.op("Min", a, one - one)), one)
             return step.op("Add", positive, negative)
+        if name == "mingru":
+            half = np.full(1, 0.5, self._layer.dtype)
+            is_negative = step.op("Less", a, one - one)
+            return step.op("Where", is_negative, step.op("Sigmoid", a), step.op("Add", a, half))
         if name == "softsign":
             return step.op("Div", a, step.op("Add", one, step.op("Abs", a)))
         return a if name == "identity" else step.op(ONNX_ACTIVATIONS[name], a)

@@ -9,7 +9,7 @@ import numpy as np
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
-from indygru_cpu.interop._weights import WeightChecker, converter_options
+from indygru_cpu.interop._weights import WeightChecker, converter_options, weights_with_reset_gate
 from indygru_cpu.layer import IndyGRU, checked_layer
 
 #: Suffix of the parameter names of a layer with one layer and direction.
@@ -117,11 +117,11 @@ def to_pararnn(layer: IndyGRU) -> dict[str, Array]:
             f"num_layers={layer.num_layers} and bidirectional={layer.bidirectional}"
         )
     n, heads = layer.hidden_size, layer.groups
-    arrays = layer.parameters
-    kernel = PARARNN.from_native(arrays[f"kernel{_SUFFIX}"]).reshape(-1, 3, heads, n // heads)
-    bias = arrays.get(f"bias{_SUFFIX}", np.zeros(3 * n, layer.dtype))
+    kernel, recurrent_kernel, bias = weights_with_reset_gate(layer, _SUFFIX)
+    kernel = PARARNN.from_native(kernel).reshape(-1, 3, heads, n // heads)
+    bias = np.zeros(3 * n, layer.dtype) if bias is None else bias
     return {
-        "A": PARARNN.from_native(arrays[f"recurrent_kernel{_SUFFIX}"]).reshape(3, n),
+        "A": PARARNN.from_native(recurrent_kernel).reshape(3, n),
         "B": np.ascontiguousarray(kernel.transpose(2, 0, 1, 3)),
         "b": PARARNN.from_native(bias).reshape(3, n),
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from indygru_cpu._engine import checks as check
 from indygru_cpu._engine.messages import shortened, shown
-from indygru_cpu._layers.parameters import suffixes
+from indygru_cpu._layers.parameters import KINDS, suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import GateOrder
 from indygru_cpu.layer import IndyGRU
@@ -31,20 +31,39 @@ class DenseWeights(NamedTuple):
 StackedWeights = Sequence[Sequence[DenseWeights]]
 
 
+#: The bias of a reset gate that is 1 without inputs: sigmoid(40) rounds to 1 in float32 and float64.
+OPEN_GATE_BIAS = 40
+
+
 def layer_weights(layer: IndyGRU) -> list[list[DenseWeights]]:
-    """Weights of a layer. Kernels are copies; recurrent kernels and biases are the live arrays."""
-    arrays = layer.parameters
-    return [
-        [
-            DenseWeights(
-                dense_kernel(arrays[f"kernel{suffix}"], layer.groups),
-                arrays[f"recurrent_kernel{suffix}"],
-                arrays.get(f"bias{suffix}"),
-            )
-            for suffix in directions
-        ]
-        for directions in suffixes(layer.num_layers, layer.bidirectional)
-    ]
+    """Weights of a layer. Kernels are copies; recurrent kernels and biases may be the live arrays.
+
+    Other libraries' cells have a reset gate. A layer without one gets a gate that is always 1.
+    """
+    stack: list[list[DenseWeights]] = []
+    for directions in suffixes(layer.num_layers, layer.bidirectional):
+        stack.append([])
+        for suffix in directions:
+            kernel, recurrent_kernel, bias = weights_with_reset_gate(layer, suffix)
+            stack[-1].append(DenseWeights(dense_kernel(kernel, layer.groups), recurrent_kernel, bias))
+    return stack
+
+
+def weights_with_reset_gate(layer: IndyGRU, suffix: str) -> tuple[Array, Array, Array | None]:
+    """Kernel (D/groups, 3N), recurrent kernel and bias (3N,). The bias may be None if the layer has a reset gate."""
+    arrays, n = layer.parameters, layer.hidden_size
+    kernel, recurrent_kernel, bias = (arrays.get(kind + suffix) for kind in KINDS)
+    assert kernel is not None
+    assert recurrent_kernel is not None
+    if layer.reset_gate:
+        return kernel, recurrent_kernel, bias
+    zeros = np.zeros(n, layer.dtype)
+    bias = np.zeros(2 * n, layer.dtype) if bias is None else bias
+    return (
+        np.hstack([np.zeros((len(kernel), n), layer.dtype), kernel]),
+        np.hstack([zeros, recurrent_kernel]),
+        np.hstack([zeros + layer.dtype.type(OPEN_GATE_BIAS), bias]),
+    )
 
 
 def dense_kernel(kernel: Array, groups: int) -> Array:

@@ -149,7 +149,7 @@ _SETTERS: dict[str, Callable[[object], Any]] = {
 #: Attributes of a module that a call reads, from its dict: `torch.nn.Module` makes other access slow.
 _attributes = itemgetter(
     "_parameters", "_weight_names", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
-    "bidirectional", "activation", "groups", "reproducible", "recompute", "training",
+    "bidirectional", "activation", "reset_gate", "groups", "reproducible", "recompute", "training",
 )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ class IndyGRU(torch.nn.Module):
     dtype : torch.dtype
         float32 or float64; None is torch's default.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu or softsign.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
     groups : int
         Number of blocks of inputs and units.
     reproducible : bool
@@ -185,18 +185,22 @@ class IndyGRU(torch.nn.Module):
     recompute : bool
         Store only a copy of the output for the backward pass, a quarter of the memory, and compute the gates again
         there.
+    reset_gate : bool
+        Whether the layers have a reset gate. Without one r is 1, and its third of the weights is neither stored nor
+        computed.
 
     Attributes
     ----------
-    input_size, hidden_size, num_layers, bias, bidirectional, groups
+    input_size, hidden_size, num_layers, bias, bidirectional, groups, reset_gate
         Read-only, because they determine the shapes of the parameters. The other options can be set.
     mode, proj_size : str, int
         "GRU" and 0, for programs that read them of torch's recurrent modules.
     all_weights : list of list of Parameter
         Kernel, recurrent kernel and bias of each layer and direction.
     kernel_l0, recurrent_kernel_l0, bias_l0 : Parameter
-        (D / groups, 3N), (3N,) and (3N,), gate order r, z, candidate; those of the second direction end in
-        ``_reverse``; those of the second layer have ``_l1``, and so on. ``state_dict()`` has the same names.
+        (D / groups, 3N), (3N,) and (3N,), gate order r, z, candidate; without a reset gate 2N columns. Those of the
+        second direction end in ``_reverse``; those of the second layer have ``_l1``, and so on. ``state_dict()`` has
+        the same names.
 
     Notes
     -----
@@ -235,6 +239,7 @@ class IndyGRU(torch.nn.Module):
     groups: int
     reproducible: bool
     recompute: bool
+    reset_gate: bool
     mode = "GRU"
     proj_size = 0
     kernel_l0: torch.nn.Parameter
@@ -258,6 +263,7 @@ class IndyGRU(torch.nn.Module):
         groups: int = 1,
         reproducible: bool = False,
         recompute: bool = False,
+        reset_gate: bool = True,
     ) -> None:
         super().__init__()
         if proj_size:
@@ -269,6 +275,7 @@ class IndyGRU(torch.nn.Module):
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=_checked_flag("bias", bias),
             batch_first=batch_first, dropout=0.0, bidirectional=_checked_flag("bidirectional", bidirectional),
             activation=activation, dtype=NUMPY_DTYPES[dtype], groups=groups, reproducible=reproducible,
+            reset_gate=_checked_flag("reset_gate", reset_gate),
         )  # fmt: skip
         settable = {
             "batch_first": batch_first, "dropout": dropout, "reproducible": reproducible, "recompute": recompute,
@@ -314,7 +321,7 @@ class IndyGRU(torch.nn.Module):
             return
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         dtype = NUMPY_DTYPES.get(self.kernel_l0.dtype, np.dtype(np.float32))  # a converted module may have float16
-        initial = initial_parameters(self._shapes(), self.groups, dtype, np.random.default_rng(seed))
+        initial = initial_parameters(self._shapes(), self.groups, self.reset_gate, dtype, np.random.default_rng(seed))
         with torch.no_grad():
             for name, array in initial.items():
                 getattr(self, name).copy_(torch.from_numpy(array))
@@ -487,7 +494,7 @@ class IndyGRU(torch.nn.Module):
         try:
             (
                 parameters, names, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-                activation, groups, reproducible, recompute, training,
+                activation, reset_gate, groups, reproducible, recompute, training,
             ) = _attributes(self.__dict__)  # fmt: skip
         except KeyError:  # a subclass has a property of that name
             return None
@@ -495,8 +502,8 @@ class IndyGRU(torch.nn.Module):
             return None
         weights = [parameters.get(name) for name in names]  # None where a parametrization computes the weight
         bound = _ops.exchange.bind(
-            weights, num_layers, 2 if bidirectional else 1, bias, groups, activation, reproducible,
-            _ops.choose_call_threads, input_size, hidden_size,
+            weights, num_layers, 2 if bidirectional else 1, bias, groups, activation, reset_gate,
+            reproducible, _ops.choose_call_threads, input_size, hidden_size,
         )  # fmt: skip
         if bound is None:
             return None
@@ -508,7 +515,8 @@ class IndyGRU(torch.nn.Module):
                 results = bound.train_tensors(input, hx, batch_first, keeps_gates, allows_tape)
                 if results is None:
                     return None
-                call = batch_first, has_state, keeps_gates, bias, bidirectional, groups, activation, reproducible
+                options = groups, activation, reset_gate, reproducible
+                call = batch_first, has_state, keeps_gates, bias, bidirectional, *options
                 return _ops.apply_directly((results, bound, call), *tensors)
         return bound.infer_tensors(input, hx, batch_first)
 
@@ -560,7 +568,7 @@ class IndyGRU(torch.nn.Module):
                 input = torch.nn.functional.dropout(input, self.dropout, self.training)
             tensors = input, state, *layer_weights
             keeps_gates = keep_gates and any(t is not None and t.requires_grad for t in tensors)
-            options = batch_first, self.groups, self.activation, self.reproducible, keeps_gates
+            options = batch_first, self.groups, self.activation, self.reset_gate, self.reproducible, keeps_gates
             is_copied = not is_private and k == self.num_layers - 1
             try:
                 input, h_n = _ops.run_layer(*tensors, lengths, *options, is_copied=is_copied)

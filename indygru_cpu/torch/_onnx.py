@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from indygru_cpu._engine import checks as check
+
 
 def onnx_translation_table() -> dict[Any, Callable[..., Any]]:
     """Make the translation of this package's operator that `torch.onnx.export` needs.
@@ -48,6 +50,7 @@ def onnx_translation_table() -> dict[Any, Callable[..., Any]]:
 def _translation(op: Any, onnx_ir: Any) -> Callable[..., Any]:
     """The translation of `layer`, with the operators of an opset."""
     from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
+    from indygru_cpu.interop._weights import OPEN_GATE_BIAS
 
     def constant(values: Any, dtype: Any = np.int64) -> Any:
         return op.Constant(value=onnx_ir.tensor(np.asarray(values, dtype)))
@@ -57,10 +60,16 @@ def _translation(op: Any, onnx_ir: Any) -> Callable[..., Any]:
         r, z, candidate = np.arange(n_columns).reshape(3, -1)
         return op.Gather(value, constant(np.concatenate([z, r, candidate])), axis=axis)
 
-    def weights(kernel: Any, recurrent_kernel: Any, bias: Any, groups: int) -> tuple[Any, Any, Any]:
+    def weights(kernel: Any, recurrent_kernel: Any, bias: Any, groups: int, reset_gate: bool) -> tuple[Any, Any, Any]:
         """W, R and B of one direction, with an axis of length 1 before the others."""
         (n_rows, n_columns), dtype = kernel.shape, kernel.dtype.numpy()
-        n_units = n_columns // 3
+        n_units = n_columns // check.count_planes(reset_gate)
+        if not reset_gate:  # GRU has one: it is always 1
+            zeros, bias = np.zeros(n_units), constant(np.zeros(n_columns), dtype) if bias is None else bias
+            kernel = op.Concat(constant(np.zeros((n_rows, n_units)), dtype), kernel, axis=1)
+            recurrent_kernel = op.Concat(constant(zeros, dtype), recurrent_kernel, axis=0)
+            bias = op.Concat(constant(zeros + OPEN_GATE_BIAS, dtype), bias, axis=0)
+            n_columns += n_units
         if groups > 1:  # a dense kernel with zeros between the blocks
             blocks = np.kron(np.eye(groups), np.ones((n_rows, n_units // groups)))
             kernel = op.Mul(op.Tile(kernel, constant([groups, 1])), constant(np.tile(blocks, 3), dtype))
@@ -76,12 +85,17 @@ def _translation(op: Any, onnx_ir: Any) -> Callable[..., Any]:
     def layer(
         input: Any, hx: Any, kernel: Any, recurrent_kernel: Any, bias: Any, kernel_reverse: Any,
         recurrent_kernel_reverse: Any, bias_reverse: Any, lengths: Any, batch_first: bool, groups: int, activation: str,
-        reproducible: bool, keep_gates: bool,
+        reset_gate: bool, reproducible: bool, keep_gates: bool,
     ) -> tuple[Any, Any, Any]:  # fmt: skip
-        n_units, n_directions = kernel.shape[1] // 3, 1 if kernel_reverse is None else 2
-        w, r, b = weights(kernel, recurrent_kernel, bias, groups)
+        if activation not in ONNX_ACTIVATIONS:
+            raise ValueError(
+                f"activation: expected one of {', '.join(ONNX_ACTIVATIONS)}, those of GRU of ONNX, got {activation!r}: "
+                'convert the layer with indygru_cpu.interop.to_onnx(..., form="scan")'
+            )
+        n_units, n_directions = kernel.shape[1] // check.count_planes(reset_gate), 1 if kernel_reverse is None else 2
+        w, r, b = weights(kernel, recurrent_kernel, bias, groups, reset_gate)
         if n_directions == 2:
-            reverse = weights(kernel_reverse, recurrent_kernel_reverse, bias_reverse, groups)
+            reverse = weights(kernel_reverse, recurrent_kernel_reverse, bias_reverse, groups, reset_gate)
             w, r, b = (op.Concat(*pair, axis=0) for pair in zip((w, r, b), reverse, strict=True))
         x = op.Transpose(input, perm=[1, 0, 2]) if batch_first else input
         y, h_n = op.GRU(

@@ -48,7 +48,7 @@ exchange = new_exchange(dlpack_functions)
 _ARGUMENTS = (
     "Tensor input, Tensor hx, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor? kernel_reverse, "
     "Tensor? recurrent_kernel_reverse, Tensor? bias_reverse, Tensor? lengths, "
-    "bool batch_first, int groups, str activation, bool reproducible"
+    "bool batch_first, int groups, str activation, bool reset_gate, bool reproducible"
 )
 
 #: The tensors of a call, in the order of the operator's arguments.
@@ -68,6 +68,7 @@ class _CallSizes(NamedTuple):
     second: int
     n_batch: int
     n_units: int
+    n_columns: int
     n_directions: int
 
 
@@ -115,12 +116,12 @@ def cast_hint(name: str, dtype: torch.dtype) -> str:
 
 def _check_sizes(*arguments: Any) -> _CallSizes:
     """Check the shapes of all tensors or arrays of a call against the sizes of kernel, input and `groups`."""
-    *tensors, batch_first, groups, activation, _ = arguments
+    *tensors, batch_first, groups, activation, reset_gate, _ = arguments
     input, hx, kernel, recurrent_kernel, bias, kernel_reverse, recurrent_kernel_reverse, bias_reverse, lengths = tensors
     check.activation_index(activation)
-    check.check_shape("kernel", kernel.shape, ("D", "3N"))
+    check.check_shape("kernel", kernel.shape, ("D", check.columns_text(reset_gate)))
     n_rows, columns = kernel.shape
-    n_units = check.units(columns)
+    n_units = check.units(columns, reset_gate)
     groups = check.groups(groups, {"N": n_units})
     layout = BATCH_FIRST if batch_first else TIME_MAJOR
     check.check_shape("input", input.shape, (*layout.axes, groups * n_rows))
@@ -142,7 +143,7 @@ def _check_sizes(*arguments: Any) -> _CallSizes:
     check.check_shape("hx", hx.shape, (n_directions, n_batch, n_units))
     if lengths is not None:
         check.check_shape("lengths", lengths.shape, (n_batch,))
-    return _CallSizes(first, second, n_batch, n_units, n_directions)
+    return _CallSizes(first, second, n_batch, n_units, columns, n_directions)
 
 
 def _check_fake_call(*arguments: Any) -> _CallSizes:
@@ -168,22 +169,22 @@ class _BoundTensors(NamedTuple):
         # The arrays have their own shapes: another thread may change those of the tensors at any time.
         arrays = _views(_TENSORS, tensors, arguments[2])
         sizes = _check_sizes(*arrays, *options)
-        batch_first, groups, activation, reproducible = options
+        batch_first, groups, activation, reset_gate, reproducible = options
         x, h0, *weights, lengths = arrays
         layout = BATCH_FIRST if batch_first else TIME_MAJOR
         n_steps, n_inputs = x.shape[layout.time_axis], x.shape[2]
-        if max(n_inputs, 3 * sizes.n_units) > check.MAX_COLUMNS:
+        if max(n_inputs, sizes.n_columns) > check.MAX_COLUMNS:
             raise ValueError(
-                f"input, kernel: expected at most {check.MAX_COLUMNS} columns, got {n_inputs}, {3 * sizes.n_units}"
+                f"input, kernel: expected at most {check.MAX_COLUMNS} columns, got {n_inputs}, {sizes.n_columns}"
             )
-        check.check_step_overflow("input", n_steps, sizes.n_batch, max(n_inputs, 3 * sizes.n_units))
+        check.check_step_overflow("input", n_steps, sizes.n_batch, max(n_inputs, sizes.n_columns))
         weights = [value if value is None or _is_aligned(value) else np.array(value, order="C") for value in weights]
         by_direction = [Weights.from_arrays(*weights[i : i + 3]) for i in (0, 3)[: sizes.n_directions]]
         if lengths is not None:
             lengths = check.lengths("lengths", lengths, n_steps, sizes.n_batch)
         bound = _core.BoundLayer(
             [by_direction], groups, check.activation_index(activation), reproducible, choose_call_threads,
-            exchange=exchange,
+            exchange=exchange, has_reset_gate=reset_gate,
         )  # fmt: skip
         return cls(sizes, bound, check.as_aligned(x), check.as_aligned(h0), lengths, batch_first)
 
@@ -268,8 +269,10 @@ def _bind_directly(weights: Sequence[Tensor | None], options: Sequence[Any]) -> 
     """
     present = [weight for weight in weights if weight is not None]
     n_directions, has_bias = 1 if weights[3] is None else 2, weights[2] is not None
-    groups, activation, reproducible = options
-    return exchange.bind(present, 1, n_directions, has_bias, groups, activation, reproducible, choose_call_threads)
+    groups, activation, reset_gate, reproducible = options
+    return exchange.bind(
+        present, 1, n_directions, has_bias, groups, activation, reset_gate, reproducible, choose_call_threads
+    )
 
 
 def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...], ...]:
@@ -277,10 +280,10 @@ def _result_shapes(sizes: _CallSizes, keep_gates: bool) -> tuple[tuple[int, ...]
 
     The gates have space for T steps of every row, because the sizes must not depend on the values of `lengths`.
     """
-    first, second, n_batch, n_units, n_directions = sizes
+    first, second, n_batch, n_units, n_columns, n_directions = sizes
     n_row_steps = first * second if keep_gates else 0
     h_shape = n_directions, n_batch, n_units
-    return (first, second, n_directions * n_units), h_shape, (n_directions, 3 * n_units * n_row_steps)
+    return (first, second, n_directions * n_units), h_shape, (n_directions, n_columns * n_row_steps)
 
 
 def _run_unchecked(
@@ -307,9 +310,13 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer. Returns y, h_n and the gates, which are empty unless `keep_gates` is set."""
     *tensors_and_options, keep_gates = arguments
     _refuse_tangents(arguments[:9])
-    input, hx, *weights, lengths, batch_first, groups, activation, reproducible = tensors_and_options
+    (input, hx), weights, (lengths, batch_first, *options) = (
+        tensors_and_options[:2],
+        tensors_and_options[2:8],
+        tensors_and_options[8:],
+    )
     if lengths is None and isinstance(input, Tensor) and input.dim() == 3:
-        results = _run_unchecked(input, hx, weights, batch_first, (groups, activation, reproducible), keep_gates)
+        results = _run_unchecked(input, hx, weights, batch_first, options, keep_gates)
         if results is not None:
             return results
     bound = _BoundTensors.bind(*tensors_and_options)
@@ -376,14 +383,14 @@ def _run_backward_directly(
     needs_x: bool, needs_weights: bool,
 ) -> Any:  # fmt: skip
     """The results of `BoundLayer.backward` for tensors that the core reads itself; None if it cannot."""
-    input, hx, *weights, lengths, batch_first, groups, activation, reproducible = arguments
+    (input, hx), weights, (lengths, batch_first, *options) = arguments[:2], arguments[2:8], arguments[8:]
     if lengths is not None or type(gates) not in _PLAIN or gates.dim() != 2:
         return None
     if type(dy) in _PLAIN and dy.dim() == 3 and dy.stride(2) != 1:  # type: ignore[union-attr]
         dy = dy.contiguous()  # type: ignore[union-attr]  # the gradient of a sum is an expanded number
     stored_gates = gates if gates.shape[1] > 0 else None
     views = exchange.views((input, hx, y, stored_gates, dy, dh_n))
-    layer = None if views is None else _bind_directly(weights, (groups, activation, reproducible))
+    layer = None if views is None else _bind_directly(weights, options)
     if views is None or layer is None:
         return None
     x, h0, states, stored, dstates, dlast = views
@@ -399,7 +406,7 @@ def _run_backward(
     results = _run_backward_directly(dy, dh_n, y, gates, arguments, needs_x, needs_weights)
     if results is None:
         input, hx, *others = arguments
-        state = _zero_state(y, gates, others[1], others[7]) if hx is None else hx
+        state = _zero_state(y, gates, others[7]) if hx is None else hx
         results = _run_checked_backward(
             dy, dh_n, y, gates, input, state, *others, needs_x=needs_x, needs_weights=needs_weights
         )
@@ -456,13 +463,14 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.options = inputs[9:-1]
 
 
-def _zero_state(y: Tensor, gates: Tensor, recurrent_kernel: Tensor, batch_first: bool) -> Tensor:
+def _zero_state(y: Tensor, gates: Tensor, batch_first: bool) -> Tensor:
     """The state that the operators require where the caller passed none."""
-    return y.new_zeros(gates.shape[0], y.shape[0 if batch_first else 1], recurrent_kernel.shape[0] // 3)
+    n_directions = gates.shape[0]
+    return y.new_zeros(n_directions, y.shape[0 if batch_first else 1], y.shape[2] // n_directions)
 
 
 def _gradients(ctx: Any, dy: Any, dh_n: Any, _: Any) -> tuple[Tensor | None, ...]:
-    return (*_compute_gradients(dy, dh_n, *ctx.saved_tensors, *ctx.options), *[None] * 6)
+    return (*_compute_gradients(dy, dh_n, *ctx.saved_tensors, *ctx.options), *[None] * 7)
 
 
 def _compute_gradients(dy: Any, dh_n: Any, y: Tensor, gates: Tensor, *arguments: Any, **needs: Any) -> list[Any]:
@@ -478,7 +486,7 @@ def _compute_gradients(dy: Any, dh_n: Any, y: Tensor, gates: Tensor, *arguments:
         run = partial(_run_backward, **needs)
     has_state = tensors[1] is not None
     if not (has_state or isinstance(run, partial)):
-        tensors[1] = _zero_state(y, gates, tensors[3], tensors[9])
+        tensors[1] = _zero_state(y, gates, tensors[9])
     tensors = [dy, dh_n, y, gates, *tensors]
     is_batched = any(value is not None and _is_legacy_batched(value) for value in (dy, dh_n))
     gradients = iter(_run_legacy_batch(run, tensors) if is_batched else run(*tensors))
@@ -568,8 +576,8 @@ class DirectIndyGRUFunction(torch.autograd.Function):
 
     Its first argument has all that is not an input of autograd: the results of `BoundLayer.train_tensors`, the bound
     layer, and the call. That is batch_first, whether there is an hx, whether gates are kept, whether there are biases
-    and a second direction, groups, activation and reproducible. The others are input, hx if there is one, and the
-    weights. Each argument costs time.
+    and a second direction, groups, activation, reset_gate and reproducible. The others are input, hx if there is one,
+    and the weights. Each argument costs time.
     """
 
     @staticmethod
@@ -598,7 +606,7 @@ class DirectIndyGRUFunction(torch.autograd.Function):
         for i, is_present in enumerate(present):
             if not is_present:
                 arguments.insert(i, None)
-        y, gates = _split_saved(saved, arguments)
+        y, gates = _split_saved(saved, arguments, others[2])
         needs_weights = True in needs[1 + has_state :]
         computed = _compute_gradients(
             dy, dh_n, y, gates, *arguments, None, batch_first, *others, needs_x=needs[0], needs_weights=needs_weights
@@ -612,13 +620,13 @@ class DirectIndyGRUFunction(torch.autograd.Function):
 apply_directly: Any = super(torch.autograd.Function, DirectIndyGRUFunction).apply
 
 
-def _split_saved(saved: Tensor, arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
+def _split_saved(saved: Tensor, arguments: Sequence[Any], reset_gate: bool) -> tuple[Tensor, Tensor]:
     """The y and the gates in the tensor that `BoundLayer.train_tensors` saved, with the axes of `layer`."""
     input, recurrent_kernel, reverse = arguments[0], arguments[3], arguments[5]
-    n_directions = 1 if reverse is None else 2
-    shape = (*input.shape[:2], n_directions * (recurrent_kernel.shape[0] // 3))
+    n_directions, n_planes = 1 if reverse is None else 2, check.count_planes(reset_gate)
+    shape = (*input.shape[:2], n_directions * (recurrent_kernel.shape[0] // n_planes))
     y = saved[: prod(shape)].view(shape)
-    n_gates = 3 * y.numel() if len(saved) > y.numel() else 0
+    n_gates = n_planes * y.numel() if len(saved) > y.numel() else 0
     return y, saved[len(saved) - n_gates :].view(n_directions, n_gates // n_directions)
 
 

@@ -262,7 +262,7 @@ CIMPORTS = {
     "time_parallel": {"kernels", "plan", "runtime", "schedule", "tiles"},
     "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles", "time_parallel"},
     "capi": {"kernels", "passes", "plan", "schedule"},
-    "xla": {"capi", "kernels"},
+    "xla": {"capi", "kernels", "plan"},
     "_core": {
         "buffers",
         "capi",

@@ -52,14 +52,15 @@ def bits_of(lines):
 
 @needs_compiler
 def test_driver_all_jobs_match_scalar_c(driver):
-    """Each job in every tier and dtype: eight sizes, six activations; full, with lengths, and with row offsets."""
+    """Each job in every tier and dtype: eight sizes, seven activations with a reset gate and without; full,
+    with lengths, and with row offsets."""
     jobs = [line.split()[0] for line in ask(driver, "jobs").splitlines()]
     assert ask(driver, "tiers").split() == list(_core.tiers())
     lines = ask(driver, "all").splitlines()
     assert [line.split()[:3] for line in lines] == [
         [job, dtype, tier] for tier in _core.tiers() for dtype in ("f32", "f64") for job in jobs
     ]
-    assert {line.split()[3] for line in lines} == {str(8 * 6 * 3)}
+    assert {line.split()[3] for line in lines} == {str(8 * 7 * 2 * 3)}
     with_fma = [bits for tier, bits in bits_of(lines).items() if tier != "baseline"]
     assert all(bits == with_fma[0] for bits in with_fma)
 

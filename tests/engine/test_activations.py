@@ -41,6 +41,7 @@ SPECIAL = {
     "identity": (-np.inf, np.inf),
     "elu": (-1, np.inf),
     "softsign": (np.nan, np.nan),
+    "mingru": (0, np.inf),
 }
 
 
@@ -60,9 +61,11 @@ def test_relu_and_sigmoid_of_zero_are_zero_and_half(tier, dtype):
     np.testing.assert_array_equal(activate("sigmoid", [0.0, -0.0], dtype), np.full(2, 0.5, dtype))
 
 
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign"])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign", "mingru"])
 def test_activation_saturates_exactly_and_stays_in_its_range(tier, dtype, name):
-    low, high = {"tanh": (-1, 1), "sigmoid": (0, 1), "elu": (-1, np.inf), "softsign": (-1, 1)}[name]
+    low, high = {"tanh": (-1, 1), "sigmoid": (0, 1), "elu": (-1, np.inf), "softsign": (-1, 1), "mingru": (0, np.inf)}[
+        name
+    ]
     results = activate(name, arguments(dtype), dtype)
     assert results.min() >= low
     assert results.max() <= high
@@ -79,7 +82,7 @@ def test_sigmoid_of_very_negative_values_is_below_the_smallest_normal_number(tie
     assert ((results >= 0) & (results <= np.finfo(dtype).tiny)).all()
 
 
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign", "relu", "identity"])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign", "mingru", "relu", "identity"])
 def test_activation_is_monotonic_within_its_accuracy(tier, dtype, name):
     """A larger argument gives a result that is smaller by at most the two errors together."""
     x = np.sort(arguments(dtype))

@@ -88,7 +88,7 @@ def test_c_step_computes_the_bits_of_functional_step(dtype):
 WRONG = {
     "BAD_CALL": [{"size": c_api.CALL.itemsize - 8}, {"size": 0}],
     "BAD_DTYPE": [{"dtype": -1}, {"dtype": 2}],
-    "BAD_ACTIVATION": [{"activation": -1}, {"activation": 6}],
+    "BAD_ACTIVATION": [{"activation": -1}, {"activation": 7}],
     "BAD_THREADS": [{"n_threads": 0}, {"n_threads": -3}],
     "BAD_SIZES": [*({name: -1} for name in SIZES), {"n_units": 0}, {"n_units": 2**31 // 3 + 1}, {"n_inputs": 2**31},
                   {"n_batch": 2**31}, {"n_steps": 2**59}],

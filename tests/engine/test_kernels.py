@@ -66,7 +66,14 @@ def size_cases():
     """Each shape in both dtypes and layouts, ragged or not; activation and flags change from case to case."""
     flags = list(product([False, True], repeat=2))
     return [
-        (shape, dtype, helpers.ACTIVATIONS[(i + k // 2) % 6], ragged, *flags[(i + k + k // 4) % 4], layout)
+        (
+            shape,
+            dtype,
+            helpers.ACTIVATIONS[(i + k // 2) % len(helpers.ACTIVATIONS)],
+            ragged,
+            *flags[(i + k + k // 4) % 4],
+            layout,
+        )
         for i, shape in enumerate(SHAPES)
         for k, (dtype, ragged, layout) in enumerate(
             product(helpers.DTYPES, [False, True], ["time-major", "batch-major"])

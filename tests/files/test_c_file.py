@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 import shutil
 import subprocess
@@ -82,6 +83,41 @@ def test_steps_reassociated_by_the_compiler_of_a_user_equal_the_reference(tmp_pa
         assert_close(states, c_files.expected_states(layer, x, h0, weights))
 
 
+#: Flags for which the page says that all loops over units are vectorised, those that report it, and what they report.
+VECTORISERS = {
+    "c": (["-O3"], ["-fopt-info-vec"], "loop vectorized"),
+    "clang": (["-O2"], ["-Rpass=loop-vectorize"], "vectorized loop"),
+    "zig": (["-O2"], ["-Rpass=loop-vectorize"], "vectorized loop"),
+}
+
+
+@pytest.mark.parametrize("n_units", [9, 64])
+@pytest.mark.parametrize("name", VECTORISERS)
+def test_compilers_vectorise_all_loops_over_units(tmp_path, name, n_units):
+    (command, *_), (optimisation, report, words) = toolchain(name), VECTORISERS[name]
+    text = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"Free Software Foundation", text) and re.search(r"\) (\d+)\.", text)
+    if platform.machine() != "x86_64" or (name == "c" and (version is None or int(version[1]) < 12)):
+        pytest.skip("the page says this of GCC 12 and of Clang, on x86-64")
+    (tmp_path / "run.c").write_text(
+        '#include "model.h"\nvoid run(const float *x, float *h);\n'
+        "void run(const float *x, float *h) { model_step(x, h); }\n"
+    )
+    layers = [IndyGRU(64, n_units, activation=activation) for activation in helpers.ACTIVATIONS]
+    for layer in layers:
+        for weights in FORMATS[np.float32] if layer.activation == "tanh" else ["float32"]:
+            layer.to_c(tmp_path / "model.h", weights=weights)
+            lines = (tmp_path / "model.h").read_text().splitlines()
+            loops = {i for i, line in enumerate(lines, 1) if line.strip().startswith("for (j = 0;")}
+            done = subprocess.run(
+                [*command, *optimisation, *report, "-c", "run.c", "-o", "run.o"], cwd=tmp_path, capture_output=True,
+                text=True, check=True,
+            )  # fmt: skip
+            vectorised = re.findall(rf"model\.h:(\d+):.*{words}", done.stderr)
+            assert loops <= set(map(int, vectorised)), (layer.activation, weights)
+            assert len(loops) == 5 + (weights == "int8")
+
+
 #: Undefined behaviour, also in the conversion of a NaN to an integer, stops the program. This needs no library.
 SANITIZERS = ["-O1", "-fsanitize=undefined,float-cast-overflow", "-fsanitize-undefined-trap-on-error"]
 
@@ -132,8 +168,63 @@ def test_compiler_reads_the_numbers_that_were_written(tmp_path, dtype):
     (tmp_path / "main.c").write_text(DUMP)
     c_files.compile_c(toolchain("c"), tmp_path / "main.c", tmp_path / "main")
     done = subprocess.run([tmp_path / "main"], capture_output=True, check=True)
-    parameters = layer.parameters
-    assert done.stdout == parameters["kernel_l0"].tobytes() + parameters["bias_l0"].tobytes()
+    kernel, bias = (c_files.flushed(layer.parameters[name]) for name in ("kernel_l0", "bias_l0"))
+    assert done.stdout == kernel.tobytes() + bias.tobytes()
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "float64"])
+def test_subnormal_weights_are_zeros_as_in_a_stream(tmp_path, weights):
+    """Large inputs and states make products with subnormal numbers large."""
+    dtype = np.float64 if weights == "float64" else np.float32
+    layer, large = IndyGRU(2, 3, dtype=dtype, activation="identity"), np.sqrt(np.finfo(dtype).max)
+    for name, array in layer.parameters.items():
+        array[...] = np.finfo(dtype).tiny / 2 * (-1) ** np.arange(array.size).reshape(array.shape)
+        if name.startswith("kernel"):
+            array[1, ::2] = np.finfo(dtype).tiny * 2
+    x, h0 = np.full((1, 2), large, dtype), np.full((1, 3), large, dtype)
+    states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, weights=weights)
+    compact = weights if weights in ("bfloat16", "int8") else None
+    assert_close(states, c_files.stream_states(layer, x, h0, compact).astype(np.float64))
+
+
+@pytest.mark.parametrize("n_inputs", [1, 16, 300])
+def test_int8_sums_of_inputs_up_to_the_bound_of_the_page_are_finite(tmp_path, n_inputs):
+    """The largest weights of all inputs: a gate of 0.5 makes the state half of the sum."""
+    (bound,) = re.findall(r"magnitudes up to (\S+) / D", PAGE)
+    layer = IndyGRU(n_inputs, 3, bias=False, activation="identity")
+    for array in layer.parameters.values():
+        array[...] = 0
+    layer.parameters["kernel_l0"][:, 6:] = 1, -1, 1
+    x, h0 = np.full((1, n_inputs), float(bound) / n_inputs, np.float32), np.zeros((1, 3), np.float32)
+    states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, weights="int8")
+    np.testing.assert_allclose(states[0, 0], np.array([0.5, -0.5, 0.5]) * float(bound), rtol=1e-5)
+
+
+#: Two models, of which one has the other's name and a word of its identifiers.
+NESTED_NAMES = """\
+#include "a.h"
+#include "a_recurrent.h"
+#include "a_kernel_l0.h"
+
+int main(void)
+{
+    float h[3 * A_STATE_SIZE] = {0}, x[A_INPUT_SIZE] = {1, 2};
+    a_step(x, h);
+    a_recurrent_step(x, h + A_STATE_SIZE);
+    a_kernel_l0_step(x, h + 2 * A_STATE_SIZE);
+    return h[0] == a_recurrent_output(h + A_STATE_SIZE)[0] || h[0] == a_kernel_l0_output(h + 2 * A_STATE_SIZE)[0];
+}
+"""
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_names_that_begin_with_another_name_work_in_one_program(tmp_path, language, weights):
+    for seed, name in enumerate(["a", "a_recurrent", "a_kernel_l0"]):
+        IndyGRU(2, 3, num_layers=2, seed=seed).to_c(tmp_path / f"{name}.h", name=name, weights=weights)
+    (tmp_path / "main.c").write_text(NESTED_NAMES)
+    c_files.compile_c(toolchain(language), tmp_path / "main.c", tmp_path / "main", "-Wno-float-equal")
+    subprocess.run([tmp_path / "main"], check=True)
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8", "float64"])

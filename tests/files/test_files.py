@@ -20,6 +20,14 @@ SINGLE = RICH | {"dtype": "float32"}
 DOUBLE = PLAIN | {"dtype": "float64"}
 
 
+def test_file_of_a_layer_with_a_reset_gate_has_no_entry_for_it(path):
+    """So earlier versions, whose layers all have one, can read it, and their files can be read."""
+    arrays = random_arrays(PLAIN)
+    _files.write(path, PLAIN, arrays)
+    assert b"reset_gate" not in path.read_bytes()
+    assert_reads(path, PLAIN, arrays)
+
+
 @pytest.mark.parametrize("configuration", [PLAIN, DOUBLE, SINGLE, RICH, TINY])
 def test_written_file_is_read_with_the_same_bits(path, configuration):
     arrays = random_arrays(configuration)

@@ -119,8 +119,8 @@ def test_bfloat16_file_keeps_nan_and_infinity(path):
 @pytest.mark.parametrize(
     ("weights", "text"),
     [
-        ("float16", "weights: expected None, 'float32', 'bfloat16' or 'int8', got 'float16'"),
-        (8, "weights: expected None, 'float32', 'bfloat16' or 'int8', got 8"),
+        ("float16", "weights: expected None, 'float32', 'bfloat16' or 'int8' for a layer of float32, got 'float16'"),
+        (8, "weights: expected None, 'float32', 'bfloat16' or 'int8' for a layer of float32, got 8"),
     ],
 )
 def test_unknown_format_is_refused(path, weights, text):
@@ -132,7 +132,7 @@ def test_unknown_format_is_refused(path, weights, text):
 def test_formats_that_a_file_or_a_layer_cannot_have_are_refused(tmp_path, path):
     with pytest.raises(ValueError, match=r"weights: expected None for a \.npz file, got 'int8': write a \.safetensors"):
         IndyGRU(3, 5).save(tmp_path / "layer.npz", weights="int8")
-    with pytest.raises(ValueError, match="weights: expected None, because the layer is float64, got 'bfloat16'"):
+    with pytest.raises(ValueError, match=r"weights: expected None or 'float64' .*got 'bfloat16'"):
         IndyGRU(3, 5, dtype=np.float64).save(path, weights="bfloat16")
     layer = IndyGRU(3, 5)
     layer.parameters["kernel_l0"][1, 1] = np.nan
@@ -174,6 +174,44 @@ def test_changed_file_is_refused(path, weights, change):
     function, text = CHANGES[change]
     rewrite(path, function)
     assert_refused(path, text)
+
+
+@pytest.mark.parametrize("checksum", [True, False], ids=["with a checksum", "without a checksum"])
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("kernel_l1", -128, "'kernel_l1': expected integers from -127 to 127, got -128"),
+        *(
+            ("kernel_l1_scales", value, rf"'kernel_l1_scales': expected scales from 1\.18e-38 to 2\.68e\+36, got {got}")
+            for value, got in [
+                (np.nan, "nan"), (np.inf, "inf"), (-0.5, "-0.5"), (0, "0"), (1e-40, "1e-40"), (3e36, r"3e\+36"),
+            ]
+        ),
+    ],
+)  # fmt: skip
+def test_int8_file_with_values_that_no_kernel_has_is_refused(path, monkeypatch, name, value, text, checksum):
+    def changed(arrays, weights):
+        stored = to_stored(arrays, weights)
+        stored[name].flat[5] = value
+        return stored
+
+    to_stored = _files.compact.to_stored
+    monkeypatch.setattr(_files.compact, "to_stored", changed)
+    IndyGRU(9, 7, num_layers=2, seed=0).save(path, weights="int8")
+    if not checksum:
+        rewrite(path, lambda header, document: None)
+    assert_refused(path, text)
+
+
+def test_int8_file_of_the_largest_and_smallest_weights_is_read(path):
+    layer = IndyGRU(3, 5, seed=0)
+    limits = np.finfo(np.float32)
+    layer.parameters["kernel_l0"][0, :4] = limits.max, -limits.max, limits.tiny, limits.smallest_subnormal
+    layer.parameters["kernel_l0"][1:, :4] = 0
+    layer.save(path, weights="int8")
+    kernel = IndyGRU.load(path).parameters["kernel_l0"]
+    np.testing.assert_allclose(kernel[0, :3], layer.parameters["kernel_l0"][0, :3], rtol=1e-6)
+    assert kernel[0, 3] == 0
 
 
 @pytest.mark.parametrize("weights", FORMATS)

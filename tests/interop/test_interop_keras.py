@@ -74,7 +74,10 @@ def test_from_keras_of_a_float32_layer_gives_float32(keras_run):
         ("sum", "ValueError: weights: expected merge_mode='concat', got 'sum'"),
         ("lstm", "TypeError: weights: expected a GRU, got LSTM"),
         ("not built", "ValueError: weights: expected 2 or 3 arrays, or 4 or 6 for two directions, got 0"),
-        ("gelu", "ValueError: activation: expected one of tanh, relu, sigmoid, identity, elu, softsign, got 'gelu'"),
+        (
+            "gelu",
+            "ValueError: activation: expected one of tanh, relu, sigmoid, identity, elu, softsign, mingru, got 'gelu'",
+        ),
         ("two activations", "ValueError: activation: expected one for all layers, got relu, tanh"),
         ("another activation", "ValueError: activation: expected one for all layers, got elu, relu"),
         ("float16", "TypeError: recurrent_kernel_l0: expected an array of float32 or float64, got float16"),

@@ -15,6 +15,7 @@ from indygru_cpu import IndyGRU, functional
 OPTIONS = {
     "input_size": 4000, "hidden_size": 1, "num_layers": 3, "bias": False, "batch_first": True, "dropout": 0.5,
     "bidirectional": True, "activation": "relu", "dtype": np.float64, "groups": 0, "reproducible": True,
+    "reset_gate": False,
 }  # fmt: skip
 
 

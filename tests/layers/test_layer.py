@@ -18,7 +18,7 @@ def test_signatures_are_as_documented():
     expected = {
         IndyGRU: "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, "
         "bidirectional=False, activation='tanh', dtype=<class 'numpy.float32'>, *, groups=1, seed=None, "
-        "num_threads=None, reproducible=False)",
+        "num_threads=None, reproducible=False, reset_gate=True)",
         IndyGRU.__call__: "(self, x, h0=None, *, lengths=None, out=None, h_out=None, num_threads=None, progress=None)",
         IndyGRU.forward: "(self, x, h0=None, *, lengths=None, recompute=False, num_threads=None, progress=None)",
         IndyGRU.last: "(self, x, h0=None, *, lengths=None, h_out=None, num_threads=None, progress=None)",
@@ -28,10 +28,11 @@ def test_signatures_are_as_documented():
         IndyGRU.state_dict: "(self)",
         IndyGRU.load_state_dict: "(self, state_dict)",
         functional.forward: "(x, h0, kernel, recurrent_kernel, bias, *, activation='tanh', lengths=None, offsets=None, "
-        "reverse=False, groups=1, out=None, h_out=None, return_sequences=True, tape=False, recompute=False, "
-        "num_threads=None, reproducible=False, progress=None)",
+        "reverse=False, groups=1, reset_gate=True, out=None, h_out=None, return_sequences=True, tape=False, "
+        "recompute=False, num_threads=None, reproducible=False, progress=None)",
         functional.backward: "(tape, dy=None, dh_n=None, *, x=True, parameters=True, num_threads=None)",
-        functional.step: "(x_t, h, kernel, recurrent_kernel, bias, *, groups=1, activation='tanh', out=None)",
+        functional.step: "(x_t, h, kernel, recurrent_kernel, bias, *, groups=1, activation='tanh', reset_gate=True, "
+        "out=None)",
     }
     for function, text in expected.items():
         results = inspect.signature(function)

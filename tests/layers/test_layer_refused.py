@@ -17,7 +17,7 @@ WRONG_OPTIONS = [
     ({"input_size": 2.0}, TypeError, r"input_size: expected an integer, got 2\.0"),
     ({"hidden_size": "7"}, TypeError, "hidden_size: expected an integer, got '7'"),
     ({"hidden_size": True}, TypeError, "hidden_size: expected an integer, got True"),
-    ({"activation": "swish"}, ValueError, "activation: expected one of tanh, .*softsign, got 'swish'"),
+    ({"activation": "swish"}, ValueError, "activation: expected one of tanh, .*mingru, got 'swish'"),
     ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64, got .*float16"),
     ({"dtype": None}, TypeError, "dtype: expected float32 or float64, got None"),
     ({"dtype": "number"}, TypeError, "dtype: expected float32 or float64, got 'number'"),

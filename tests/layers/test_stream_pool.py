@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import pickle
 import signal
@@ -10,11 +11,12 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import helpers
 import numpy as np
 import pytest
-from streams import random_array, sized_layer
+from streams import InterruptError, is_interrupted_at, random_array, sized_layer
 
 from indygru_cpu import IndyGRU, StreamPool
 from indygru_cpu.stream import Stream
@@ -135,7 +137,11 @@ def test_frames_of_any_kind_are_accepted(layer):
     [
         (lambda x: x[1:], ValueError, rf"frame of 'new': expected shape \({D},\), got \({D - 1},\)"),
         (lambda x: x[None], ValueError, rf"frame of 'new': expected shape \({D},\), got \(1, {D}\)"),
-        (lambda x: x.astype("f4" if x.itemsize == 8 else "f8"), TypeError, "frame of 'new' has dtype .* never mixed"),
+        (
+            lambda x: x.astype("f4" if x.itemsize == 8 else "f8"),
+            TypeError,
+            r"frame of 'new' has dtype .*, but the pool has (float..): .*; cast it with \.astype\(np\.\1\)$",
+        ),
         (lambda x: x.astype(int), TypeError, "frame of 'new': .*got int64"),
         (lambda x: None, TypeError, "frame of 'new': .*got object"),
     ],
@@ -161,7 +167,7 @@ def test_error_during_a_step_adds_no_client_and_changes_no_state(layer, monkeypa
 
     frames = {client: random_array((D,), layer.dtype) for client in "abc"}
     with monkeypatch.context() as patch:
-        patch.setattr(Stream, "push", fail)
+        patch.setattr(StreamPool, "_take_step", fail)
         with pytest.raises(MemoryError):
             twins.pool.push(frames)
     twins.check()
@@ -182,14 +188,20 @@ def test_wrong_arguments_are_refused(layer):
         pool.set_state("a", h.astype("f4" if h.itemsize == 8 else "f8"))
     with pytest.raises(TypeError, match=r"^frames: expected a mapping of clients to arrays, got list"):
         pool.push([h])
-    with pytest.raises(TypeError, match=r"unhashable"):
-        pool.set_state([], h)
+    for use in (pool.remove, pool.get_state, pool.__contains__, lambda client: pool.set_state(client, h)):
+        for client in ([], ("a", [1])):
+            with pytest.raises(
+                TypeError, match=r"^client: expected a hashable object, .*got .*: unhashable type: 'list'"
+            ):
+                use(client)
+    with pytest.raises(TypeError, match=r"^client: expected a hashable object, such as a str or an int, got \[0\]"):
+        pool.push(Pairs(([0], h[0, :D])))
     assert pool.clients == ("a",)
     helpers.assert_same_bits(pool.get_state("a"), h + 1)
     for capacity, kind in ((0, ValueError), (2.5, TypeError)):
         with pytest.raises(kind, match=r"^capacity: expected"):
             StreamPool(layer, capacity)
-    with pytest.raises(ValueError, match=r"^stream: .*expected bidirectional=False"):
+    with pytest.raises(ValueError, match=r"^pool: .*expected bidirectional=False"):
         StreamPool(IndyGRU(3, 5, bidirectional=True), 2)
     with pytest.raises(TypeError, match=r"^layer: expected an IndyGRU"):
         StreamPool(None, 2)
@@ -225,6 +237,73 @@ def test_copy_of_a_pool_has_its_clients_states_and_weights(layer, how):
     assert (before.get_state("a") != twins.pool.get_state("a")).any()
 
 
+class NamedPool(StreamPool):
+    """A pool with a constructor and attributes of its own."""
+
+    def __init__(self, name, layer):
+        super().__init__(layer, 2)
+        self.name, self.tags = name, [name]
+
+
+class NamedStream(Stream):
+    """A stream with a constructor and attributes of its own."""
+
+    def __init__(self, name, layer):
+        super().__init__(layer, 2)
+        self.name, self.tags = name, [name]
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool))])
+def test_copy_of_a_subclass_has_its_attributes_and_the_states(layer, how):
+    pool, x = NamedPool("hall", layer), random_array((2, D), layer.dtype)
+    pool.push({"a": x[0]})
+    twin = how(pool)
+    assert (type(twin), twin.name, twin.tags, twin.clients, twin.capacity) == (NamedPool, "hall", ["hall"], ("a",), 2)
+    helpers.assert_same_bits(twin.push({"a": x[1]})["a"], pool.push({"a": x[1]})["a"])
+    stream = NamedStream("hall", layer)
+    stream.push(x)
+    twin = how(stream)
+    assert (type(twin), twin.name, twin.tags) == (NamedStream, "hall", ["hall"])
+    helpers.assert_same_bits(twin.push(x).copy(), stream.push(x).copy())
+
+
+@pytest.mark.parametrize("weights", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("how", [copy.copy, lambda pool: pickle.loads(pickle.dumps(pool))])
+def test_pool_is_copied_while_the_layer_has_weights_that_its_format_cannot_represent(how, weights):
+    """The copy has the snapshot of the pool, not the weights of the layer."""
+    layer, x = sized_layer(D, N), random_array((2, D), np.float32)
+    pool = StreamPool(layer, 1, weights=weights)
+    pool.push({"a": x[0]})
+    for wrong in (np.nan, np.inf, np.finfo(np.float32).max):
+        layer.parameters["kernel_l0"][0, 0] = wrong
+        twin = how(pool)
+        helpers.assert_same_bits(twin.get_state("a"), pool.get_state("a"))
+    helpers.assert_same_bits(twin.push({"a": x[1], "b": x[0]}), pool.push({"a": x[1], "b": x[0]}))
+
+
+def test_pool_that_was_never_initialised_raises_a_clear_error(layer):
+    h = np.zeros((2, N), layer.dtype)
+    uses = [
+        len, copy.copy, pickle.dumps, StreamPool.refresh, lambda pool: pool.capacity, lambda pool: pool.clients,
+        lambda pool: "a" in pool, lambda pool: pool.push({}), lambda pool: pool.push({"a": h[0]}),
+        lambda pool: pool.remove("a"), lambda pool: pool.get_state("a"), lambda pool: pool.set_state("a", h),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(
+            RuntimeError, match=r"^pool: it was never initialised; pools are made by StreamPool\(layer\)"
+        ):
+            use(StreamPool.__new__(StreamPool))
+
+
+def test_second_initialisation_of_a_pool_is_refused_and_changes_nothing(layer):
+    twins = Twins(layer, 2)
+    twins.push("ab")
+    with pytest.raises(RuntimeError, match=r"^pool: it is initialised already; make another one"):
+        twins.pool.__init__(IndyGRU(3, 5), 7)
+    assert twins.pool.capacity == 2
+    twins.check()
+
+
 def test_threads_push_join_and_leave_at_the_same_time(layer):
     """Each thread has clients of its own; their streams have the bits of streams of their own."""
     pool, x = StreamPool(layer, 1), random_array((30, D), layer.dtype)
@@ -252,7 +331,7 @@ def test_call_of_a_signal_handler_during_a_call_is_refused_and_later_calls_work(
 
     class Frame:
         def __array__(self, dtype=None, copy=None):
-            with pytest.raises(RuntimeError, match=r"^pool: a call of this thread is using it"):
+            with pytest.raises(RuntimeError, match=r"^pool: a call of this thread is using it, .*__array__, __hash__"):
                 pool.push({"b": x})
             return x
 
@@ -269,9 +348,6 @@ def test_pool_that_another_thread_uses_at_a_fork_is_usable_in_the_child(run_scri
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
 def test_interrupted_pushes_leave_clients_that_continue():
     """A signal handler raises at any time: within the step, while clients join, or while the pool grows."""
-
-    class InterruptError(Exception):
-        pass
 
     def interrupt(*_):
         raise InterruptError
@@ -344,7 +420,7 @@ class Pairs(Mapping):
         self.pairs = pairs
 
     def __getitem__(self, key):
-        return dict(self.pairs)[key]
+        return next(value for other, value in self.pairs if other == key)
 
     def __iter__(self):
         return iter([key for key, _ in self.pairs])
@@ -375,3 +451,133 @@ def test_push_without_memory_for_its_result_leaves_the_states_as_they_were(layer
             pool.push({"a": frame, "b": frame})
     helpers.assert_same_bits(pool.get_state("a"), before)
     assert list(pool.clients) == ["a"]
+
+
+class TrappedClient:
+    """A client of which some call of `__hash__` or `__eq__` raises. All have the same hash."""
+
+    calls_left = None
+
+    def __init__(self, name):
+        self.name = name
+
+    def count(self):
+        if TrappedClient.calls_left is not None:
+            TrappedClient.calls_left -= 1
+            if TrappedClient.calls_left < 0:
+                TrappedClient.calls_left = None
+                raise ZeroDivisionError(self.name)
+
+    def __hash__(self):
+        self.count()
+        return 1
+
+    def __eq__(self, other):
+        self.count()
+        return self is other
+
+
+def states_of(pool):
+    """The state of each client by its identity."""
+    stream, rows, *_ = pool._table
+    return {id(client): stream.state[:, row] for client, row in rows.items()}
+
+
+def same_states(a, b):
+    return list(a) == list(b) and all(helpers.same_bits(a[client], b[client]) for client in a)
+
+
+@pytest.mark.parametrize("capacity", [2, 8], ids=["pool that grows", "pool with free rows"])
+def test_client_whose_hash_or_comparison_raises_changes_nothing(layer, capacity):
+    """Every call of `__hash__` and `__eq__` in a push raises once."""
+    clients, x = [TrappedClient(name) for name in "abcd"], random_array((4, D), layer.dtype)
+    pool = StreamPool(layer, capacity)
+    pool.push(dict(zip(clients[:2], x, strict=False)))
+    before, capacity, frames = states_of(pool), pool.capacity, dict(zip(clients, x, strict=True))
+    for n_calls in range(1000):
+        TrappedClient.calls_left = n_calls
+        try:
+            results = pool.push(frames)
+            break
+        except ZeroDivisionError:
+            assert same_states(states_of(pool), before)
+            assert pool.capacity == capacity
+        finally:
+            TrappedClient.calls_left = None
+    assert n_calls > 10
+    assert len(pool) == len(results) == 4
+    assert not any(helpers.same_bits(before[id(client)], pool.get_state(client)) for client in clients[:2])
+
+
+@pytest.mark.parametrize("capacity", [2, 8], ids=["pool that grows", "pool with free rows"])
+def test_push_interrupted_at_any_instruction_takes_all_steps_or_none(layer, capacity):
+    x = random_array((4, D), layer.dtype)
+    pool, outcomes = StreamPool(layer, capacity), set()
+    pool.push({"a": x[0], "b": x[1]})
+    start = pickle.dumps(pool)
+    before, frames = dict_of_states(pool), {"c": x[2], "b": x[3], "d": x[0]}
+    pool.push(frames)
+    after, pool = dict_of_states(pool), pickle.loads(start)
+    for n in itertools.count():
+        if not is_interrupted_at(n, partial(pool.push, frames)):
+            break
+        states = dict_of_states(pool)
+        outcomes.add(list(states) == list(after))
+        assert same_states(states, after if list(states) == list(after) else before)
+        pool = pickle.loads(start)
+    assert same_states(dict_of_states(pool), after)
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("n_clients", [3, 5], ids=["a halving", "no halving"])
+def test_remove_and_set_state_interrupted_at_any_instruction_change_all_or_nothing(layer, n_clients):
+    x, h = random_array((9, D), layer.dtype), random_array((2, N), layer.dtype)
+    pool = StreamPool(layer, 2)
+    pool.push(dict(enumerate(x)))
+    for client in range(n_clients, 9):
+        pool.remove(client)
+    start, before = pickle.dumps(pool), dict_of_states(pool)
+
+    def started_pool():
+        twin = pickle.loads(start)
+        twin._table = twin._resized(12)
+        return twin
+
+    for change in (
+        lambda pool: pool.remove(0), lambda pool: pool.set_state("new", h), lambda pool: pool.set_state(1, h),
+    ):  # fmt: skip
+        pool = started_pool()
+        change(pool)
+        after = dict_of_states(pool)
+        for n in itertools.count():
+            pool = started_pool()
+            if not is_interrupted_at(n, partial(change, pool)):
+                break
+            states, rows = dict_of_states(pool), list(pool._table.rows.values())
+            assert same_states(states, before) or same_states(states, after)
+            assert len(set(rows)) == len(rows)
+        assert n > 20
+
+
+def dict_of_states(pool):
+    return {client: pool.get_state(client) for client in pool.clients}
+
+
+def test_remove_without_memory_for_a_smaller_stream_removes_the_client(layer, monkeypatch):
+    twins = Twins(layer, 1)
+    twins.push(range(9))
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "__init__", fail)
+        for client in range(8):
+            twins.remove(client)
+            twins.check()
+    assert twins.pool.capacity == 9
+    twins.push([3, 8])
+    twins.check()
+    twins.remove(3)
+    assert twins.pool.capacity == 4
+    twins.check()

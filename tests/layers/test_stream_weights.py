@@ -10,11 +10,21 @@ import helpers
 import numpy as np
 import oracles
 import pytest
-from streams import initial_state, push_chunk, push_steps, random_array, run_whole_sequence, sized_layer, started_stream
+from streams import (
+    InterruptError,
+    initial_state,
+    push_chunk,
+    push_steps,
+    random_array,
+    run_whole_sequence,
+    sized_layer,
+    started_stream,
+)
 
 from indygru_cpu import IndyGRU, StreamPool
 from indygru_cpu._engine import _core
 from indygru_cpu._engine.quantization import quantize_int8, round_to_bfloat16, widen_bfloat16
+from indygru_cpu.stream import Stream
 
 FORMATS = ("bfloat16", "int8")
 #: (B, D, N) and options of the layer: odd numbers of inputs and columns, several k blocks, panels, tiles and groups,
@@ -107,11 +117,17 @@ def test_int8_has_the_same_bits_on_every_tier_with_fma_and_with_any_instruction(
         helpers.assert_same_bits(results, digests[tier if tier == "baseline" else _core.tiers()[-1], True])
 
 
-@pytest.mark.parametrize("magnitude", [1e-31, 1e-28, 1e-3, 1.0, 1e6, 1e30])
+@pytest.mark.parametrize(
+    ("magnitude", "weight_magnitude"),
+    [(1e-31, 1), (1e-28, 1), (1e-3, 1), (1, 1), (1e6, 1), (1e30, 1), (1, 1e33), (1e-33, 1e35), (1e35, 1e-4)],
+)
 @pytest.mark.parametrize("weights", FORMATS)
-def test_projection_is_within_float32_rounding_of_the_exact_sum_for_any_magnitude(tier, vnni, weights, magnitude):
+def test_projection_is_within_float32_rounding_of_the_exact_sum_for_any_magnitude(
+    tier, vnni, weights, magnitude, weight_magnitude
+):
     """A gate of 0.5 and an identity candidate make the state half of the projection of the candidate."""
     layer = IndyGRU(300, 40, seed=0, bias=False, activation="identity")
+    layer.parameters["kernel_l0"][...] *= np.float32(weight_magnitude)
     for name, array in layer.parameters.items():
         if name.startswith("recurrent"):
             array[...] = 0
@@ -160,11 +176,28 @@ def test_zeros_and_denormals_as_inputs_compute_what_zeros_do(tier, vnni, weights
         helpers.assert_same_bits(started_stream(layer, 3, weights=weights).push(x).copy(), expected)
 
 
+@pytest.mark.parametrize("magnitude", [1, 1e34])
 @pytest.mark.parametrize("weights", FORMATS)
-def test_more_inputs_than_integer_sums_take_are_multiplied_too(weights):
-    layer, x = sized_layer(8200, 5), random_array((2, 2, 8200), np.float32)
-    y = push_steps(started_stream(layer, 2, weights=weights), x)["y"]
-    helpers.assert_close({"y": y}, {"y": run_whole_sequence(widened(layer, weights), x)["y"]}, np.float32)
+def test_more_inputs_than_integer_sums_take_are_multiplied_too(weights, magnitude):
+    """Sums are finite where those of the weights are: 127 * 8200 * 1e34 is infinite."""
+    layer = sized_layer(8200, 5, activation="identity", reproducible=True)
+    layer.parameters["recurrent_kernel_l0"][...] = 0
+    x = random_array((2, 2, 8200), np.float32) * np.float32(magnitude)
+    stream, twin = layer.stream(2, weights=weights), widened(layer, weights).stream(2)
+    y, expected = push_steps(stream, x)["y"], push_steps(twin, x)["y"]
+    assert np.isfinite(y).all()
+    helpers.assert_close({"y": y / np.float32(magnitude)}, {"y": expected / np.float32(magnitude)}, np.float32)
+
+
+def test_stream_whose_initialisation_failed_can_be_initialised():
+    layer, x = sized_layer(9, 17), random_array((3, 1, 9), np.float32)
+    stream = Stream.__new__(Stream)
+    with pytest.raises(ValueError, match="weights"):
+        _core.StreamBase.__init__(stream, layer._bound, 1, None, [(np.zeros((9, 50), np.uint16), None)])
+    with pytest.raises(RuntimeError, match=r"^stream: it was never initialised"):
+        stream.push(x[0])
+    stream.__init__(layer)
+    helpers.assert_same_bits(push_steps(stream, x), push_steps(layer.stream(), x))
 
 
 def test_largest_weights_and_inputs_do_not_overflow_the_integer_sums(tier, vnni):
@@ -195,10 +228,6 @@ def test_refresh_copies_and_pools_have_the_format(weights):
     layer.parameters["kernel_l1"][...] *= 0.5
     stream.refresh()
     helpers.assert_same_bits(push_steps(stream, x), push_steps(started_stream(layer, 3, weights=weights), x))
-
-
-class InterruptError(Exception):
-    """Raised in place of KeyboardInterrupt."""
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
@@ -237,17 +266,27 @@ def test_names_of_the_formats(dtype):
 
 @pytest.mark.parametrize("weights", ["float16", "float64", "", 8, np.float32, "INT8"])
 def test_unknown_format_is_refused(weights):
-    text = "^weights: expected None, 'float32', 'bfloat16' or 'int8', got "
+    text = "^weights: expected None, 'float32', 'bfloat16' or 'int8' for a layer of float32, got "
     with pytest.raises(ValueError, match=text):
         sized_layer(9, 17).stream(weights=weights)
     with pytest.raises(ValueError, match=text):
         StreamPool(sized_layer(9, 17), weights=weights)
 
 
-@pytest.mark.parametrize("weights", FORMATS)
-def test_float64_layer_is_refused(weights):
-    with pytest.raises(ValueError, match=f"^weights: expected None, because the layer is float64, got '{weights}'"):
-        sized_layer(9, 17, dtype=np.float64).stream(weights=weights)
+@pytest.mark.parametrize(
+    ("dtype", "weights", "fix"),
+    [
+        (np.float64, "bfloat16", "float32"), (np.float64, "int8", "float32"), (np.float64, "float32", "float32"),
+        (np.float32, "float64", "float64"),
+    ],
+)  # fmt: skip
+def test_format_that_the_layer_cannot_have_is_refused_with_a_dtype_that_can(dtype, weights, fix):
+    expected = "None or 'float64'" if dtype == np.float64 else "None, 'float32', 'bfloat16' or 'int8'"
+    text = f"weights: expected {expected} for a layer of {np.dtype(dtype)}, got '{weights}': make a layer with dtype='"
+    layer = sized_layer(9, 17, dtype=dtype)
+    for make in (layer.stream, lambda weights: StreamPool(layer, weights=weights)):
+        with pytest.raises(ValueError, match=f"^{text}{fix}'$"):
+            make(weights=weights)
 
 
 def test_weights_that_a_format_cannot_represent_are_refused_and_a_refresh_changes_nothing():

@@ -30,6 +30,7 @@ def call_record(case, **fields):
     call = np.zeros(1, c_api.CALL)
     sizes = dict(zip(SIZES, (*case.x.shape, case.h0.shape[1]), strict=True))
     options = {"size": c_api.CALL.itemsize, "dtype": case.x.dtype == np.float64, "n_threads": 2, "n_groups": 1}
+    options["without_reset_gate"] = not case.reset_gate
     options["activation"] = helpers.ACTIVATIONS.index(case.activation)
     arrays = {name: getattr(case, name) for name in ("x", "lengths", *WEIGHTS)}
     for name, value in (sizes | options | arrays | fields).items():
@@ -39,7 +40,7 @@ def call_record(case, **fields):
 
 def forward_outputs(case, with_tape=True):
     """Arrays that forward writes, filled with NaN, and h with the first state."""
-    tape = np.full(3 * case.dy.size, np.nan, case.x.dtype) if with_tape else None
+    tape = np.full((3 if case.reset_gate else 2) * case.dy.size, np.nan, case.x.dtype) if with_tape else None
     return {"y": np.full_like(case.dy, np.nan), "h": case.h0.copy(), "tape": tape}
 
 

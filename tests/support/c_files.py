@@ -163,6 +163,11 @@ def fill_with_extremes(layer):
         array.flat[: len(extremes)] = extremes[: array.size]
 
 
+def flushed(array):
+    """The array with zeros of the same sign in place of subnormal numbers, as C files have it."""
+    return np.where(np.abs(array) < np.finfo(array.dtype).tiny, array * 0, array)
+
+
 def as_stored(name, array, weights):
     """The float64 numbers that a file of the format has for a parameter."""
     if not name.startswith("kernel") or weights in (None, array.dtype):

@@ -24,7 +24,9 @@ DATA = ROOT / "tests" / "data"
 GOLDEN = DATA / "golden"
 SCRIPTS = ROOT / "tests" / "scripts"
 SUPPORT = ROOT / "tests" / "support"
-ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
+#: Activations that TensorFlow, Keras and GRU of ONNX have.
+COMMON_ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity", "elu", "softsign")
+ACTIVATIONS = (*COMMON_ACTIVATIONS, "mingru")
 DTYPES = (np.float32, np.float64)
 #: The smallest number of inputs with which a tier gives a projection of many steps to BLAS.
 BLAS_INPUTS = {"baseline": 16, "x86_v3": 4096, "x86_v4": 4096}
@@ -116,6 +118,7 @@ class Case:
     dh_n: Any
     activation: str = "tanh"
     lengths: Any = None
+    reset_gate: bool = True
 
     @property
     def arrays(self):
@@ -127,7 +130,7 @@ class Case:
 
     @property
     def options(self):
-        return {"activation": self.activation, "lengths": self.lengths}
+        return {"activation": self.activation, "lengths": self.lengths, "reset_gate": self.reset_gate}
 
     def astype(self, dtype):
         return replace(self, **{name: array.astype(dtype) for name, array in self.arrays.items()})
@@ -169,22 +172,23 @@ def random_lengths(rng, n_steps, n_batch):
     return rng.permutation(lengths)
 
 
-def random_case(shape, dtype, activation="tanh", ragged=False, seed=0):
+def random_case(shape, dtype, activation="tanh", ragged=False, seed=0, reset_gate=True):
     """`shape` is (T, B, D, N)."""
     rng = np.random.default_rng([seed, *shape])
     n_steps, n_batch, n_inputs, n_units = shape
+    n_columns = (3 if reset_gate else 2) * n_units
     arrays = {
         "x": rng.standard_normal((n_steps, n_batch, n_inputs)),
         "h0": rng.uniform(-1, 1, (n_batch, n_units)),
-        "kernel": rng.uniform(-1, 1, (n_inputs, 3 * n_units)) * np.sqrt(3 / max(1, n_inputs)),
+        "kernel": rng.uniform(-1, 1, (n_inputs, n_columns)) * np.sqrt(3 / max(1, n_inputs)),
         # Below 1: states of unbounded activations would grow, and float32 gradients would be inaccurate.
-        "recurrent_kernel": rng.uniform(-0.7, 0.7, 3 * n_units),
-        "bias": rng.uniform(-1, 1, 3 * n_units),
+        "recurrent_kernel": rng.uniform(-0.7, 0.7, n_columns),
+        "bias": rng.uniform(-1, 1, n_columns),
         "dy": rng.standard_normal((n_steps, n_batch, n_units)),
         "dh_n": rng.standard_normal((n_batch, n_units)),
     }
     lengths = random_lengths(rng, n_steps, n_batch) if ragged else None
-    return Case(**arrays, activation=activation, lengths=lengths).astype(dtype)
+    return Case(**arrays, activation=activation, lengths=lengths, reset_gate=reset_gate).astype(dtype)
 
 
 class Golden(NamedTuple):

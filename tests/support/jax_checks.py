@@ -20,7 +20,7 @@ SHAPE = (33, 7, 8, 17)
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 ORDER = ("y", "h_n", "x", "h0", *WEIGHTS)
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "softsign": jax.nn.soft_sign}
-CALL_OPTIONS = ("lengths", "groups", "activation", "reproducible", "num_threads")
+CALL_OPTIONS = ("lengths", "groups", "activation", "reproducible", "reset_gate", "num_threads")
 
 
 def scan_layer(params, x, h0, *, activation="tanh"):
@@ -332,8 +332,8 @@ def test_shard_map_gives_the_sums_and_gradients_of_one_device(varied):
             assert helpers.scaled_error(np.asarray(a), np.asarray(b)) < (1e-5 if DTYPE is np.float32 else 1e-12)
 
 
-#: activation, groups, reproducible, num_threads, whether num_threads is the default
-OPTIONS_ARRAY = np.array([0, 1, 0, 1, 0], np.int64)
+#: activation, groups, reproducible, reset_gate, num_threads, whether num_threads is the default
+OPTIONS_ARRAY = np.array([0, 1, 0, 1, 1, 0], np.int64)
 T, B, D, N = 5, 4, 6, 3
 OPERANDS = {
     "x": (T, B, D), "h0": (B, N), "kernel": (D, 3 * N), "recurrent_kernel": (3 * N,), "bias": (3 * N,),
@@ -429,7 +429,7 @@ def test_handler_with_wrong_numbers_of_buffers_or_options_raises(target):
              (operands, results[:1], valid), (operands, results * 2, valid)]  # fmt: skip
     attributes = [{}, {"options": OPTIONS_ARRAY[:4]}, {"options": np.int64(1)}, {"options": "text"},
                   {"options": OPTIONS_ARRAY.astype(np.int32)}, valid | {"additional": np.int64(1)}]  # fmt: skip
-    for index, values in enumerate([(-1, 6, 2**32, 2**62), (0, -1, 2, 2**62), (), (0, -1, -(2**32)), ()]):
+    for index, values in enumerate([(-1, 7, 2**32, 2**62), (0, -1, 2, 2**62), (), (0,), (0, -1, -(2**32)), ()]):
         for value in values:
             options = OPTIONS_ARRAY.copy()
             options[index] = value

@@ -16,7 +16,7 @@ KERAS_CASES = {
     "bidirectional": (1, True, {}, False),
     "bidirectional stack": (2, True, {"groups": 2}, True),
     "lengths": (2, True, {}, True),
-    **{name: (1, False, {"activation": name}, True) for name in helpers.ACTIVATIONS},
+    **{name: (1, False, {"activation": name}, True) for name in helpers.COMMON_ACTIVATIONS},
 }
 
 

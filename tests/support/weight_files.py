@@ -16,11 +16,13 @@ SUFFIXES = (".npz", ".safetensors")
 PLAIN = {
     "input_size": 9, "hidden_size": 7, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0,
     "bidirectional": False, "activation": "tanh", "dtype": "float32", "groups": 1, "reproducible": False,
+    "reset_gate": True,
 }  # fmt: skip
 #: Every entry differs from PLAIN.
 RICH = {
     "input_size": 33, "hidden_size": 9, "num_layers": 2, "bias": False, "batch_first": True, "dropout": 0.25,
     "bidirectional": True, "activation": "softsign", "dtype": "float64", "groups": 3, "reproducible": True,
+    "reset_gate": False,
 }  # fmt: skip
 TINY = PLAIN | {"input_size": 2, "hidden_size": 1, "bias": False}
 

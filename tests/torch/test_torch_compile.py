@@ -30,7 +30,7 @@ def test_operators_pass_opcheck(lengths, options):
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     lengths = None if lengths is None else torch.tensor(lengths)
     weights = [None if name is None else getattr(module, name) for name in module._names[0]]
-    arguments = (x, hx, *weights, lengths, module.batch_first, 1, "tanh", False)
+    arguments = (x, hx, *weights, lengths, module.batch_first, 1, "tanh", True, False)
     torch.library.opcheck(_ops.layer, (*arguments, True))
     with torch.no_grad():
         y, _, gates = _ops.layer(*arguments, True)
@@ -43,7 +43,7 @@ def operator_calls(lengths=LENGTHS):
     module = random_module(bidirectional=True)
     x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
     weights = [value.detach() for value in module.parameters()]
-    arguments = [x, hx, *weights, torch.tensor(lengths), False, 1, "tanh", False]
+    arguments = [x, hx, *weights, torch.tensor(lengths), False, 1, "tanh", True, False]
     y, _, gates = _ops.layer(*arguments, True)
     return [(_ops.layer, [*arguments, True]), (_ops.layer_backward, [dy, dh_n, y, gates, *arguments])]
 

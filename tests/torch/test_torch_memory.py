@@ -156,7 +156,7 @@ def test_operators_with_one_meta_tensor_name_it():
     """The fake kernels refuse it; they compute shapes if all tensors are meta tensors."""
     module = random_module(bidirectional=True)
     x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
-    call = [x, hx, *[value.detach() for value in module.parameters()], N_STEPS, False, 1, "tanh", False]
+    call = [x, hx, *[value.detach() for value in module.parameters()], N_STEPS, False, 1, "tanh", True, False]
     operators = torch.ops.indygru_cpu
     y, _, gates = operators.layer(*call, True)
     backward = [dy, dh_n, y, gates, *call]

@@ -100,7 +100,7 @@ def test_operators_check_their_arguments():
     """Exported graphs and other programs call them without the module."""
     module = random_module()
     x, hx, dy, dh_n = (tensor.detach() for tensor in random_module_call(module))
-    arguments = (x, hx, *module.parameters(), None, None, None, None, False, 1, "tanh", False)
+    arguments = (x, hx, *module.parameters(), None, None, None, None, False, 1, "tanh", True, False)
     y, _, gates = _ops.layer(*arguments, True)
     valid = {"dy": dy, "dh_n": dh_n, "y": y, "gates": gates}
     for name, value in valid.items():

@@ -170,7 +170,7 @@ def test_second_derivatives_by_transforms_raise(second):
 @pytest.mark.parametrize("grad", [True, False])
 def test_operator_with_dual_tensors_raises(grad):
     module, x = random_module(), random_batch()[0]
-    options = None, None, None, None, False, 1, "tanh", False, grad
+    options = None, None, None, None, False, 1, "tanh", True, False, grad
     with (
         torch.set_grad_enabled(grad),
         forward_ad.dual_level(),

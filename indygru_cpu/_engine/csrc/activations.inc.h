@@ -1,4 +1,4 @@
-/* sigmoid, the six activations and their derivatives, for one number; loops over units inline and vectorise them.
+/* sigmoid, the activations and their derivatives, for one number; loops over units inline and vectorise them.
  *
  * Every FMA is explicit and the compiler must not contract others, so a number gets the same bits in a vector, in the
  * scalar tail of a loop, and on every tier that has FMA. Comparisons are false for NaN, so NaN is propagated. */
@@ -59,6 +59,13 @@ INLINE REAL NAME(tanh)(REAL x)
     return COPYSIGN(e / (2 + e), x); /* so that tanh(-0) is -0 */
 }
 
+/* x + 1/2 from x = 0 on, else sigmoid(x), below 1/2, so that the derivative can be computed from the result. */
+INLINE REAL NAME(mingru)(REAL x)
+{
+    REAL below_half = (REAL)0.5 - (REAL)1 / ((BITS)1 << (MANTISSA_BITS + 2)), s = NAME(sigmoid)(x);
+    return x >= 0 ? x + (REAL)0.5 : s > below_half ? below_half : s;
+}
+
 /* `activation` is a compile-time constant at each call, so the switch is resolved by the compiler. */
 INLINE REAL NAME(activate_one)(enum indygru_activation activation, REAL x)
 {
@@ -69,6 +76,7 @@ INLINE REAL NAME(activate_one)(enum indygru_activation activation, REAL x)
     case INDYGRU_ELU:
         return x < 0 ? NAME(expm1_unclamped)(1, NAME(clamp)(x, NAME(indygru_activation_limits).exp_low, 0)) : x;
     case INDYGRU_SOFTSIGN: return x / (1 + ABS(x));
+    case INDYGRU_MINGRU: return NAME(mingru)(x);
     default: return x;
     }
 }
@@ -82,6 +90,7 @@ INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
     case INDYGRU_SIGMOID: return c * (1 - c);
     case INDYGRU_ELU: return c < 0 ? c + 1 : 1;
     case INDYGRU_SOFTSIGN: return (1 - ABS(c)) * (1 - ABS(c));
+    case INDYGRU_MINGRU: return c >= (REAL)0.5 ? 1 : c * (1 - c);
     default: return 1;
     }
 }
@@ -94,7 +103,16 @@ INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
     case INDYGRU_SIGMOID: call(INDYGRU_SIGMOID, __VA_ARGS__); break;                                                   \
     case INDYGRU_ELU: call(INDYGRU_ELU, __VA_ARGS__); break;                                                           \
     case INDYGRU_SOFTSIGN: call(INDYGRU_SOFTSIGN, __VA_ARGS__); break;                                                 \
+    case INDYGRU_MINGRU: call(INDYGRU_MINGRU, __VA_ARGS__); break;                                                     \
     default: call(INDYGRU_IDENTITY, __VA_ARGS__);                                                                      \
+    }
+
+/* The same for each activation with a reset gate and without: the first two arguments of the call are constants. */
+#define FOR_CELL(tile, call, ...)                                                                                      \
+    if ((tile)->has_reset_gate) {                                                                                      \
+        FOR_ACTIVATION((tile)->activation, call, 1, __VA_ARGS__)                                                       \
+    } else {                                                                                                           \
+        FOR_ACTIVATION((tile)->activation, call, 0, __VA_ARGS__)                                                       \
     }
 
 INLINE void NAME(activate_all)(enum indygru_activation activation, ptrdiff_t n, const REAL *restrict x,

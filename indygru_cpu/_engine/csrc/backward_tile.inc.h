@@ -1,47 +1,56 @@
 /* Backward pass of one tile: mirrors forward_tile, from the last step to the first. README.md derives the formulas.
  * Shapes and IN/OUT: indygru_tile in indygru_kernels.h. */
 
-/* Gradients of one row. u, gates (3, n), h and dy (n) IN; dh (n) IN/OUT; dgates (3, n) OUT. */
-INLINE void NAME(backward_row)(enum indygru_activation activation, ptrdiff_t n, ptrdiff_t plane, const REAL *restrict u,
-                               ptrdiff_t gates_plane, const REAL *restrict gates, const REAL *restrict h,
-                               const REAL *restrict dy, REAL *restrict dh, ptrdiff_t dgates_plane,
-                               REAL *restrict dgates)
+/* Gradients of one row. u, gates (P, n), h and dy (n) IN; dh (n) IN/OUT; dgates (P, n) OUT. */
+INLINE void NAME(backward_row)(enum indygru_activation activation, int has_reset_gate, ptrdiff_t n, ptrdiff_t plane,
+                               const REAL *restrict u, ptrdiff_t gates_plane, const REAL *restrict gates,
+                               const REAL *restrict h, const REAL *restrict dy, REAL *restrict dh,
+                               ptrdiff_t dgates_plane, REAL *restrict dgates)
 {
-    const REAL *restrict u_r = u, *restrict u_z = u_r + plane, *restrict u_c = u_z + plane;
-    const REAL *restrict r = gates, *restrict z = r + gates_plane, *restrict c = z + gates_plane;
-    REAL *restrict dr = dgates, *restrict dz = dgates + dgates_plane, *restrict dc = dz + dgates_plane;
+    const REAL *restrict u_r = u, *restrict u_z = u_r + has_reset_gate * plane, *restrict u_c = u_z + plane;
+    const REAL *restrict r = gates, *restrict z = r + has_reset_gate * gates_plane, *restrict c = z + gates_plane;
+    REAL *restrict dr = dgates, *restrict dz = dr + has_reset_gate * dgates_plane, *restrict dc = dz + dgates_plane;
     SIMD
     for (ptrdiff_t j = 0; j < n; j++) {
         REAL d = dh[j] + dy[j];
         dc[j] = d * (1 - z[j]) * NAME(derivative_one)(activation, c[j]);
         dz[j] = d * (h[j] - c[j]) * (z[j] * (1 - z[j]));
         REAL drh = dc[j] * u_c[j];
-        dr[j] = drh * h[j] * (r[j] * (1 - r[j]));
-        dh[j] = FMA(d, z[j], FMA(drh, r[j], FMA(dz[j], u_z[j], dr[j] * u_r[j])));
+        if (has_reset_gate) {
+            dr[j] = drh * h[j] * (r[j] * (1 - r[j]));
+            dh[j] = FMA(d, z[j], FMA(drh, r[j], FMA(dz[j], u_z[j], dr[j] * u_r[j])));
+        } else {
+            dh[j] = FMA(d, z[j], FMA(dz[j], u_z[j], drh));
+        }
     }
 }
 
-/* Accumulates the gradients of u and b of one row. dgates (3, n), r and h (n) IN; du and db (3, n) IN/OUT. */
-INLINE void NAME(sum_row)(ptrdiff_t n, ptrdiff_t dgates_plane, const REAL *restrict dgates, const REAL *restrict r,
-                          const REAL *restrict h, REAL *restrict du, REAL *restrict db)
+/* Accumulates the gradients of u and b of one row. dgates (P, n), r and h (n) IN; du and db (P, n) IN/OUT. */
+INLINE void NAME(sum_row)(int has_reset_gate, ptrdiff_t n, ptrdiff_t dgates_plane, const REAL *restrict dgates,
+                          const REAL *restrict r, const REAL *restrict h, REAL *restrict du, REAL *restrict db)
 {
-    const REAL *restrict dr = dgates, *restrict dz = dr + dgates_plane, *restrict dc = dz + dgates_plane;
+    const REAL *restrict dr = dgates, *restrict dz = dr + has_reset_gate * dgates_plane;
+    const REAL *restrict dc = dz + dgates_plane;
+    REAL *restrict du_r = du, *restrict du_z = du_r + has_reset_gate * n, *restrict du_c = du_z + n;
+    REAL *restrict db_r = db, *restrict db_z = db_r + has_reset_gate * n, *restrict db_c = db_z + n;
     SIMD
     for (ptrdiff_t j = 0; j < n; j++) {
-        du[j] = FMA(dr[j], h[j], du[j]);
-        du[n + j] = FMA(dz[j], h[j], du[n + j]);
-        du[2 * n + j] = FMA(dc[j], r[j] * h[j], du[2 * n + j]);
-        db[j] += dr[j];
-        db[n + j] += dz[j];
-        db[2 * n + j] += dc[j];
+        if (has_reset_gate) {
+            du_r[j] = FMA(dr[j], h[j], du_r[j]);
+            db_r[j] += dr[j];
+        }
+        du_z[j] = FMA(dz[j], h[j], du_z[j]);
+        du_c[j] = FMA(dc[j], has_reset_gate ? r[j] * h[j] : h[j], du_c[j]);
+        db_z[j] += dz[j];
+        db_c[j] += dc[j];
     }
 }
 
-/* Adds sums (3, n_units) to total (3, n_units), whose planes are `plane` apart, and clears the sums. */
+/* Adds sums (P, n_units) to total (P, n_units), whose planes are `plane` apart, and clears the sums. */
 static void NAME(add_sums)(const indygru_tile *tile, REAL *restrict sums, REAL *restrict total)
 {
     ptrdiff_t n = tile->n_units;
-    for (int gate = 0; gate < 3; gate++)
+    for (int gate = 0; gate < 2 + tile->has_reset_gate; gate++)
         for (ptrdiff_t j = 0; j < n; j++) {
             total[gate * tile->plane + j] += sums[gate * n + j];
             sums[gate * n + j] = 0;
@@ -62,7 +71,7 @@ enum {
     NAME(SUM_LENGTH) = 512
 };
 
-/* Adds the sums (3, n_units) to the totals after a step with the valid steps first to end - 1, if a sum ends there. */
+/* Adds the sums (P, n_units) to the totals after a step with the valid steps first to end - 1, if a sum ends there. */
 INLINE void NAME(end_step)(const indygru_tile *tile, ptrdiff_t first, ptrdiff_t end, REAL *restrict du,
                            REAL *restrict db)
 {
@@ -72,7 +81,7 @@ INLINE void NAME(end_step)(const indygru_tile *tile, ptrdiff_t first, ptrdiff_t 
     }
 }
 
-/* Gradients of one valid step, the `count`-th of the range; du and db (3, n) IN/OUT. */
+/* Gradients of one valid step, the `count`-th of the range; du and db (P, n) IN/OUT. */
 INLINE void NAME(backward_step)(int has_chain, const indygru_tile *tile, ptrdiff_t step, ptrdiff_t row, ptrdiff_t count,
                                 REAL *restrict du, REAL *restrict db)
 {
@@ -86,11 +95,13 @@ INLINE void NAME(backward_step)(int has_chain, const indygru_tile *tile, ptrdiff
     if (has_chain) {
         const REAL *dy = (const REAL *)tile->dy + time * tile->dy_step + indygru_row_index(steps, row) * tile->dy_row;
         REAL *dh = (REAL *)tile->dh + row * tile->dh_row;
-        FOR_ACTIVATION(tile->activation, NAME(backward_row), n, tile->plane, u, tile->gates_plane, gates, h, dy, dh,
-                       tile->dgates_plane, dgates)
+        FOR_CELL(tile, NAME(backward_row), n, tile->plane, u, tile->gates_plane, gates, h, dy, dh, tile->dgates_plane,
+                 dgates)
     }
-    if (tile->du)
-        NAME(sum_row)(n, tile->dgates_plane, dgates, gates, h, du, db);
+    if (tile->du && tile->has_reset_gate)
+        NAME(sum_row)(1, n, tile->dgates_plane, dgates, gates, h, du, db);
+    else if (tile->du)
+        NAME(sum_row)(0, n, tile->dgates_plane, dgates, gates, h, du, db);
 }
 
 /* Valid step by valid step. Without the chain, only the sums are computed, from dgates. */
@@ -112,29 +123,33 @@ INLINE void NAME(backward_rows)(int has_chain, const indygru_tile *tile)
     }
 }
 
-/* Gradients of one step of a run, whose arrays have planes of INDYGRU_RUN_UNITS. Not inlined, as forward_run. */
-NOINLINE void NAME(backward_run)(enum indygru_activation activation, ptrdiff_t n, const REAL *u, const REAL *gates,
-                                 const REAL *h, const REAL *dy, REAL *dh, REAL *dgates)
+/* Gradients of one step of a run of n states, whose arrays have planes of INDYGRU_RUN_UNITS. Not inlined, as
+ * forward_run. */
+NOINLINE void NAME(backward_run)(const indygru_tile *tile, ptrdiff_t n, const REAL *u, const REAL *gates, const REAL *h,
+                                 const REAL *dy, REAL *dh, REAL *dgates)
 {
     enum { N = INDYGRU_RUN_UNITS };
-    FOR_ACTIVATION(activation, NAME(backward_row), n, N, u, N, gates, h, dy, dh, N, dgates)
+    FOR_CELL(tile, NAME(backward_row), n, N, u, N, gates, h, dy, dh, N, dgates)
 }
 
 /* Accumulates the gradients of u and b of a run of `width` states, row by row. */
-NOINLINE void NAME(sum_run)(ptrdiff_t n, ptrdiff_t width, const REAL *dgates, const REAL *r, const REAL *h, REAL *du,
-                            REAL *db)
+NOINLINE void NAME(sum_run)(const indygru_tile *tile, ptrdiff_t width, const REAL *dgates, const REAL *r, const REAL *h,
+                            REAL *du, REAL *db)
 {
+    ptrdiff_t n = tile->n_units;
     for (ptrdiff_t row = 0; row < width; row += n)
-        NAME(sum_row)(n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db);
+        if (tile->has_reset_gate)
+            NAME(sum_row)(1, n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db);
+        else
+            NAME(sum_row)(0, n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db);
 }
 
-/* Joins gates, states and dy of a run. gates (3, N), h and dy (N) OUT. */
+/* Joins gates, states and dy of a run. gates (P, N), h and dy (N) OUT. */
 static void NAME(join_run)(const indygru_tile *tile, const indygru_run *run, REAL *gates, REAL *h, REAL *dy)
 {
     const indygru_step_range *steps = &tile->steps;
     ptrdiff_t n = tile->n_units;
-    NAME(copy_run_planes)(1, steps, tile->gates_rows, run, n, tile->gates, tile->gates_stride, tile->gates_plane,
-                          gates);
+    NAME(copy_run_planes)(1, tile, tile->gates_rows, run, tile->gates, tile->gates_stride, tile->gates_plane, gates);
     if (run->step == 0 && tile->h_first)
         copy_rows(run->n_rows, n * sizeof(REAL),
                   NAME(view)((REAL *)tile->h_first + run->row * tile->h_first_row, tile->h_first_row, 0),
@@ -154,7 +169,7 @@ static void NAME(backward_runs)(const indygru_tile *tile)
     REAL du[3 * NAME(MAX_NARROW_UNITS)] = {0}, db[3 * NAME(MAX_NARROW_UNITS)] = {0};
     indygru_run runs[AHEAD], next = {.step = steps->n_steps, .step_index = indygru_count_valid_steps(steps)};
     ptrdiff_t step = steps->n_steps, first = next.step_index;
-    copy_three_planes(max_rows, n_bytes, NAME(view)(tile->u, 0, tile->plane), NAME(view)(u, n, N));
+    copy_gate_planes(tile->has_reset_gate, max_rows, n_bytes, NAME(view)(tile->u, 0, tile->plane), NAME(view)(u, n, N));
     do {
         for (n_runs = 0; n_runs < AHEAD && indygru_previous_run(steps, max_rows, &next); n_runs++) {
             runs[n_runs] = next;
@@ -172,11 +187,11 @@ static void NAME(backward_runs)(const indygru_tile *tile)
                 first = run->step_index;
             }
             end = run->index + run->n_rows;
-            NAME(backward_run)(tile->activation, width, u, run_gates, run_h, run_dy, dh, dgates);
-            NAME(copy_run_planes)(0, steps, tile->dgates_rows, run, n, tile->dgates, tile->dgates_stride,
+            NAME(backward_run)(tile, width, u, run_gates, run_h, run_dy, dh, dgates);
+            NAME(copy_run_planes)(0, tile, tile->dgates_rows, run, tile->dgates, tile->dgates_stride,
                                   tile->dgates_plane, dgates);
             if (tile->du)
-                NAME(sum_run)(n, width, dgates, run_gates, run_h, du, db);
+                NAME(sum_run)(tile, width, dgates, run_gates, run_h, du, db);
         }
     } while (n_runs);
     if (end > 0)

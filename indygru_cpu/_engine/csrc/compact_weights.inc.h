@@ -174,20 +174,31 @@ static void multiply_bfloat16(const indygru_compact_product *job)
     }
 }
 
-/* Writes a panel of int8 weights as floats: w (words, PANEL) IN, panel (n_inputs, PANEL) OUT. */
-static void widen_panel(ptrdiff_t n_inputs, const uint32_t *restrict w, float *restrict panel)
+/* An int8 tile: words of the panels, then scales and sums of the columns' integers (panels * PANEL). */
+typedef struct {
+    ptrdiff_t w_panel; /* words of a panel */
+    const uint32_t *w;
+    const float *scales;
+    const int32_t *sums;
+} int8_tile;
+
+/* Writes a panel of int8 weights as floats: w (words, PANEL) and scales (PANEL) IN, panel (n_inputs, PANEL) OUT. */
+static void widen_panel(ptrdiff_t n_inputs, const uint32_t *restrict w, const float *restrict scales,
+                        float *restrict panel)
 {
     for (ptrdiff_t k = 0; k < n_inputs; k++) {
         SIMD
-        for (int j = 0; j < COMPACT_PANEL; j++)
-            panel[k * COMPACT_PANEL + j] = (float)((int32_t)(w[k / 4 * COMPACT_PANEL + j] << (24 - k % 4 * 8)) >> 24);
+        for (int j = 0; j < COMPACT_PANEL; j++) {
+            int32_t integer = (int32_t)(w[k / 4 * COMPACT_PANEL + j] << (24 - k % 4 * 8)) >> 24;
+            panel[k * COMPACT_PANEL + j] = (float)integer * scales[j];
+        }
     }
 }
 
-/* One row by int8 weights as the projection multiplies floats. */
-static void multiply_widened(const indygru_compact_product *job, ptrdiff_t row)
+/* One row by int8 weights as the projection multiplies floats. Weights are scaled before they are multiplied: sums of
+ * integers times inputs overflow where those of weights times inputs do not. */
+static void multiply_widened(const indygru_compact_product *job, const int8_tile *tile, ptrdiff_t row)
 {
-    ptrdiff_t w_panel = (job->n_inputs + 3) / 4 * COMPACT_PANEL;
     for (ptrdiff_t column = 0; column < job->n_columns; column += COMPACT_PANEL) {
         ptrdiff_t left = job->n_columns - column;
         indygru_projection projection = {
@@ -202,18 +213,11 @@ static void multiply_widened(const indygru_compact_product *job, ptrdiff_t row)
             .out = (float *)job->out + row * job->out_row + column,
             .out_row = job->out_row,
         };
-        widen_panel(job->n_inputs, (const uint32_t *)job->w + column / COMPACT_PANEL * w_panel, job->scratch);
+        widen_panel(job->n_inputs, tile->w + column / COMPACT_PANEL * tile->w_panel, tile->scales + column,
+                    job->scratch);
         NAME(project)(&projection);
     }
 }
-
-/* An int8 tile: words of the panels, then scales and sums of the columns' integers (panels * PANEL). */
-typedef struct {
-    ptrdiff_t w_panel; /* words of a panel */
-    const uint32_t *w;
-    const float *scales;
-    const int32_t *sums;
-} int8_tile;
 
 /* A row of inputs as integers, and the columns that are multiplied. */
 typedef struct {
@@ -253,6 +257,14 @@ INLINE uint32_t biased_integer(float x, float scale)
     float scaled = x * scale;
     int32_t integer = (int32_t)(scaled + COPYSIGN(0.5f, scaled));
     return (uint32_t)((integer < INPUT_BIAS ? integer : INPUT_BIAS - 1) + INPUT_BIAS);
+}
+
+/* total * scale * factor, where factor is a power of 2: a factor below 1 comes first, and a larger one last, so that no
+ * product overflows where the result does not. */
+INLINE float scaled_sum(double total, float scale, float factor)
+{
+    float first = factor < 1 ? factor : 1, last = factor < 1 ? 1 : factor;
+    return (float)total * first * scale * last;
 }
 
 /* Whether the digits of inputs have 8 bits. */
@@ -350,7 +362,7 @@ static void multiply_pairs(const int8_row *row, const int8_tile *tile, ptrdiff_t
     for (int j = 0; j < COMPACT_PANEL; j++) {
         double high_sum = (double)high_sums[2 * j] + high_sums[2 * j + 1] - 2048.0 * tile->sums[column + j];
         double low_sum = (double)low_sums[2 * j] + low_sums[2 * j + 1];
-        out[j] = (float)(4096 * high_sum + low_sum) * tile->scales[column + j] * row->factor;
+        out[j] = scaled_sum(4096 * high_sum + low_sum, tile->scales[column + j], row->factor);
     }
 }
 
@@ -395,7 +407,7 @@ __attribute__((target(VNNI_TARGET))) static void multiply_quads(int panels, cons
     for (int j = 0; j < panels * COMPACT_PANEL; j++) {
         int32_t high_sum = stored[2][j] - 128 * tile->sums[column + j]; /* 2^23 is 128 of the high digit */
         double total = 65536.0 * high_sum + 256.0 * stored[1][j] + stored[0][j];
-        out[j] = (float)total * tile->scales[column + j] * row->factor;
+        out[j] = scaled_sum(total, tile->scales[column + j], row->factor);
     }
 }
 #endif
@@ -439,15 +451,9 @@ static void multiply_int8(const indygru_compact_product *job)
         for (ptrdiff_t i = 0; i < n_rows; i++)
             factors[i] = store_digits(job, job->x[first + i], (char *)job->scratch + i * digit_bytes);
         multiply_digits(job, &tile, first, n_rows, factors);
-        for (ptrdiff_t i = 0; i < n_rows; i++) { /* after all digits are read: both use the scratch */
-            if (factors[i] >= 0)
-                continue;
-            float *restrict out = (float *)job->out + (first + i) * job->out_row;
-            multiply_widened(job, first + i);
-            SIMD
-            for (ptrdiff_t j = 0; j < job->n_columns; j++)
-                out[j] *= tile.scales[j];
-        }
+        for (ptrdiff_t i = 0; i < n_rows; i++) /* after all digits are read: both use the scratch */
+            if (factors[i] < 0)
+                multiply_widened(job, &tile, first + i);
     }
 }
 
@@ -462,7 +468,7 @@ static void multiply_compact(const indygru_compact_product *job)
 /* The weight of a column, or 0 for an input or a column of the padding. */
 INLINE uint32_t compact_weight(const indygru_compact_packing *job, ptrdiff_t k, ptrdiff_t column)
 {
-    if (k >= job->n_inputs || column >= 3 * job->n_units)
+    if (k >= job->n_inputs || column >= job->n_planes * job->n_units)
         return 0;
     ptrdiff_t i = k * job->w_row + column / job->n_units * job->w_plane + column % job->n_units;
     return job->format == INDYGRU_WEIGHTS_INT8 ? ((const uint8_t *)job->w)[i] : ((const uint16_t *)job->w)[i];
@@ -471,7 +477,7 @@ INLINE uint32_t compact_weight(const indygru_compact_packing *job, ptrdiff_t k, 
 static void pack_compact(const indygru_compact_packing *job)
 {
     int n = job->format == INDYGRU_WEIGHTS_INT8 ? 4 : 2;
-    ptrdiff_t n_words = (job->n_inputs + n - 1) / n, n_columns = 3 * job->n_units;
+    ptrdiff_t n_words = (job->n_inputs + n - 1) / n, n_columns = job->n_planes * job->n_units;
     ptrdiff_t padded = (n_columns + COMPACT_PANEL - 1) / COMPACT_PANEL * COMPACT_PANEL;
     uint32_t *words = job->out;
     for (ptrdiff_t panel = 0; panel < padded; panel += COMPACT_PANEL)
@@ -491,7 +497,7 @@ static void pack_compact(const indygru_compact_packing *job)
         if (column < n_columns)
             scales[column] = job->scales[column / job->n_units * job->w_plane + column % job->n_units];
         sums[column] = 0;
-        for (ptrdiff_t k = 0; k < job->n_inputs; k++)
+        for (ptrdiff_t k = 0; k < job->n_inputs && job->n_inputs <= MAX_INT8_INPUTS; k++) /* else they may overflow */
             sums[column] += (int8_t)compact_weight(job, k, column);
     }
 }

@@ -3,7 +3,7 @@
  * A kernel takes one argument struct: sizes, pointers, strides. It allocates nothing, starts no thread and cannot fail.
  * Pointers are `void *`, so that one struct serves both dtypes: the kernel taken from `ops[dtype]` determines the type.
  * Strides count elements. The last axis is always contiguous. No OUT array overlaps another array of the same struct.
- * Planes 0, 1, 2 are r, z, candidate, everywhere.
+ * P is the number of planes, everywhere: 3 for r, z, candidate, or 2 for z, candidate of a layer without a reset gate.
  */
 #ifndef INDYGRU_KERNELS_H
 #define INDYGRU_KERNELS_H
@@ -92,17 +92,18 @@ typedef struct {
     indygru_step_range steps;
     ptrdiff_t n_units;
     enum indygru_activation activation;
-    const void *u;          /* (3, n_units)             IN   recurrent weights */
-    const void *b;          /* (3, n_units)             IN   biases */
+    int has_reset_gate;     /* 1: P is 3; 0: P is 2, and r is 1 */
+    const void *u;          /* (P, n_units)             IN   recurrent weights */
+    const void *b;          /* (P, n_units)             IN   biases */
     ptrdiff_t plane;        /* stride between the planes of u, b, du and db */
     void *runs;             /* (INDYGRU_RUN_NUMBERS) scratch; NULL: row by row. With it, n_units is at most
                                ops.max_narrow_units, and the rows of h and dh are contiguous. */
-    void *gates;            /* (V, 3, n_units)          forward: OUT r, z, c; backward: IN */
+    void *gates;            /* (V, P, n_units)          forward: OUT r, z, c; backward: IN */
     ptrdiff_t gates_stride; /* 0: each valid step overwrites the previous one */
     ptrdiff_t gates_plane;
     const ptrdiff_t *gates_rows; /* (n_rows) IN  index of each row's step 0 in gates; NULL: step by step */
     /* forward */
-    const void *proj; /* (V, 3, n_units)          IN   projection; its planes are n_units apart */
+    const void *proj; /* (V, P, n_units)          IN   projection; its planes are n_units apart */
     ptrdiff_t proj_row;
     void *h; /* (n_rows, n_units)        IN the state before the first step, OUT after the last valid step */
     ptrdiff_t h_row;
@@ -115,10 +116,10 @@ typedef struct {
     ptrdiff_t dy_step, dy_row;
     void *dh; /* (n_rows, n_units)        IN gradient of the last state, OUT of the state before the first step */
     ptrdiff_t dh_row;
-    void *dgates; /* (V, 3, n_units)          OUT  gradients of the pre-activations */
+    void *dgates; /* (V, P, n_units)          OUT  gradients of the pre-activations */
     ptrdiff_t dgates_stride, dgates_plane;
     const ptrdiff_t *dgates_rows; /* the same as gates_rows, for dgates */
-    void *du, *db; /* (3, n_units)             IN/OUT gradients of u and b, accumulated; NULL: not computed */
+    void *du, *db; /* (P, n_units)             IN/OUT gradients of u and b, accumulated; NULL: not computed */
 } indygru_tile;
 
 /* out[i, j] = sum over k of x[i, k] w[k, j]. The order of summation depends on n_inputs only.
@@ -137,12 +138,12 @@ typedef struct {
     void *edge; /* (min(n_inputs, INDYGRU_K_BLOCK), panel) scratch; not needed if `padded` is set */
 } indygru_projection;
 
-/* Packs the columns of a tile (of each of the three planes) as one matrix of 3 * n_units columns. */
+/* Packs the columns of a tile (of each plane) as one matrix of n_planes * n_units columns. */
 typedef struct {
-    ptrdiff_t n_inputs, n_units;
-    const void *w; /* (n_inputs, 3, n_units)  IN */
+    ptrdiff_t n_inputs, n_units, n_planes;
+    const void *w; /* (n_inputs, P, n_units)  IN */
     ptrdiff_t w_row, w_plane;
-    ptrdiff_t width; /* columns of a panel; 3 * n_units gives a plain row-major matrix */
+    ptrdiff_t width; /* columns of a panel; n_planes * n_units gives a plain row-major matrix */
     void *out;       /* (panels, n_inputs, width) OUT, padded with zeros */
 } indygru_packing;
 
@@ -171,13 +172,13 @@ typedef struct {
     void *scratch; /* indygru_compact_scratch_bytes */
 } indygru_compact_product;
 
-/* Packs the columns of a tile (of each of the three planes) of compact weights. */
+/* Packs the columns of a tile (of each plane) of compact weights. */
 typedef struct {
-    ptrdiff_t n_inputs, n_units;
+    ptrdiff_t n_inputs, n_units, n_planes;
     enum indygru_weights format;
-    const void *w; /* (n_inputs, 3, n_units)  IN   uint16 bit patterns of bfloat16, or int8 */
+    const void *w; /* (n_inputs, P, n_units)  IN   uint16 bit patterns of bfloat16, or int8 */
     ptrdiff_t w_row, w_plane;
-    const float *scales; /* (3, n_units), w_plane apart  IN   of int8 */
+    const float *scales; /* (P, n_units), w_plane apart  IN   of int8 */
     void *out;           /* indygru_compact_bytes OUT */
 } indygru_compact_packing;
 

@@ -70,9 +70,13 @@ INLINE void copy_planes(ptrdiff_t rows, int n_planes, ptrdiff_t n, planes_view s
 #undef COPY_ROWS
 }
 
-static void copy_three_planes(ptrdiff_t rows, ptrdiff_t n, planes_view source, planes_view target)
+/* Copies the planes of the gates: two without a reset gate. */
+static void copy_gate_planes(int has_reset_gate, ptrdiff_t rows, ptrdiff_t n, planes_view source, planes_view target)
 {
-    copy_planes(rows, 3, n, source, target);
+    if (has_reset_gate)
+        copy_planes(rows, 3, n, source, target);
+    else
+        copy_planes(rows, 2, n, source, target);
 }
 
 static void copy_rows(ptrdiff_t rows, ptrdiff_t n, planes_view source, planes_view target)

@@ -20,3 +20,4 @@
 #undef LOG2_LOW
 #undef EXPM1_COEFFICIENTS
 #undef FOR_ACTIVATION
+#undef FOR_CELL

@@ -168,10 +168,10 @@ static void NAME(pack)(const indygru_packing *job)
 {
     enum { PANEL = NAME(PANEL) };
     ptrdiff_t n = job->n_units, width = job->width, n_columns;
-    for (ptrdiff_t column = 0; column < 3 * n; column += width)
+    for (ptrdiff_t column = 0; column < job->n_planes * n; column += width)
         for (ptrdiff_t offset = 0; offset < width; offset += n_columns) { /* columns adjacent in w, or padding */
             ptrdiff_t plane = (column + offset) / n, unit = (column + offset) % n;
-            const REAL *w = plane < 3 ? (const REAL *)job->w + plane * job->w_plane + unit : NULL;
+            const REAL *w = plane < job->n_planes ? (const REAL *)job->w + plane * job->w_plane + unit : NULL;
             REAL *panel = (REAL *)job->out + column * job->n_inputs;
             n_columns = w && n - unit < width - offset ? n - unit : width - offset;
             if (w && n_columns == PANEL) /* the common case, with a constant length */

@@ -29,17 +29,20 @@ INLINE void NAME(copy_run)(int joins, const indygru_step_range *steps, const ind
     }
 }
 
-/* Copies between the rows of a run of an array (V, 3, n), such as gates, and (3, rows, n) with planes of
+/* Copies between the rows of a run of an array (V, P, n), gates or dgates of a tile, and (P, rows, n) with planes of
  * INDYGRU_RUN_UNITS. */
-INLINE void NAME(copy_run_planes)(int joins, const indygru_step_range *steps, const ptrdiff_t *first_of_rows,
-                                  const indygru_run *run, ptrdiff_t n, const REAL *data, ptrdiff_t stride,
-                                  ptrdiff_t plane, REAL *joined)
+INLINE void NAME(copy_run_planes)(int joins, const indygru_tile *tile, const ptrdiff_t *first_of_rows,
+                                  const indygru_run *run, const REAL *data, ptrdiff_t stride, ptrdiff_t plane,
+                                  REAL *joined)
 {
+    const indygru_step_range *steps = &tile->steps;
+    ptrdiff_t n = tile->n_units;
     ptrdiff_t rows = first_of_rows ? 1 : run->n_rows;
     for (ptrdiff_t i = 0; i < run->n_rows; i += rows) {
         ptrdiff_t index = indygru_valid_index(steps, first_of_rows, run->step, run->row + i, run->index);
         planes_view row = NAME(view)(data + index * stride, stride, plane);
         planes_view joined_row = NAME(view)(joined + i * n, n, INDYGRU_RUN_UNITS);
-        copy_three_planes(rows, n * sizeof *data, joins ? row : joined_row, joins ? joined_row : row);
+        copy_gate_planes(tile->has_reset_gate, rows, n * sizeof *data, joins ? row : joined_row,
+                         joins ? joined_row : row);
     }
 }

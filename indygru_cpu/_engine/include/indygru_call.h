@@ -2,8 +2,8 @@
  *
  * Each function takes one struct of sizes, pointers and options. A function reads only the fields that it needs. Zeros
  * in optional fields mean that the option is off, so initialise a call with indygru_new_call(dtype). Arrays are
- * C-contiguous, aligned, and of one dtype. No OUT array may overlap another array of the same call. Planes 0, 1, 2 are
- * r, z, candidate.
+ * C-contiguous, aligned, and of one dtype. No OUT array may overlap another array of the same call. P is 3, and planes
+ * 0, 1, 2 are r, z, candidate; without a reset gate P is 2, and the planes are z, candidate.
  *
  *     int indygru_forward(const indygru_call *call);    reads h; writes h, and y and tape unless they are NULL
  *     int indygru_backward(const indygru_call *call);   gradients of a forward pass with y, and with its tape unless
@@ -34,6 +34,7 @@ enum indygru_activation {
     INDYGRU_IDENTITY,
     INDYGRU_ELU,
     INDYGRU_SOFTSIGN,
+    INDYGRU_MINGRU, /* x + 0.5 from x = 0 on, else sigmoid(x) */
     INDYGRU_N_ACTIVATIONS
 };
 
@@ -45,17 +46,18 @@ typedef struct {
     int dtype;                                     /* enum indygru_dtype: type of the elements of all arrays */
     int activation;                                /* enum indygru_activation of the candidate */
     int reproducible;                              /* 1: the bits of a row do not depend on other rows */
+    int without_reset_gate;                        /* 1: r is 1, and the arrays have no plane of it */
     int n_threads;                                 /* largest number of threads, at least 1; not read by step */
     ptrdiff_t n_steps, n_batch, n_inputs, n_units; /* T, B, D, N */
     ptrdiff_t n_groups;                            /* G, a divisor of D and N: groups of inputs and units */
     const ptrdiff_t *lengths;                      /* (B)            IN   length of each row; NULL: T */
-    const void *kernel;                            /* (D / G, 3, N)  IN */
-    const void *recurrent_kernel;                  /* (3, N)         IN */
-    const void *bias;                              /* (3, N)         IN */
+    const void *kernel;                            /* (D / G, P, N)  IN */
+    const void *recurrent_kernel;                  /* (P, N)         IN */
+    const void *bias;                              /* (P, N)         IN */
     const void *x;                                 /* (T, B, D)      IN; of step (B, D) */
     void *h;                                       /* (B, N)         IN the initial state, OUT the last */
     void *y;                                       /* (T, B, N)      forward: OUT, 0 past a length; backward: IN */
-    void *tape;                                    /* (3, T, B, N)   forward: OUT; backward: IN; NULL: recomputed */
+    void *tape;                                    /* (P, T, B, N)   forward: OUT; backward: IN; NULL: recomputed */
     /* backward */
     const void *h0; /* (B, N)         IN   the initial state */
     const void *dy; /* (T, B, N)      IN */

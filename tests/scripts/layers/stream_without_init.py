@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import pickle
 
@@ -24,8 +23,17 @@ calls += [
     pickle.dumps,
     lambda stream: setattr(stream, "state", np.ones(3)),
     Stream.reset,
+    lambda stream: stream.reset([0]),
+    lambda stream: stream.push(np.ones((1, 3), np.float32), [0]),
+    lambda stream: stream.weights,
+    lambda stream: stream.batch_size,
+    lambda stream: stream._stack([np.ones(3, np.float32)]),
+    lambda stream: stream._run_steps(np.ones((1, 3), np.float32)),
     Stream.refresh,
 ]
 for call in calls:
-    with contextlib.suppress(RuntimeError, AttributeError, TypeError):
+    try:
         print("no error:", call(Stream.__new__(Stream)))
+    except RuntimeError as error:
+        if not str(error).startswith("stream: it was never initialised"):
+            print(error)

@@ -21,20 +21,23 @@ DTYPES = [torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.i
 
 
 def valid_call(rng, operator):
-    """Valid arguments, by position, with random directions, bias, lengths, layout and groups."""
+    """Valid arguments, by position, with random directions, bias, lengths, layout, groups and gates."""
 
     def tensor(*shape):
         return torch.from_numpy(rng.uniform(-0.9, 0.9, shape).astype(np.float32))
 
     directions, groups, batch_first = int(rng.integers(1, 3)), int(rng.integers(1, 4)), bool(rng.integers(2))
     bias, lengths, steps = rng.integers(2), rng.integers(2), (B, T) if batch_first else (T, B)
+    reset_gate = bool(rng.integers(2))
+    columns = (3 if reset_gate else 2) * N
     weights = []
     for direction in range(2):
         there = direction < directions
-        weights += [tensor(D // groups, 3 * N) if there else None, tensor(3 * N) if there else None]
-        weights += [tensor(3 * N) if there and bias else None]
+        weights += [tensor(D // groups, columns) if there else None, tensor(columns) if there else None]
+        weights += [tensor(columns) if there and bias else None]
     call = [tensor(*steps, D), tensor(directions, B, N), *weights]
-    call += [torch.from_numpy(rng.integers(0, T + 1, B)) if lengths else None, batch_first, groups, "tanh", False]
+    call += [torch.from_numpy(rng.integers(0, T + 1, B)) if lengths else None, batch_first, groups, "tanh"]
+    call += [reset_gate, False]
     if operator == "forward":
         return [*call, bool(rng.integers(2))]
     y, _, gates = OPERATORS["forward"](*call, bool(rng.integers(2)))

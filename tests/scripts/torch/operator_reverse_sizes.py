@@ -8,7 +8,7 @@ from torch import ones
 import indygru_cpu.torch  # noqa: F401  (registers the operators)
 
 x, hx, weights = ones(50, 20, 3), ones(2, 20, 5), (ones(3, 15), ones(15), ones(15))
-options = None, False, 1, "tanh", False
+options = None, False, 1, "tanh", True, False
 y, _, gates = torch.ops.indygru_cpu.layer(x, hx, *weights, *weights, *options, True)
 wrong_weights = [
     (ones(3, 6000), ones(6000), ones(6000)),
