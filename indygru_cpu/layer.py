@@ -253,7 +253,7 @@ class IndyGRU:
         """The live arrays by name. Writing to an array changes the layer immediately.
 
         ``kernel_l0`` (D / groups, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,) have the gate order r, z,
-        candidate; without a reset gate they have 2N columns in the order z, candidate. The names of the second direction
+        candidate; without a reset gate they have 2N columns in the order z, candidate. Names of the second direction
         end in ``_reverse``; those of the second layer have ``_l1``, and so on.
         """
         return self._parameters
