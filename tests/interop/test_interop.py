@@ -65,6 +65,34 @@ def test_gate_order_conversion_permutes_gates_and_negates_z():
     np.testing.assert_array_equal(orders.PARARNN.from_native(np.concatenate([r, z, c])), np.concatenate([-z, r, c]))
 
 
+# --- Layers without a reset gate ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda layer: interop.from_torch(interop.to_torch(layer)),
+        lambda layer: interop.from_keras(interop.to_keras(layer)[0]),
+        lambda layer: interop.from_onnx(interop.to_onnx(layer)),
+        lambda layer: interop.from_pararnn(**interop.to_pararnn(layer), batch_first=False),
+    ],
+    ids=["torch", "keras", "onnx", "pararnn"],
+)
+def test_layer_without_a_reset_gate_is_converted_to_one_whose_gate_is_open(convert, bias, dtype):
+    layer = random_layer(dtype=dtype, bias=bias, reset_gate=False)
+    converted = convert(layer)
+    assert converted.reset_gate
+    for name, array in converted.parameters.items():
+        expected = 40 if name.startswith("bias") else 0
+        np.testing.assert_array_equal(array[..., :N], np.full_like(array[..., :N], expected))
+    call = random_call(layer)
+    x = call["x"].swapaxes(0, 1) if converted.batch_first else call["x"]
+    y, h_n = converted(x, call["h0"])
+    y = y.swapaxes(0, 1) if converted.batch_first else y
+    helpers.assert_close({"y": y, "h_n": h_n}, layer_results(layer, call), dtype)
+
+
 # --- Shared checks -----------------------------------------------------------------------------------------
 
 
