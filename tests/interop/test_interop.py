@@ -15,7 +15,6 @@ from interop_helpers import (
     layer_results,
     random_call,
     random_layer,
-    require_packages,
 )
 
 from indygru_cpu import IndyGRU, interop
@@ -76,8 +75,9 @@ def test_gate_order_conversion_permutes_gates_and_negates_z():
         lambda layer: interop.from_keras(interop.to_keras(layer)[0]),
         lambda layer: interop.from_onnx(interop.to_onnx(layer)),
         lambda layer: interop.from_pararnn(**interop.to_pararnn(layer), batch_first=False),
+        lambda layer: interop.from_xma(interop.to_xma(layer)),
     ],
-    ids=["torch", "keras", "onnx", "pararnn"],
+    ids=["torch", "keras", "onnx", "pararnn", "xma"],
 )
 def test_layer_without_a_reset_gate_is_converted_to_one_whose_gate_is_open(convert, bias, dtype):
     layer = random_layer(dtype=dtype, bias=bias, reset_gate=False)
@@ -102,18 +102,6 @@ def test_dense_kernel_of_groups_is_block_diagonal(groups):
     helpers.assert_same_bits(dense_kernel(kernel, groups), expanded_kernel(kernel, groups))
     if groups == 2:
         assert (dense_kernel(kernel, groups) == 0).mean() == 0.5
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("library", ["torch", "keras", "onnx", "pararnn", "xma"])
-def test_export_of_a_layer_without_a_reset_gate_has_a_gate_that_is_1(library, bias, dtype):
-    require_packages(*{"torch": ["torch"], "onnx": ["onnx"]}.get(library, []))
-    layer = random_layer(bias=bias, reset_gate=False, dtype=dtype)
-    exported = getattr(interop, f"to_{library}")(layer)
-    back = getattr(interop, f"from_{library}")(exported, batch_first=False)
-    assert back.reset_gate
-    call = random_call(layer)
-    helpers.assert_close(layer_results(back, call), layer_results(layer, call), dtype)
 
 
 @pytest.mark.parametrize("convert", TO_CONVERTERS)
