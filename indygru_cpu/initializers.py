@@ -1,6 +1,6 @@
 """Initialisers with the class names, arguments and argument order of TensorFlow 1, and the names of `tf.initializers`.
 
-`Chrono`, for the biases of gates, is not in TensorFlow. `get` lists what a cell accepts as an initialiser. Random values
+TensorFlow does not have `Chrono`. `get` lists what a cell accepts as an initialiser. Random values
 come from ``numpy.random.default_rng(seed)``: they are reproducible, but differ from those of TensorFlow.
 """
 
