@@ -80,7 +80,8 @@ def forward(
     bias : array, (3N,), or None
         None is zeros.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru, which is
+        x + 1/2 for x >= 0, else sigmoid(x).
     lengths : integers, (B,), optional
         Valid steps of each row, from 0 to T. Past them nothing is computed: y is +0 and the state does not change.
     offsets : integers, (B + 1,), optional

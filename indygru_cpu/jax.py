@@ -72,7 +72,8 @@ def indygru(
     lengths : integers, (B,), optional
         Valid steps of each row, from 0 to T. Past them y is 0, the state does not change, and gradients are 0.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru, which is
+        x + 1/2 for x >= 0, else sigmoid(x).
     groups : int
         Number of blocks of inputs and units.
     reproducible : bool

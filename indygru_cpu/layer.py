@@ -91,7 +91,8 @@ class IndyGRU:
     bidirectional : bool
         Whether each layer has a second direction, which runs each row from its last valid step to its first.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru, which is
+        x + 1/2 for x >= 0, else sigmoid(x).
     dtype : dtype
         float32 or float64, for weights, inputs and outputs.
     groups : int

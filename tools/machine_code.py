@@ -25,7 +25,7 @@ REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
 #: Loops over units in the source, counted once for each activation that changes them, with a reset gate and without:
 #: all loops, and those that divide.
 LOOPS = {
-    "forward_rows": (16, 10), "forward_run": (16, 10), "forward_linear": (10, 6), "backward_tile": (16, 0),
+    "forward_rows": (16, 10), "forward_run": (16, 10), "forward_blocks": (10, 6), "backward_tile": (16, 0),
     "backward_run": (14, 0), "activate": (5, 4),
 }  # fmt: skip
 PACKED = re.compile(r"v?(add|sub|mul|div|fn?m(add|sub)\d*)p[sd]$")

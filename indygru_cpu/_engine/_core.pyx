@@ -664,7 +664,7 @@ cdef class BoundLayer:
     exchange : TensorExchange, optional
         Makes the results, which are tensors; None: they are arrays.
     has_reset_gate : bool
-        Whether P is 3.
+        Whether the layer has a reset gate: P is 3, else 2.
     """
     cdef readonly tuple weights
     cdef readonly int groups, activation

@@ -81,7 +81,8 @@ def units(n_columns: int, reset_gate: bool) -> int:
     """N, from the columns of a kernel."""
     if n_columns % count_planes(reset_gate):
         planes = "r, z, candidate" if reset_gate else "z, candidate, without a reset gate"
-        raise ValueError(f"kernel: expected {columns_text(reset_gate)} columns ({planes}), got {n_columns}")
+        fix = "; a layer without a reset gate has 2N: reset_gate=False" if reset_gate and n_columns % 2 == 0 else ""
+        raise ValueError(f"kernel: expected {columns_text(reset_gate)} columns ({planes}), got {n_columns}{fix}")
     return n_columns // count_planes(reset_gate)
 
 

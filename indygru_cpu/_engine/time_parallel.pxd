@@ -9,8 +9,6 @@
 # Backward does the same from the last step to the first, with dh as the state. The gradients of u and b are summed when
 # all gradients of the gates are exact. The "current chunk" of backward is the part of the sequence whose gradients of
 # the gates are in memory; it is cut into windows.
-cimport cython
-from libc.math cimport signbit
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -25,8 +23,6 @@ from indygru_cpu._engine.schedule cimport atomic_fetch_add, parallel_for
 from indygru_cpu._engine.tiles cimport (
     backward_block, load_state, pack_tile, run_claimed_tiles, run_steps, set_gradient_arrays, store_state,
 )
-
-ctypedef cython.floating real
 
 cdef enum:
     ZEROED_STEPS = 4096  # steps of padding that are zeroed without interruption
@@ -77,22 +73,6 @@ cdef inline Plan make_window_plan(const Plan *p, ptrdiff_t n_chunks, ptrdiff_t c
         widen_tiles(&q)
     set_scratch_sizes(&q)
     return q
-
-
-cdef inline bint is_linear_in(const real *u, const real *b, ptrdiff_t n_columns) noexcept nogil:
-    cdef ptrdiff_t i
-    for i in range(n_columns):
-        if u[i] != 0 or (b[i] == 0 and signbit(b[i])):
-            return False
-    return True
-
-
-cdef inline bint is_linear(const Plan *p) noexcept nogil:
-    """Whether gates and candidates depend on the inputs only, as for the kernels (is_linear in forward_tile.inc.h)."""
-    cdef ptrdiff_t n_columns = p.n_planes * p.n_units
-    if p.itemsize == sizeof(float):
-        return is_linear_in(<const float *> p.u, <const float *> p.b, n_columns)
-    return is_linear_in(<const double *> p.u, <const double *> p.b, n_columns)
 
 
 # Sizes in bytes of the parts of a window's memory.
@@ -401,9 +381,7 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
 
     The first window is short, because it may be in vain. The chunks of later windows are so long that little of them
     runs again. After a window in vain the next steps run in sequence, so that units that do not forget cost little."""
-    # On one thread the kernel of one linear row is as fast as chunks of time, and that of backward is faster.
-    cdef bint is_in_sequence = n_threads == 1 and (is_backward or p.n_batch == 1 and is_linear(p))
-    cdef ptrdiff_t n_chunks = 1 if is_in_sequence else max_time_chunks(p, n_threads)
+    cdef ptrdiff_t n_chunks = 1 if is_backward and n_threads == 1 else max_time_chunks(p, n_threads)
     cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps
     cdef ptrdiff_t try_steps = min(n_steps // TRIES_PER_CALL, MAX_TRY_STEPS), used_steps

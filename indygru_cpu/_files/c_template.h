@@ -251,13 +251,13 @@ static inline void model_layer(const REAL *x, REAL *h, size_t n_rows, const WEIG
 #endif
     for (j = 0; j < n; j++) {
 #if RESET_GATE
-        const REAL state = model_sigmoid(gates[j] + recurrent_kernel[j] * h[j]) * h[j]; /* r * h */
+        const REAL reset_h = model_sigmoid(gates[j] + recurrent_kernel[j] * h[j]) * h[j]; /* r * h */
 #else
-        const REAL state = h[j];
+        const REAL reset_h = h[j];
 #endif
         const size_t i_z = (N_PLANES - 2) * n + j, i_c = (N_PLANES - 1) * n + j;
         const REAL z = model_sigmoid(gates[i_z] + recurrent_kernel[i_z] * h[j]);
-        const REAL c = model_activation(gates[i_c] + recurrent_kernel[i_c] * state);
+        const REAL c = model_activation(gates[i_c] + recurrent_kernel[i_c] * reset_h);
         h[j] = z * h[j] + (1 - z) * c;
     }
 }

@@ -253,7 +253,10 @@ class ScanExporter(LayerExporter):
         return self._graph.op("Slice", value, _int64(-1), _int64(np.iinfo(np.int64).min), _int64(0), _int64(-1))
 
     def _step_body(self, recurrent_kernel: Array, prefix: str) -> Any:
-        """Build the body of a Scan: map h (B, N) and the projection (B, 3N) to the next state and y."""
+        """Build the body of a Scan: map h (B, N) and the projection (B, 3N) to the next state and y.
+
+        A layer without a reset gate has been given one.
+        """
         step, dtype, n = GraphBuilder(prefix), recurrent_kernel.dtype, len(recurrent_kernel) // 3
         h = step.add_input("h", dtype, ["B", n])
         projection = step.add_input("projection", dtype, ["B", 3 * n])

@@ -177,14 +177,15 @@ class IndyGRU(torch.nn.Module):
     dtype : torch.dtype
         float32 or float64; None is torch's default.
     activation : str
-        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru.
+        Activation of the candidate: tanh, relu, sigmoid, identity, elu, softsign or mingru, which is
+        x + 1/2 for x >= 0, else sigmoid(x).
     groups : int
         Number of blocks of inputs and units.
     reproducible : bool
         Make the bits of a row independent of the other rows of its batch.
     recompute : bool
-        Store only a copy of the output for the backward pass, a quarter of the memory, and compute the gates again
-        there.
+        Store only a copy of the output for the backward pass, a quarter of the memory (a third without a reset gate),
+        and compute the gates again there.
     reset_gate : bool
         Whether the layers have a reset gate. Without one r is 1, and its third of the weights is neither stored nor
         computed.
@@ -305,6 +306,10 @@ class IndyGRU(torch.nn.Module):
                 f"{name}: expected no new value, got {shown(value)}: make a new module with another {name}"
             )
         super().__setattr__(name, _SETTERS[name](value) if name in _SETTERS else value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the attributes of a copied or unpickled module. Those of an earlier version had no `reset_gate`."""
+        super().__setstate__({"reset_gate": True, **state})
 
     def __delattr__(self, name: str) -> None:
         """Delete an attribute. Options that determine the shapes of parameters cannot be deleted."""

@@ -48,8 +48,7 @@ def test_linear_layer_has_the_bits_of_its_steps(tier, dtype, activation, reset_g
     for shape in [(3, 1, 5, 2), (4, 1, 5, 8), (61, 1, 9, 15), (300, 1, 3, 32), (61, 1, 9, 67)]:
         case = linear_case(shape, dtype, activation, reset_gate)
         assert_bits_step_by_step(case)
-        if shape[3] > 2:
-            helpers.assert_close(case.run(), case.expected(), dtype)
+        helpers.assert_close(case.run(), case.expected(), dtype)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
@@ -95,10 +94,7 @@ def test_linear_layer_of_one_nonzero_recurrent_weight_has_the_bits_of_its_steps(
 def test_long_linear_sequence_has_the_bits_of_its_steps(tier, dtype, n_threads, bias, n_units):
     case = linear_case((5003, 1, 3, n_units), dtype, "mingru")
     case = replace(case, bias=(case.bias + dtype(bias)).astype(dtype))
-    before = indygru_cpu.chunk_statistics()
     y, h_n = functional.forward(*case.arguments, **case.options, num_threads=n_threads)
-    if n_threads == 1:  # no state is guessed
-        assert indygru_cpu.chunk_statistics() == before
     h = case.h0.copy()
     for t in range(5003):
         h = functional.step(case.x[t], h, *case.arguments[2:], activation="mingru", reset_gate=False, out=h)

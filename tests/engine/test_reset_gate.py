@@ -135,6 +135,14 @@ def test_c_functions_compute_the_bits_of_functional(dtype):
     helpers.assert_same_bits({"y": outputs["y"], "h_n": outputs["h"]} | gradients(grads), expected)
 
 
+def test_c_step_computes_the_bits_of_functional(dtype):
+    case = random_case((1, 7, 8, 9), dtype, "mingru")
+    outputs = {"h": case.h0.copy()}
+    assert c_function("step")(call_record(case, **outputs).ctypes.data) == 0
+    expected = functional.step(case.x[0], *case.arguments[1:], activation="mingru", reset_gate=False)
+    helpers.assert_same_bits(outputs["h"], expected)
+
+
 REFUSED = [
     (lambda c: functional.forward(c.x, None, c.kernel, c.recurrent_kernel, None), "kernel: expected 3N columns"),
     (

@@ -29,6 +29,8 @@ LAYERS = {
     "wide": (37, 64, {}),
     "groups": (12, 8, {"num_layers": 2, "groups": 4}),
     "no bias": (5, 7, {"bias": False}),
+    "no reset gate": (6, 9, {"reset_gate": False, "num_layers": 2, "groups": 3}),
+    "minGRU": (5, 8, {"reset_gate": False, "bias": False, "activation": "mingru"}),
     **{activation: (4, 9, {"activation": activation}) for activation in helpers.ACTIVATIONS},
 }
 
@@ -181,18 +183,18 @@ def as_stored(name, array, weights):
 def expected_states(layer, x, h0, weights=None):
     """The states of `run_steps` by the reference in float64, with the weights as they are stored."""
     parameters = {name: as_stored(name, array, weights) for name, array in layer.parameters.items()}
-    n, groups, states = layer.hidden_size, layer.groups, []
+    n, groups, states, n_planes = layer.hidden_size, layer.groups, [], 3 if layer.reset_gate else 2
     y = x[:, None].astype(np.float64)
     for k in range(layer.num_layers):
-        blocks = parameters[f"kernel_l{k}"].reshape(-1, 3, groups, n // groups)
+        blocks = parameters[f"kernel_l{k}"].reshape(-1, n_planes, groups, n // groups)
         n_rows = len(blocks)
-        kernel = np.zeros((groups * n_rows, 3, groups, n // groups))
+        kernel = np.zeros((groups * n_rows, n_planes, groups, n // groups))
         for group in range(groups):
             kernel[group * n_rows : (group + 1) * n_rows, :, group] = blocks[:, :, group]
-        bias = parameters.get(f"bias_l{k}", np.zeros(3 * n))
+        bias = parameters.get(f"bias_l{k}", np.zeros(n_planes * n))
         y, _, _ = reference.forward(
-            y, h0[k : k + 1].astype(np.float64), kernel.reshape(-1, 3 * n), parameters[f"recurrent_kernel_l{k}"], bias,
-            layer.activation,
+            y, h0[k : k + 1].astype(np.float64), kernel.reshape(len(kernel), -1), parameters[f"recurrent_kernel_l{k}"],
+            bias, layer.activation, reset_gate=layer.reset_gate,
         )  # fmt: skip
         states.append(y[:, 0])
     return np.stack(states, 1)

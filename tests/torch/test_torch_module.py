@@ -105,6 +105,17 @@ def test_call_copies_no_tensor(monkeypatch, batch_first):
     assert not memory
 
 
+def test_module_pickled_without_a_reset_gate_option_has_a_reset_gate():
+    """As by an earlier version."""
+    module = random_module()
+    state = {name: value for name, value in module.__dict__.items() if name != "reset_gate"}
+    other = object.__new__(type(module))
+    other.__setstate__(state)
+    x, hx, *_ = random_module_call(module)
+    assert other.reset_gate is True
+    assert torch.equal(other(x, hx)[0], module(x, hx)[0])
+
+
 @pytest.mark.parametrize("lengths", [None, [4, 0, 3]], ids=["full", "lengths"])
 @pytest.mark.parametrize(
     "options",

@@ -59,7 +59,7 @@ INLINE REAL NAME(tanh)(REAL x)
     return COPYSIGN(e / (2 + e), x); /* so that tanh(-0) is -0 */
 }
 
-/* x + 1/2 from x = 0 on, else sigmoid(x), below 1/2, so that the derivative can be computed from the result. */
+/* x + 1/2 for x >= 0, else sigmoid(x) capped below 1/2. The cap lets the derivative be computed from the result. */
 INLINE REAL NAME(mingru)(REAL x)
 {
     REAL below_half = (REAL)0.5 - (REAL)1 / ((BITS)1 << (MANTISSA_BITS + 2)), s = NAME(sigmoid)(x);
@@ -107,7 +107,7 @@ INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
     default: call(INDYGRU_IDENTITY, __VA_ARGS__);                                                                      \
     }
 
-/* The same for each activation with a reset gate and without: the first two arguments of the call are constants. */
+/* Like FOR_ACTIVATION, with has_reset_gate as a second constant argument. */
 #define FOR_CELL(tile, call, ...)                                                                                      \
     if ((tile)->has_reset_gate) {                                                                                      \
         FOR_ACTIVATION((tile)->activation, call, 1, __VA_ARGS__)                                                       \

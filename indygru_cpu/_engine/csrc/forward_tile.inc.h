@@ -17,10 +17,10 @@ INLINE void NAME(gates_row)(int has_reset_gate, ptrdiff_t n, ptrdiff_t plane, co
     }
 }
 
-/* The candidate. `state` is r h, or h without a reset gate. */
-INLINE REAL NAME(candidate)(enum indygru_activation activation, REAL u, REAL state, REAL p, REAL b)
+/* The candidate. `reset_h` is r h, or h without a reset gate. */
+INLINE REAL NAME(candidate)(enum indygru_activation activation, REAL u, REAL reset_h, REAL p, REAL b)
 {
-    return NAME(activate_one)(activation, FMA(u, state, p) + b);
+    return NAME(activate_one)(activation, FMA(u, reset_h, p) + b);
 }
 
 INLINE REAL NAME(new_state)(REAL z, REAL c, REAL h) { return FMA(1 - z, c, z * h); }
@@ -80,7 +80,7 @@ static void NAME(forward_rows)(const indygru_tile *tile)
 
 /* Whether all gates and candidates of a tile can be computed before its states: u is 0, so that finite states have no
  * effect on them. A bias of -0 would show the sign of u * h. */
-static int NAME(is_linear)(const indygru_tile *tile)
+static int NAME(has_no_recurrent_weights)(const indygru_tile *tile)
 {
     for (int plane = 0; plane < 2 + tile->has_reset_gate; plane++) {
         const REAL *u = (const REAL *)tile->u + plane * tile->plane, *b = (const REAL *)tile->b + plane * tile->plane;
@@ -91,7 +91,7 @@ static int NAME(is_linear)(const indygru_tile *tile)
     return 1;
 }
 
-/* Rows of gates of a tile that is_linear, and of the projection that they are computed from. */
+/* Rows of gates of a tile that has_no_recurrent_weights, and of the projection that they are computed from. */
 typedef struct {
     ptrdiff_t n_rows;
     const REAL *proj;
@@ -99,16 +99,16 @@ typedef struct {
     ptrdiff_t stride, plane; /* of gates */
 } NAME(gate_rows);
 
-INLINE void NAME(linear_gates)(int has_reset_gate, const indygru_tile *tile, const NAME(gate_rows) * rows)
+INLINE void NAME(gates_of_rows)(int has_reset_gate, const indygru_tile *tile, const NAME(gate_rows) * rows)
 {
     const REAL *u = tile->u, *b = tile->b;
-    for (ptrdiff_t i = 0; i < rows->n_rows; i++) /* u is 0, as the states may be */
+    for (ptrdiff_t i = 0; i < rows->n_rows; i++) /* u stands in for h: products with u are 0 in any case */
         NAME(gates_row)(has_reset_gate, tile->n_units, tile->plane, u, b, u, rows->proj + i * tile->proj_row,
                         rows->plane, rows->gates + i * rows->stride);
 }
 
-INLINE void NAME(linear_candidates)(enum indygru_activation activation, const indygru_tile *tile,
-                                    const NAME(gate_rows) * rows)
+INLINE void NAME(candidates_of_rows)(enum indygru_activation activation, const indygru_tile *tile,
+                                     const NAME(gate_rows) * rows)
 {
     int plane = tile->has_reset_gate + 1;
     const REAL *restrict b = (const REAL *)tile->b + plane * tile->plane;
@@ -122,7 +122,7 @@ INLINE void NAME(linear_candidates)(enum indygru_activation activation, const in
 }
 
 /* States of rows of gates, from h on. Returns whether they are finite: a state that is not finite stays so. */
-static int NAME(linear_states)(const indygru_tile *tile, const NAME(gate_rows) * rows, REAL *y)
+static int NAME(states_of_rows)(const indygru_tile *tile, const NAME(gate_rows) * rows, REAL *y)
 {
     ptrdiff_t n = tile->n_units;
     REAL *restrict h = tile->h;
@@ -141,21 +141,21 @@ static int NAME(linear_states)(const indygru_tile *tile, const NAME(gate_rows) *
 }
 
 enum {
-    /* Gates and candidates of a block of forward_linear, 16 KB. */
-    NAME(LINEAR_NUMBERS) = 16384 / sizeof(REAL),
+    /* Gates and candidates of a block of forward_blocks, 16 KB. */
+    NAME(BLOCK_NUMBERS) = 16384 / sizeof(REAL),
     /* The vectors of wider rows fill the processor step by step. Against forward_rows: with one vector 0.58 of the
      * time, with two 0.74 to 0.91, with more no gain (docs/speed.md). */
-    NAME(MAX_LINEAR_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL)
+    NAME(MAX_BLOCK_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL)
 };
 
-/* A tile of one row that is_linear, block by block: first the gates and candidates of a block, which depend on no
- * state, then its states. The long dependency chains of the steps of a block overlap. The bits are those of
- * forward_rows, which runs the blocks whose states are not finite. */
-static void NAME(forward_linear)(const indygru_tile *tile)
+/* A tile of one row that has_no_recurrent_weights, block by block: first the gates and candidates of a block, which
+ * depend on no state, then its states. The long dependency chains of the steps of a block overlap. The bits are those
+ * of forward_rows, which runs the blocks whose states are not finite. */
+static void NAME(forward_blocks)(const indygru_tile *tile)
 {
     ptrdiff_t n = tile->n_units, n_steps = indygru_count_valid_steps(&tile->steps);
-    ptrdiff_t columns = (2 + tile->has_reset_gate) * n, block_steps = NAME(LINEAR_NUMBERS) / columns;
-    REAL block[NAME(LINEAR_NUMBERS)], start[INDYGRU_MAX_TILE_UNITS];
+    ptrdiff_t columns = (2 + tile->has_reset_gate) * n, block_steps = NAME(BLOCK_NUMBERS) / columns;
+    REAL block[NAME(BLOCK_NUMBERS)], start[NAME(MAX_BLOCK_UNITS)];
     for (ptrdiff_t step = 0; step < n_steps; step += block_steps) {
         indygru_tile part = *tile;
         part.steps.first_step += step;
@@ -173,13 +173,13 @@ static void NAME(forward_linear)(const indygru_tile *tile)
         }
         memcpy(start, tile->h, n * sizeof *start);
         if (tile->has_reset_gate)
-            NAME(linear_gates)(1, tile, &rows);
+            NAME(gates_of_rows)(1, tile, &rows);
         else
-            NAME(linear_gates)(0, tile, &rows);
-        FOR_ACTIVATION(tile->activation, NAME(linear_candidates), tile, &rows)
+            NAME(gates_of_rows)(0, tile, &rows);
+        FOR_ACTIVATION(tile->activation, NAME(candidates_of_rows), tile, &rows)
         REAL *y = (REAL *)part.y + indygru_time_index(&part.steps, 0, 0) * part.y_step +
                   indygru_row_index(&part.steps, 0) * part.y_row;
-        if (!NAME(linear_states)(tile, &rows, y)) {
+        if (!NAME(states_of_rows)(tile, &rows, y)) {
             memcpy(tile->h, start, n * sizeof *start);
             NAME(forward_rows)(&part);
         }
@@ -241,8 +241,8 @@ static void NAME(forward_tile)(const indygru_tile *tile)
 {
     if (tile->runs)
         NAME(forward_runs)(tile);
-    else if (tile->steps.n_rows == 1 && tile->n_units <= NAME(MAX_LINEAR_UNITS) && NAME(is_linear)(tile))
-        NAME(forward_linear)(tile);
+    else if (tile->steps.n_rows == 1 && tile->n_units <= NAME(MAX_BLOCK_UNITS) && NAME(has_no_recurrent_weights)(tile))
+        NAME(forward_blocks)(tile);
     else
         NAME(forward_rows)(tile);
 }

@@ -98,7 +98,7 @@ typedef struct {
     ptrdiff_t plane;        /* stride between the planes of u, b, du and db */
     void *runs;             /* (INDYGRU_RUN_NUMBERS) scratch; NULL: row by row. With it, n_units is at most
                                ops.max_narrow_units, and the rows of h and dh are contiguous. */
-    void *gates;            /* (V, P, n_units)          forward: OUT r, z, c; backward: IN */
+    void *gates;            /* (V, P, n_units)          forward: OUT gates and candidate; backward: IN */
     ptrdiff_t gates_stride; /* 0: each valid step overwrites the previous one */
     ptrdiff_t gates_plane;
     const ptrdiff_t *gates_rows; /* (n_rows) IN  index of each row's step 0 in gates; NULL: step by step */

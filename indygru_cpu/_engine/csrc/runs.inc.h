@@ -9,7 +9,7 @@ enum {
     NAME(MAX_NARROW_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL) - 1,
 };
 
-/* A view of rows of three planes, or of rows; the strides count numbers. */
+/* A view of rows of two or three planes, or of rows; the strides count numbers. */
 INLINE planes_view NAME(view)(const void *data, ptrdiff_t row, ptrdiff_t plane)
 {
     return (planes_view){(char *)data, row * (ptrdiff_t)sizeof(REAL), plane * (ptrdiff_t)sizeof(REAL)};

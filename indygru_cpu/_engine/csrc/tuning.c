@@ -98,7 +98,7 @@ const indygru_tuning indygru_tuning_x86_v3 = {
     .max_chunk_bytes = 1 << 20,
     .default_l2_bytes = 1 << 19,
 
-    /* 1.8 ns for the three planes of a unit; other values: not measured */
+    /* 1.8 ns for the three planes of a unit; two planes and other values: not measured */
     .gates_work = 30,
     /* one thread to two: 12 to 9 us with 0.2 million, 27 to 15 with 1 million, 95 to 70 with 4 million. A parallel
      * region that meets a busy CPU takes milliseconds, so a gain of a few microseconds does not justify it. */

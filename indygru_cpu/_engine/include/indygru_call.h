@@ -34,7 +34,7 @@ enum indygru_activation {
     INDYGRU_IDENTITY,
     INDYGRU_ELU,
     INDYGRU_SOFTSIGN,
-    INDYGRU_MINGRU, /* x + 0.5 from x = 0 on, else sigmoid(x) */
+    INDYGRU_MINGRU, /* x + 1/2 for x >= 0, else sigmoid(x) capped below 1/2 */
     INDYGRU_N_ACTIVATIONS
 };
 
