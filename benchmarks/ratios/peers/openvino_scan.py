@@ -8,7 +8,7 @@ from typing import Any
 import openvino
 from cases import Case
 
-from peers import _onnx
+from ratios.peers import _onnx
 
 
 def forward(case: Case) -> Callable[[], Any]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cases import SHAPES, WIDE_BATCH
-from measure import Measured, by_group
-from peers import PEERS
-from places import PLACES
-from rows import STEPS, Figure, PlaceRow, Row, in_section, unit_steps
-from runners import Job
+
+from ratios.measure import Measured, by_group
+from ratios.peers import PEERS
+from ratios.places import PLACES
+from ratios.rows import STEPS, Figure, PlaceRow, Row, in_section, unit_steps
+from ratios.runners import Job
 
 NOT_MEASURED = "-"
 #: Columns of the README's table. Rows with these titles are its only input.

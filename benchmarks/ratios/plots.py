@@ -11,9 +11,10 @@ mpl.use("svg")  # works without a display
 
 import matplotlib.pyplot as plt
 from cases import SHAPES
-from measure import Measured
-from rows import Row, unit_steps
-from tables import number
+
+from ratios.measure import Measured
+from ratios.rows import Row, unit_steps
+from ratios.tables import number
 
 mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
 LIBRARY_COLOR, PEER_COLOR, BASELINE_COLOR = "tab:blue", "tab:gray", "tab:red"
