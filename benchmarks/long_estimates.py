@@ -29,7 +29,9 @@ import machine
 import numpy as np
 from cases import LONG_SHAPES, Case, Shape
 from ratios import library_long
-from ratios.tables import number, table, time_text, write_between
+from ratios.tables import number, table, write_between
+
+from indygru_cpu._cli.bench import time_text
 
 ROOT = Path(__file__).parent.parent
 PAGE, PICTURE = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed_processors.svg"
