@@ -63,9 +63,10 @@ def case(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Case]:
     benchmark.group = f"{topic}: {setting.group}"
     names = ("processor", "cores", "system", "tier", "versions", "commit")
     benchmark.extra_info.update({name: MACHINE[name] for name in names})
-    shape = setting.tiny_shape() if request.config.getoption("--tiny") else setting.shape
-    benchmark.extra_info.update(shape=shape, dtype=setting.dtype, threads=setting.threads or "auto")
-    if getattr(benchmark, "enabled", False) and not request.config.getoption("--tiny"):
+    is_tiny = request.config.getoption("--tiny")
+    shape = setting.tiny_shape() if is_tiny else setting.shape
+    benchmark.extra_info.update(shape=shape, dtype=setting.dtype, threads=setting.threads or "auto", tiny=is_tiny)
+    if getattr(benchmark, "enabled", False) and not is_tiny:
         time.sleep(SPIN_SECONDS)
     with baseline_threads(setting.threads):
         yield Case(shape, setting.dtype, setting.threads)
