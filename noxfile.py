@@ -1,4 +1,4 @@
-"""Sessions: tests on other versions, coverage, mutation testing, a wheel. `nox -l` lists them.
+"""Sessions: tests on other versions, coverage, mutation testing, the site, a wheel. `nox -l` lists them.
 
 pip install nox
 nox -s tests-3.12 -- tests/engine/test_golden.py     # without a path: all tests
@@ -73,6 +73,13 @@ def mutation(session: nox.Session) -> None:
         session.run("cr-filter-operators", database, configuration)
         session.run("cosmic-ray", "exec", configuration, database)
         session.run("cr-report", "--surviving-only", "--show-diff", database)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into site/: the reference, the guide, and the gallery and the notebook, which run."""
+    session.install("-e", ".[docs]")
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-n", *session.posargs, "docs", "site")
 
 
 @nox.session

@@ -1,7 +1,7 @@
 """Initialisers with the class names, arguments and argument order of TensorFlow 1, and the names of `tf.initializers`.
 
-`get` lists what a cell accepts as an initialiser. Random values come from ``numpy.random.default_rng(seed)``: they are
-reproducible, but differ from those of TensorFlow.
+TensorFlow does not have `Chrono`. `get` lists what a cell accepts as an initialiser. Random values
+come from ``numpy.random.default_rng(seed)``: they are reproducible, but differ from those of TensorFlow.
 """
 
 from __future__ import annotations
@@ -264,6 +264,56 @@ class UniformUnitScaling(Initializer):
         return generator.random(shape, dtype) * (2 * limit) - limit
 
 
+@dataclass(frozen=True)
+class Chrono(Initializer):
+    """Biases of a gate that keeps the state: the logarithm of a uniform distribution on [1, `max_steps` - 1) [1]_.
+
+    A unit whose update gate z has the bias b and no other input keeps its state for about ``1 + exp(b)`` steps: these
+    times are spread evenly from 2 to `max_steps` steps. ``RandomUniform(0, log(max_steps))`` spreads their logarithms
+    evenly instead, and gives more units a short memory.
+
+    Parameters
+    ----------
+    max_steps : float
+        The longest distance in time that the layer must bridge, at least 2.
+    seed, dtype
+        See `Initializer`.
+
+    Raises
+    ------
+    TypeError
+        `max_steps` is not a number.
+    ValueError
+        `max_steps` is less than 2 or not finite.
+
+    References
+    ----------
+    .. [1] C. Tallec, Y. Ollivier, "Can recurrent neural networks warp time?", ICLR 2018, section 2.
+
+    Examples
+    --------
+    The biases of the update gate are the second third of a layer's biases:
+
+    >>> from indygru_cpu import IndyGRU, initializers
+    >>> layer, chrono = IndyGRU(2, 64, seed=0), initializers.Chrono(400, seed=0)
+    >>> layer.parameters["bias_l0"][64:128] = chrono((64,))
+    """
+
+    max_steps: float
+    seed: Any = None
+    dtype: Any = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.max_steps, bool | np.bool_) or not isinstance(self.max_steps, numbers.Real):
+            raise TypeError(f"max_steps: expected a number of steps, got {shown(self.max_steps)}")
+        if not 2 <= self.max_steps < math.inf:
+            raise ValueError(f"max_steps: expected a finite number of steps, at least 2, got {shown(self.max_steps)}")
+
+    def _values(self, generator: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        return np.log(1 + generator.random(shape, dtype) * (self.max_steps - 2))
+
+
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("normal", "uniform", "truncated_normal", "untruncated_normal")
 
@@ -388,13 +438,14 @@ def _truncated_normal(generator: np.random.Generator, shape: Shape, dtype: np.dt
     return values
 
 
-# The names of tf.initializers.
+# The names of tf.initializers, and chrono.
 zeros, ones, constant, identity, orthogonal = Zeros, Ones, Constant, Identity, Orthogonal
 random_uniform, random_normal, truncated_normal = RandomUniform, RandomNormal, TruncatedNormal
 variance_scaling, uniform_unit_scaling = VarianceScaling, UniformUnitScaling
 glorot_uniform, glorot_normal = GlorotUniform, GlorotNormal
 he_uniform, he_normal = HeUniform, HeNormal
 lecun_uniform, lecun_normal = LecunUniform, LecunNormal
+chrono = Chrono
 
 _BY_NAME: dict[str, type[Initializer]] = {
     name: value

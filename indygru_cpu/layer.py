@@ -112,10 +112,7 @@ class IndyGRU:
     Attributes
     ----------
     parameters : mapping of str to array
-        The live arrays ``kernel_l0`` (D / groups, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,), gate order
-        r, z, candidate; without a reset gate 2N columns in the order z, candidate. Those of the second direction end in
-        ``_reverse``; those of the second layer have ``_l1``, and so on. Writing to the arrays changes the layer
-        immediately.
+        The live arrays by name. Writing to an array changes the layer immediately.
 
     Notes
     -----
@@ -253,7 +250,12 @@ class IndyGRU:
 
     @property
     def parameters(self) -> Parameters:
-        """The live arrays by name."""
+        """The live arrays by name. Writing to an array changes the layer immediately.
+
+        ``kernel_l0`` (D / groups, 3N), ``recurrent_kernel_l0`` (3N,) and ``bias_l0`` (3N,) have the gate order r, z,
+        candidate; without a reset gate they have 2N columns in the order z, candidate. Names of the second direction
+        end in ``_reverse``; those of the second layer have ``_l1``, and so on.
+        """
         return self._parameters
 
     def __call__(

@@ -116,11 +116,13 @@ def in_summary(row: Row | Figure) -> bool:
 
 
 def summary_table(measured: Measured, rows: Sequence[Row]) -> str:
-    """One line a shape, one column for the library and each peer."""
+    """One line a measured shape, one column for the library and each peer."""
     head = ["(T, B, D, N)", "time of indygru_cpu", "numpy.matmul", *map(marked, SUMMARY_TITLES)]
     lines = []
     for name, shape in SHAPES.items():
         of_shape = {row.title: row for row in rows if row.column == name}
+        if "indygru_cpu" not in of_shape:
+            continue
         seconds = measured.seconds(of_shape["indygru_cpu"])
         values = [value_text(measured, of_shape[t]) if t in of_shape else NOT_MEASURED for t in SUMMARY_TITLES]
         lines.append([str(shape), time_text(seconds) if seconds else NOT_MEASURED, "1", *values])

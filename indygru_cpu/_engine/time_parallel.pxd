@@ -10,8 +10,8 @@
 # all gradients of the gates are exact. The "current chunk" of backward is the part of the sequence whose gradients of
 # the gates are in memory; it is cut into windows.
 cimport cython
-from libc.stddef cimport ptrdiff_t
 from libc.math cimport signbit
+from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from indygru_cpu._engine.kernels cimport indygru_enter_ftz, indygru_restore_fp_state, indygru_step_range
@@ -88,7 +88,7 @@ cdef inline bint is_linear_in(const real *u, const real *b, ptrdiff_t n_columns)
 
 
 cdef inline bint is_linear(const Plan *p) noexcept nogil:
-    """Whether states depend linearly on each other. The kernel then computes the gates of many steps at once."""
+    """Whether gates and candidates depend on the inputs only, as for the kernels (is_linear in forward_tile.inc.h)."""
     cdef ptrdiff_t n_columns = p.n_planes * p.n_units
     if p.itemsize == sizeof(float):
         return is_linear_in(<const float *> p.u, <const float *> p.b, n_columns)
@@ -401,7 +401,8 @@ cdef inline int run_steps_in_windows(Plan *p, bint is_backward, ptrdiff_t n_step
 
     The first window is short, because it may be in vain. The chunks of later windows are so long that little of them
     runs again. After a window in vain the next steps run in sequence, so that units that do not forget cost little."""
-    cdef bint is_in_sequence = n_threads == 1 and (is_backward or is_linear(p))
+    # On one thread the kernel of one linear row is as fast as chunks of time, and that of backward is faster.
+    cdef bint is_in_sequence = n_threads == 1 and (is_backward or p.n_batch == 1 and is_linear(p))
     cdef ptrdiff_t n_chunks = 1 if is_in_sequence else max_time_chunks(p, n_threads)
     cdef ptrdiff_t done = 0, left, next_try = 0, n_exact, used_chunks
     cdef ptrdiff_t min_steps = p.ops.tuning.min_time_chunk_steps, max_steps = p.ops.tuning.max_time_chunk_steps

@@ -122,7 +122,7 @@ class IndyGRUCell(Layer):
 
         Returns
         -------
-        array, (batch_size, N) or (*batch_size, N)
+        array, (batch_size, N), or with several leading axes (..., N)
 
         Raises
         ------

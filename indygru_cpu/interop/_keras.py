@@ -12,6 +12,7 @@ from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._activations import KERAS_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import KERAS_RESET_AFTER, KERAS_RESET_BEFORE
+from indygru_cpu.interop._state_dicts import hint
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
     DenseWeights,
@@ -19,6 +20,7 @@ from indygru_cpu.interop._weights import (
     build_layer,
     converter_options,
     diagonal_matrices,
+    is_keras_layer,
     layer_weights,
     read_stack,
 )
@@ -111,23 +113,20 @@ def _read_bias(checker: WeightChecker, limits: ConversionTolerance, name: str, v
 
 def _sources_and_activation(source: Any, activation: str | None) -> tuple[list[list[list[Any]]], str]:
     """Arrays by layer and direction, and the activation that all layers share."""
-    if _is_keras_layer(source) or (isinstance(source, Sequence) and source and hasattr(source[0], "shape")):
+    if is_keras_layer(source) or (isinstance(source, Sequence) and source and hasattr(source[0], "shape")):
         source = [source]
     if not isinstance(source, Sequence) or isinstance(source, str) or not source:
-        raise TypeError(f"weights: expected lists of arrays or Keras layers, got {type(source).__name__}")
-    configs = [config for item in source if _is_keras_layer(item) for config in _gru_configs(item)]
+        text = f"weights: expected lists of arrays or Keras layers, got {type(source).__name__}"
+        raise TypeError(text + hint(source, "from_keras"))
+    configs = [config for item in source if is_keras_layer(item) for config in _gru_configs(item)]
     activations = {_checked_activation(config) for config in configs}
     activations |= {activation} if activation is not None else set()
     if len(activations) > 1:
         raise ValueError(f"activation: expected one for all layers, got {shortened(', '.join(sorted(activations)))}")
-    layers = [_split_directions(item.get_weights() if _is_keras_layer(item) else item) for item in source]
+    layers = [_split_directions(item.get_weights() if is_keras_layer(item) else item) for item in source]
     if len({(len(directions), len(directions[0])) for directions in layers}) > 1:
         raise ValueError("weights: expected the same number of directions, and of arrays, in all layers")
     return layers, activations.pop() if activations else "tanh"
-
-
-def _is_keras_layer(item: Any) -> bool:
-    return hasattr(item, "get_weights") and hasattr(item, "get_config")
 
 
 def _split_directions(arrays: Any) -> list[list[Any]]:
@@ -139,6 +138,8 @@ def _split_directions(arrays: Any) -> list[list[Any]]:
             f"weights: expected 2 or 3 arrays, or 4 or 6 for two directions, got {len(arrays)}; "
             "a Keras layer has no weights before it is built"
         )
+    if foreign := hint(arrays, "from_keras"):
+        raise ValueError(f"weights: expected the weights of a Keras GRU{foreign}")
     half = len(arrays) // 2
     return [list(arrays)] if len(arrays) < 4 else [list(arrays[:half]), list(arrays[half:])]
 
@@ -153,7 +154,8 @@ def _gru_configs(layer: Any) -> list[dict[str, Any]]:
             raise ValueError(f"weights: expected merge_mode='concat', got {shown(layer.merge_mode)}")
     for gru in grus:
         if type(gru).__name__ != "GRU":
-            raise TypeError(f"weights: expected a GRU, got {type(gru).__name__}")
+            text = f"weights: expected a GRU, got {type(gru).__name__}"
+            raise TypeError(text + hint(gru.get_weights(), "from_keras"))
     return [{**gru.get_config(), "backwards": bool(direction)} for direction, gru in enumerate(grus)]
 
 

@@ -13,6 +13,7 @@ from indygru_cpu._engine.messages import listed, shortened, shown
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._activations import ONNX_ACTIVATIONS
 from indygru_cpu.interop._gate_orders import ONNX_RESET_AFTER, ONNX_RESET_BEFORE, GateOrder
+from indygru_cpu.interop._state_dicts import hint
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
     DenseWeights,
@@ -87,7 +88,8 @@ def from_onnx(
     """
     onnx = import_optional("onnx")
     if not isinstance(model, onnx.ModelProto):
-        raise TypeError(f"model: expected an onnx.ModelProto, as onnx.load returns, got {type(model).__name__}")
+        text = f"model: expected an onnx.ModelProto, as onnx.load returns, got {type(model).__name__}"
+        raise TypeError(text + hint(model, "from_onnx"))
     limits, checker, options = ConversionTolerance(tolerance, project), WeightChecker(), converter_options(options)
     constants = _Constants(onnx, model.graph)
     grus = [_Gru.from_node(gru_node, constants, reverse) for gru_node in _select_nodes(model.graph, node)]

@@ -9,24 +9,35 @@ import numpy as np
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
-from indygru_cpu.interop._weights import WeightChecker, converter_options, weights_with_reset_gate
+from indygru_cpu.interop._state_dicts import check_names, select_weights
+from indygru_cpu.interop._weights import (
+    WeightChecker,
+    check_single_layer,
+    converter_options,
+    weights_with_reset_gate,
+)
 from indygru_cpu.layer import IndyGRU, checked_layer
 
 #: Suffix of the parameter names of a layer with one layer and direction.
 _SUFFIX = suffixes(1, bidirectional=False)[0][0]
 
 
-def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options: Any) -> IndyGRU:
+def from_pararnn(
+    A: Any, B: Any = None, b: Any = None, *, prefix: str = "", activation: str = "tanh", **options: Any
+) -> IndyGRU:
     """Convert a ParaGRU cell to a layer. The cell's heads become the layer's groups.
 
     Parameters
     ----------
-    A : array or tensor, (3, N)
-        Recurrent weights; the rows are z, r, candidate.
+    A : array or tensor, (3, N); or mapping or module
+        Recurrent weights; the rows are z, r, candidate. A mapping of names to arrays, or the cell itself, has all
+        three.
     B : array or tensor, (heads, D/heads, 3, N/heads)
         Input weights.
     b : array or tensor, (3, N)
         Biases.
+    prefix : str
+        Prefix of the names to read of a mapping, such as "cell."; other names are ignored.
     activation : str
         Activation of the candidate, as for `IndyGRU`. Both gates must be sigmoids.
     **options
@@ -43,7 +54,7 @@ def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options:
     TypeError
         The dtype is neither float32 nor float64, dtypes differ, or an option is unknown.
     ValueError
-        Shapes do not fit each other, or an option has a wrong value.
+        Shapes do not fit each other, a mapping has other names, or an option has a wrong value.
 
     Notes
     -----
@@ -64,6 +75,10 @@ def from_pararnn(A: Any, B: Any, b: Any, *, activation: str = "tanh", **options:
     2
     """
     options = {"batch_first": True, **converter_options(options)}
+    if B is None and b is None:
+        arrays = select_weights(A, prefix, "a ParaGRU", "from_pararnn")
+        check_names(arrays, prefix, "from_pararnn", {"A", "B", "b"})
+        A, B, b = arrays["A"], arrays["B"], arrays["b"]
     checker = WeightChecker()
     n = checker.checked("A", A, (3, "N")).shape[1]
     heads, d = checker.checked("B", B, ("heads", "D/heads", 3, "N/heads")).shape[:2]
@@ -111,11 +126,7 @@ def to_pararnn(layer: IndyGRU) -> dict[str, Array]:
     >>> from_pararnn(**to_pararnn(layer), batch_first=False)
     IndyGRU(6, 10, groups=2, dtype=float32)
     """
-    if checked_layer(layer).num_layers > 1 or layer.bidirectional:
-        raise ValueError(
-            "layer: expected num_layers=1 and bidirectional=False, as in a ParaGRU cell, got "
-            f"num_layers={layer.num_layers} and bidirectional={layer.bidirectional}"
-        )
+    check_single_layer(checked_layer(layer), "a ParaGRU cell")
     n, heads = layer.hidden_size, layer.groups
     kernel, recurrent_kernel, bias = weights_with_reset_gate(layer, _SUFFIX)
     kernel = PARARNN.from_native(kernel).reshape(-1, 3, heads, n // heads)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from indygru_cpu._engine.messages import listed, shown
+from indygru_cpu._engine.messages import shown
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import TORCH
+from indygru_cpu.interop._state_dicts import check_names, select_weights
 from indygru_cpu.interop._weights import (
     ConversionTolerance,
     DenseWeights,
@@ -83,7 +84,7 @@ def from_torch(
     """
     limits, checker = ConversionTolerance(tolerance, project), WeightChecker()
     arrays, options = _arrays_and_options(state_dict, prefix, converter_options(options))
-    name_suffixes, bias = _checked_suffixes(arrays)
+    name_suffixes, bias = _checked_suffixes(arrays, prefix)
 
     def read_weights(suffix: str, n: int | None, d: int | str) -> DenseWeights:
         def get(name: str, *shape: int | str) -> Array:
@@ -102,20 +103,15 @@ def from_torch(
     return build_layer(read_stack(name_suffixes, read_weights), **options)
 
 
-def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Weights by name without the prefix, and the layer's options."""
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix: expected a str that names of weights begin with, got {type(prefix).__name__}")
-    if not isinstance(source, Mapping):
-        if getattr(source, "mode", None) != "GRU" or not hasattr(source, "state_dict"):
-            raise TypeError(f"state_dict: expected a mapping of names or a torch.nn.GRU, got {type(source).__name__}")
+    is_gru = not isinstance(source, Mapping) and getattr(source, "mode", None) == "GRU"
+    if is_gru:
         options = {"batch_first": source.batch_first, "dropout": source.dropout, **options}
-        source = source.state_dict()
-    names = {str(name): value for name, value in source.items()}
-    return {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}, options
+    return select_weights(source, prefix, "a torch.nn.GRU", "from_torch", is_gru), options
 
 
-def _checked_suffixes(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
+def _checked_suffixes(names: Mapping[str, Any], prefix: str) -> tuple[list[list[str]], bool]:
     """Suffixes of the names by layer and direction, and whether there are biases. Missing names raise ValueError."""
     num_layers = sum(bool(re.fullmatch(r"weight_ih_l\d+", name)) for name in names)
     forward, reverse = suffixes(1, bidirectional=True)[0]
@@ -123,12 +119,7 @@ def _checked_suffixes(names: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
     bias = f"bias_ih{forward}" in names
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if bias else 2]
     expected = {f"{kind}{suffix}" for directions in name_suffixes for suffix in directions for kind in kinds}
-    missing, unknown = sorted(expected - names.keys()), sorted(names.keys() - expected)
-    if missing or unknown:
-        raise ValueError(
-            f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}; "
-            "prefix= selects the GRU of a larger model"
-        )
+    check_names(names, prefix, "from_torch", expected)
     return name_suffixes, bias
 
 

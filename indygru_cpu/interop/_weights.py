@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -83,12 +83,13 @@ def diagonal_matrices(diagonals: Array) -> Array:
 _OPTIONS = ("batch_first", "dropout", "num_threads", "reproducible", "seed")
 
 
-def build_layer(stack: StackedWeights, *, activation: str = "tanh", **options: Any) -> IndyGRU:
+def build_layer(stack: StackedWeights, *, activation: str = "tanh", reset_gate: bool = True, **options: Any) -> IndyGRU:
     """Make a layer with copies of these weights, whose shapes and dtypes are already checked."""
     first = stack[0][0]
     layer = IndyGRU(
-        first.kernel.shape[0], first.recurrent_kernel.shape[0] // 3, len(stack), first.bias is not None,
-        bidirectional=len(stack[0]) == 2, activation=activation, dtype=first.kernel.dtype, **options,
+        first.kernel.shape[0], check.units(first.kernel.shape[1], reset_gate), len(stack), first.bias is not None,
+        bidirectional=len(stack[0]) == 2, activation=activation, dtype=first.kernel.dtype, reset_gate=reset_gate,
+        **options,
     )  # fmt: skip
     layer.load_state_dict({
         f"{name}{suffix}": array
@@ -105,6 +106,15 @@ def converter_options(options: dict[str, Any]) -> dict[str, Any]:
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise TypeError(f"{shortened(', '.join(unknown))}: unknown; options of the layer are {', '.join(_OPTIONS)}")
     return options
+
+
+def check_single_layer(layer: IndyGRU, module: str) -> None:
+    """Refuse stacks and both directions, which a `module` of another library does not have."""
+    if layer.num_layers > 1 or layer.bidirectional:
+        raise ValueError(
+            f"layer: expected num_layers=1 and bidirectional=False, as in {module}, got "
+            f"num_layers={layer.num_layers} and bidirectional={layer.bidirectional}"
+        )
 
 
 def read_stack(
@@ -138,6 +148,14 @@ class WeightChecker:
         array = check.array(name, _tensor_to_array(name, value), shape, *(self._first or ()))
         self._first = self._first or (name, array.dtype)
         return array
+
+    def check_projection(self, arrays: Mapping[str, object], name: str, n: int) -> None:
+        """Check the weights of a linear map of y that is not converted; they may be absent."""
+        outputs: int | str = "outputs"
+        if (weight := f"{name}.weight") in arrays:
+            outputs = self.checked(weight, arrays[weight], (outputs, n)).shape[0]
+        if (bias := f"{name}.bias") in arrays:
+            self.checked(bias, arrays[bias], (outputs,))
 
 
 def _tensor_to_array(name: str, value: object) -> object:
@@ -205,6 +223,11 @@ class ConversionTolerance:
                 )
             candidate[...] = 0
         return np.asarray(bias + recurrent)
+
+
+def is_keras_layer(item: Any) -> bool:
+    """Whether the item has weights and a configuration, as Keras layers have."""
+    return hasattr(item, "get_weights") and hasattr(item, "get_config")
 
 
 def import_optional(name: str) -> Any:

@@ -89,8 +89,9 @@ FOLDERS = {
     "torch": ["torch", "torch._onnx", "torch._ops"],
     "dask": ["dask", "ray", "spark", "_arrow"],
     "interop": [
-        "interop", "interop._activations", "interop._gate_orders", "interop._keras", "interop._onnx_read",
-        "interop._onnx_write", "interop._pararnn", "interop._torch", "interop._weights",
+        "interop", "interop._activations", "interop._gate_orders", "interop._keras", "interop._mingru",
+        "interop._onnx_read", "interop._onnx_write", "interop._pararnn", "interop._state_dicts", "interop._torch",
+        "interop._weights", "interop._xma",
     ],
     "sklearn": [
         "sklearn", "sklearn._base", "sklearn._columns", "sklearn._network", "sklearn._partial", "sklearn._pooling",

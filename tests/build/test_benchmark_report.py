@@ -211,6 +211,12 @@ def test_place_tables_missing_peer_is_reported_once():
     assert "| in a loop | - (-) | 3 ms / 103 ms (3.00) |" in text
 
 
+def test_summary_table_of_some_shapes_shows_these_alone():
+    rows = [row for row in SUMMARY_ROWS if row.column == "speech"]
+    (_, _, line) = tables.summary_table(measured_everywhere(), rows).splitlines()
+    assert line.startswith(f"| {SHAPES['speech']} | 2 ms | 1 | ")
+
+
 def test_summary_table_shows_every_shape_without_targets():
     lines = tables.summary_table(measured_everywhere(), SUMMARY_ROWS).splitlines()
     assert lines[0].split(" | ")[3:] == [

@@ -92,12 +92,12 @@ def test_linear_layer_of_one_nonzero_recurrent_weight_has_the_bits_of_its_steps(
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("bias", [0, 30])
 @pytest.mark.parametrize("n_units", [2, 7, 32])
-def test_long_linear_sequence_has_the_bits_of_its_steps_and_repeats_none(tier, dtype, n_threads, bias, n_units):
+def test_long_linear_sequence_has_the_bits_of_its_steps(tier, dtype, n_threads, bias, n_units):
     case = linear_case((5003, 1, 3, n_units), dtype, "mingru")
     case = replace(case, bias=(case.bias + dtype(bias)).astype(dtype))
     before = indygru_cpu.chunk_statistics()
     y, h_n = functional.forward(*case.arguments, **case.options, num_threads=n_threads)
-    if n_threads == 1:
+    if n_threads == 1:  # no state is guessed
         assert indygru_cpu.chunk_statistics() == before
     h = case.h0.copy()
     for t in range(5003):
@@ -105,6 +105,47 @@ def test_long_linear_sequence_has_the_bits_of_its_steps_and_repeats_none(tier, d
         if t % 97 == 0:
             helpers.assert_same_bits(y[t], h)
     helpers.assert_same_bits(h_n, h)
+
+
+def in_pieces(case):
+    """y and h_n of calls that are too short for chunks of time."""
+    h, outputs = case.h0, []
+    for first in range(0, len(case.x), 1999):
+        x, lengths = case.x[first : first + 1999], np.clip(case.lengths - first, 0, 1999)
+        y, h = functional.forward(
+            x, h, *case.arguments[2:], activation=case.activation, reset_gate=case.reset_gate,
+            lengths=np.minimum(lengths, len(x)), num_threads=1,
+        )  # fmt: skip
+        outputs.append(y)
+    return {"y": np.concatenate(outputs), "h_n": h}
+
+
+@pytest.mark.parametrize("reset_gate", [False, True])
+@pytest.mark.parametrize("spoiled_step", [None, 2, 9001, 19_999])
+@pytest.mark.parametrize("bias", [0, 30])
+def test_chunks_of_linear_rows_on_several_threads_have_the_bits_of_the_sequence(dtype, bias, spoiled_step, reset_gate):
+    """An input may make a state infinite, in the first chunk or a later one."""
+    case = linear_case((20_003, 3, 3, 9), dtype, "identity", reset_gate)
+    x, biases = case.x.copy(), case.bias.copy()
+    if spoiled_step is not None:
+        x[spoiled_step, 1, 0] = np.inf
+    biases[-18:-9] += dtype(bias)  # of z
+    case = replace(case, x=x, bias=biases, lengths=np.array([20_003, 12_345, 0]))
+    if spoiled_step == 19_999:
+        case = replace(case, lengths=np.array([20_003, 20_003, 17]))
+    before, expected = indygru_cpu.chunk_statistics(), in_pieces(case)
+    assert indygru_cpu.chunk_statistics() == before
+    for n_threads in (2, 5):
+        arguments = {"num_threads": n_threads, **case.options}
+        y, h_n = functional.forward(*case.arguments, **arguments)
+        helpers.assert_same_bits({"y": y, "h_n": h_n}, expected)
+        _, h_n = functional.forward(*case.arguments, **arguments, return_sequences=False)
+        helpers.assert_same_bits(h_n, expected["h_n"])
+        y, h_n, tape = functional.forward(*case.arguments, **arguments, tape=True)
+        helpers.assert_same_bits({"y": y, "h_n": h_n}, expected)
+        other = functional.forward(*case.arguments, **case.options, tape=True, num_threads=1)[2]
+        helpers.assert_same_bits(tape.gates, other.gates)
+    assert indygru_cpu.chunk_statistics().steps > before.steps
 
 
 def test_rows_of_lengths_and_both_directions_have_the_bits_of_their_steps(dtype):

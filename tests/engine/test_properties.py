@@ -18,25 +18,27 @@ activations = st.sampled_from(helpers.ACTIVATIONS)
 
 
 @st.composite
-def cases(draw, min_sizes=(0, 0, 0), ragged=None):
-    """`min_sizes` are those of T, B and D."""
+def cases(draw, min_sizes=(0, 0, 0), ragged=None, reset_gate=True):
+    """`min_sizes` are those of T, B and D. Arguments of None are drawn."""
     sizes = [draw(st.integers(low, high)) for low, high in zip(min_sizes, (21, 13, 19), strict=True)]
     n_units = draw(st.integers(1, 37))
     ragged = draw(st.booleans()) if ragged is None else ragged
-    return helpers.random_case((*sizes, n_units), draw(dtypes), draw(activations), ragged, draw(st.integers(0, 99)))
+    reset_gate = draw(st.booleans()) if reset_gate is None else reset_gate
+    options = draw(dtypes), draw(activations), ragged, draw(st.integers(0, 99)), reset_gate
+    return helpers.random_case((*sizes, n_units), *options)
 
 
 flags = st.fixed_dictionaries({"recompute": st.booleans(), "reproducible": st.booleans()})
 
 
-@given(cases(), flags)
+@given(cases(reset_gate=None), flags)
 @settings(max_examples=150)
 def test_case_of_any_shape_equals_the_reference(case, options):
     helpers.assert_close(case.run(**options), case.expected(), case.x.dtype)
 
 
 @given(
-    cases(),
+    cases(reset_gate=None),
     flags,
     st.dictionaries(st.sampled_from([*helpers.GRADIENTS, "dy", "dh_n"]), st.sampled_from([*LAYOUTS])),
 )

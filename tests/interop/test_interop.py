@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import helpers
 import numpy as np
 import pytest
-from interop_helpers import N, assert_same_layer, expanded_kernel, layer_results, random_call, random_layer
+from foreign_cells import run_paragru
+from interop_helpers import (
+    N,
+    assert_same_layer,
+    expanded_kernel,
+    layer_results,
+    random_call,
+    random_layer,
+)
 
 from indygru_cpu import IndyGRU, interop
 from indygru_cpu.interop import _gate_orders as orders
 from indygru_cpu.interop._weights import dense_kernel, import_optional
 
-TO_CONVERTERS = [interop.to_torch, interop.to_keras, interop.to_onnx, interop.to_pararnn]
+TO_CONVERTERS = [
+    interop.to_torch,
+    interop.to_keras,
+    interop.to_onnx,
+    interop.to_pararnn,
+    interop.to_xma,
+    interop.to_mingru,
+]
 
 
 # --- Gate orders -------------------------------------------------------------------------------------------
@@ -24,12 +41,14 @@ def test_gate_order_table_matches_the_documentation_of_each_library():
         ("zrc", 1, False), ("zrc", 1, True),  # Keras
         ("zrc", 1, False), ("zrc", 1, True),  # ONNX
         ("zrc", -1, False),  # ParaGRU
+        ("czr", 1, False),  # XMA
+        ("cz", -1, False), ("zc", -1, False),  # minGRU
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("row", orders.TABLE, ids=lambda row: row.library)
 def test_gate_order_round_trip_gives_the_same_bits(row):
-    planes = np.random.default_rng(1).standard_normal((7, 3 * N))
+    planes = np.random.default_rng(1).standard_normal((7, len(row.gates) * N))
     helpers.assert_same_bits(row.to_native(row.from_native(planes)), planes)
     helpers.assert_same_bits(row.from_native(row.to_native(planes)), planes)
     assert not np.shares_memory(row.to_native(planes), planes)
@@ -43,6 +62,35 @@ def test_gate_order_conversion_permutes_gates_and_negates_z():
     )
     np.testing.assert_array_equal(orders.PARARNN.to_native(np.concatenate([z, r, c])), np.concatenate([r, -z, c]))
     np.testing.assert_array_equal(orders.PARARNN.from_native(np.concatenate([r, z, c])), np.concatenate([-z, r, c]))
+
+
+# --- Layers without a reset gate ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda layer: interop.from_torch(interop.to_torch(layer)),
+        lambda layer: interop.from_keras(interop.to_keras(layer)[0]),
+        lambda layer: interop.from_onnx(interop.to_onnx(layer)),
+        lambda layer: interop.from_pararnn(**interop.to_pararnn(layer), batch_first=False),
+        lambda layer: interop.from_xma(interop.to_xma(layer)),
+    ],
+    ids=["torch", "keras", "onnx", "pararnn", "xma"],
+)
+def test_layer_without_a_reset_gate_is_converted_to_one_whose_gate_is_open(convert, bias, dtype):
+    layer = random_layer(dtype=dtype, bias=bias, reset_gate=False)
+    converted = convert(layer)
+    assert converted.reset_gate
+    for name, array in converted.parameters.items():
+        expected = 40 if name.startswith("bias") else 0
+        np.testing.assert_array_equal(array[..., :N], np.full_like(array[..., :N], expected))
+    call = random_call(layer)
+    x = call["x"].swapaxes(0, 1) if converted.batch_first else call["x"]
+    y, h_n = converted(x, call["h0"])
+    y = y.swapaxes(0, 1) if converted.batch_first else y
+    helpers.assert_close({"y": y, "h_n": h_n}, layer_results(layer, call), dtype)
 
 
 # --- Shared checks -----------------------------------------------------------------------------------------
@@ -109,20 +157,6 @@ def test_library_whose_own_import_fails_raises_that_error(tmp_path, monkeypatch)
 # --- ParaGRU -----------------------------------------------------------------------------------------------
 
 
-def run_paragru(x, A, B, b):
-    """The published equations with h' = (1 - z) h + z c, from a state of zeros; x is (rows, steps, D)."""
-    heads = len(B)
-    h, states = np.zeros((len(x), A.shape[1]), x.dtype), []
-    for step in range(x.shape[1]):
-        parts = np.split(x[:, step], heads, axis=1)
-        rows = [np.concatenate([parts[i] @ B[i, :, gate] for i in range(heads)], axis=1) + b[gate] for gate in range(3)]
-        z = 1 / (1 + np.exp(-(A[0] * h + rows[0])))
-        r = 1 / (1 + np.exp(-(A[1] * h + rows[1])))
-        h = (1 - z) * h + z * np.tanh(A[2] * h * r + rows[2])
-        states.append(h)
-    return {"y": np.stack(states, axis=1), "h_n": h[None]}
-
-
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("direction", ["from", "to"])
 def test_pararnn_conversion_computes_the_published_equations(heads, direction, dtype):
@@ -178,6 +212,14 @@ def test_pararnn_of_a_layer_without_bias_has_a_bias_of_zeros():
 def test_from_pararnn_of_wrong_weights_raises(changes, error, text):
     with pytest.raises(error, match=f"^{text}"):
         interop.from_pararnn(**PARAGRU | changes)
+
+
+@pytest.mark.parametrize("source", ["mapping", "prefix", "module"])
+def test_from_pararnn_of_a_state_dict_gives_the_layer_of_its_arrays(source):
+    state_dict = {f"cell.{name}": value for name, value in PARAGRU.items()} if source == "prefix" else PARAGRU
+    prefix = "cell." if source == "prefix" else ""
+    cell = SimpleNamespace(state_dict=lambda: PARAGRU) if source == "module" else state_dict
+    assert_same_layer(interop.from_pararnn(cell, prefix=prefix), interop.from_pararnn(**PARAGRU))
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])

@@ -31,7 +31,7 @@ def test_examples_of_the_page_run(run_python):
     """In their order and one namespace, in a separate process, because Keras reads its backend once."""
     require_packages("torch", "keras", "onnx", "onnxruntime")
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     allow_warnings = "import warnings\nwarnings.filterwarnings('default', module='keras')\n"
     printed = run_python(allow_warnings + "\n".join(blocks), timeout=300, KERAS_BACKEND="torch")
     error_text = re.search(r"print\(error\)  # (.*) up to ", PAGE).group(1)

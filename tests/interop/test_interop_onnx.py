@@ -64,7 +64,7 @@ def test_export_of_each_activation_computes_the_same(form, activation, dtype):
     check_export(form, random_layer(num_layers=2, bidirectional=True, activation=activation, dtype=dtype), lengths=True)
 
 
-@pytest.mark.parametrize("options", [{"bias": False}, {"groups": 2}])
+@pytest.mark.parametrize("options", [{"bias": False}, {"groups": 2}, {"reset_gate": False, "bias": False}])
 @pytest.mark.parametrize("h0", [False, True])
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("form", FORMS)

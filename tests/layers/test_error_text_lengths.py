@@ -318,6 +318,17 @@ CASES = {
     "initializers, object": ("initializer", lambda _: initializers.get([1] * 10**5)),
     "initializers, shape": ("shape", lambda _: initializers.orthogonal()((HUGE,), np.float32)),
     "interop, torch": ("state_dict", interop("from_torch", {f"weight_ih_l{i}": 0 for i in range(3000)})),
+    "interop, xma": ("state_dict", interop("from_xma", {f"conv1d.{LONG}{i}": 0 for i in range(3000)})),
+    "interop, heads": (
+        "input_heads",
+        interop(
+            "from_xma",
+            {"input_projection.weight": np.zeros((3, 2), "f4")}
+            | {f"{name}_weight": np.zeros((1, 1, 1), "f4") for name in ("state", "forget", "reset")},
+            input_heads=[HUGE] * 3000,
+        ),
+    ),
+    "interop, foreign": ("state_dict", interop("from_mingru", {f"{LONG}.{name}": 0 for name in ("A", "B", "b")})),
     "interop, options": ("options", interop("from_pararnn", 0, 0, 0, **{LONG: 1})),
     "interop, tolerance": ("tolerance", interop("from_torch", {}, tolerance=-HUGE)),
     "interop, project": ("project", interop("from_torch", {}, project=LONG)),

@@ -76,6 +76,14 @@ def test_results_and_gradients_have_the_bits_of_functional(shape, ragged):
     )
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+def test_layer_without_a_reset_gate_has_the_bits_of_functional(ragged):
+    case = helpers.random_case(SHAPE, DTYPE, "mingru", ragged, reset_gate=False)
+    options = {"lengths": case.lengths, "activation": "mingru", "reset_gate": False}
+    expected = case.run()
+    helpers.assert_same_bits(results_and_gradients(indygru, case, **options), {name: expected[name] for name in ORDER})
+
+
 @pytest.mark.parametrize("options", [{"reproducible": True}, {"num_threads": 1}])
 def test_options_give_the_bits_of_functional(options):
     case = helpers.random_case((140, 25, 770, 60), DTYPE)
@@ -439,7 +447,7 @@ def test_handler_with_wrong_numbers_of_buffers_or_options_raises(target):
         with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
             call_handler(target, wrong_operands, wrong_results, **wrong_attributes)
     options = OPTIONS_ARRAY.copy()
-    options[3] = 2**40  # num_threads is limited to the available threads
+    options[4] = 2**40  # num_threads is limited to the available threads
     call_handler(target, operands, results, options=options)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from indygru_cpu import IndyGRUCell, initializers, reset_default_scope
+from indygru_cpu import IndyGRU, IndyGRUCell, initializers, reset_default_scope
 
 RANDOM_NAMES = [
     "random_uniform",
@@ -22,8 +22,11 @@ RANDOM_NAMES = [
     "orthogonal",
     "variance_scaling",
     "uniform_unit_scaling",
+    "chrono",
 ]
 FIXED_NAMES = ["zeros", "ones", "constant", "identity"]
+#: Arguments without a default.
+REQUIRED = {"chrono": {"max_steps": 400}}
 MATRIX_SHAPE = (60, 330)
 
 
@@ -33,7 +36,7 @@ def _fresh_default_scope():
 
 
 def make_initializer(name, **kwargs):
-    return getattr(initializers, name)(**kwargs)
+    return getattr(initializers, name)(**REQUIRED.get(name, {}), **kwargs)
 
 
 # --- all of them -------------------------------------------------------------------------------------------
@@ -72,7 +75,9 @@ def test_initializer_seed_determines_the_values(name, dtype):
 @pytest.mark.parametrize("name", RANDOM_NAMES + FIXED_NAMES)
 def test_get_name_or_class_returns_the_class(name):
     cls = getattr(initializers, name)
-    for identifier in (name, cls.__name__, cls, cls()):
+    config = REQUIRED.get(name, {})
+    by_name = [{"class_name": text, "config": config} for text in (name, cls.__name__)]
+    for identifier in (cls(**config), *by_name, *([] if config else [name, cls.__name__, cls])):
         assert type(initializers.get(identifier)) is cls
     assert cls.__name__.lower() == name.replace("_", "")
 
@@ -182,6 +187,45 @@ def test_random_uniform_has_the_distribution(dtype):
     )
 
 
+def test_chrono_time_constants_have_the_distribution():
+    times = np.sort(1 + np.exp(initializers.Chrono(400, seed=3)(MATRIX_SHAPE, "float64")), axis=None)
+    assert times[0] >= 2
+    assert times[-1] < 400
+    # Kolmogorov-Smirnov test against the uniform distribution, at a significance level of 1e-4.
+    steps = (np.arange(times.size) + 0.5) / times.size
+    assert np.abs((times - 2) / 398 - steps).max() < 2.2 / math.sqrt(times.size)
+
+
+def test_chrono_unit_without_input_forgets_in_the_time_of_its_bias():
+    layer = IndyGRU(1, 3, dtype="float64", seed=0)
+    for name in ("kernel_l0", "recurrent_kernel_l0"):
+        layer.parameters[name][...] = 0
+    layer.parameters["bias_l0"][3:6] = bias = initializers.Chrono(50, seed=3)((3,), "float64")
+    y, _ = layer(np.zeros((20, 1, 1)), np.ones((1, 1, 3)))
+    np.testing.assert_allclose(y[-1, 0], (1 - 1 / (1 + np.exp(bias))) ** 20, rtol=1e-12)
+
+
+def test_chrono_smallest_number_of_steps_gives_zeros():
+    assert not initializers.Chrono(2, seed=3)((5,)).any()
+
+
+@pytest.mark.parametrize("max_steps", [None, "400", True, 4j, [400]])
+def test_chrono_not_a_number_raises_type_error(max_steps):
+    with pytest.raises(TypeError, match="max_steps: expected a number of steps, got"):
+        initializers.Chrono(max_steps)
+
+
+@pytest.mark.parametrize("max_steps", [1.9, -400, math.inf, math.nan])
+def test_chrono_invalid_number_raises_value_error(max_steps):
+    with pytest.raises(ValueError, match="max_steps: expected a finite number of steps, at least 2, got"):
+        initializers.Chrono(max_steps)
+
+
+def test_chrono_name_without_arguments_raises_type_error():
+    with pytest.raises(TypeError, match="max_steps"):
+        initializers.get("chrono")
+
+
 def normal_distribution(x):
     return np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x])
 
@@ -278,6 +322,7 @@ def test_get_name_has_the_defaults_of_keras():
     ("random_uniform", (-0.5, 0.5)), ("random_normal", (0.0, 2.0)), ("truncated_normal", (0.0, 2.0)),
     ("orthogonal", (2.0,)), ("variance_scaling", (2.0, "fan_out", "uniform")), ("uniform_unit_scaling", (2.0,)),
     ("glorot_uniform", ()), ("glorot_normal", ()), ("he_uniform", ()), ("lecun_normal", ()),
+    ("chrono", (400,)),
 ])  # fmt: skip
 def test_random_initializer_seed_and_dtype_are_last_positional_arguments(name, before):
     cls = getattr(initializers, name)

@@ -21,7 +21,12 @@ from indygru_cpu.torch import _ops  # noqa: E402
 
 
 @pytest.mark.parametrize(
-    ("lengths", "options"), [(None, {}), (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True})]
+    ("lengths", "options"),
+    [
+        (None, {}),
+        (LENGTHS, {"bidirectional": True, "bias": False, "batch_first": True}),
+        (None, {"reset_gate": False, "bidirectional": True}),
+    ],
 )
 def test_operators_pass_opcheck(lengths, options):
     """The input is transposed, and so is its gradient."""
@@ -30,7 +35,7 @@ def test_operators_pass_opcheck(lengths, options):
     x = x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     lengths = None if lengths is None else torch.tensor(lengths)
     weights = [None if name is None else getattr(module, name) for name in module._names[0]]
-    arguments = (x, hx, *weights, lengths, module.batch_first, 1, "tanh", True, False)
+    arguments = (x, hx, *weights, lengths, module.batch_first, 1, "tanh", module.reset_gate, False)
     torch.library.opcheck(_ops.layer, (*arguments, True))
     with torch.no_grad():
         y, _, gates = _ops.layer(*arguments, True)

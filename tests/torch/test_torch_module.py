@@ -30,7 +30,14 @@ def run_numpy_layer(layer, call, **options):
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
 @pytest.mark.parametrize(
-    "options", [{}, {"bias": False, "recompute": True}, {"groups": 2, "activation": "elu"}], ids=str
+    "options",
+    [
+        {},
+        {"bias": False, "recompute": True},
+        {"groups": 2, "activation": "elu"},
+        {"reset_gate": False, "activation": "mingru"},
+    ],
+    ids=str,
 )
 def test_module_computes_the_bits_of_the_numpy_layer(dtype, num_layers, bidirectional, batch_first, lengths, options):
     options = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": batch_first, **options}
@@ -99,7 +106,11 @@ def test_call_copies_no_tensor(monkeypatch, batch_first):
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 3]], ids=["full", "lengths"])
-@pytest.mark.parametrize("options", [BOTH, {"recompute": True, "groups": 3, "activation": "softsign"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [BOTH, {"recompute": True, "groups": 3, "activation": "softsign"}, {"reset_gate": False, "activation": "mingru"}],
+    ids=str,
+)
 def test_gradients_pass_gradcheck(lengths, options):
     module = random_module(size=(3, 6), **options)
     x, hx = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 3, 3), (1, 3, 6)])

@@ -21,6 +21,8 @@ OPTIONS = [
     {**BOTH, "batch_first": True, "activation": "relu", "dropout": 0.5},
     {"groups": 2, "bias": False, "activation": "identity"},
     {"bidirectional": True, "activation": "elu"},
+    {"reset_gate": False, "groups": 2},
+    {"reset_gate": False, "bias": False, "bidirectional": True},
 ]
 
 
@@ -64,6 +66,16 @@ def test_exported_model_has_the_results_of_the_module(options):
         inputs = {value.name: array.numpy() for value, array in zip(session.get_inputs(), arguments, strict=True)}
         for actual, expected in zip(session.run(None, inputs), net(*arguments), strict=True):
             assert helpers.scaled_error(actual, expected.detach().numpy()) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:# The axis name:UserWarning")
+def test_export_of_an_activation_that_onnx_lacks_names_the_other_way():
+    net = Net(activation="mingru").eval()
+    with torch.no_grad(), pytest.raises(Exception, match=r"activation: expected one of tanh, .*got 'mingru': convert"):
+        torch.onnx.export(
+            net, random_arguments(net, T, B), dynamo=True, custom_translation_table=onnx_translation_table(),
+            verbose=False,
+        )  # fmt: skip
 
 
 def test_translation_table_without_onnxscript_names_it(monkeypatch):

@@ -55,6 +55,7 @@ PEERS = [
         environment={"TORCHINDUCTOR_COMPILE_THREADS": "1"},
     ),
     Peer("torch, eager loop", "torch_eager", ("torch",)),
+    Peer("ParaGRU of pararnn-torch", "pararnn_sequential", ("torch", "pararnn", "triton")),
     Peer("onnxruntime, Scan", "onnxruntime_scan", ("onnx", "onnxruntime"), trains=False, in_place=True),
     Peer("OpenVINO, Scan", "openvino_scan", ("onnx", "openvino"), trains=False),
     Peer("tract, Scan", "tract_scan", ("onnx", "tract"), trains=False),

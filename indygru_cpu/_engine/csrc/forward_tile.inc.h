@@ -121,7 +121,7 @@ INLINE void NAME(linear_candidates)(enum indygru_activation activation, const in
     }
 }
 
-/* States of rows of gates, from h on. Returns whether they are finite: a state that is not stays so. */
+/* States of rows of gates, from h on. Returns whether they are finite: a state that is not finite stays so. */
 static int NAME(linear_states)(const indygru_tile *tile, const NAME(gate_rows) * rows, REAL *y)
 {
     ptrdiff_t n = tile->n_units;
@@ -143,8 +143,8 @@ static int NAME(linear_states)(const indygru_tile *tile, const NAME(gate_rows) *
 enum {
     /* Gates and candidates of a block of forward_linear, 16 KB. */
     NAME(LINEAR_NUMBERS) = 16384 / sizeof(REAL),
-    /* The steps of wider rows overlap little less by themselves. With one vector: 0.58 of the time of forward_rows
-     * where chunks of time do not meet, with two 0.74 to 0.91, with more no gain (docs/speed.md). */
+    /* The vectors of wider rows fill the processor step by step. Against forward_rows: with one vector 0.58 of the
+     * time, with two 0.74 to 0.91, with more no gain (docs/speed.md). */
     NAME(MAX_LINEAR_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL)
 };
 
