@@ -8,17 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from indygru_cpu._cli.bench import SHAPES
+
 Array: TypeAlias = np.ndarray[Any, Any]
 Shape: TypeAlias = tuple[int, int, int, int]
 
-#: (T, B, D, N)
-SHAPES: dict[str, Shape] = {
-    "small": (100, 1, 64, 64),
-    "speech": (500, 16, 80, 256),
-    "lm": (256, 32, 512, 512),
-    "wide": (64, 64, 1024, 1024),
-    "long": (16384, 1, 16, 32),
-}
 #: Shapes of the calls that are timed in place.
 PLACE_SHAPES: list[Shape] = [SHAPES["small"], (50, 8, 64, 128), (100, 8, 64, 256), SHAPES["speech"], SHAPES["lm"]]
 #: Long sequences of few units; chunks of their time run side by side.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cases import SHAPES
-from tables import number, table
+from ratios.tables import number, table
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cluster
-import library_long
 import machine
 import numpy as np
 from cases import LONG_SHAPES, Case, Shape
-from tables import number, table, time_text, write_between
+from ratios import library_long
+from ratios.tables import number, table, write_between
+
+from indygru_cpu._cli.bench import time_text
 
 ROOT = Path(__file__).parent.parent
 PAGE, PICTURE = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed_processors.svg"
@@ -302,7 +304,7 @@ with the projection; steps until two trajectories meet, as the median and the ra
 
 def draw(record: dict[str, Any]) -> None:
     """Nanoseconds of a step against the number of processors."""
-    import plots  # needs matplotlib, which the table does not need
+    from ratios import plots  # needs matplotlib, which the table does not need
 
     lines = {}
     for shape in SHAPES:

@@ -16,7 +16,7 @@ import numpy as np
 from indygru_cpu import __version__
 from indygru_cpu._engine import _core
 
-PACKAGES = ("numpy", "scipy-openblas32", "numba", "jax", "torch", "onnxruntime", "openvino", "scikit-learn")
+PACKAGES = ("numpy", "scipy-openblas32", "numba", "jax", "torch", "onnxruntime", "openvino", "tract", "scikit-learn")
 
 
 def processor() -> str:

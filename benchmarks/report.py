@@ -1,8 +1,7 @@
 """Measure all rows; write the tables of README.md and docs/speed.md, two pictures and a line of history.
 
-``--json FILE`` takes what ``pytest benchmarks --benchmark-json=FILE`` measured. ``--from-history FILE`` writes the
-tables again from a recorded line. With ``--only`` or ``--skip`` the tables are printed and not written, except for
-those that ``--write-sections`` names.
+``--from-history FILE`` writes the tables again from a recorded line. With ``--only`` or ``--skip`` the tables are
+printed and not written, except for those that ``--write-sections`` names.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import machine
-import tables
-from measure import Measured, from_history, from_json, measure
-from rows import FIGURES, Figure, PlaceRow, Row, in_section, rows, select
+from ratios import tables
+from ratios.measure import Measured, from_history, measure
+from ratios.rows import FIGURES, Figure, PlaceRow, Row, in_section, rows, select
 
 ROOT = Path(__file__).parent.parent
 AnyRow = Row | Figure
@@ -42,7 +41,7 @@ class Section(NamedTuple):
 
 def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
     """Draw the two pictures."""
-    import plots  # needs matplotlib, which the tables do not need
+    from ratios import plots  # needs matplotlib, which the tables do not need
 
     plots.peers(measured, in_section(all_rows, "peers"), folder / "speed_peers.svg")
     plots.lengths(measured, in_section(all_rows, "lengths"), folder / "speed_steps.svg")
@@ -50,7 +49,7 @@ def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
 
 def draw_widths(measured: Measured, section_rows: Sequence[AnyRow], folder: Path) -> None:
     """Draw the cost of a step against the number of units."""
-    import plots
+    from ratios import plots
 
     plots.widths(measured, tables.width_rows(section_rows), folder / "speed_narrow.svg")
 
@@ -126,7 +125,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--write-sections", nargs="+", default=None, choices=SECTIONS, metavar="NAME",
         help=f"write these ({', '.join(SECTIONS)}); default: all, or none with --only, --skip or --from-history",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="from pytest-benchmark, instead of measuring")
     parser.add_argument(
         "--from-history", type=Path, metavar="FILE",
         help="write --write-sections from the newest line of FILE that has all of their rows, instead of measuring",
@@ -157,7 +155,7 @@ def main() -> None:
         write_recorded(options.from_history, options.every_row, options.write_sections, options.into)
         return
     place = machine.machine(options.threads)  # before anything is written: the commit is that of the measured code
-    measured = from_json(options.json) if options.json else measure(options.rows, options.threads, options.rounds)
+    measured = measure(options.rows, options.threads, options.rounds)
     for name, section in SECTIONS.items():
         section_rows = [row for row in options.rows if section.needs(row)]
         if not section_rows:

@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 import cluster
-import library
 import machine
 import numpy as np
 from cases import SHAPES, Case
-from tables import number, table, write_between
+from ratios import library
+from ratios.tables import number, table, write_between
 
 ROOT = Path(__file__).parent.parent
 PAGE, HISTORY = ROOT / "docs" / "many_machines.md", Path(__file__).parent / "history" / "workers.jsonl"

@@ -1,4 +1,4 @@
-"""The command line: ``indygru-cpu demo`` and ``indygru-cpu info``."""
+"""The command line: ``indygru-cpu demo``, ``indygru-cpu bench`` and ``indygru-cpu info``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from indygru_cpu import __version__
+from indygru_cpu._cli import bench as bench_run
 from indygru_cpu._cli import demo as demo_run
 from indygru_cpu._cli import info as build_info
 from indygru_cpu._engine.messages import shown
@@ -48,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--plot", type=Path, metavar="FILE.png", help="plot losses, accuracy, gates and states")
     demo.add_argument("--save", type=Path, metavar="FILE.npz", help="write the trained weights")
 
+    text = "time the layer on this machine beside numpy.matmul, in about a minute"
+    bench = commands.add_parser("bench", help=text, description=text.capitalize() + ".")
+    text = "time for all measurements together, at least 3 rounds each (default 60)"
+    bench.add_argument("--seconds", type=_integer_parser(1), default=60, metavar="INT", help=text)
+
     text = "show the build and the settings in use"
     info = commands.add_parser("info", help=text, description=text.capitalize() + ".")
     info.add_argument("--json", action="store_true", help="print JSON")
@@ -57,17 +63,22 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A wrong argument raises SystemExit(2)."""
     options = vars(_parser().parse_args(argv))
-    if options.pop("command") == "info":
+    command = options.pop("command")
+    if command == "info":
         values = build_info.info()
         print(json.dumps(values, indent=2) if options["json"] else build_info.as_text(values))
         return 0
     try:
-        demo_run.run(demo_run.Settings(**options))
+        if command == "bench":
+            for line in bench_run.lines(options["seconds"]):
+                print(line, flush=True)
+        else:
+            demo_run.run(demo_run.Settings(**options))
     except demo_run.DemoError as error:
         print(f"indygru-cpu demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nindygru-cpu demo: stopped", file=sys.stderr)
+        print(f"\nindygru-cpu {command}: stopped", file=sys.stderr)
         return 130
     return 0
 

@@ -106,7 +106,7 @@ FOLDERS = {
         "tensorflow", "tensorflow._bundle", "tensorflow._cells", "tensorflow._checkpoint", "tensorflow._protobuf",
         "tensorflow._sstable",
     ],
-    "_cli": ["_cli", "_cli.demo", "_cli.demo_model", "_cli.demo_plot", "_cli.info", "__main__"],
+    "_cli": ["_cli", "_cli.bench", "_cli.demo", "_cli.demo_model", "_cli.demo_plot", "_cli.info", "__main__"],
     "top": ["__init__", "_version"],
     "_typing": ["_typing"],
 }  # fmt: skip

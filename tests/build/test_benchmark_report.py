@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
-import library_long
 import report
-import runners
-import tables
 from cases import PLACE_SHAPES, SHAPES, Case
-from measure import Measured, by_group
-from places import PLACES
-from rows import FIGURES, PlaceRow, in_section, rows
-from runners import Job, RunnerPool
+from ratios import library_long, runners, tables
+from ratios.measure import Measured, by_group
+from ratios.places import PLACES
+from ratios.rows import FIGURES, PlaceRow, in_section, rows
+from ratios.runners import Job, RunnerPool
 
 SMALL = (3, 2, 5, 7)
 SETTINGS = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_default")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
-import library_long
 import long_estimates
 from cases import Case
 from long_estimates import Costs, Simulation, make_grid
+from ratios import library_long
 
 from indygru_cpu._engine import _core
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from cases import Case
-from library_torch import make_module
+
+from ratios.library_torch import make_module
 
 torch.set_grad_enabled(False)
 

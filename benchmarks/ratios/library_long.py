@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from cases import Array, Case
-from library import make_layer
 
 from indygru_cpu import IndyGRU
+from ratios.library import make_layer
 
 CALL_STEPS = 2048
 #: Bias of the update gate, whose value is the share of the old state that is kept.

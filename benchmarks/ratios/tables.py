@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cases import SHAPES, WIDE_BATCH
-from measure import Measured, by_group
-from peers import PEERS
-from places import PLACES
-from rows import STEPS, Figure, PlaceRow, Row, in_section, unit_steps
-from runners import Job
+
+from indygru_cpu._cli.bench import time_text
+from ratios.measure import Measured, by_group
+from ratios.peers import PEERS
+from ratios.places import PLACES
+from ratios.rows import STEPS, Figure, PlaceRow, Row, in_section, unit_steps
+from ratios.runners import Job
 
 NOT_MEASURED = "-"
 #: Columns of the README's table. Rows with these titles are its only input.
@@ -37,14 +39,6 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Format a table in Markdown."""
     rule = ["---"] * len(head)
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
-
-
-def time_text(seconds: float) -> str:
-    """Format a time with three digits and a unit."""
-    for unit, factor in (("s", 1), ("ms", 1e3)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
 
 
 def number(value: float) -> str:

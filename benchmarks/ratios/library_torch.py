@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from cases import Case
-from library import make_layer
 
 from indygru_cpu.torch import IndyGRU
+from ratios.library import make_layer
 
 
 def make_module(case: Case) -> IndyGRU:

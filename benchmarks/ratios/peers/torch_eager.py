@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from peers import _torch
+from ratios.peers import _torch
 
 forward = partial(_torch.forward, _torch.steps)
 training = partial(_torch.training, _torch.steps)

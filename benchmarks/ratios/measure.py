@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +13,9 @@ from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
-from rows import Figure, PlaceRow, Row
-from runners import Job, RunnerPool, interleave, thread_variables
+
+from ratios.rows import Figure, PlaceRow, Row
+from ratios.runners import Job, RunnerPool, environment, interleave, program, thread_variables
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
@@ -94,10 +93,10 @@ def measure_group(
 
 def measure_figure(figure: Figure, threads: int) -> float:
     """Value of a figure in a fresh process."""
-    program, case = Path(__file__).with_name("figures.py"), json.dumps([figure.shape, "float32", threads])
+    case = json.dumps([figure.shape, "float32", threads])
     process = subprocess.run(
-        [sys.executable, program, figure.work, case], check=True, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, **thread_variables(threads)},
+        [*program("figures"), figure.work, case], check=True, stdout=subprocess.PIPE, text=True,
+        env=environment(thread_variables(threads)),
     )  # fmt: skip
     return float(process.stdout)
 
@@ -135,20 +134,6 @@ def by_group(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups
-
-
-def from_json(path: Path) -> Measured:
-    """Read the file that `pytest benchmarks --benchmark-json` writes."""
-    measured = Measured()
-    for entry in json.loads(path.read_text(encoding="utf8"))["benchmarks"]:
-        extra = entry["extra_info"]
-        if "figure" in extra:
-            measured.figures[extra["figure"]] = extra["values"]
-        else:
-            module, work, shape, *options = extra["job"]
-            job = Job(module, work, tuple(shape), *options)
-            measured.times.setdefault(entry["group"], {})[job] = entry["stats"]["data"]
-    return measured
 
 
 def from_history(path: Path, rows: Sequence[Row | Figure]) -> tuple[Recorded, dict[str, Any]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from cases import Case
-from library import make_layer
+
+from ratios.library import make_layer
 
 
 def pipeline(case: Case) -> Callable[[], Any]:

@@ -15,17 +15,34 @@ import subprocess
 import sys
 import time
 import timeit
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cases import Case, Shape
-from peers import PEERS, check
-from places import ALL_PLACES
+
+from ratios.peers import PEERS, check
+from ratios.places import ALL_PLACES
 
 ENVIRONMENTS = {f"peers.{peer.module}": peer.environment for peer in PEERS}
 #: Every thread pool reads one of these; NPROC is XLA's.
 THREAD_VARIABLES = [f"{pool}_NUM_THREADS" for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA")] + ["NPROC"]
+
+
+#: Folder of the package of this file and of the modules that it shares with other programs.
+BENCHMARKS = Path(__file__).parent.parent
+
+
+def program(module: str) -> list[str]:
+    """Command that runs a module of this package."""
+    return [sys.executable, "-m", f"ratios.{module}"]
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a program of this package: that of this process, with its path of modules and `variables`."""
+    path = os.pathsep.join(filter(None, [str(BENCHMARKS), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **variables}
 
 
 def thread_variables(threads: int) -> dict[str, str]:
@@ -68,7 +85,7 @@ class Runner:
     def __init__(self, module: str, threads: int) -> None:
         variables = {**thread_variables(threads), **ENVIRONMENTS.get(module, {})}
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **variables}
+            program("runners"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(variables)
         )
 
     def __enter__(self) -> Runner:
@@ -147,7 +164,7 @@ def interleave(
 def prepare(job: Job) -> Callable[[], Any]:
     """Return the work. The result of a peer is compared with the reference first."""
     case = Case(job.shape, job.dtype, job.threads)
-    work: Callable[[], Any] = getattr(importlib.import_module(job.module), job.work)(case)
+    work: Callable[[], Any] = getattr(importlib.import_module(f"ratios.{job.module}"), job.work)(case)
     if job.module in ENVIRONMENTS:
         check(job.work, work(), case)
     return work

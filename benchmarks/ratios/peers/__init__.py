@@ -58,8 +58,10 @@ PEERS = [
     Peer("ParaGRU of pararnn-torch", "pararnn_sequential", ("torch", "pararnn", "triton")),
     Peer("onnxruntime, Scan", "onnxruntime_scan", ("onnx", "onnxruntime"), trains=False, in_place=True),
     Peer("OpenVINO, Scan", "openvino_scan", ("onnx", "openvino"), trains=False),
+    Peer("tract, Scan", "tract_scan", ("onnx", "tract"), trains=False),
     Peer("torch.nn.GRU", "torch_gru", ("torch",), more_work=True, in_place=True),
     Peer("onnxruntime GRU", "onnxruntime_gru", ("onnx", "onnxruntime"), trains=False, more_work=True, in_place=True),
+    Peer("OpenVINO GRUSequence", "openvino_gru", ("onnx", "openvino"), trains=False, more_work=True),
 ]
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import library
 import numpy as np
 from cases import Case, Shape
+
+from ratios import library
 
 MB = 1e6
 #: A first call loads libraries and starts threads; this shape takes almost no memory.

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from cases import Case
-from library import make_layer
 
 from indygru_cpu import IndyGRU, functional
+from ratios.library import make_layer
 
 
 def layer(case: Case) -> Callable[[], Any]:

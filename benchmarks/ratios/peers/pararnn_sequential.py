@@ -12,7 +12,7 @@ import torch
 from cases import Case
 from pararnn import ParaGRU, sequential_apply
 
-from peers import _torch
+from ratios.peers import _torch
 
 
 def to_paragru(planes: torch.Tensor) -> torch.Tensor:

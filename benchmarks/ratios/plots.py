@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +12,10 @@ mpl.use("svg")  # works without a display
 
 import matplotlib.pyplot as plt
 from cases import SHAPES
-from measure import Measured
-from rows import Row, unit_steps
-from tables import number
+
+from ratios.measure import Measured
+from ratios.rows import Row, unit_steps
+from ratios.tables import number
 
 mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
 LIBRARY_COLOR, PEER_COLOR, BASELINE_COLOR = "tab:blue", "tab:gray", "tab:red"
@@ -108,4 +110,31 @@ def processors(
     axis.set(yscale="log", xlabel="processors", ylabel="ns a step", title="lines: simulated; circles: measured")
     axis.set_xticks(list(numbers), list(map(str, numbers)))
     axis.legend(title="(T, B, D, N)", fontsize=7)
+    save(figure, path)
+
+
+def history(groups: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], runs: Sequence[str], path: Path) -> None:
+    """Every row against the runs: one panel a group, one line a row; points are (number of the run, value)."""
+    n_columns = 4
+    n_panel_rows = -(-len(groups) // n_columns)
+    figure, axes = plt.subplots(n_panel_rows, n_columns, figsize=(5 * n_columns, 3 * n_panel_rows), squeeze=False)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    for axis, (group, lines) in zip(axes.flat, groups.items(), strict=False):
+        for number_of_line, (label, points) in enumerate(lines.items()):
+            marker = "os^vD"[number_of_line // 10 % 5]  # ten colors
+            axis.plot(*zip(*points, strict=True), f"{marker}-", markersize=3, linewidth=1, label=label)
+        values = [value for points in lines.values() for _, value in points]
+        middle = (min(values) + max(values)) / 2
+        if min(values) > 0:
+            axis.set_yscale("log")
+            middle = (min(values) * max(values)) ** 0.5
+        ticks = [min(values), middle, max(values)]
+        axis.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize=5)
+        axis.minorticks_off()
+        axis.set_xticks(range(len(runs)), runs, rotation=45, fontsize=5)
+        axis.set_title(textwrap.fill(group, 70), fontsize=7)
+        if len(lines) > 1:
+            axis.legend(fontsize=4)
+    figure.tight_layout()
     save(figure, path)

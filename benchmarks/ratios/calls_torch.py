@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from cases import Case
-from library_torch import make_module
+
+from ratios.library_torch import make_module
 
 
 def training(case: Case) -> Callable[[], Any]:

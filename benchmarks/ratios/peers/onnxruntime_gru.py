@@ -7,7 +7,7 @@ from typing import Any
 
 from cases import Case
 
-from peers import _onnx, _onnxruntime
+from ratios.peers import _onnx, _onnxruntime
 
 
 def forward(case: Case) -> Callable[[], Any]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from cases import LONG_SHAPES, NARROW_SHAPES, PLACE_SHAPES, SHAPES, WIDE_BATCH, Shape
-from peers import PEERS, not_installed
-from places import COLD_PLACES, PLACES
-from runners import Job
+
+from ratios.peers import PEERS, not_installed
+from ratios.places import COLD_PLACES, PLACES
+from ratios.runners import Job
 
 #: (B, D, N) of the streamed sequences, and their lengths in the picture.
 STREAMED = (1, 64, 128)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from cases import Case
 
-from peers import _torch
+from ratios.peers import _torch
 
 
 def module(case: Case) -> torch.nn.GRU:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch.nn.functional import pad
 
-from peers import _torch
+from ratios.peers import _torch
 
 CHUNK = 20
 

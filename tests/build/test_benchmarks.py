@@ -1,0 +1,146 @@
+"""Benchmarks for pytest, at tiny sizes, and their history: runs are added, compared and drawn."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import helpers
+import pytest
+
+pytest.importorskip("pytest_benchmark")
+pytest.importorskip("threadpoolctl")
+sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
+import machine
+import track
+
+#: One shape, on one thread, of the forward pass; with few rounds.
+FORWARD = ("benchmarks/test_forward.py", "-k", "speech and f32-1", "--benchmark-only", "--benchmark-max-time=0.01")
+GROUP = "forward: speech-f32-1"
+
+
+def run_benchmarks(*arguments, status=0):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tiny", *arguments]
+    environment = helpers.clean_environment()
+    done = subprocess.run(
+        command, cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def pytest_file(path, medians, commit="abc", tiny=False, processor="Some CPU"):
+    """What pytest-benchmark writes, as far as it is read: seconds by name."""
+    info = {
+        "processor": processor, "cores": 2, "system": "Linux x86_64", "tier": "baseline", "versions": {}, "threads": 2,
+        "commit": commit, "tiny": tiny,
+    }  # fmt: skip
+    benchmarks = [
+        {
+            "group": GROUP, "name": name, "extra_info": info,
+            "stats": {"median": median, "iqr": 0.1 * median, "rounds": 5},
+        }
+        for name, median in medians.items()
+    ]  # fmt: skip
+    path.write_text(json.dumps({"datetime": "2026-01-02T03:04:05", "benchmarks": benchmarks}), encoding="utf-8")
+    return path
+
+
+def history_of(tmp_path, *runs):
+    for number, medians in enumerate(runs):
+        file = track.add(pytest_file(tmp_path / "run.json", medians, commit=f"commit{number}"), tmp_path)
+    return file
+
+
+def test_benchmarks_all_run_once_at_tiny_sizes():
+    text = run_benchmarks("benchmarks", "--benchmark-disable")
+    assert int(re.search(r"(\d+) passed", text)[1]) > 150
+    assert "failed" not in text
+
+
+def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_path):
+    storage = f"--benchmark-storage={tmp_path.as_uri()}"
+    run_benchmarks(*FORWARD, storage, "--benchmark-autosave")
+    (saved,) = tmp_path.glob("*/0001_*.json")
+    assert saved.parent.name.startswith(machine.slug(machine.machine(threads=1)))
+    benchmarks = json.loads(saved.read_text(encoding="utf-8"))["benchmarks"]
+    assert {each["group"] for each in benchmarks} == {GROUP}
+    names = {each["name"] for each in benchmarks}
+    assert {"test_forward[speech-f32-1]", "test_matmul[speech-f32-1]"} <= names
+    info = benchmarks[0]["extra_info"]
+    assert info["tier"] == machine.machine(threads=1)["tier"]
+    assert info["versions"]["numpy"]
+    compared = run_benchmarks(
+        *FORWARD, storage, "--benchmark-compare=0001", "--benchmark-compare-fail=median:10000000%"
+    )
+    assert "test_forward[speech-f32-1] (0001_" in compared
+    with pytest.raises(SystemExit, match="without --tiny"):
+        track.add(saved, tmp_path)
+
+
+def test_track_add_appends_a_line_to_the_file_of_the_machine(tmp_path):
+    file = history_of(tmp_path, {"test_forward[a]": 1e-3}, {"test_forward[a]": 2e-3})
+    assert file.name == "some-cpu-2-cores-baseline.jsonl"
+    first, second = track.read(file)
+    assert (first["commit"], second["commit"], first["date"], first["threads"]) == (
+        "commit0", "commit1", "2026-01-02", 2,
+    )  # fmt: skip
+    assert second["rows"][0]["value"] == 2e-3
+    assert machine.as_text(first).startswith("Some CPU, 2 cores")
+
+
+def test_track_add_tiny_or_empty_run_is_refused(tmp_path):
+    for medians, tiny in (({"test_forward[a]": 1.0}, True), ({}, False)):
+        with pytest.raises(SystemExit, match=r"run\.json: expected the results of pytest benchmarks"):
+            track.add(pytest_file(tmp_path / "run.json", medians, tiny=tiny), tmp_path)
+
+
+def test_track_slower_names_rows_above_the_median_of_the_runs_before(tmp_path, capsys):
+    runs = [{"a": 1e-3, "b": 1e-3}, {"a": 9e-3, "b": 1e-3}, {"a": 1e-3}, {"a": 1.2e-3, "b": 1.05e-3, "new": 1.0}]
+    file = history_of(tmp_path, *runs)
+    assert track.main(["slower", "--file", str(file)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [f"| {GROUP}: a | 1 ms | 1.2 ms | +20 % |"]
+    assert track.main(["slower", "--file", str(file), "--percent", "30"]) == 0
+    assert capsys.readouterr().out == "No row got slower by more than 30 %.\n"
+
+
+def test_track_slower_speed_up_by_threads_gets_worse_when_it_falls():
+    row = next(row for row in track.rows(2) if row.at_least)
+    records = [
+        {"threads": 2, "rows": [{"group": row.group, "title": row.title, "value": value, "work": "forward"}]}
+        for value in (1.8, 1.2)
+    ]
+    (change,) = track.changes(records)
+    assert change.factor == pytest.approx(1.5)
+
+
+def test_track_slower_of_a_machine_without_history_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        track.main(["--history", str(tmp_path), "slower"])
+    assert "expected the history of a kind of machine" in capsys.readouterr().err
+
+
+def test_track_plot_writes_a_picture_for_every_machine(tmp_path):
+    history_of(tmp_path, {"a": 1e-3, "b": 1.0}, {"a": 2e-3}, {"b": 2.0})
+    track.add(pytest_file(tmp_path / "run.json", {"a": 0.0}, processor="Another"), tmp_path)
+    (tmp_path / "workers.jsonl").write_text('{"layouts": []}\n', encoding="utf-8")
+    assert track.main(["--history", str(tmp_path), "plot"]) == 0
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"\]\((.*\.svg)\)", page)
+    assert pictures == ["another-2-cores-baseline.svg", "some-cpu-2-cores-baseline.svg"]
+    assert "3 runs from 2026-01-02 to 2026-01-02" in page
+    svg = (tmp_path / pictures[1]).read_text(encoding="utf-8")
+    assert GROUP in svg
+    assert all(f"commit{number}" in svg for number in range(3))
+
+
+def test_history_page_has_every_machine():
+    folder = helpers.ROOT / "benchmarks" / "history"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for path in track.machine_files(folder):
+        picture = path.with_suffix(".svg")
+        assert f"({picture.name})" in page
+        assert picture.exists()
