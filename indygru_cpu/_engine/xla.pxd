@@ -248,7 +248,8 @@ cdef inline void *check_frame(const XlaCallFrame *frame, bint is_backward) noexc
     if frame.attributes.size != 1 or frame.attributes.types[0] != XLA_ARRAY:
         return make_error(frame, "indygru_cpu: options: expected one array as the only attribute, got something else")
     if frame.attributes.attributes[0].dtype != XLA_S64 or frame.attributes.attributes[0].size != N_OPTIONS:
-        return make_error(frame, "indygru_cpu: options: expected 6 numbers of int64, got something else")
+        return make_error(frame, "indygru_cpu: options: expected 6 numbers of int64, got something else: export a "
+                          "program of an earlier version again")
     cdef const int64_t *options = option_array(frame)
     cdef int64_t n_groups = options[OPTION_GROUPS], n_planes = count_planes(options[OPTION_RESET_GATE])
     if not 0 <= options[OPTION_ACTIVATION] < INDYGRU_N_ACTIVATIONS:

@@ -107,6 +107,14 @@ INLINE REAL NAME(derivative_one)(enum indygru_activation activation, REAL c)
     default: call(INDYGRU_IDENTITY, __VA_ARGS__);                                                                      \
     }
 
+/* Expands to a call with a reset gate and one without, each with a constant first argument. */
+#define FOR_RESET_GATE(tile, call, ...)                                                                                \
+    if ((tile)->has_reset_gate) {                                                                                      \
+        call(1, __VA_ARGS__);                                                                                          \
+    } else {                                                                                                           \
+        call(0, __VA_ARGS__);                                                                                          \
+    }
+
 /* Like FOR_ACTIVATION, with has_reset_gate as a second constant argument. */
 #define FOR_CELL(tile, call, ...)                                                                                      \
     if ((tile)->has_reset_gate) {                                                                                      \

@@ -98,10 +98,9 @@ INLINE void NAME(backward_step)(int has_chain, const indygru_tile *tile, ptrdiff
         FOR_CELL(tile, NAME(backward_row), n, tile->plane, u, tile->gates_plane, gates, h, dy, dh, tile->dgates_plane,
                  dgates)
     }
-    if (tile->du && tile->has_reset_gate)
-        NAME(sum_row)(1, n, tile->dgates_plane, dgates, gates, h, du, db);
-    else if (tile->du)
-        NAME(sum_row)(0, n, tile->dgates_plane, dgates, gates, h, du, db);
+    if (tile->du) {
+        FOR_RESET_GATE(tile, NAME(sum_row), n, tile->dgates_plane, dgates, gates, h, du, db)
+    }
 }
 
 /* Valid step by valid step. Without the chain, only the sums are computed, from dgates. */
@@ -137,11 +136,9 @@ NOINLINE void NAME(sum_run)(const indygru_tile *tile, ptrdiff_t width, const REA
                             REAL *du, REAL *db)
 {
     ptrdiff_t n = tile->n_units;
-    for (ptrdiff_t row = 0; row < width; row += n)
-        if (tile->has_reset_gate)
-            NAME(sum_row)(1, n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db);
-        else
-            NAME(sum_row)(0, n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db);
+    for (ptrdiff_t row = 0; row < width; row += n) {
+        FOR_RESET_GATE(tile, NAME(sum_row), n, INDYGRU_RUN_UNITS, dgates + row, r + row, h + row, du, db)
+    }
 }
 
 /* Joins gates, states and dy of a run. gates (P, N), h and dy (N) OUT. */

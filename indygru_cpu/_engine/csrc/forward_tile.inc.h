@@ -68,10 +68,7 @@ static void NAME(forward_rows)(const indygru_tile *tile)
             REAL *gates = (REAL *)tile->gates +
                           indygru_valid_index(steps, tile->gates_rows, step, row, count) * tile->gates_stride;
             NAME(prefetch)(y + tile->y_step, n);
-            if (tile->has_reset_gate)
-                NAME(gates_row)(1, n, tile->plane, u, b, h, proj, tile->gates_plane, gates);
-            else
-                NAME(gates_row)(0, n, tile->plane, u, b, h, proj, tile->gates_plane, gates);
+            FOR_RESET_GATE(tile, NAME(gates_row), n, tile->plane, u, b, h, proj, tile->gates_plane, gates)
             FOR_CELL(tile, NAME(candidate_row), n, u_c, b_c, proj, tile->gates_plane, gates, h, y)
             proj += tile->proj_row;
             count++;
@@ -172,10 +169,7 @@ static void NAME(forward_blocks)(const indygru_tile *tile)
             rows.plane = tile->gates_plane;
         }
         memcpy(start, tile->h, n * sizeof *start);
-        if (tile->has_reset_gate)
-            NAME(gates_of_rows)(1, tile, &rows);
-        else
-            NAME(gates_of_rows)(0, tile, &rows);
+        FOR_RESET_GATE(tile, NAME(gates_of_rows), tile, &rows)
         FOR_ACTIVATION(tile->activation, NAME(candidates_of_rows), tile, &rows)
         REAL *y = (REAL *)part.y + indygru_time_index(&part.steps, 0, 0) * part.y_step +
                   indygru_row_index(&part.steps, 0) * part.y_row;
@@ -193,10 +187,7 @@ NOINLINE void NAME(forward_run)(const indygru_tile *tile, ptrdiff_t n, const REA
 {
     enum { N = INDYGRU_RUN_UNITS };
     ptrdiff_t c_plane = (tile->has_reset_gate + 1) * N;
-    if (tile->has_reset_gate)
-        NAME(gates_row)(1, n, N, u, b, h, proj, N, gates);
-    else
-        NAME(gates_row)(0, n, N, u, b, h, proj, N, gates);
+    FOR_RESET_GATE(tile, NAME(gates_row), n, N, u, b, h, proj, N, gates)
     FOR_CELL(tile, NAME(candidate_row), n, u + c_plane, b + c_plane, proj, N, gates, h, y)
 }
 

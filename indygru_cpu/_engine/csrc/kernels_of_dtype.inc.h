@@ -20,4 +20,5 @@
 #undef LOG2_LOW
 #undef EXPM1_COEFFICIENTS
 #undef FOR_ACTIVATION
+#undef FOR_RESET_GATE
 #undef FOR_CELL
