@@ -64,6 +64,21 @@ def test_states_that_are_not_finite_have_the_bits_of_their_steps(tier, dtype, ac
     assert_bits_step_by_step(replace(case, h0=h0))
 
 
+@pytest.mark.parametrize("plane", [0, 1, 2])
+def test_gate_that_is_nan_has_the_bits_of_its_steps(tier, dtype, plane):
+    """A NaN of r alone, of z alone or of the candidate alone, by an input or by a bias."""
+    case = linear_case((90, 1, 2, 8), dtype, reset_gate=True)
+    kernel, x = np.ones_like(case.kernel), np.abs(case.x)
+    kernel[1, 8 * plane : 8 * plane + 3] = -1
+    x[41] = np.inf
+    case = replace(case, kernel=kernel, x=x)
+    assert np.isnan(case.run()["y"][42:, 0, :3]).all()
+    assert_bits_step_by_step(case)
+    bias = case.bias.copy()
+    bias[8 * plane + 5] = np.nan
+    assert_bits_step_by_step(replace(case, x=np.abs(case.x[:40]), dy=case.dy[:40], bias=bias))
+
+
 @pytest.mark.parametrize("bias", [-0.0, 0.0, 12.0, 1e30])
 def test_biases_have_the_bits_of_the_steps(tier, dtype, bias):
     """With a bias of -0, a pre-activation may be -0; with a large one, units never forget."""

@@ -104,6 +104,8 @@ INLINE void NAME(gates_of_rows)(int has_reset_gate, const indygru_tile *tile, co
                         rows->plane, rows->gates + i * rows->stride);
 }
 
+/* If r is NaN, the candidate is NaN, although u is 0. The first plane without a reset gate is z: if that is NaN, so is
+ * the state. */
 INLINE void NAME(candidates_of_rows)(enum indygru_activation activation, const indygru_tile *tile,
                                      const NAME(gate_rows) * rows)
 {
@@ -111,10 +113,11 @@ INLINE void NAME(candidates_of_rows)(enum indygru_activation activation, const i
     const REAL *restrict b = (const REAL *)tile->b + plane * tile->plane;
     for (ptrdiff_t i = 0; i < rows->n_rows; i++) {
         const REAL *restrict p = rows->proj + i * tile->proj_row + plane * tile->n_units;
+        const REAL *restrict first = rows->gates + i * rows->stride;
         REAL *restrict c = rows->gates + i * rows->stride + plane * rows->plane;
         SIMD
         for (ptrdiff_t j = 0; j < tile->n_units; j++)
-            c[j] = NAME(candidate)(activation, 0, 0, p[j], b[j]);
+            c[j] = NAME(candidate)(activation, 0, first[j] * 0, p[j], b[j]);
     }
 }
 
