@@ -141,7 +141,7 @@ def forward(
         raise ValueError("return_sequences: expected True with a tape or `out`, which need all states, got False")
     check.progress(progress)
     index = check.activation_index(activation)
-    reset_gate = bool(reset_gate)
+    reset_gate = check.flag(reset_gate, "reset_gate")
     options: tuple[Any, ...] = (index, reset_gate, bool(reproducible), bool(reverse))
     results: Any = None
     bound = _bind(kernel, recurrent_kernel, bias, groups, *options)
@@ -293,7 +293,7 @@ def step(
     >>> h.shape
     (1, 5)
     """
-    index, reset_gate = check.activation_index(activation), bool(reset_gate)
+    index, reset_gate = check.activation_index(activation), check.flag(reset_gate, "reset_gate")
     bound = _bind(kernel, recurrent_kernel, bias, groups, index, reset_gate, True)
     if bound is not None:
         state = bound.step(x_t, h, out)

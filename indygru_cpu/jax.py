@@ -119,7 +119,7 @@ def indygru(
     >>> gradients["kernel"].shape
     (3, 15)
     """
-    reset_gate = bool(reset_gate)
+    reset_gate = check.flag(reset_gate, "reset_gate")
     operands, n_groups = _checked_operands(
         x, h0, *_weights(params), lengths=lengths, groups=groups, reset_gate=reset_gate
     )

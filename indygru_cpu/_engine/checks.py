@@ -67,6 +67,13 @@ def size(value: object, name: str) -> int:
     return integer(value, name, 1, MAX_COLUMNS)
 
 
+def flag(value: object, name: str) -> bool:
+    """A bool. Other values are refused where a text such as "no" would give another layer."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected a bool, got {shown(value)}")
+    return bool(value)
+
+
 def count_planes(reset_gate: bool) -> int:
     """The number of planes of N columns of the weights: of r, z and candidate, or of z and candidate."""
     return 3 if reset_gate else 2

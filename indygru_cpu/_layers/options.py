@@ -65,7 +65,7 @@ def checked_options(
         "bias": bool(bias),
         "batch_first": bool(batch_first),
         "reproducible": bool(reproducible),
-        "reset_gate": bool(reset_gate),
+        "reset_gate": check.flag(reset_gate, "reset_gate"),
         "bidirectional": bool(bidirectional),
         "activation": activation,
         "dtype": check.dtype(dtype),

@@ -88,9 +88,7 @@ def _check_row_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | N
 
 def _checked_flag(name: str, value: object) -> bool:
     """A bool, as torch.nn.GRU requires: a number in its place is often an argument in the wrong position."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected a bool, got {shown(value)}")
-    return bool(value)
+    return check.flag(value, name)
 
 
 def _checked_dropout(value: object) -> float:

@@ -162,6 +162,19 @@ def test_weights_of_the_wrong_number_of_planes_are_refused(call, message):
         call(random_case((3, 2, 5, 8), np.float32))
 
 
+@pytest.mark.parametrize("wrong", ["no", 0, None, np.zeros(1)], ids=["str", "int", "None", "array"])
+def test_reset_gate_that_is_no_bool_is_refused(wrong):
+    case = random_case((3, 2, 5, 6), np.float32)
+    calls = [
+        lambda: IndyGRU(3, 5, reset_gate=wrong),
+        lambda: functional.forward(*case.arguments, reset_gate=wrong),
+        lambda: functional.step(case.x[0], case.h0, *case.arguments[2:], reset_gate=wrong),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"^reset_gate: expected a bool, got "):
+            call()
+
+
 def test_reset_gate_of_a_layer_is_read_only():
     layer = IndyGRU(3, 5, reset_gate=False)
     with pytest.raises(AttributeError, match="reset_gate: expected no assignment"):
