@@ -22,8 +22,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "indygru_cpu" / "_engine"
 TIERS = {"kernels_baseline.c": "baseline", "kernels_x86_v3.c": "x86_v3", "kernels_x86_v4.c": "x86_v4"}
 REGISTERS = {"baseline": "xmm", "x86_v3": "ymm", "x86_v4": "zmm"}
-#: Loops over units in the source, counted once for each activation that changes them, with a reset gate and without: all
-#: loops, and those that divide.
+#: Loops over units in the source, counted once for each activation that changes them, with a reset gate and without:
+#: all loops, and those that divide.
 LOOPS = {
     "forward_rows": (16, 10), "forward_run": (16, 10), "forward_linear": (10, 6), "backward_tile": (16, 0),
     "backward_run": (14, 0), "activate": (5, 4),
