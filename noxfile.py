@@ -16,6 +16,7 @@ import nox
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 import core_tests
 
+nox.needs_version = ">=2024.10"
 nox.options.sessions = ["tests"]
 nox.options.error_on_missing_interpreters = False
 
