@@ -16,10 +16,11 @@ import nox
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 import core_tests
 
+nox.needs_version = ">=2024.10"
 nox.options.sessions = ["tests"]
 nox.options.error_on_missing_interpreters = False
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 
 
 @nox.session(python=PYTHONS)
@@ -36,7 +37,7 @@ def core(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or core_tests.PATHS))
 
 
-@nox.session(python=["3.10", "3.11", "3.12"])
+@nox.session(python=["3.11", "3.12"])
 @nox.parametrize("numpy", ["1.26", "2.0", "2.2"])
 def numpy(session: nox.Session, numpy: str) -> None:
     """The core with an older NumPy. One build works with every NumPy: the extension does not use its C-API."""

@@ -54,7 +54,7 @@ def commit() -> str:
 def machine(threads: int) -> dict[str, Any]:
     """All of it, as a dictionary for JSON."""
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),
         "processor": processor(),
         "cores": os.cpu_count(),
