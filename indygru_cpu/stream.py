@@ -388,7 +388,8 @@ class StreamPool(_core.PoolBase):
         TypeError, ValueError
             `frames` is no mapping, or a frame has another dtype or shape.
         RuntimeError
-            A call of this thread that has not returned is using the pool: a signal handler makes a call, for example.
+            A call of this thread that has not returned is using the pool: a signal handler or a finaliser makes another
+            one. `remove` is accepted there.
 
         Notes
         -----
