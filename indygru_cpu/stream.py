@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import copyreg
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -56,12 +57,21 @@ def _index_rows(n_batch: int, rows: Any) -> Array:
         problem = "fill the masked array, or give its compressed() rows"
     else:
         try:
-            index = rows
-            if not isinstance(rows, slice):
-                index = np.asarray(rows, np.intp if isinstance(rows, (list, tuple)) and not rows else None)
-                if index.dtype == bool and index.shape != (n_batch,):
+            if isinstance(rows, slice):
+                return np.arange(n_batch, dtype=np.intp)[rows]
+            index = np.asarray(rows, np.intp if isinstance(rows, (list, tuple)) and not rows else None)
+            if index.dtype == bool:
+                if index.shape != (n_batch,):
                     raise ValueError(f"a mask has {n_batch} values")
-            return np.asarray(np.arange(n_batch)[None][:, index][0])
+                return np.flatnonzero(index)
+            if index.dtype.kind not in "iu":
+                raise TypeError("an index has integers or Booleans")
+            # Python's integers: the conversion to intp could make a row of the batch of an integer outside it. Without
+            # memory, NumPy's reductions and its indexing with arrays may raise SystemError in place of MemoryError.
+            for row in index.reshape(-1).tolist():
+                if not -n_batch <= row < n_batch:
+                    raise IndexError(f"row {row} is out of bounds")
+            return np.asarray(index.astype(np.intp) % n_batch)
         except (IndexError, OverflowError, TypeError, ValueError) as error:
             problem = shortened(error)
     raise IndexError(
@@ -170,7 +180,7 @@ class Stream(_core.StreamBase):
         named = _index_rows(self.batch_size, rows)
         if named.ndim != 1:
             raise IndexError(f"rows: expected integers, a mask or a slice, got {shown(rows)}: one axis is needed")
-        if len(np.unique(named)) != len(named):
+        if len(set(named.tolist())) != len(named):
             raise ValueError(
                 f"rows: expected each row once, got {shown(rows)}: give each step of a row a push of its own"
             )
@@ -255,7 +265,16 @@ class Stream(_core.StreamBase):
         self._set_weights(bound, _compact_kernels(bound, weights))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self._source, self._bound, self.state), vars(self) or None
+        return _restore, (type(self), self._source, self._bound, self.state), _attributes(self)
+
+
+def _attributes(instance: Any) -> Any:
+    """The attributes of an instance of a subclass, as `pickle` restores them: `__dict__` and `__slots__`."""
+    if hasattr(instance, "__getstate__"):  # in Python 3.10, a subclass's only
+        return instance.__getstate__()
+    names = copyreg._slotnames(type(instance))  # type: ignore[attr-defined]
+    slots = {name: getattr(instance, name) for name in names if hasattr(instance, name)}
+    return (vars(instance) or None, slots) if slots else vars(instance) or None
 
 
 def _restore(cls: type[Stream], source: _Source, bound: _core.BoundLayer, state: Array) -> Stream:
@@ -369,7 +388,8 @@ class StreamPool(_core.PoolBase):
         TypeError, ValueError
             `frames` is no mapping, or a frame has another dtype or shape.
         RuntimeError
-            A call of this thread that has not returned is using the pool: a signal handler makes a call, for example.
+            A call of this thread that has not returned is using the pool: a signal handler or a finaliser makes another
+            one. `remove` is accepted there.
 
         Notes
         -----
@@ -378,19 +398,24 @@ class StreamPool(_core.PoolBase):
         """
         if not isinstance(frames, Mapping):
             raise TypeError(f"frames: expected a mapping of clients to arrays, got {type(frames).__name__}")
-        items = list(frames.items())  # at once, because another thread may change the mapping between two readings
-        clients, values = [client for client, _ in items], [frame for _, frame in items]
+        items: Iterable[tuple[Any, Any]] = frames.items()
         if type(frames) is not dict:
+            items = list(items)  # methods of the mapping run before the call, so they can use the pool
+            clients = [client for client, _ in items]
             for client in clients:
                 _check_client(client)
             if len(set(clients)) < len(clients):
                 raise ValueError(
                     "frames: expected each client once, got one twice: push its frames one after the other"
                 )
-        results: dict[Any, Array] = self._call(self._push, clients, values)
+        results: dict[Any, Array] = self._call(self._push, items)
         return results
 
-    def _push(self, clients: list[Any], frames: list[Any]) -> dict[Any, Array]:
+    def _push(self, items: Iterable[tuple[Any, Any]]) -> dict[Any, Array]:
+        # At once, because another thread may change the mapping between two readings. A dict is read within the call:
+        # a finaliser that the allocation starts may remove one of its clients, which is recorded then.
+        items = list(items)
+        clients, frames = [client for client, _ in items], [frame for _, frame in items]
         x = self._table.stream._stack(frames)
         if x is None:
             x = self._checked_frames(clients, frames)
@@ -409,33 +434,35 @@ class StreamPool(_core.PoolBase):
         return np.stack([check.array(f"frame of {shown(each)}", x, shape, "the pool", dtype) for each, x in named])
 
     def _with_rows(self, clients: list[Any]) -> _Table:
-        """A table in which each of these clients has a row. Those of new clients have states of zeros.
+        """A table of fitting size in which each of these clients has a row. States of new clients are zeros.
 
         The pool has its own table until that one replaces it, so an exception adds no client.
         """
         table: _Table = self._table
-        stream, rows, free, min_rows = table
-        new = [client for client in clients if client not in rows]
+        new = [client for client in clients if client not in table.rows]
+        n_clients, n_rows = len(table.rows) + len(new), table.stream.batch_size
+        if n_clients > n_rows:
+            table = self._resized(max(n_clients, 2 * n_rows))
+        elif table.min_rows < n_rows and 4 * n_clients <= n_rows:
+            with suppress(MemoryError):  # then the pool keeps its rows
+                table = self._resized(max(table.min_rows, n_rows // 2))
         if not new:
             return table
-        n_clients = len(rows) + len(new)
-        if n_clients > stream.batch_size:
-            stream, rows, free, min_rows = self._resized(max(n_clients, 2 * stream.batch_size))
+        stream, rows, free, min_rows = table
         if len(free) < len(new):
             taken = set(rows.values())
             free[:] = [row for row in range(stream.batch_size - 1, -1, -1) if row not in taken]
         given = [free.pop() for _ in new]
-        stream.reset(given)
+        stream._clear_rows(np.array(given, np.intp))
         return _Table(stream, rows | dict(zip(new, given, strict=True)), free, min_rows)
 
-    def _resized(self, n_rows: int, left_out: int | None = None) -> _Table:
-        """A table with a stream of n_rows rows and all clients but that of one row."""
-        old, old_rows, _, min_rows = self._table
-        remaining = {client: row for client, row in old_rows.items() if row != left_out}
+    def _resized(self, n_rows: int) -> _Table:
+        """A table with a stream of n_rows rows and all clients."""
+        old, rows, _, min_rows = self._table
         layer, num_threads, weights = old._source
         stream = Stream(layer, n_rows, num_threads, weights=weights, _bound=old._bound)
-        stream._states[:, : len(remaining)] = old._states[:, list(remaining.values())]
-        return _Table(stream, {client: row for row, client in enumerate(remaining)}, [], min_rows)
+        stream._states[:, : len(rows)] = old._states_of(list(rows.values()))
+        return _Table(stream, {client: row for row, client in enumerate(rows)}, [], min_rows)
 
     def _row(self, client: Hashable) -> int:
         rows: dict[Hashable, int] = self._table.rows
@@ -446,24 +473,39 @@ class StreamPool(_core.PoolBase):
     def remove(self, client: Hashable) -> None:
         """Forget a client and its state.
 
+        A finaliser (`__del__`, `weakref.finalize`) or a signal handler can remove a client at any time. If a call of
+        the same thread is running, the client is removed when that call ends, after the step of a push, and a client
+        that has no row then is ignored.
+
         Raises
         ------
         KeyError
             The client has no row.
+
+        Examples
+        --------
+        >>> import weakref
+        >>> import numpy as np
+        >>> from indygru_cpu import IndyGRU, StreamPool
+        >>> pool = StreamPool(IndyGRU(3, 5, seed=0))
+        >>> class Connection:
+        ...     pass
+        >>> connection = Connection()
+        >>> y = pool.push({"ann": np.ones(3, np.float32)})
+        >>> finalizer = weakref.finalize(connection, pool.remove, "ann")
+        >>> del connection
+        >>> len(pool)
+        0
         """
         _check_client(client)
-        self._call(self._remove, client)
+        if not self._defer_removal(client):
+            self._call(self._remove, client)
 
     def _remove(self, client: Hashable) -> None:
-        stream, rows, free, min_rows = self._table
-        row = self._row(client)
-        if min_rows < stream.batch_size and 4 * (len(rows) - 1) <= stream.batch_size:
-            with suppress(MemoryError):  # then the pool keeps its rows
-                self._table = self._resized(max(min_rows, stream.batch_size // 2), row)
-                return
-        del rows[client]
-        with suppress(MemoryError):  # a row outside the list is free too
-            free.append(row)
+        self._row(client)  # raises if there is none
+        with suppress(MemoryError):  # then the pool keeps its rows
+            self._discard(client)
+            self._table = self._with_rows([])
 
     def get_state(self, client: Hashable) -> Array:
         """Return a copy of the state of a client, (layers, N), for `set_state` of any pool with this layer's weights.
@@ -505,9 +547,9 @@ class StreamPool(_core.PoolBase):
 
     def _reduce(self) -> tuple[Any, ...]:
         stream, rows, _, min_rows = self._table
-        states = stream._states[:, list(rows.values())]
+        states = stream._states_of(list(rows.values()))
         arguments = type(self), stream._source, stream._bound, min_rows, tuple(rows), states
-        return _restore_pool, arguments, vars(self) or None
+        return _restore_pool, arguments, _attributes(self)
 
 
 def _restore_pool(

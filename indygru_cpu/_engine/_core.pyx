@@ -1648,8 +1648,9 @@ cdef bint has_vnni_of_tier() noexcept:
 cdef object reentered(str name):
     """The error of a call within a call of the same thread."""
     return RuntimeError(
-        f"{name}: a call of this thread is using it, and a signal handler or a method of an argument (such as "
-        "__array__, __hash__ or __eq__) makes another one: make it after the first one has returned")
+        f"{name}: a call of this thread is using it, and a signal handler, a finaliser (__del__, weakref.finalize) or a "
+        "method of an argument (such as __array__, __hash__ or __eq__) makes another one: make it after the first one "
+        "has returned")
 
 
 @cython.auto_pickle(False)
@@ -1658,15 +1659,18 @@ cdef class PoolBase:
 
     Compiled, because in Python a signal handler could raise between `acquire` and `try`, or between a step and the
     assignment of the table with the clients of that step. Calls of other threads wait. A call within a call of the same
-    thread raises RuntimeError: it would wait for ever. A child of a fork has a lock of its own: the thread that holds
-    the parent's lock does not exist there."""
+    thread raises RuntimeError: it would wait for ever. A removal within a call is recorded instead, because garbage
+    collection may start a finaliser at any allocation, and an error of a finaliser is only printed. A child of a fork
+    has a lock of its own: the thread that holds the parent's lock does not exist there."""
     cdef object table, lock, owner
+    cdef list removals      # clients that are removed when the running call ends
     cdef ptrdiff_t generation
 
     def __init__(self, table):
         if self.table is not None:
             raise RuntimeError("pool: it is initialised already; make another one with StreamPool(layer)")
-        self.lock, self.owner, self.generation, self.table = Lock(), None, indygru_fork_generation(), table
+        self.lock, self.owner, self.removals, self.generation = Lock(), None, [], indygru_fork_generation()
+        self.table = table
 
     @property
     def _table(self):
@@ -1689,10 +1693,47 @@ cdef class PoolBase:
         lock.acquire()
         try:
             self.owner = thread
-            return function(*arguments)
+            self.carry_out_removals()  # of a call that a fork has ended, or whose removals have raised an exception
+            try:
+                return function(*arguments)
+            finally:
+                self.carry_out_removals()
         finally:
             self.owner = None
             lock.release()
+
+    def _defer_removal(self, client):
+        """Whether a call of this thread is running. If so, the client is removed when that call ends."""
+        if self.owner is None or self.generation != indygru_fork_generation() or get_ident() != self.owner:
+            return False
+        self.removals.append(client)
+        return True
+
+    cdef int carry_out_removals(self) except -1:
+        """Removes the clients that are recorded. It needs no memory: an exception can only come from `__hash__` or
+        `__eq__` of a client, and then the next call begins with these removals."""
+        cdef Py_ssize_t i = 0
+        if not self.removals:
+            return 0
+        while i < len(self.removals):  # a finaliser may append another one meanwhile
+            self.discard(self.removals[i])
+            i += 1
+        self.removals.clear()
+        return 0
+
+    def _discard(self, client):
+        """Removes a client if it has a row. Needs no memory."""
+        self.discard(client)
+
+    cdef int discard(self, client) except -1:
+        table = self.table
+        row = (<dict?> table.rows).pop(client, None)
+        if row is not None:
+            try:
+                table.free.append(row)
+            except MemoryError:
+                pass  # a row outside the list is free too
+        return 0
 
     def _take_step(self, table, StreamBase stream not None, x, list rows not None, y):
         """One step of some rows of a stream, whose results are copied to y (R, N); then `table` is that of the pool.
@@ -1715,7 +1756,8 @@ cdef class StreamBase:
     cdef Plan *plans        # one for each layer
     cdef char *block        # weights of all layers, packed kernels first, then saved_states, scratch and rows
     cdef char *scratch
-    # The states before a step of all rows that a signal or a fork may end, or the states within a step of some rows.
+    # The states before a step of all rows, or a chunk of them, that a signal or a fork may end, or the states within a
+    # step of some rows.
     cdef char *saved_states
     cdef ptrdiff_t *rows     # (B) the rows of a step of some rows: a checked private copy
     cdef char *is_named      # (B) whether a row is among them; zeros between steps
@@ -1937,10 +1979,20 @@ cdef class StreamBase:
             if atomic_compare_exchange(&self.owner, owner, generation):
                 break
         self.owner_thread = <long> PyThread_get_thread_ident()
-        if owner and self.is_stepping:  # the fork came during a step of a thread of the parent
+        if self.is_stepping:  # a fork came during a step of a thread of the parent
+            self.restore_states()
+        return 0
+
+    cdef void save_states(self) noexcept:
+        """Saves the states before a step or a chunk of all rows. `is_stepping` is set back when it has ended."""
+        memcpy(self.saved_states, self.state_data, self.n_layers * self.state_bytes)
+        self.is_stepping = True
+
+    cdef void restore_states(self) noexcept:
+        """Restores the states that are saved, if there are some."""
+        if self.is_stepping:
             memcpy(self.state_data, self.saved_states, self.n_layers * self.state_bytes)
         self.is_stepping = False
-        return 0
 
     cdef void release(self) noexcept:
         atomic_store(&self.owner, 0)
@@ -2014,6 +2066,25 @@ cdef class StreamBase:
                     memset(self.state_data + k * self.state_bytes + row * self.row_bytes, 0, self.row_bytes)
         finally:
             self.release()
+
+    def _states_of(self, list rows not None):
+        """A new array (layers, R, N) of copies of the states of rows. Without memory, NumPy's indexing with a list may
+        raise SystemError in place of MemoryError."""
+        cdef ArrayView view
+        cdef ptrdiff_t i, k, row, n_rows = len(rows)
+        self.acquire()
+        try:
+            states = empty((self.n_layers, n_rows, self.n_units), self._bound.dtype)
+            require(self._bound.read(states, True, &view), "states")
+            for i in range(n_rows):
+                row = rows[i]
+                require(0 <= row < self.n_batch, "rows")
+                for k in range(self.n_layers):
+                    memcpy(view.data + (k * n_rows + i) * self.row_bytes,
+                           self.state_data + k * self.state_bytes + row * self.row_bytes, self.row_bytes)
+        finally:
+            self.release()
+        return states
 
     def _stack(self, list frames):
         """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
@@ -2133,7 +2204,14 @@ cdef class StreamBase:
         cdef double work = self.n_rows * self.row_work
         cdef int n_threads = limit_threads(self.n_threads, work)
         if work >= self.plans.ops.tuning.min_interruptible_work or n_threads > 1:
-            self.run_interruptibly(x, x_row_stride, states, work, n_threads)
+            if states is self.state_data:
+                self.save_states()
+            try:
+                self.run_interruptibly(x, x_row_stride, states, work, n_threads)
+            except BaseException:
+                self.restore_states()
+                raise
+            self.is_stepping = False
         elif work >= self.plans.ops.tuning.min_nogil_work:
             with nogil:
                 indygru_acquire_slots(1, 1)  # a fork waits until the slot is released
@@ -2145,13 +2223,12 @@ cdef class StreamBase:
         return 0
 
     def _run_steps(self, chunk):
-        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error
-        restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
+        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error or
+        a fork restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
         cdef ArrayView x, y_view
-        cdef ptrdiff_t i, step = 0, n_steps, end, size = self.n_layers * self.state_bytes
+        cdef ptrdiff_t i, step = 0, n_steps, end
         cdef double work = self.n_batch * self.row_work
-        cdef char *last_state = self.state_data + size - self.state_bytes
-        cdef PooledBuffer states
+        cdef char *last_state = self.state_data + (self.n_layers - 1) * self.state_bytes
         cdef bint is_serial
         self.check_initialised()
         is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
@@ -2161,13 +2238,12 @@ cdef class StreamBase:
             return None
         if exceeds_limits(x.shape[0], self.n_batch, self.n_inputs, self.n_units):
             return None
-        states = PooledBuffer(size, False)
-        memcpy(states.data, self.state_data, size)
         y = new_array(shape_tuple(x.ndim, x.shape, self.n_units), self._bound.dtype)
         require(self._bound.read(y, True, &y_view), "chunk")
         n_steps = <ptrdiff_t> max(1, min(x.shape[0], self.plans.ops.tuning.min_interruptible_work / max(1, work)))
         if self.n_rows != self.n_batch:
             self.set_rows(self.n_batch)
+        self.save_states()
         try:
             while step < x.shape[0]:
                 end = min(x.shape[0], step + n_steps)
@@ -2186,8 +2262,9 @@ cdef class StreamBase:
                         memcpy(y_view.data + i * self.state_bytes, last_state, self.state_bytes)
                 step = end
         except BaseException:
-            memcpy(self.state_data, states.data, size)
+            self.restore_states()
             raise
+        self.is_stepping = False
         return y
 
     cdef Plan *bind_layer(self, ptrdiff_t k, char *x, ptrdiff_t x_row_stride, char *states) noexcept nogil:
@@ -2206,33 +2283,23 @@ cdef class StreamBase:
 
     cdef int run_interruptibly(self, char *x, ptrdiff_t x_row_stride, char *states, double work,
                                int n_threads) except -1:
-        """Polls signals between time slices. If a handler raises, the states of the stream are as before."""
-        cdef ptrdiff_t k, size = self.n_layers * self.state_bytes
+        """One step that polls signals between time slices. The caller restores the states if a handler raises."""
+        cdef ptrdiff_t k
         cdef Plan *p
         cdef indygru_choice choice
         if n_threads > 1 and indygru_is_forked():
             self.n_threads = n_threads = self._serial_threads()
-        if states is self.state_data:
-            memcpy(self.saved_states, states, size)
-            self.is_stepping = True
         choice.n_threads = 0
         if n_threads > 1 and self.autotune:
             choice = indygru_choose_threads(INDYGRU_OP_STEP, work, 1, n_threads)
             n_threads = choice.n_threads
-        try:
-            for k in range(self.n_layers):
-                p = self.bind_layer(k, x, x_row_stride, states)
-                begin_slice(p)
-                with nogil:
-                    parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, n_threads, self.scratch, False)
-                poll_signals_and_progress(p)
-            record_cost(&choice, n_threads)
-        except BaseException:
-            if self.is_stepping:
-                memcpy(states, self.saved_states, size)
-            raise
-        finally:
-            self.is_stepping = False
+        for k in range(self.n_layers):
+            p = self.bind_layer(k, x, x_row_stride, states)
+            begin_slice(p)
+            with nogil:
+                parallel_for(p, forward_tile, p.row_tiles * p.unit_tiles, n_threads, self.scratch, False)
+            poll_signals_and_progress(p)
+        record_cost(&choice, n_threads)
         return 0
 
 

@@ -48,7 +48,7 @@ def checked_format(weights: object, dtype: str) -> str:
     if weights is None:
         return dtype
     if isinstance(weights, str) and weights in FORMATS[dtype]:
-        return weights
+        return FORMATS[dtype][FORMATS[dtype].index(weights)]  # a plain str also for a subclass, such as numpy.str_
     *others, last = map(repr, (None, *FORMATS[dtype]))
     needed = next((other for other, formats in FORMATS.items() if isinstance(weights, str) and weights in formats), "")
     fix = f": make a layer with dtype={needed!r}" if needed else ""

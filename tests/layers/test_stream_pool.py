@@ -267,6 +267,46 @@ def test_copy_of_a_subclass_has_its_attributes_and_the_states(layer, how):
     helpers.assert_same_bits(twin.push(x).copy(), stream.push(x).copy())
 
 
+class SlottedPool(StreamPool):
+    """A pool with a slot and an attribute."""
+
+    __slots__ = ("__private", "empty", "name")
+
+    def set_private(self, value):
+        self.__private = value
+        return self
+
+    def get_private(self):
+        return self.__private
+
+
+class SlottedStream(Stream):
+    """A stream with a slot."""
+
+    __slots__ = ("name",)
+
+
+class StatefulStream(Stream):
+    """A stream with a state of its own choice."""
+
+    def __getstate__(self):
+        return "hall"
+
+    def __setstate__(self, state):
+        self.name = state
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool))])
+def test_copy_of_a_subclass_has_its_slots_and_its_state(layer, how):
+    pool = SlottedPool(layer, 2).set_private(7)
+    pool.name, pool.tags = "hall", ["hall"]
+    twin = how(pool)
+    assert (twin.name, twin.tags, twin.get_private(), hasattr(twin, "empty")) == ("hall", ["hall"], 7, False)
+    stream = SlottedStream(layer)
+    stream.name = "hall"
+    assert how(stream).name == how(StatefulStream(layer)).name == "hall"
+
+
 @pytest.mark.parametrize("weights", [None, "bfloat16", "int8"])
 @pytest.mark.parametrize("how", [copy.copy, lambda pool: pickle.loads(pickle.dumps(pool))])
 def test_pool_is_copied_while_the_layer_has_weights_that_its_format_cannot_represent(how, weights):
@@ -577,7 +617,8 @@ def test_remove_without_memory_for_a_smaller_stream_removes_the_client(layer, mo
             twins.check()
     assert twins.pool.capacity == 9
     twins.push([3, 8])
+    assert twins.pool.capacity == 4
     twins.check()
     twins.remove(3)
-    assert twins.pool.capacity == 4
+    assert twins.pool.capacity == 2
     twins.check()

@@ -146,6 +146,14 @@ def test_stream_in_a_forked_child_continues_serially(run_script, n_pushes):
     assert run_script("layers/stream_fork.py", n_pushes, OPENBLAS_NUM_THREADS="1") == "True"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("weights", ["float32", "float64", "bfloat16", "int8"])
+def test_child_that_is_forked_during_a_chunk_has_the_states_before_it(run_script, weights, n_threads):
+    """Or those after it, if the chunk has ended. Another thread runs the chunk."""
+    assert run_script("layers/stream_chunk_fork.py", weights, n_threads, OPENBLAS_NUM_THREADS="1") == "True"
+
+
 def call_with_alarm(handler, call):
     """Run the call, with a signal after 50 ms."""
     before = signal.signal(signal.SIGALRM, handler)

@@ -262,6 +262,7 @@ def test_names_of_the_formats(dtype):
     layer = sized_layer(9, 17, dtype=dtype)
     name = np.dtype(dtype).name
     assert layer.stream().weights == layer.stream(weights=name).weights == name
+    assert type(layer.stream(weights=np.str_(name)).weights) is str
 
 
 @pytest.mark.parametrize("weights", ["float16", "float64", "", 8, np.float32, "INT8"])

@@ -96,8 +96,8 @@ class InterruptError(Exception):
     """Raised in place of KeyboardInterrupt."""
 
 
-def is_interrupted_at(n, call):
-    """Run the call, with an exception before the n-th instruction of `stream.py`; whether it was raised."""
+def runs_at(n, action, call):
+    """Run the call, and an action before the n-th instruction of `stream.py`; whether it was run."""
     remaining = n
 
     def trace(frame, event, _):
@@ -105,9 +105,10 @@ def is_interrupted_at(n, call):
         if frame.f_code.co_filename != stream_module.__file__:
             return None
         frame.f_trace_opcodes = True
-        remaining -= event == "opcode"
-        if remaining < 0:
-            raise InterruptError
+        if event == "opcode":
+            remaining -= 1
+            if remaining == -1:
+                action()
         return trace
 
     before = sys.gettrace()
@@ -115,8 +116,19 @@ def is_interrupted_at(n, call):
     sys.settrace(trace)
     try:
         call()
-    except InterruptError:
-        return True
     finally:
         sys.settrace(before)
+    return remaining < 0
+
+
+def is_interrupted_at(n, call):
+    """Run the call, with an exception before the n-th instruction of `stream.py`; whether it was raised."""
+
+    def interrupt():
+        raise InterruptError
+
+    try:
+        runs_at(n, interrupt, call)
+    except InterruptError:
+        return True
     return False
