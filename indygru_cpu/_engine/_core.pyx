@@ -2121,7 +2121,7 @@ cdef class StreamBase:
             Inputs of the step, of the layer's dtype.
         rows : R integers, a mask or a slice, optional
             The rows of the batch that take the step, in the order of x_t, each once. The others keep their states and
-            cost nothing. None is all rows.
+            are not read. None is all rows.
 
         Returns
         -------
