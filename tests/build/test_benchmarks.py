@@ -25,7 +25,7 @@ def run_benchmarks(*arguments, status=0):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tiny", *arguments]
     environment = helpers.clean_environment()
     done = subprocess.run(
-        command, cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -65,7 +65,8 @@ def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_p
     run_benchmarks(*FORWARD, storage, "--benchmark-autosave")
     (saved,) = tmp_path.glob("*/0001_*.json")
     assert saved.parent.name.startswith(machine.slug(machine.machine(threads=1)))
-    benchmarks = json.loads(saved.read_text(encoding="utf-8"))["benchmarks"]
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    benchmarks = content["benchmarks"]
     assert {each["group"] for each in benchmarks} == {GROUP}
     names = {each["name"] for each in benchmarks}
     assert {"test_forward[speech-f32-1]", "test_matmul[speech-f32-1]"} <= names
