@@ -30,7 +30,7 @@ def make_mingru(case: Case) -> IndyGRU:
 
 
 def train(
-    layer: IndyGRU, x: Array, dy: Array, h0: Array | None = None, recompute: bool = False, **requested: bool
+    layer: IndyGRU, x: Array, dy: Array, h0: Array | None = None, /, recompute: bool = False, **requested: bool
 ) -> Gradients:
     """One step: forward, and the gradients of a gradient of all states."""
     _, _, tape = layer.forward(x, h0, recompute=recompute)
