@@ -32,15 +32,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("indygru_cpu").addoption("--tiny", action="store_true", help=text)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Store results by kind of machine, so that ``--benchmark-compare`` finds those of machines like this one alone.
 
-    pytest-benchmark has no option for it, and configures itself after this function has run.
+    pytest-benchmark has no option for it, and configures itself after this function has run. It warns if there is no
+    run to compare with, or if another host or kernel measured it: both are no errors.
     """
     with suppress(ImportError):  # CodSpeed's plugin alone
         from pytest_benchmark import session, utils
 
         session.get_machine_id = lambda: f"{machine.slug(MACHINE)}-{utils.get_machine_id()}"
+        config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
 
 
 def baseline_threads(threads: int | None) -> Any:

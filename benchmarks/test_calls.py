@@ -7,19 +7,13 @@ import pytest
 from ratios import baselines
 from ratios.library import make_layer
 from settings import Setting, parametrize
-from variants import make_without_reset_gate
+from variants import make_without_reset_gate, train
 
 from indygru_cpu import IndyGRU, functional
 
 tiny = parametrize([("tiny-f32-1", Setting((2, 1, 8, 8), "tiny"))])
 floats = parametrize([("32-f32", Setting((1, 1, 32, 32), "tiny"))])
 stacked = parametrize([("stack-f32-1", Setting((20, 1, 16, 32), "stacks"))])
-
-
-def train(layer, x, dy):
-    """One training step."""
-    _, _, tape = layer.forward(x)
-    return layer.backward(tape, dy)
 
 
 @tiny

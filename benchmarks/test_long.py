@@ -9,7 +9,7 @@ from ratios import baselines
 from ratios.library import make_layer
 from ratios.library_long import FORGETTING, RETENTIVE, layer_with_bias
 from settings import Setting, parametrize
-from variants import make_mingru
+from variants import make_mingru, train
 
 
 def sizes(shapes, threads):
@@ -29,12 +29,6 @@ update_bias = pytest.mark.parametrize(
 )
 
 
-def train(layer, x, h0, dy):
-    """One training step."""
-    _, _, tape = layer.forward(x, h0)
-    return layer.backward(tape, dy)
-
-
 @update_bias
 @long
 def test_long(benchmark, case, update_bias):
@@ -45,7 +39,7 @@ def test_long(benchmark, case, update_bias):
 @update_bias
 @long
 def test_long_training(benchmark, case, update_bias):
-    benchmark(train, layer_with_bias(case, update_bias), case.x, case.h0[None], case.dy)
+    benchmark(train, layer_with_bias(case, update_bias), case.x, case.dy, case.h0[None])
 
 
 @long
@@ -65,4 +59,4 @@ def test_narrow(benchmark, case):
 
 @narrow
 def test_narrow_training(benchmark, case):
-    benchmark(train, make_layer(case), case.x, case.h0[None], case.dy)
+    benchmark(train, make_layer(case), case.x, case.dy, case.h0[None])

@@ -357,7 +357,7 @@ was timed.
 {peers_table(measured, in_section(rows, "peers"), "training")}
 
 \\* Full recurrent matrices: more work at the same size. "Numba by hand" was written for this comparison
-(`benchmarks/peers/numba_tiles.py`).
+(`benchmarks/ratios/peers/numba_tiles.py`).
 
 {missing_text(measured, rows)}![Cost of a unit-step against the number of steps](speed_steps.svg)
 

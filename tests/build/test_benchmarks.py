@@ -26,7 +26,7 @@ def run_benchmarks(*arguments, status=0):
     # The plug-in refuses to measure in a worker of pytest-xdist, which it recognises by variables.
     environment = {name: value for name, value in helpers.clean_environment().items() if "XDIST" not in name}
     done = subprocess.run(
-        command, cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -66,7 +66,8 @@ def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_p
     run_benchmarks(*FORWARD, storage, "--benchmark-autosave")
     (saved,) = tmp_path.glob("*/0001_*.json")
     assert saved.parent.name.startswith(machine.slug(machine.machine(threads=1)))
-    benchmarks = json.loads(saved.read_text(encoding="utf-8"))["benchmarks"]
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    benchmarks = content["benchmarks"]
     assert {each["group"] for each in benchmarks} == {GROUP}
     names = {each["name"] for each in benchmarks}
     assert {"test_forward[speech-f32-1]", "test_matmul[speech-f32-1]"} <= names
