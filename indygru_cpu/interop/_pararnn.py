@@ -76,7 +76,7 @@ def from_pararnn(
     """
     options = {"batch_first": True, **converter_options(options)}
     if (B is None) != (b is None) or (B is None and hasattr(A, "shape")):
-        got = "A alone" if B is b else "no B" if B is None else "no b"
+        got = "no b" if B is not None else "no B" if b is not None else "A alone"
         raise TypeError(f"A, B, b: expected three arrays, or a mapping as A; got {got}")
     if B is None:
         arrays = select_weights("A", A, prefix, "a ParaGRU", "from_pararnn")
