@@ -26,7 +26,7 @@ class Policy:
         return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
 
     def step(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Logits (agents, actions), values (agents,) and what the decoder sees. The streams keep the states."""
+        """Logits (agents, actions), values (agents,) and the decoder's input. The streams keep the states."""
         h = self.linear("encoder.encoder", observations)
         for stream, highway in self.layers:
             share = 1 / (1 + np.exp(-(h @ highway)))

@@ -150,7 +150,7 @@ PARARNN = GateOrder(
     recurrent_kernel="A (3, N)",
     bias="b (3, N)",
     bias_inside_reset=False,
-    exact_when="always; h0 is 0",
+    exact_when="always; its first state is 0",
 )
 XMA = GateOrder(
     library="GRU of accelerated-model-architectures (XMA)",
@@ -176,7 +176,7 @@ MINGRU_TORCH = GateOrder(
     z_sign=-1,
     kernel="to_hidden_and_gate.weight (2N, D)",
     recurrent_kernel="0",
-    bias="none",
+    bias="none; to_hidden_and_gate.bias (2N,) is read where a state dict has it",
     bias_inside_reset=False,
     exact_when="always",
 )
@@ -192,7 +192,7 @@ MINGRU_KERAS = GateOrder(
     recurrent_kernel="0",
     bias="biases of gate and candidate (N,)",
     bias_inside_reset=False,
-    exact_when="always; h0 is 0",
+    exact_when="always; its first state is 0",
 )
 TABLE = (
     INDYGRU,

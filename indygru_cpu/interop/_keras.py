@@ -176,7 +176,8 @@ def to_keras(layer: IndyGRU, *, reset_after: bool = True) -> list[list[Array]]:
     Parameters
     ----------
     layer : IndyGRU
-        A layer with any activation. The Keras layers must have the same one ("linear" for identity).
+        A layer with any activation. The Keras layers must have the same one ("linear" for identity). A layer
+        without a reset gate gets one with a bias of 40, so the Keras layers need a bias.
     reset_after : bool
         The option ``reset_after`` of the Keras layers; Keras's default is True.
 

@@ -10,7 +10,7 @@ import numpy as np
 from indygru_cpu._engine.messages import shown
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import MINGRU_KERAS, MINGRU_TORCH
-from indygru_cpu.interop._state_dicts import check_names, hint, select_weights
+from indygru_cpu.interop._state_dicts import check_names, check_no_prefix, hint, select_weights
 from indygru_cpu.interop._weights import (
     DenseWeights,
     WeightChecker,
@@ -24,6 +24,8 @@ from indygru_cpu.layer import IndyGRU, checked_layer
 
 _WEIGHT, _BIAS = "to_hidden_and_gate.weight", "to_hidden_and_gate.bias"
 _OPTIONAL = {_BIAS, "to_out.weight", "to_out.bias"}
+#: The end of an error text about a layer that is no minGRU.
+_FIX = "; make the layer with reset_gate=False, and set recurrent_kernel_l0 to 0"
 
 
 def from_mingru(weights: Any, *, prefix: str = "", activation: str | None = None, **options: Any) -> IndyGRU:
@@ -80,6 +82,7 @@ def from_mingru(weights: Any, *, prefix: str = "", activation: str | None = None
     """
     options = {"batch_first": True, **converter_options(options)}
     if is_keras_layer(weights) or (isinstance(weights, Sequence) and not isinstance(weights, str)):
+        check_no_prefix(prefix, "a list of arrays or a Keras layer")
         dense, default = _keras_weights(weights), "identity"
     else:
         dense, default = _torch_weights(weights, prefix), "mingru"
@@ -89,12 +92,12 @@ def from_mingru(weights: Any, *, prefix: str = "", activation: str | None = None
 
 def _torch_weights(state_dict: Any, prefix: str) -> DenseWeights:
     """The weights of a minGRU of minGRU-pytorch."""
-    arrays = select_weights(state_dict, prefix, "a minGRU", "from_mingru")
-    check_names(arrays, prefix, "from_mingru", {_WEIGHT}, _OPTIONAL)
+    arrays = select_weights("weights", state_dict, prefix, "a minGRU", "from_mingru")
+    check_names("weights", arrays, prefix, "from_mingru", {_WEIGHT}, _OPTIONAL)
     checker = WeightChecker()
     weight = checker.checked(_WEIGHT, arrays[_WEIGHT], ("2N", "D"))
     n, odd = divmod(len(weight), 2)
-    if odd or not n:
+    if odd:
         raise ValueError(f"{_WEIGHT}: expected 2N rows, of the candidate and the gate, got {len(weight)}")
     checker.check_projection(arrays, "to_out", n)
     bias = checker.checked(_BIAS, arrays[_BIAS], (2 * n,)) if _BIAS in arrays else None
@@ -121,19 +124,22 @@ def _dense_weights(kernel: Array, bias: Array | None) -> DenseWeights:
     return DenseWeights(kernel, np.zeros(kernel.shape[1], kernel.dtype), bias)
 
 
-def to_mingru(layer: IndyGRU) -> dict[str, Array]:
-    """Convert a layer whose recurrent kernel is 0 to the weights of an equivalent minGRU of minGRU-pytorch.
+def to_mingru(layer: IndyGRU) -> dict[str, Array] | list[Array]:
+    """Convert a layer whose recurrent kernel is 0 to the weights of an equivalent minGRU.
 
     Parameters
     ----------
     layer : IndyGRU
-        A layer with ``num_layers=1``, one direction, ``bias=False``, ``activation="mingru"`` and a recurrent kernel of
-        zeros. A reset gate has then no effect, and is left out.
+        A layer with ``num_layers=1``, one direction, ``activation="mingru"`` or ``"identity"``, and a recurrent kernel
+        of zeros. A reset gate has then no effect, and is left out. Groups become a dense kernel.
 
     Returns
     -------
-    dict of str to array
-        A copy of the weights for ``load_state_dict`` of ``minGRU(D, expansion_factor=N / D, proj_out=False)``.
+    dict of str to array, or list of arrays
+        Copies of the weights, as `from_mingru` reads them. For ``activation="mingru"``, the form in log space, a dict
+        for ``load_state_dict`` of ``minGRU(D, expansion_factor=N / D, proj_out=False)`` of minGRU-pytorch. That module
+        has no bias: of a layer with one the dict also has ``to_hidden_and_gate.bias``. For ``activation="identity"`` a
+        list for ``set_weights`` of ``MinGRU(N)`` of mingru-keras; its biases are 0 if the layer has none.
 
     Raises
     ------
@@ -152,14 +158,21 @@ def to_mingru(layer: IndyGRU) -> dict[str, Array]:
     {'to_hidden_and_gate.weight': (10, 3)}
     """
     check_single_layer(checked_layer(layer), "a minGRU")
-    if layer.activation != "mingru" or layer.bias:
+    if layer.activation not in ("mingru", "identity"):
         raise ValueError(
-            'layer: expected activation="mingru" and bias=False, as in minGRU-pytorch, got '
-            f"activation={shown(layer.activation)} and bias={layer.bias}"
+            'layer: expected activation="mingru", as in minGRU-pytorch, or "identity", as in mingru-keras, got '
+            f"{shown(layer.activation)}{_FIX}"
         )
     ((weights,),) = layer_weights(layer)
     largest = np.abs(weights.recurrent_kernel).max()
     if largest != 0:
-        raise ValueError(f"layer: expected a recurrent kernel of zeros, got values up to {largest:.3g}")
-    kernel = weights.kernel[:, -2 * layer.hidden_size :]
-    return {_WEIGHT: np.ascontiguousarray(MINGRU_TORCH.from_native(kernel).T)}
+        raise ValueError(f"layer: expected a recurrent kernel of zeros, got values up to {largest:.3g}{_FIX}")
+    n = layer.hidden_size
+    kernel = weights.kernel[:, -2 * n :]
+    bias = weights.bias[-2 * n :] if layer.bias and weights.bias is not None else None
+    if layer.activation == "mingru":
+        arrays = {_WEIGHT: np.ascontiguousarray(MINGRU_TORCH.from_native(kernel).T)}
+        return arrays if bias is None else arrays | {_BIAS: MINGRU_TORCH.from_native(bias)}
+    bias = np.zeros(2 * n, layer.dtype) if bias is None else bias
+    kernels, biases = (np.split(MINGRU_KERAS.from_native(array), 2, axis=-1) for array in (kernel, bias))
+    return [array.copy() for pair in zip(kernels, biases, strict=True) for array in pair]

@@ -32,7 +32,8 @@ def to_onnx(layer: IndyGRU, form: str = "gru", *, h0: bool = False, lengths: boo
     Parameters
     ----------
     layer : IndyGRU
-        Any layer. Groups are written out as dense kernels.
+        Any layer. Groups are written out as dense kernels. A layer without a reset gate gets one with a bias of 40, so
+        the model has biases.
     form : "gru" or "scan"
         "gru" makes GRU nodes with diagonal recurrent matrices: every runtime supports them, and a step costs N * N
         operations and weights. "scan" makes Scan nodes with an elementwise body: a step costs O(N), and every

@@ -9,7 +9,7 @@ import numpy as np
 from indygru_cpu._layers.parameters import suffixes
 from indygru_cpu._typing import Array
 from indygru_cpu.interop._gate_orders import PARARNN
-from indygru_cpu.interop._state_dicts import check_names, select_weights
+from indygru_cpu.interop._state_dicts import check_names, check_no_prefix, has_weights_by_name, select_weights
 from indygru_cpu.interop._weights import (
     WeightChecker,
     check_single_layer,
@@ -75,14 +75,21 @@ def from_pararnn(
     2
     """
     options = {"batch_first": True, **converter_options(options)}
-    if B is None and b is None:
-        arrays = select_weights(A, prefix, "a ParaGRU", "from_pararnn")
-        check_names(arrays, prefix, "from_pararnn", {"A", "B", "b"})
+    if (B is None) != (b is None) or (B is None and hasattr(A, "shape")):
+        got = "no b" if B is not None else "no B" if b is not None else "A alone"
+        raise TypeError(f"A, B, b: expected three arrays, or a mapping as A; got {got}")
+    if B is None:
+        arrays = select_weights("A", A, prefix, "a ParaGRU", "from_pararnn")
+        check_names("A", arrays, prefix, "from_pararnn", {"A", "B", "b"})
         A, B, b = arrays["A"], arrays["B"], arrays["b"]
+    elif has_weights_by_name(A):
+        raise TypeError(f"A, B, b: expected three arrays, or a mapping as A; got B and b beside {type(A).__name__}")
+    else:
+        check_no_prefix(prefix, "three arrays")
     checker = WeightChecker()
     n = checker.checked("A", A, (3, "N")).shape[1]
     heads, d = checker.checked("B", B, ("heads", "D/heads", 3, "N/heads")).shape[:2]
-    if not heads or n % heads:
+    if n % heads:
         raise ValueError(f"B: expected a number of heads that divides the {n} units of A, got {heads}")
     blocks = checker.checked("B", B, (heads, d, 3, n // heads))
     state_dict = {
@@ -101,7 +108,8 @@ def to_pararnn(layer: IndyGRU) -> dict[str, Array]:
     Parameters
     ----------
     layer : IndyGRU
-        A layer with ``num_layers=1`` and one direction. Its groups become heads.
+        A layer with ``num_layers=1`` and one direction. Its groups become heads. A layer without a reset gate gets one
+        with a bias of 40.
 
     Returns
     -------

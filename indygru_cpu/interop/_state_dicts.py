@@ -1,6 +1,6 @@
 """State dicts of other libraries: selection by prefix, checks of names, and recognition of foreign ones.
 
-Every importer calls this module before it reads weights, and `nearest` is the only place that tells libraries apart.
+Importers call this module to select names and to describe weights that they refuse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ class Source(NamedTuple):
     """A kind of weights that can be recognised.
 
     `names` are names that all such state dicts have. `planes` is the number of matrices in each weight of torch.nn,
-    whose recurrent modules have the same names. Weights of Keras have no names and are told by their shapes.
+    whose recurrent modules have the same names. Weights of Keras have no names and are recognised by
+    their shapes.
     """
 
     title: str
@@ -47,7 +48,8 @@ SOURCES = (
         "a ParaGRU of pararnn-torch",
         None,
         ("a_z", "a_r", "a_n", "W_x.weight", "W_x.bias"),
-        advice="docs/interop.md has the arguments of from_pararnn",
+        advice="use from_pararnn(torch.stack(cell.clipped_a()), cell.W_x.weight.view(3, N, D).permute(2, 0, 1)[None], "
+        "cell.W_x.bias.view(3, N))",
     ),
     Source(
         "a GRU of accelerated-model-architectures (XMA)",
@@ -59,7 +61,7 @@ SOURCES = (
         "a policy of PufferLib",
         None,
         ("network.layers.0.weight", "encoder.encoder.weight", "decoder.value_function.weight"),
-        advice="docs/which_cell.md tells how its layers run here",
+        advice="give the first two thirds of network.layers.i.weight to from_mingru as to_hidden_and_gate.weight",
     ),
 )
 _KERAS_MINGRU = Source("a MinGRU of mingru-keras", "from_mingru")
@@ -76,7 +78,7 @@ class Match(NamedTuple):
 
 
 def nearest(weights: object, importer: str | None = None) -> Match | None:
-    """The kind of weights with most of whose names `weights` agree, or None if there is none with half of them.
+    """The source that shares the largest part of its names with `weights`, or None if no source shares half.
 
     Of several in one model, that of the importer is preferred.
     """
@@ -107,35 +109,54 @@ def hint(weights: object, importer: str, selected: str = "") -> str:
 
 
 def select_weights(
-    state_dict: object, prefix: object, module: str, importer: str, is_module: bool = True
+    argument: str, value: object, prefix: object, module: str, importer: str, is_module: bool = True
 ) -> dict[str, Any]:
     """The weights whose names begin with a prefix, by name without it, of a mapping or of a module.
 
-    `module` is what the error text calls a module; an object that is none for certain has `is_module` False.
+    `argument` and `module` are what the error text calls the value and a module. `is_module` is False for an object
+    that is known not to be one.
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a str that names of weights begin with, got {type(prefix).__name__}")
-    weights = _of_module(state_dict) if is_module else state_dict
+    weights = _of_module(value) if is_module else value
     if not isinstance(weights, Mapping):
         raise TypeError(
-            f"state_dict: expected a mapping of names or {module}, got {type(state_dict).__name__}"
-            + hint(state_dict, importer)
+            f"{argument}: expected a mapping of names or {module}, got {type(value).__name__}" + hint(value, importer)
         )
-    names = {str(name): value for name, value in weights.items()}
-    return {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
+    names = {str(name): array for name, array in weights.items()}
+    return {name.removeprefix(prefix): array for name, array in names.items() if name.startswith(prefix)}
+
+
+def has_weights_by_name(value: Any) -> bool:
+    """Whether the value is a mapping or a module."""
+    return isinstance(_of_module(value), Mapping)
+
+
+def check_no_prefix(prefix: object, weights: str) -> None:
+    """Refuse a prefix for `weights`, which have no names."""
+    if prefix != "":
+        raise ValueError(f"prefix: expected '' for {weights}, got {shown(prefix)}")
 
 
 def check_names(
-    weights: Mapping[str, Any], prefix: str, importer: str, required: Set[str], optional: Set[str] = frozenset()
+    argument: str,
+    weights: Mapping[str, Any],
+    prefix: str,
+    importer: str,
+    required: Set[str],
+    optional: Set[str] = frozenset(),
 ) -> None:
     """Refuse weights that lack a required name, have an unknown one, or are those of another module."""
     missing, unknown = sorted(required - weights.keys()), sorted(weights.keys() - required - optional)
     ending = hint(weights, importer, prefix)
     if missing or unknown:
         ending = ending or "; prefix= selects one module of a larger model"
-        raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}{ending}")
-    if ending:
-        raise ValueError(f"state_dict: expected other shapes{ending}")
+        raise ValueError(f"{argument}: missing {listed(missing)}, unknown {listed(unknown)}{ending}")
+    if ending:  # the names are those of several modules of torch.nn, which differ in their shapes
+        (source,) = (source for source in SOURCES if source.importer == importer)
+        input_shape, (_, n) = (_shape(weights[name]) for name in source.names)
+        expected = ((source.planes or 1) * n, *input_shape[1:])
+        raise ValueError(f"{source.names[0]}: expected shape {expected}, got {input_shape}{ending}")
 
 
 def _of_module(source: Any) -> Any:

@@ -108,7 +108,7 @@ def _arrays_and_options(source: Any, prefix: str, options: dict[str, Any]) -> tu
     is_gru = not isinstance(source, Mapping) and getattr(source, "mode", None) == "GRU"
     if is_gru:
         options = {"batch_first": source.batch_first, "dropout": source.dropout, **options}
-    return select_weights(source, prefix, "a torch.nn.GRU", "from_torch", is_gru), options
+    return select_weights("state_dict", source, prefix, "a torch.nn.GRU", "from_torch", is_gru), options
 
 
 def _checked_suffixes(names: Mapping[str, Any], prefix: str) -> tuple[list[list[str]], bool]:
@@ -119,7 +119,7 @@ def _checked_suffixes(names: Mapping[str, Any], prefix: str) -> tuple[list[list[
     bias = f"bias_ih{forward}" in names
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if bias else 2]
     expected = {f"{kind}{suffix}" for directions in name_suffixes for suffix in directions for kind in kinds}
-    check_names(names, prefix, "from_torch", expected)
+    check_names("state_dict", names, prefix, "from_torch", expected)
     return name_suffixes, bias
 
 
@@ -129,7 +129,8 @@ def to_torch(layer: IndyGRU) -> dict[str, Any]:
     Parameters
     ----------
     layer : IndyGRU
-        A layer with ``activation="tanh"``.
+        A layer with ``activation="tanh"``. A layer without a reset gate gets one with a bias of 40, so the module needs
+        a bias.
 
     Returns
     -------

@@ -22,9 +22,9 @@ Source = TypeVar("Source")
 class DenseWeights(NamedTuple):
     """Weights of one layer and direction in IndyGRU's gate order. Groups are written out as a dense kernel."""
 
-    kernel: Array  # (D, 3N)
-    recurrent_kernel: Array  # (3N,)
-    bias: Array | None  # (3N,)
+    kernel: Array  # (D, PN); P is 3, or 2 without a reset gate
+    recurrent_kernel: Array  # (PN,)
+    bias: Array | None  # (PN,)
 
 
 #: Weights by layer and direction.
@@ -144,8 +144,10 @@ class WeightChecker:
         self._first: tuple[str, np.dtype[Any]] | None = None
 
     def checked(self, name: str, value: object, shape: tuple[int | str, ...]) -> Array:
-        """Return the value as an array of this shape. A str in `shape` allows any size."""
+        """Return the value as an array of this shape. A str in `shape` allows any size but 0."""
         array = check.array(name, _tensor_to_array(name, value), shape, *(self._first or ()))
+        if not array.size:
+            raise ValueError(f"{name}: expected an array with values, got shape {array.shape}")
         self._first = self._first or (name, array.dtype)
         return array
 

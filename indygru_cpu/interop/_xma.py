@@ -40,8 +40,9 @@ def from_xma(state_dict: Any, *, prefix: str = "", input_heads: Sequence[int] | 
     prefix : str
         Prefix of the names to read, such as "blocks.0.gru."; other names are ignored.
     input_heads : three ints, optional
-        The options ``num_input_heads``, ``num_forget_input_heads`` and ``num_reset_input_heads``, if they differ from
-        the number of units: the weights do not tell them.
+        The options ``num_input_heads``, ``num_forget_input_heads`` and ``num_reset_input_heads``. The weights do not
+        determine them; None means N each. N is then the number of columns of ``output_projection.weight`` or, without
+        that array, the largest number of heads of the recurrent weights.
     **options
         Options of the new layer: batch_first, dropout, num_threads, reproducible, seed. ``batch_first`` defaults to
         True, as in XMA.
@@ -85,23 +86,27 @@ def from_xma(state_dict: Any, *, prefix: str = "", input_heads: Sequence[int] | 
     IndyGRU(3, 5, bias=False, batch_first=True, dtype=float64)
     """
     options = {"batch_first": True, **converter_options(options)}
-    arrays = select_weights(state_dict, prefix, "a GRU of XMA", "from_xma")
+    arrays = select_weights("state_dict", state_dict, prefix, "a GRU of XMA", "from_xma")
     if convolution := sorted(name for name in arrays if name.startswith("conv1d.")):
         raise ValueError(
-            f"state_dict: expected kernel_size=None, got {shown(convolution[0])}: the layer has no convolution"
+            f"state_dict: expected kernel_size=None, got {shown(convolution[0])}; a layer without the convolution "
+            "computes something else: train with kernel_size=None"
         )
-    check_names(arrays, prefix, "from_xma", _REQUIRED, _OPTIONAL)
+    check_names("state_dict", arrays, prefix, "from_xma", _REQUIRED, _OPTIONAL)
     checker = WeightChecker()
     recurrent = [_recurrent_weight(checker, name, arrays[name]) for name in _RECURRENT]
     weight = checker.checked("input_projection.weight", arrays["input_projection.weight"], ("heads", "D"))
-    heads = _checked_input_heads(input_heads, len(weight))
+    n = max(map(len, recurrent))
+    if (name := "output_projection.weight") in arrays:
+        n = max(n, checker.checked(name, arrays[name], ("outputs", "N")).shape[1])
+    heads = _checked_input_heads(input_heads, len(weight), n)
     n = max(*heads, *map(len, recurrent))
     checker.check_projection(arrays, "output_projection", n)
 
     def for_all_units(name: str, parts: Sequence[Array]) -> Array:
         """Weights of the three gates (3N, ...), from those of their heads."""
         for part in parts:
-            if not len(part) or n % len(part):
+            if n % len(part):
                 raise ValueError(f"{name}: expected numbers of heads that divide the {n} units, got {len(part)}")
         return np.concatenate([np.repeat(part, n // len(part), axis=0) for part in parts])
 
@@ -127,15 +132,15 @@ def _recurrent_weight(checker: WeightChecker, name: str, value: object) -> Array
     return array[:, 0, 0]
 
 
-def _checked_input_heads(input_heads: object, n_rows: int) -> list[int]:
-    """The numbers of rows of x, xf and xr in the input projection."""
+def _checked_input_heads(input_heads: object, n_rows: int, n: int) -> list[int]:
+    """The numbers of rows of x, xf and xr in the input projection, for `n` units according to the other weights."""
     if input_heads is None:
-        if n_rows % 3:
+        if n_rows != 3 * n:
             raise ValueError(
-                f"input_projection.weight: expected 3N rows, got {n_rows}: "
-                "input_heads= tells the numbers of input heads if they differ"
+                f"input_projection.weight: expected 3N rows, for N = {n} input heads of each kind, got {n_rows}; "
+                "pass input_heads= if their numbers are others"
             )
-        return [n_rows // 3] * 3
+        return [n] * 3
     if not isinstance(input_heads, Sequence) or not all(type(heads) is int for heads in input_heads):
         raise TypeError(f"input_heads: expected three ints, got {shown(input_heads)}")
     if len(input_heads) != 3 or min(input_heads) < 1 or sum(input_heads) != n_rows:
@@ -152,13 +157,14 @@ def to_xma(layer: IndyGRU) -> dict[str, Array]:
     Parameters
     ----------
     layer : IndyGRU
-        A layer with ``num_layers=1``, one direction and ``activation="tanh"``. Groups become a dense kernel.
+        A layer with ``num_layers=1``, one direction and ``activation="tanh"``. Groups become a dense kernel. A layer
+        without a reset gate gets one with a bias of 40, so the module needs a bias.
 
     Returns
     -------
     dict of str to array
         Copies of the weights for ``load_state_dict`` of ``xma.layers.GRU`` with ``state_head_dim=1``, N heads of each
-        kind, ``output_size=N`` and ``add_bias`` if the layer has a bias, as arrays.
+        kind, ``output_size=N`` and ``add_bias`` if the result has biases, as arrays.
 
     Raises
     ------

@@ -200,8 +200,7 @@ def test_pararnn_of_a_layer_without_bias_has_a_bias_of_zeros():
         ({"B": np.ones((2, 3, 3, 4))}, ValueError, r"B: expected shape \(2, 3, 3, 5\), got \(2, 3, 3, 4\)"),
         ({"B": np.ones((4, 3, 3, 2))}, ValueError,
          "B: expected a number of heads that divides the 10 units of A, got 4"),
-        ({"B": np.ones((0, 3, 3, 2))}, ValueError,
-         "B: expected a number of heads that divides the 10 units of A, got 0"),
+        ({"B": np.ones((0, 3, 3, 2))}, ValueError, r"B: expected an array with values, got shape \(0, 3, 3, 2\)"),
         ({"B": np.ones((6, 30))}, ValueError, r"B: expected shape \(heads, D/heads, 3, N/heads\), got \(6, 30\)"),
         ({"b": np.ones((3, 10), np.float32)}, TypeError, "b has dtype float32, but A has float64: dtypes"),
         ({"A": np.ones((3, 10), np.float16)}, TypeError, "A: expected an array of float32 or float64, got float16"),
@@ -220,6 +219,29 @@ def test_from_pararnn_of_a_state_dict_gives_the_layer_of_its_arrays(source):
     prefix = "cell." if source == "prefix" else ""
     cell = SimpleNamespace(state_dict=lambda: PARAGRU) if source == "module" else state_dict
     assert_same_layer(interop.from_pararnn(cell, prefix=prefix), interop.from_pararnn(**PARAGRU))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"A": PARAGRU["A"]}, "A, B, b: expected three arrays, or a mapping as A; got A alone$"),
+        (
+            PARAGRU | {"A": PARAGRU},
+            "A, B, b: expected three arrays, or a mapping as A; got B and b beside dict$",
+        ),
+        ({"A": PARAGRU["A"], "B": PARAGRU["B"]}, "A, B, b: expected three arrays, or a mapping as A; got no b$"),
+        ({"A": PARAGRU, "b": PARAGRU["b"]}, "A, B, b: expected three arrays, or a mapping as A; got no B$"),
+        ({"A": 7}, "A: expected a mapping of names or a ParaGRU, got int"),
+    ],
+)
+def test_from_pararnn_of_other_arguments_raises(arguments, text):
+    with pytest.raises(TypeError, match=f"^{text}"):
+        interop.from_pararnn(**arguments)
+
+
+def test_from_pararnn_of_three_arrays_with_a_prefix_raises():
+    with pytest.raises(ValueError, match=r"^prefix: expected '' for three arrays, got 'cell\.'$"):
+        interop.from_pararnn(**PARAGRU, prefix="cell.")
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])

@@ -67,23 +67,47 @@ def test_from_mingru_of_keras_weights_computes_the_published_equations(dtype):
     helpers.assert_close(layer_results(layer, random_call(layer)), expected, dtype)
 
 
+def by_name(weights):
+    """Weights by name, of a state dict or of a list for Keras."""
+    return weights if isinstance(weights, dict) else {str(i): array for i, array in enumerate(weights)}
+
+
 @pytest.mark.parametrize("reset_gate", [False, True])
-def test_mingru_round_trip_gives_the_same_weights(reset_gate, dtype):
-    layer = mingru_layer(dtype=dtype, reset_gate=reset_gate)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["mingru", "identity"])
+def test_mingru_round_trip_gives_the_same_weights(activation, bias, groups, reset_gate, dtype):
+    layer = mingru_layer(activation=activation, bias=bias, groups=groups, reset_gate=reset_gate, dtype=dtype)
     weights = interop.to_mingru(layer)
     back = interop.from_mingru(weights)
-    helpers.assert_same_bits(interop.to_mingru(back), weights)
-    if not reset_gate:
+    assert options_of(back) == (D, N, False, activation, bias or activation == "identity", True)
+    helpers.assert_same_bits(by_name(interop.to_mingru(back)), by_name(weights))
+    if not reset_gate and groups == 1 and back.bias == bias:
         assert_same_layer(back, layer)
     call = random_call(layer)
     helpers.assert_close(layer_results(back, call), layer_results(layer, call), dtype)
-    weights[WEIGHT][...] = 3
-    helpers.assert_same_bits(interop.to_mingru(back), interop.to_mingru(layer))
+    for array in by_name(weights).values():
+        array[...] = 3
+    helpers.assert_same_bits(by_name(interop.to_mingru(back)), by_name(interop.to_mingru(layer)))
 
 
-def test_from_mingru_then_to_mingru_returns_the_same_weights():
-    weights = torch_weights()
-    helpers.assert_same_bits(interop.to_mingru(interop.from_mingru(weights)), weights)
+@pytest.mark.parametrize("weights", [torch_weights(), torch_weights(bias=True), keras_weights()])
+def test_from_mingru_then_to_mingru_returns_the_same_weights(weights):
+    helpers.assert_same_bits(by_name(interop.to_mingru(interop.from_mingru(weights))), by_name(weights))
+
+
+def test_from_mingru_of_a_list_with_a_prefix_raises():
+    layer = SimpleNamespace(get_weights=keras_weights, get_config=dict)
+    for weights in (keras_weights(), layer):
+        text = r"^prefix: expected '' for a list of arrays or a Keras layer, got 'a\.'$"
+        with pytest.raises(ValueError, match=text):
+            interop.from_mingru(weights, prefix="a.")
+
+
+@pytest.mark.parametrize("weights", [7, "weights", None])
+def test_from_mingru_of_no_weights_names_its_argument(weights):
+    with pytest.raises(TypeError, match=r"^weights: expected a mapping of names or a minGRU, got "):
+        interop.from_mingru(weights)
 
 
 def test_from_mingru_reads_modules_keras_layers_and_a_part_of_a_model():
@@ -136,10 +160,10 @@ def test_from_mingru_and_mingru_keras_compute_the_same(run_script):
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({WEIGHT: None}, ValueError, f"state_dict: missing ['{WEIGHT}'], unknown []; prefix="),
-        ({"norm.weight": np.ones(3)}, ValueError, "state_dict: missing [], unknown ['norm.weight']"),
+        ({WEIGHT: None}, ValueError, f"weights: missing ['{WEIGHT}'], unknown []; prefix="),
+        ({"norm.weight": np.ones(3)}, ValueError, "weights: missing [], unknown ['norm.weight']"),
         ({WEIGHT: np.ones((19, D))}, ValueError, f"{WEIGHT}: expected 2N rows, of the candidate and the gate, got 19"),
-        ({WEIGHT: np.ones((0, D))}, ValueError, f"{WEIGHT}: expected 2N rows, of the candidate and the gate, got 0"),
+        ({WEIGHT: np.ones((0, D))}, ValueError, f"{WEIGHT}: expected an array with values, got shape (0, 6)"),
         ({WEIGHT: np.ones(20)}, ValueError, f"{WEIGHT}: expected shape (2N, D), got (20,)"),
         ({BIAS: np.ones(19)}, ValueError, f"{BIAS}: expected shape (20,), got (19,)"),
         ({BIAS: np.ones(20, "f4")}, TypeError, f"{BIAS} has dtype float32, but {WEIGHT} has float64"),
@@ -173,10 +197,10 @@ def test_from_mingru_of_wrong_keras_weights_raises(index, array, text):
     ("options", "text"),
     [
         (
-            {"activation": "identity"},
-            "layer: expected activation=\"mingru\" and bias=False, .* got activation='identity'",
+            {"activation": "tanh"},
+            'layer: expected activation="mingru", as in minGRU-pytorch, or "identity", as in mingru-keras, '
+            "got 'tanh'; make the layer with reset_gate=False, and set recurrent_kernel_l0 to 0$",
         ),
-        ({"bias": True}, 'layer: expected activation="mingru" and bias=False, .* and bias=True'),
         ({"num_layers": 2}, "layer: expected num_layers=1 and bidirectional=False, as in a minGRU, got num_layers=2"),
         ({"bidirectional": True}, "layer: expected num_layers=1 and bidirectional=False, as in a minGRU"),
     ],
@@ -189,5 +213,7 @@ def test_to_mingru_of_another_layer_raises(options, text):
 def test_to_mingru_of_a_recurrent_kernel_other_than_0_raises():
     layer = mingru_layer()
     layer.parameters["recurrent_kernel_l0"][3] = -0.125
-    with pytest.raises(ValueError, match=r"^layer: expected a recurrent kernel of zeros, got values up to 0\.125$"):
+    with pytest.raises(
+        ValueError, match=r"^layer: expected a recurrent kernel of zeros, got values up to 0\.125; make "
+    ):
         interop.to_mingru(layer)

@@ -253,6 +253,29 @@ def test_from_onnx_of_an_unknown_data_type_raises_type_error():
         interop.from_onnx(damaged_model(change))
 
 
+DAMAGED_ARRAYS = {
+    "integers": lambda array: array.astype(int),
+    "half precision": lambda array: array.astype(np.float16),
+    "another dtype": lambda array: array.astype(np.float64),
+    "complex numbers": lambda array: array.astype(np.complex64),
+    "an axis more": lambda array: array[None],
+    "an axis less": lambda array: array[0],
+    "a direction more": lambda array: np.concatenate([array, array]),
+    "no directions": lambda array: array[:0],
+    "a row more": lambda array: np.concatenate([array, array[:, :1]], axis=1),
+    "no rows": lambda array: array[:, :0],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_ARRAYS)
+@pytest.mark.parametrize("name", ["W", "R", "B"])
+def test_from_onnx_of_a_damaged_array_names_an_array_of_the_node(name, damage):
+    """Where two dtypes or shapes disagree, the text may name the other array."""
+    model = with_initializer(name, DAMAGED_ARRAYS[damage](initializer_array(name)))
+    with pytest.raises((TypeError, ValueError), match=r"^([WRB] of|model:) node 'gru'"):
+        interop.from_onnx(model)
+
+
 def test_from_onnx_ignores_damage_of_other_nodes():
     """Nodes without the inputs and outputs that their operators require."""
     for node in (("Identity", [], []), ("Identity", [], ["a"]), ("Constant", [], ["b"])):

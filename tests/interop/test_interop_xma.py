@@ -9,7 +9,7 @@ import helpers
 import numpy as np
 import pytest
 from foreign_cells import run_xma, xma_state_dict
-from interop_helpers import B, D, N, assert_same_layer, layer_results, random_call, random_layer, without_groups
+from interop_helpers import D, N, assert_same_layer, layer_results, random_call, random_layer, without_groups
 
 from indygru_cpu import interop
 
@@ -97,8 +97,33 @@ def test_from_xma_ignores_the_output_projection():
     bare = {name: array for name, array in state_dict.items() if not name.startswith("output_projection")}
     assert_same_layer(interop.from_xma(bare), layer)
     call = random_call(layer)
-    projected = layer(**call)[0] @ state_dict["output_projection.weight"].T + state_dict["output_projection.bias"]
-    assert projected.shape == (B, call["x"].shape[1], 4)
+    weight, bias = state_dict["output_projection.weight"], state_dict["output_projection.bias"]
+    outputs = layer(**call)[0] @ weight.T + bias
+    expected = expected_results(call, state_dict)["y"] @ weight.T + bias
+    helpers.assert_close({"y": outputs}, {"y": expected}, np.float64)
+
+
+@pytest.mark.parametrize(
+    ("input_heads", "weight_heads"),
+    [((10, 1, 1), (1, 1, 1)), ((1, 4, 1), (1, 1, 1)), ((1, 4, 1), (2, 4, 1)), ((2, 4, 6), (12, 1, 1))],
+)
+@pytest.mark.parametrize("projected", [True, False])
+def test_from_xma_of_unequal_input_heads_without_input_heads_raises(input_heads, weight_heads, projected):
+    state_dict = xma_state_dict(input_heads=input_heads, weight_heads=weight_heads)
+    n = max(*input_heads, *weight_heads)
+    if not projected:
+        n = max(weight_heads)
+        state_dict = {name: array for name, array in state_dict.items() if not name.startswith("output_projection")}
+    text = f"input_projection.weight: expected 3N rows, for N = {n} input heads of each kind, got {sum(input_heads)}; "
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}pass input_heads= if their numbers are others$"):
+        interop.from_xma(state_dict)
+    assert interop.from_xma(state_dict, input_heads=input_heads).hidden_size == max(*input_heads, *weight_heads)
+
+
+@pytest.mark.parametrize("weight_heads", [(5, 2, 1), (1, 1, 1)])
+def test_from_xma_reads_the_number_of_units_from_the_output_projection(weight_heads):
+    state_dict = xma_state_dict(weight_heads=weight_heads)
+    assert_same_layer(interop.from_xma(state_dict), interop.from_xma(state_dict, input_heads=(N, N, N)))
 
 
 @pytest.mark.parametrize(
@@ -113,16 +138,18 @@ def test_from_xma_ignores_the_output_projection():
         ({"reset_weight": np.ones((3, 1, 1))}, ValueError,
          "state_weight, forget_weight, reset_weight: expected numbers of heads that divide the 10 units, got 3"),
         ({"reset_weight": np.ones((0, 1, 1))}, ValueError,
-         "state_weight, forget_weight, reset_weight: expected numbers of heads that divide the 10 units, got 0"),
+         "reset_weight: expected an array with values, got shape (0, 1, 1)"),
         ({"input_projection.weight": np.ones((29, D))}, ValueError,
-         "input_projection.weight: expected 3N rows, got 29: input_heads="),
+         "input_projection.weight: expected 3N rows, for N = 10 input heads of each kind, got 29; pass input_heads="),
         ({"input_projection.weight": np.ones((9, D))}, ValueError,
-         "input_projection.bias: expected shape (9,), got (30,)"),
+         "input_projection.weight: expected 3N rows, for N = 10 input heads of each kind, got 9; pass input_heads="),
         ({"input_projection.bias": np.ones(29)}, ValueError, "input_projection.bias: expected shape (30,), got (29,)"),
         ({"input_projection.bias": np.ones(30, "f4")}, TypeError,
          "input_projection.bias has dtype float32, but state_weight has float64"),
         ({"output_projection.weight": np.ones((4, 9))}, ValueError,
          "output_projection.weight: expected shape (outputs, 10), got (4, 9)"),
+        ({"output_projection.weight": np.ones(N)}, ValueError,
+         "output_projection.weight: expected shape (outputs, N), got (10,)"),
     ],
 )  # fmt: skip
 def test_from_xma_of_wrong_arrays_raises(changes, error, text):

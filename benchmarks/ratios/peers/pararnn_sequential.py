@@ -1,4 +1,4 @@
-"""ParaGRU of pararnn-torch on its sequential path, which is the faster one on CPUs; autograd for the gradients.
+"""ParaGRU of pararnn-torch on its sequential path; autograd for the gradients.
 
 pip install --no-deps pararnn-torch "triton>=3.6,<3.7": it asks for this triton, and torch may ask for another one.
 """

@@ -11,7 +11,7 @@ import keras
 import mingru_keras
 import numpy as np
 
-from indygru_cpu.interop import from_mingru
+from indygru_cpu.interop import from_mingru, to_mingru
 
 keras.utils.set_random_seed(0)
 model = mingru_keras.MinGRU(10)
@@ -23,4 +23,8 @@ layer = from_mingru(model)
 y, _ = layer(x)
 assert (layer.input_size, layer.hidden_size, layer.reset_gate) == (6, 10, False)
 assert np.abs(y - expected).max() < 1e-5
+copy = mingru_keras.MinGRU(10)
+copy(x)
+copy.set_weights(to_mingru(layer))
+assert all(np.array_equal(one, other) for one, other in zip(copy.get_weights(), model.get_weights(), strict=True))
 print("same")
