@@ -1648,9 +1648,9 @@ cdef bint has_vnni_of_tier() noexcept:
 cdef object reentered(str name):
     """The error of a call within a call of the same thread."""
     return RuntimeError(
-        f"{name}: a call of this thread is using it, and a signal handler, a finaliser (__del__, weakref.finalize) or a "
-        "method of an argument (such as __array__, __hash__ or __eq__) makes another one: make it after the first one "
-        "has returned")
+        f"{name}: a call of this thread is using it, and a signal handler, a finaliser (__del__, weakref.finalize) or "
+        "a method of an argument (such as __array__, __hash__ or __eq__) makes another one: make it after the first "
+        "one has returned")
 
 
 @cython.auto_pickle(False)
@@ -2223,8 +2223,8 @@ cdef class StreamBase:
         return 0
 
     def _run_steps(self, chunk):
-        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error or
-        a fork restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
+        """y (T, B, N) or (T, N) of the steps of a chunk (T, B, D), or (T, D) if B is 1, one after the other. An error
+        or a fork restores the states. Called by `_call_exclusively`. None: compiled code cannot read the chunk."""
         cdef ArrayView x, y_view
         cdef ptrdiff_t i, step = 0, n_steps, end
         cdef double work = self.n_batch * self.row_work
