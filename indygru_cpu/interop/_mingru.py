@@ -106,7 +106,14 @@ def _torch_weights(state_dict: Any, prefix: str) -> DenseWeights:
 
 def _keras_weights(source: Any) -> DenseWeights:
     """The weights of a MinGRU of mingru-keras."""
-    arrays = list(source.get_weights() if is_keras_layer(source) else source)
+    if is_keras_layer(source):
+        kind = type(source)
+        if not any(
+            "MinGRU" in base.__name__ for base in kind.__mro__
+        ):  # another model may have weights of these shapes
+            raise TypeError(f"weights: expected a MinGRU of mingru-keras, got {kind.__name__}: pass the layer itself")
+        source = source.get_weights()
+    arrays = list(source)
     if len(arrays) != 4:
         raise ValueError(
             "weights: expected 4 arrays, kernel and bias of the gate and of the candidate, "

@@ -169,6 +169,10 @@ def _tensor_to_array(name: str, value: object) -> object:
     except TypeError:  # NumPy has no such dtype
         dtype = getattr(value, "dtype", type(value))
         raise TypeError(f"{name}: expected float32 or float64, got {shortened(dtype)}: cast it with .float()") from None
+    except RuntimeError as error:  # such as a tensor on the device meta, which has no values
+        raise TypeError(
+            f"{name}: expected a dense tensor with values, got one that NumPy cannot read: {shortened(error)}"
+        ) from None
 
 
 @dataclass(frozen=True)

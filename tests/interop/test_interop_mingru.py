@@ -16,6 +16,19 @@ from indygru_cpu import interop
 WEIGHT, BIAS = "to_hidden_and_gate.weight", "to_hidden_and_gate.bias"
 
 
+class MinGRU:
+    """What `from_mingru` reads of a layer of mingru_keras."""
+
+    def __init__(self, arrays):
+        self._arrays = arrays
+
+    def get_weights(self):
+        return self._arrays
+
+    def get_config(self):
+        return {}
+
+
 def torch_weights(dtype=np.float64, bias=False, **changes):
     """A state dict of minGRU-pytorch, whose biases are an extension; a change to None removes a name."""
     rng = np.random.default_rng(41)
@@ -97,7 +110,7 @@ def test_from_mingru_then_to_mingru_returns_the_same_weights(weights):
 
 
 def test_from_mingru_of_a_list_with_a_prefix_raises():
-    layer = SimpleNamespace(get_weights=keras_weights, get_config=dict)
+    layer = MinGRU(keras_weights())
     for weights in (keras_weights(), layer):
         text = r"^prefix: expected '' for a list of arrays or a Keras layer, got 'a\.'$"
         with pytest.raises(ValueError, match=text):
@@ -110,6 +123,23 @@ def test_from_mingru_of_no_weights_names_its_argument(weights):
         interop.from_mingru(weights)
 
 
+@pytest.mark.parametrize("kind", ["Sequential", "Dense"])
+def test_from_mingru_of_another_keras_layer_names_its_class(kind):
+    """Two layers of Dense have weights of the same shapes."""
+    layer = type(kind, (), {"get_weights": lambda _: keras_weights(), "get_config": lambda _: {}})()
+    with pytest.raises(TypeError, match=rf"^weights: expected a MinGRU of mingru-keras, got {kind}: pass the layer"):
+        interop.from_mingru(layer)
+
+
+def test_from_mingru_of_a_tensor_without_values_names_it():
+    torch = pytest.importorskip("torch")
+    weights = {"to_hidden_and_gate.weight": torch.ones(10, 3, device="meta")}
+    with pytest.raises(
+        TypeError, match=r"^to_hidden_and_gate.weight: expected a dense tensor with values, got one that"
+    ):
+        interop.from_mingru(weights)
+
+
 def test_from_mingru_reads_modules_keras_layers_and_a_part_of_a_model():
     weights, arrays = torch_weights(), keras_weights()
     expected = interop.from_mingru(weights)
@@ -118,7 +148,7 @@ def test_from_mingru_reads_modules_keras_layers_and_a_part_of_a_model():
     assert_same_layer(interop.from_mingru(model, prefix="layers.0.1."), expected)
     with pytest.raises(ValueError, match=r"; prefix='layers\.0\.1\.' selects a minGRU of minGRU-pytorch$"):
         interop.from_mingru(model)
-    keras_layer = SimpleNamespace(get_weights=lambda: arrays, get_config=dict)
+    keras_layer = MinGRU(arrays)
     assert_same_layer(interop.from_mingru(keras_layer), interop.from_mingru(tuple(arrays)))
 
 
