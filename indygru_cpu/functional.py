@@ -28,6 +28,9 @@ from indygru_cpu._typing import Array, Gradients, ProgressCallback
 
 __all__ = ["Gradients", "Tape", "backward", "forward", "step"]
 
+#: Makes the layer of a call; None if compiled code cannot read the weights as they are.
+_bind: Any = _core.BoundLayer.of_function
+
 
 class Tape(_core.Tape):
     """The data that `backward` needs from a call of `forward`. It refers to the arrays of that call, without copies.
@@ -141,10 +144,11 @@ def forward(
         raise ValueError("return_sequences: expected True with a tape or `out`, which need all states, got False")
     check.progress(progress)
     index = check.activation_index(activation)
-    reset_gate = check.flag(reset_gate, "reset_gate")
+    if type(reset_gate) is not bool:
+        reset_gate = check.flag(reset_gate, "reset_gate")
     options: tuple[Any, ...] = (index, reset_gate, bool(reproducible), bool(reverse))
     results: Any = None
-    bound = _bind(kernel, recurrent_kernel, bias, groups, *options)
+    bound = _bind(kernel, recurrent_kernel, bias, groups, *options, choose_threads, Tape)
     if bound is not None:
         if tape:
             results = bound.train(
@@ -158,7 +162,7 @@ def forward(
             x, h0, lengths, offsets, out, h_out, num_threads, weights=weights._asdict(), layout=TIME_MAJOR,
             sizes=weights.sizes(groups, reset_gate), owner="kernel", dtype=weights.kernel.dtype,
         )  # fmt: skip
-        bound = _bind(*weights, operator.index(groups), *options)
+        bound = _bind(*weights, operator.index(groups), *options, choose_threads, Tape)
         first = (*arguments[:4], plain_out, plain_h_out, False)
         if tape:
             results = bound.train(*first, recompute, num_threads, progress, None, None, True)
@@ -168,16 +172,6 @@ def forward(
     if tape and out is None:
         results[0].flags.writeable = False
     return results
-
-
-def _bind(
-    kernel: object, recurrent_kernel: object, bias: object, groups: object, activation: int, reset_gate: bool,
-    reproducible: bool, is_reverse: bool = False,
-) -> Any:  # fmt: skip
-    """The layer of a call; None if compiled code cannot read the weights as they are."""
-    return _core.BoundLayer.of_function(
-        kernel, recurrent_kernel, bias, groups, activation, reset_gate, reproducible, is_reverse, choose_threads, Tape
-    )
 
 
 def backward(
@@ -293,8 +287,10 @@ def step(
     >>> h.shape
     (1, 5)
     """
-    index, reset_gate = check.activation_index(activation), check.flag(reset_gate, "reset_gate")
-    bound = _bind(kernel, recurrent_kernel, bias, groups, index, reset_gate, True)
+    index = check.activation_index(activation)
+    if type(reset_gate) is not bool:
+        reset_gate = check.flag(reset_gate, "reset_gate")
+    bound = _bind(kernel, recurrent_kernel, bias, groups, index, reset_gate, True, False, choose_threads, Tape)
     if bound is not None:
         state = bound.step(x_t, h, out)
         if state is not None:
@@ -308,7 +304,7 @@ def step(
     if out is not None:
         others = {"x_t": x, **weights._asdict()} if out is h else {"x_t": x, "h": state, **weights._asdict()}
         check.out("out", out, state.shape, state.dtype, others)
-    new_state = _bind(*weights, operator.index(groups), index, reset_gate, True).step(
+    new_state = _bind(*weights, operator.index(groups), index, reset_gate, True, False, choose_threads, Tape).step(
         x, state, None if out is None else np.asarray(out), True
     )
     return new_state if out is None else out

@@ -69,7 +69,7 @@ def size(value: object, name: str) -> int:
 
 def flag(value: object, name: str) -> bool:
     """A bool. Other values are refused where a text such as "no" would give another layer."""
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected a bool, got {shown(value)}")
     return bool(value)
 
