@@ -234,7 +234,8 @@ class IndyGRU:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         num_threads, rng, parameters = (state.pop(name) for name in ("num_threads", "_rng", "_parameters"))
-        state["_options"] = DEFAULTS | state["_options"]  # an earlier version had fewer options
+        state["_options"] = {**state["_options"]}
+        state["_options"].setdefault("reset_gate", True)  # an earlier version had no such option
         self.__dict__.update(state)
         # Arrays in another process's message may be unaligned.
         aligned = parameters.required("A")

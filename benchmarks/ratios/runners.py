@@ -36,7 +36,7 @@ BENCHMARKS = Path(__file__).parent.parent
 
 def program(module: str) -> list[str]:
     """Command that runs a module of this package."""
-    return [sys.executable, "-m", f"ratios.{module}"]
+    return [sys.executable, "-P", "-m", f"ratios.{module}"]
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -37,7 +37,8 @@ def test_failure_of_any_allocation_raises_memory_error_and_leaks_nothing(run_scr
     assert "leak" not in printed
     lines = dict(line.split(" ", 1) for line in printed.splitlines())
     counts = {name: [int(count) for count in line.split()] for name, line in lines.items()}
-    assert all(result == 0 for _, _, result in counts.values())
+    # A pool that lacks memory for halving keeps its rows, and the call succeeds.
+    assert {name for name, (_, _, results) in counts.items() if results} == {"growing-pool"}
     cached = {"load_state_dict", "reset", "state"}  # their copies are small enough for NumPy's cache
     assert {name for name, (errors, _, _) in counts.items() if not errors} == cached
     assert counts["functional.forward"][0] > 10 < counts["backward"][0]

@@ -328,7 +328,7 @@ CASES = {
             input_heads=[HUGE] * 3000,
         ),
     ),
-    "interop, foreign": ("state_dict", interop("from_mingru", {f"{LONG}.{name}": 0 for name in ("A", "B", "b")})),
+    "interop, foreign": ("weights", interop("from_mingru", {f"{LONG}.{name}": 0 for name in ("A", "B", "b")})),
     "interop, options": ("options", interop("from_pararnn", 0, 0, 0, **{LONG: 1})),
     "interop, tolerance": ("tolerance", interop("from_torch", {}, tolerance=-HUGE)),
     "interop, project": ("project", interop("from_torch", {}, project=LONG)),

@@ -255,7 +255,7 @@ def test_stream_whose_layer_was_exchanged_refuses_to_refresh():
         tiny_layer(num_layers=2),
         IndyGRU(6, 5, seed=0),
     ):
-        stream._layer = other
+        layer._bound = other._bound
         with pytest.raises(ValueError, match="layer"):
             stream.refresh()
     helpers.assert_same_bits(stream.push_many(x), tiny_layer(reproducible=True)(x)[0])
