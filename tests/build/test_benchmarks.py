@@ -22,7 +22,19 @@ GROUP = "forward: speech-f32-1"
 
 
 def run_benchmarks(*arguments, status=0):
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tiny", *arguments]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--tiny",
+        *arguments,
+    ]
     # The plug-in refuses to measure in a worker of pytest-xdist, which it recognises by variables.
     environment = {name: value for name, value in helpers.clean_environment().items() if "XDIST" not in name}
     done = subprocess.run(
