@@ -1,10 +1,13 @@
 """C files of `IndyGRU.to_c` beside streams: time of a step and bytes of arrays; accuracy of each format in the demo.
 
-``python benchmarks/c_file.py`` prints the tables of docs/c_file.md. It needs ``cc`` and the extra ``sklearn``.
+``python benchmarks/c_file.py`` prints the tables of docs/c_file.md. It needs ``cc`` and the extra ``sklearn``. The
+variable CFLAGS has additional flags for ``cc``, such as the processor to compile for.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import tempfile
 import time
@@ -59,8 +62,7 @@ def compile_steps(layer: IndyGRU, weights: str, folder: Path) -> Path:
     layer.to_c(folder / "model.h", weights=weights)
     (folder / "main.c").write_text(PROGRAM)
     program = folder / weights
-    # Flags for a C file on one processor, as docs/c_file.md suggests them to its users. The library is built without.
-    flags = ["-std=gnu99", "-O3", "-march=native"]
+    flags = ["-std=gnu99", "-O3", *shlex.split(os.environ.get("CFLAGS", ""))]
     subprocess.run(["cc", *flags, folder / "main.c", "-o", program], check=True)
     return program
 

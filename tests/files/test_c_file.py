@@ -74,15 +74,6 @@ def test_optimisation_does_not_change_bits(tmp_path, dtype, flags):
     )
 
 
-def test_steps_reassociated_by_the_compiler_of_a_user_equal_the_reference(tmp_path, dtype):
-    """The page allows the flag for a C file; the library is never built with it."""
-    layer = c_files.layer_of("wide", dtype)
-    x, h0 = c_files.inputs(layer)
-    for weights in FORMATS[dtype]:
-        states = c_files.run_steps(toolchain("c"), layer, tmp_path, x, h0, "-O3", "-ffast-math", weights=weights)
-        assert_close(states, c_files.expected_states(layer, x, h0, weights))
-
-
 #: Flags for which the page says that all loops over units are vectorised, those that report it, and what they report.
 VECTORISERS = {
     "c": (["-O3"], ["-fopt-info-vec"], "loop vectorized"),
