@@ -144,7 +144,7 @@ enum {
     /* Gates and candidates of a block of forward_blocks, 16 KB. */
     NAME(BLOCK_NUMBERS) = 16384 / sizeof(REAL),
     /* The vectors of wider rows fill the processor step by step. Against forward_rows: with one vector 0.58 of the
-     * time, with two 0.74 to 0.91, with more no gain (docs/speed.md). */
+     * time, with two 0.74 to 0.97, with more no gain (docs/speed.md). */
     NAME(MAX_BLOCK_UNITS) = 2 * VECTOR_BYTES / sizeof(REAL)
 };
 
