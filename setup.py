@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ DIRECTIVES = {
     "cdivision": True,
     "initializedcheck": False,
 }
+#: Compilers that run at the same time, each of which needs up to 0.4 GB.
+MAX_COMPILERS = 4
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void)
@@ -89,6 +92,11 @@ def wants_openmp(compiler: Any) -> bool:
     return works
 
 
+def available_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class BuildExt(build_ext):
     """Chooses the flags once setuptools has chosen the compiler."""
 
@@ -102,6 +110,21 @@ class BuildExt(build_ext):
             extension.extra_compile_args = flags
             extension.extra_link_args = openmp
         super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile several sources at the same time: setuptools compiles the sources of an extension in turn."""
+        compile_in_turn = self.compiler.compile
+
+        def compile_together(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(min(available_processors(), MAX_COMPILERS)) as executor:
+                objects = executor.map(lambda source: compile_in_turn([source], **options), sources)
+                return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_together
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler.compile = compile_in_turn
 
 
 def blas_headers() -> Path:
