@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import PLACE_SHAPES, SHAPES
+from cases import PLACE_SHAPES
 from ratios import baselines
 from ratios.library import make_layer
 from ratios.places import PLACES
-from settings import Setting, parametrize
+from settings import Setting, parametrize, shape_name
 
-NAMES = {SHAPES["small"]: "small", SHAPES["speech"]: "speech", SHAPES["lm"]: "lm"}
 #: Timed calls, and calls before them, in which the library measures the costs by which it chooses threads.
 ROUNDS, WARM_UP_ROUNDS = 40, 10
 
@@ -23,10 +22,8 @@ def in_places(*threads: int | None):
     """Parametrize by places, shapes and threads."""
     pairs = []
     for shape in PLACE_SHAPES:
-        name = NAMES.get(shape, "x".join(map(str, shape)))
-        pairs += [
-            (f"{name}-f32-{number or 'auto'}", Setting(shape, f"{name}-f32", threads=number)) for number in threads
-        ]
+        group = f"{shape_name(shape)}-f32"
+        pairs += [(f"{group}-{number or 'auto'}", Setting(shape, group, threads=number)) for number in threads]
 
     def decorate(test):
         return pytest.mark.parametrize("place", PLACES)(parametrize(pairs)(test))

@@ -138,6 +138,16 @@ def test_calls_table_shows_time_ratio_and_target_of_every_row():
     assert small[0] == "| forward, small / matmul | 2 ms | **2.00** | ≤ 1.25 |"
 
 
+def test_steps_section_missing_peer_has_no_time():
+    measured, step_rows = measured_everywhere(), in_section(ALL_ROWS, "steps")
+    for row in step_rows:
+        if row.title == "torch.nn.GRUCell *":
+            measured.times[row.group][row.job] = []
+    lines = tables.steps_section(measured, step_rows, "a machine").splitlines()
+    assert "| torch.nn.GRUCell * | -, - | -, - | -, - |" in lines
+    assert any(line.startswith("| `push` | 2 ms, 2.00 | 2 ms, **2.00** (≤ 0.6) |") for line in lines)
+
+
 def test_calls_section_names_one_thread():
     place = report.machine.machine(threads=2)
     text = report.SECTIONS["calls"].write(measured_everywhere(), CALL_ROWS, place)
@@ -158,7 +168,7 @@ def test_long_work_in_calls_computes_the_results_of_one_call(update_bias):
     case = Case((5000, 1, 2, 3), "float32", 1)
     y, _ = library_long.forward(case, update_bias)()
     np.testing.assert_array_equal(library_long.forward_in_calls(case, update_bias)(), y)
-    grads = library_long.training(case, update_bias)()
+    *_, grads = library_long.training(case, update_bias)()
     np.testing.assert_allclose(library_long.training_in_calls(case, update_bias)(), grads.h0, rtol=1e-5)
 
 
