@@ -6,6 +6,8 @@ Each call is timed alone, and its threads find the processors as that place leav
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from cases import PLACE_SHAPES
@@ -39,7 +41,8 @@ def time_in_place(benchmark, place, work, *arguments, **options):
         prepared()  # pytest-benchmark would take a result for arguments
 
     benchmark.group += f", {PLACES[place].title}"
-    benchmark.pedantic(work, arguments, options, setup=before, rounds=ROUNDS, warmup_rounds=WARM_UP_ROUNDS)
+    call = partial(work, *arguments, **options)  # CodSpeed would pass the arguments of the call to the setup, too
+    benchmark.pedantic(call, setup=before, rounds=ROUNDS, warmup_rounds=WARM_UP_ROUNDS)
 
 
 @in_places(1, 2, None)

@@ -14,6 +14,7 @@ pytest.importorskip("pytest_benchmark")
 pytest.importorskip("threadpoolctl")
 sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
 import machine
+import test_in_place
 import track
 
 #: One shape, on one thread, of the forward pass; with few rounds.
@@ -71,6 +72,23 @@ def test_benchmarks_all_run_once_at_tiny_sizes():
     text = run_benchmarks("benchmarks", "--benchmark-disable")
     assert int(re.search(r"(\d+) passed", text)[1]) > 150
     assert "failed" not in text
+
+
+def test_time_in_place_with_codspeed_passes_no_arguments_to_the_setup():
+    """CodSpeed's `pedantic` calls the setup with the arguments of the call, and pytest-benchmark's without."""
+    calls = []
+
+    class Benchmark:
+        group = "in place"
+
+        def pedantic(self, target, args=(), kwargs=None, setup=None, rounds=1, warmup_rounds=0):
+            assert setup(*args, **(kwargs or {})) is None
+            target(*args, **(kwargs or {}))
+
+    benchmark = Benchmark()
+    test_in_place.time_in_place(benchmark, "loop", lambda *x, **options: calls.append((x, options)), 1, out=2)
+    assert calls == [((1,), {"out": 2})]
+    assert benchmark.group == "in place, in a loop"
 
 
 def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_path):
