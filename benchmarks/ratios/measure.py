@@ -17,7 +17,7 @@ import numpy as np
 from ratios.rows import Figure, PlaceRow, Row
 from ratios.runners import Job, RunnerPool, environment, interleave, program, thread_variables
 
-AnyRow = TypeVar("AnyRow", bound=Row)
+RowType = TypeVar("RowType", bound=Row)
 
 
 @dataclass
@@ -128,9 +128,9 @@ def measure(all_rows: Sequence[Row | Figure], threads: int, rounds: int) -> Meas
     return measured
 
 
-def by_group(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
+def by_group(rows: Sequence[RowType]) -> dict[str, list[RowType]]:
     """Rows by the group in which they are interleaved."""
-    groups: dict[str, list[AnyRow]] = {}
+    groups: dict[str, list[RowType]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups

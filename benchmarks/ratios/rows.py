@@ -231,7 +231,9 @@ def single_rows(threads: int) -> Iterator[Row]:
     for name in ("small", "speech"):
         for work, suffix, needs in (("pipeline", "", ()), ("pipeline_beside_others", beside, ("torch", "sklearn"))):
             title = f"matmul -> layer -> matmul -> ..., {name}{suffix} / its parts alone"
-            yield row(title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "baselines.around", needs=needs)
+            yield row(
+                title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "baselines.pipeline_products", needs=needs
+            )
     yield row("10,000 steps of silence / of random inputs", 1.1, (10_000, 1, 64, 64), "library.silence", forward)
     yield per_unit_step(
         "a unit-step, T = 1,000,000 in chunks / T = 256", 1.1,
@@ -256,7 +258,7 @@ def torch_rows(threads: int) -> Iterator[Row]:
         title = f"a training step of `indygru_cpu.torch`, {name} / of the layer"
         yield row(title, torch("training"), (library("training"),))
         title = f"product -> `indygru_cpu.torch` -> product -> ..., {name} / its parts alone"
-        yield row(title, torch("pipeline"), (torch("forward"), torch("around")))
+        yield row(title, torch("pipeline"), (torch("forward"), torch("pipeline_products")))
 
 
 def peer_rows(threads: int) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -14,7 +15,7 @@ sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
 import report
 from cases import PLACE_SHAPES, SHAPES, Case
 from ratios import library_long, runners, tables
-from ratios.measure import Measured, by_group
+from ratios.measure import Measured, by_group, measure_figure
 from ratios.places import PLACES
 from ratios.rows import FIGURES, PlaceRow, in_section, rows
 from ratios.runners import Job, RunnerPool
@@ -120,10 +121,15 @@ def test_call_rows_are_on_one_thread_and_each_group_has_one_baseline():
         assert len({row.baseline[0].place for row in members} | {row.job.place for row in members}) == 1
 
 
-def test_call_jobs_run():
-    jobs = dict.fromkeys(
-        job._replace(shape=SMALL, place="") for row in CALL_ROWS if not row.missing for job in row.jobs
-    )
+def small(job):
+    """The work of a job at a small shape, in a loop on one thread; groups divide the inputs and the units."""
+    return Job(job.module, job.work, (2, 2, 32, 32) if job.work == "grouped" else SMALL, threads=1)
+
+
+def test_jobs_of_the_library_and_of_numpy_run():
+    """Those of long sequences have a test of their own."""
+    of_rows = [job for row in ALL_ROWS if row not in LONG_ROWS and not row.missing for job in row.jobs]
+    jobs = dict.fromkeys(small(job) for job in of_rows if not job.module.startswith("peers."))
     with RunnerPool() as pool:
         assert all(seconds > 0 for job in jobs for seconds in pool.sample(job))
 
@@ -152,6 +158,14 @@ def test_calls_section_names_one_thread():
     place = report.machine.machine(threads=2)
     text = report.SECTIONS["calls"].write(measured_everywhere(), CALL_ROWS, place)
     assert ", 1 thread; " in text
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.title)
+def test_figures_are_measured(figure):
+    if figure.missing:
+        pytest.skip(figure.missing)
+    small_figure = dataclasses.replace(figure, shape=(3, 1, 5, 7))
+    assert np.isfinite(measure_figure(small_figure, threads=1))
 
 
 def test_long_jobs_run():
