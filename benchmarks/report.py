@@ -108,8 +108,7 @@ def write_recorded(path: Path, every_row: Sequence[AnyRow], names: Sequence[str]
     """Write sections from a machine's history. Pictures need single times, which a history line does not have."""
     for name in names:
         section = SECTIONS[name]
-        section_rows = [row for row in every_row if section.needs(row)]
-        recorded, place = from_history(path, section_rows)
+        recorded, section_rows, place = from_history(path, [row for row in every_row if section.needs(row)])
         text = section.write(recorded, section_rows, place)
         tables.write_between(into / section.page, *marks(name), text)
 
@@ -133,7 +132,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--from-history", type=Path, metavar="FILE",
-        help="write --write-sections from the newest line of FILE that has all of their rows, instead of measuring",
+        help="write --write-sections from the newest line of FILE that has their rows, instead of measuring",
     )  # fmt: skip
     parser.add_argument("--into", type=Path, default=ROOT, metavar="FOLDER", help="folder with the three pages")
     options = parser.parse_args(arguments)
