@@ -20,6 +20,10 @@ LONG_SHAPES: list[Shape] = [SHAPES["long"], (100_000, 1, 64, 64), (16384, 1, 80,
 #: Narrow layers and short batches, whose rows fill few vectors, and a wide batch to compare with.
 NARROW_SHAPES: list[Shape] = [(1000, 1, 1, 128), (500, 16, 1, 16), (500, 64, 1, 8)]
 WIDE_BATCH: Shape = (256, 8, 1, 256)
+#: Calls that cost little but the call itself, those of the PyTorch module, and those of a stack of layers.
+TINY_CALL: Shape = (2, 1, 8, 8)
+TINY_TORCH_CALL: Shape = (2, 1, 16, 16)
+STACKED_CALL: Shape = (20, 1, 16, 32)
 #: Steps of a call when a long sequence is streamed.
 CHUNK = 4096
 

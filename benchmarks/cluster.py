@@ -34,7 +34,7 @@ class Bytes:
 
 
 def bytes_of(shape: str) -> Bytes:
-    """Sizes of a shape in float32."""
+    """Return the sizes of a shape in float32."""
     n_steps, _, n_inputs, n_units = SHAPES[shape]
     return Bytes(*(4 * n for n in (n_steps * n_inputs, n_steps * n_units, n_units, 3 * n_units * (n_inputs + 2))))
 
@@ -42,27 +42,27 @@ def bytes_of(shape: str) -> Bytes:
 BYTES_OF = {shape: bytes_of(shape) for shape in ("speech", "lm")}
 
 
-def computed(machine: Machine, per_core: float) -> float:
+def core_rate(machine: Machine, per_core: float) -> float:
     """Sequences per second, bound by the cores."""
     return machine.cores * per_core
 
 
-def remembered(machine: Machine, size: Bytes) -> float:
+def memory_rate(machine: Machine, size: Bytes) -> float:
     """Sequences per second, bound by memory: x is read, y is written, and a cache line is read before it is written."""
     return machine.memory / (size.x + 2 * size.y)
 
 
-def received(machine: Machine, size: Bytes, out: int) -> float:
+def network_rate(machine: Machine, size: Bytes, out: int) -> float:
     """Sequences per second, bound by the network, whose two directions are independent."""
     return machine.network / max(size.x, out)
 
 
-def of_cluster(machine: Machine, size: Bytes, out: int, per_core: float) -> float:
+def cluster_rate(machine: Machine, size: Bytes, out: int, per_core: float) -> float:
     """Sequences per second of all machines, each with a network of its own."""
-    return MACHINES * min(computed(machine, per_core), remembered(machine, size), received(machine, size, out))
+    return MACHINES * min(core_rate(machine, per_core), memory_rate(machine, size), network_rate(machine, size, out))
 
 
-def reduced(machine: Machine, ranks: int, size: Bytes) -> float:
+def all_reduce_seconds(machine: Machine, ranks: int, size: Bytes) -> float:
     """Seconds of a ring all-reduce: each rank sends 2 (R - 1) messages in turn, each an R-th of the gradients."""
     rounds = 2 * (ranks - 1)
     return rounds * (machine.message + size.gradients / ranks / machine.network)
@@ -74,15 +74,15 @@ def column(record: dict[str, Any], shape: str) -> list[str]:
     infers, trains = (record["rates"][f"{work} {shape}"][-1] / record["cores"] for work in ("forward", "training"))
     step = n_batch / trains
     rates = [
-        infers, computed(MACHINE, infers), remembered(MACHINE, size),
-        *(received(machine, size, out) for machine in (MACHINE, FASTER) for out in (size.y, size.h_n)),
-        *(of_cluster(machine, size, out, infers) for machine in (MACHINE, FASTER) for out in (size.y, size.h_n)),
+        infers, core_rate(MACHINE, infers), memory_rate(MACHINE, size),
+        *(network_rate(machine, size, out) for machine in (MACHINE, FASTER) for out in (size.y, size.h_n)),
+        *(cluster_rate(machine, size, out, infers) for machine in (MACHINE, FASTER) for out in (size.y, size.h_n)),
     ]  # fmt: skip
-    sums = [reduced(MACHINE, ranks, size) for ranks in (MACHINES, MACHINES * MACHINE.cores)]
+    sums = [all_reduce_seconds(MACHINE, ranks, size) for ranks in (MACHINES, MACHINES * MACHINE.cores)]
     return [
         *(f"{rate:,.0f}" for rate in rates), f"{size.gradients / 1e6:.2f} MB", f"{1e3 * step:,.0f} ms",
         *(f"{1e3 * seconds:.1f} ms ({number(100 * seconds / (step + seconds))} %)" for seconds in sums),
-        f"{MACHINES * computed(MACHINE, trains) * step / (step + sums[0]):,.0f}",
+        f"{MACHINES * core_rate(MACHINE, trains) * step / (step + sums[0]):,.0f}",
     ]  # fmt: skip
 
 

@@ -19,10 +19,9 @@ from cases import Case
 from settings import Setting
 from threadpoolctl import ThreadpoolController
 
+from indygru_cpu._cli.bench import SPIN_SECONDS
 from indygru_cpu._engine.blas import blas
 
-#: OpenBLAS's threads spin for about so many seconds after a product and would slow down the next benchmark.
-SPIN_SECONDS = 0.15
 MACHINE = machine.machine(threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
@@ -36,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Store results by kind of machine, so that ``--benchmark-compare`` finds those of machines like this one alone.
 
     pytest-benchmark has no option for it, and configures itself after this function has run. It warns if there is no
-    run to compare with, or if another host or kernel measured it: both are no errors.
+    run to compare with, or if another host or kernel measured it; neither is an error here.
     """
     with suppress(ImportError):  # CodSpeed's plugin alone
         from pytest_benchmark import session, utils
@@ -69,6 +68,6 @@ def case(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Case]:
     shape = setting.tiny_shape() if is_tiny else setting.shape
     benchmark.extra_info.update(shape=shape, dtype=setting.dtype, threads=setting.threads or "auto", tiny=is_tiny)
     if getattr(benchmark, "enabled", False) and not is_tiny:
-        time.sleep(SPIN_SECONDS)
+        time.sleep(SPIN_SECONDS)  # spinning threads would slow down this benchmark
     with baseline_threads(setting.threads):
         yield Case(shape, setting.dtype, setting.threads)

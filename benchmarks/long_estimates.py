@@ -69,35 +69,35 @@ class Costs(NamedTuple):
         return float(np.interp(rows, known, [self.step[n] for n in known]))
 
 
-def least_seconds(works: Sequence[Callable[[], Any]]) -> list[float]:
+def min_seconds(works: Sequence[Callable[[], Any]]) -> list[float]:
     """Smallest time of a call of each work; samples of the works are interleaved."""
     for work in works:
         work()
     times = [[_seconds(work) for work in works] for _ in range(ROUNDS)]
-    least: list[float] = np.min(times, axis=0).tolist()
-    return least
+    smallest: list[float] = np.min(times, axis=0).tolist()
+    return smallest
 
 
 def _seconds(work: Callable[[], Any]) -> float:
     """Smallest time of a call within a sample."""
-    least, end = math.inf, time.perf_counter() + SAMPLE_SECONDS
+    smallest, end = math.inf, time.perf_counter() + SAMPLE_SECONDS
     while (start := time.perf_counter()) < end:
         work()
-        least = min(least, time.perf_counter() - start)
-    return least
+        smallest = min(smallest, time.perf_counter() - start)
+    return smallest
 
 
 def measure_steps(shape: Shape) -> dict[int, float]:
     """Seconds of a step on one thread by the number of rows, projection included."""
     cases = [Case((TIMED_STEPS, rows, *shape[2:]), "float32", 1) for rows in TIMED_ROWS]
-    seconds = least_seconds([library_long.forward(case) for case in cases])
+    seconds = min_seconds([library_long.forward(case) for case in cases])
     return {rows: value / TIMED_STEPS for rows, value in zip(TIMED_ROWS, seconds, strict=True)}
 
 
 def measure_region() -> float:
     """Seconds that a small call on two threads takes beyond half of its time on one thread: an upper bound."""
     calls = [library_long.forward(Case((64, 16, 16, 64), "float32", threads)) for threads in (1, 2)]
-    one, two = np.min([least_seconds(calls) for _ in range(4)], axis=0)
+    one, two = np.min([min_seconds(calls) for _ in range(4)], axis=0)
     return max(0.0, float(two - one / 2))
 
 
@@ -121,7 +121,7 @@ def measure_all() -> dict[str, Any]:
     measured = {}
     for shape in LONG_SHAPES:
         cases = [Case(shape, "float32", processors) for processors in MEASURED_PROCESSORS]
-        measured[str(shape)] = least_seconds([library_long.forward(case) for case in cases])
+        measured[str(shape)] = min_seconds([library_long.forward(case) for case in cases])
     layers = {str(shape[2:]): shape for shape in SHAPES}
     return {
         **machine.machine(max(MEASURED_PROCESSORS)),

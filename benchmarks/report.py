@@ -1,4 +1,4 @@
-"""Measure all rows; write the tables of README.md and docs/speed.md, two pictures and a line of history.
+"""Measure all rows; write the tables of README.md and two pages of docs/, their pictures and a line of history.
 
 ``--from-history FILE`` writes the tables again from a recorded line. With ``--only`` or ``--skip`` the tables are
 printed and not written, except for those that ``--write-sections`` names.
@@ -40,7 +40,7 @@ class Section(NamedTuple):
 
 
 def draw(measured: Measured, all_rows: Sequence[AnyRow], folder: Path) -> None:
-    """Draw the two pictures."""
+    """Draw the bars of all peers, and the cost of a unit-step against the number of steps."""
     from ratios import plots  # needs matplotlib, which the tables do not need
 
     plots.peers(measured, in_section(all_rows, "peers"), folder / "speed_peers.svg")
@@ -108,8 +108,7 @@ def write_recorded(path: Path, every_row: Sequence[AnyRow], names: Sequence[str]
     """Write sections from a machine's history. Pictures need single times, which a history line does not have."""
     for name in names:
         section = SECTIONS[name]
-        section_rows = [row for row in every_row if section.needs(row)]
-        recorded, place = from_history(path, section_rows)
+        recorded, section_rows, place = from_history(path, [row for row in every_row if section.needs(row)])
         text = section.write(recorded, section_rows, place)
         tables.write_between(into / section.page, *marks(name), text)
 
@@ -117,19 +116,25 @@ def write_recorded(path: Path, every_row: Sequence[AnyRow], names: Sequence[str]
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15, help="of a group; in place, and of peers and figures a third")
-    parser.add_argument("--only", nargs="+", default=(), metavar="TEXT", help="groups that contain one of these")
-    parser.add_argument("--skip", nargs="+", default=(), metavar="TEXT", help="but not those that contain one of these")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads (2)")
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="rounds of a group (15); calls in place, peers and figures take a third"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="TEXT", help="measure groups whose names contain one of these"
+    )
+    parser.add_argument(
+        "--skip", nargs="+", default=(), metavar="TEXT", help="leave out groups whose names contain one of these"
+    )
     parser.add_argument(
         "--write-sections", nargs="+", default=None, choices=SECTIONS, metavar="NAME",
         help=f"write these ({', '.join(SECTIONS)}); default: all, or none with --only, --skip or --from-history",
     )  # fmt: skip
     parser.add_argument(
         "--from-history", type=Path, metavar="FILE",
-        help="write --write-sections from the newest line of FILE that has all of their rows, instead of measuring",
+        help="write --write-sections from the newest line of FILE that has their rows, instead of measuring",
     )  # fmt: skip
-    parser.add_argument("--into", type=Path, default=ROOT, metavar="FOLDER", help="with README.md and docs/speed.md")
+    parser.add_argument("--into", type=Path, default=ROOT, metavar="FOLDER", help="folder with the three pages")
     options = parser.parse_args(arguments)
     options.every_row = [*rows(options.threads), *FIGURES]
     options.rows = select(options.every_row, options.only, options.skip)

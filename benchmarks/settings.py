@@ -11,7 +11,7 @@ from cases import SHAPES, Shape
 
 DTYPES = {"f32": "float32", "f64": "float64"}
 #: Bounds of the sizes (T, B, D, N) with ``--tiny``.
-TINY: Shape = (5, 3, 7, 6)
+MAX_TINY: Shape = (5, 3, 7, 6)
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,14 @@ class Setting:
 
     def tiny_shape(self) -> Shape:
         """Shape for ``--tiny``."""
-        n_steps, n_batch, n_inputs, n_units = map(min, self.shape, TINY)
+        n_steps, n_batch, n_inputs, n_units = map(min, self.shape, MAX_TINY)
         return n_steps, n_batch, n_inputs, n_units
+
+
+def shape_name(shape: Shape) -> str:
+    """Name of a shape in SHAPES, or its four sizes."""
+    names = {known: name for name, known in SHAPES.items()}
+    return names.get(shape, "x".join(map(str, shape)))
 
 
 def parametrize(settings: Iterable[tuple[str, Setting]]) -> Any:

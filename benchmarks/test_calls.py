@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ratios import baselines
-from ratios.library import make_layer
+from cases import STACKED_CALL, TINY_CALL
+from ratios import baselines, calls
+from ratios.library import make_layer, train
 from settings import Setting, parametrize
-from variants import make_without_reset_gate, train
+from variants import make_without_reset_gate
 
-from indygru_cpu import IndyGRU, functional
+from indygru_cpu import functional
 
-tiny = parametrize([("tiny-f32-1", Setting((2, 1, 8, 8), "tiny"))])
+tiny = parametrize([("tiny-f32-1", Setting(TINY_CALL, "tiny"))])
 floats = parametrize([("32-f32", Setting((1, 1, 32, 32), "tiny"))])
-stacked = parametrize([("stack-f32-1", Setting((20, 1, 16, 32), "stacks"))])
+stacked = parametrize([("stack-f32-1", Setting(STACKED_CALL, "stacks"))])
 
 
 @tiny
@@ -64,8 +65,7 @@ def test_add(benchmark, case):
 
 @stacked
 def test_call_two_layers_two_directions(benchmark, case):
-    layer = IndyGRU(*case.shape[2:], num_layers=2, bidirectional=True, dtype=case.dtype, seed=0, num_threads=1)
-    benchmark(layer, case.x)
+    benchmark(calls.stack(case))
 
 
 @stacked

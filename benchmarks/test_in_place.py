@@ -6,15 +6,16 @@ Each call is timed alone, and its threads find the processors as that place leav
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
-from cases import PLACE_SHAPES, SHAPES
+from cases import PLACE_SHAPES
 from ratios import baselines
 from ratios.library import make_layer
 from ratios.places import PLACES
-from settings import Setting, parametrize
+from settings import Setting, parametrize, shape_name
 
-NAMES = {SHAPES["small"]: "small", SHAPES["speech"]: "speech", SHAPES["lm"]: "lm"}
 #: Timed calls, and calls before them, in which the library measures the costs by which it chooses threads.
 ROUNDS, WARM_UP_ROUNDS = 40, 10
 
@@ -23,10 +24,8 @@ def in_places(*threads: int | None):
     """Parametrize by places, shapes and threads."""
     pairs = []
     for shape in PLACE_SHAPES:
-        name = NAMES.get(shape, "x".join(map(str, shape)))
-        pairs += [
-            (f"{name}-f32-{number or 'auto'}", Setting(shape, f"{name}-f32", threads=number)) for number in threads
-        ]
+        group = f"{shape_name(shape)}-f32"
+        pairs += [(f"{group}-{number or 'auto'}", Setting(shape, group, threads=number)) for number in threads]
 
     def decorate(test):
         return pytest.mark.parametrize("place", PLACES)(parametrize(pairs)(test))
@@ -42,7 +41,8 @@ def time_in_place(benchmark, place, work, *arguments, **options):
         prepared()  # pytest-benchmark would take a result for arguments
 
     benchmark.group += f", {PLACES[place].title}"
-    benchmark.pedantic(work, arguments, options, setup=before, rounds=ROUNDS, warmup_rounds=WARM_UP_ROUNDS)
+    call = partial(work, *arguments, **options)  # CodSpeed would pass the arguments of the call to the setup, too
+    benchmark.pedantic(call, setup=before, rounds=ROUNDS, warmup_rounds=WARM_UP_ROUNDS)
 
 
 @in_places(1, 2, None)

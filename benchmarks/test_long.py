@@ -6,20 +6,16 @@ import numpy as np
 import pytest
 from cases import LONG_SHAPES, NARROW_SHAPES
 from ratios import baselines
-from ratios.library import make_layer
+from ratios.library import make_layer, train
 from ratios.library_long import FORGETTING, RETENTIVE, layer_with_bias
-from settings import Setting, parametrize
-from variants import make_mingru, train
+from settings import Setting, parametrize, shape_name
+from variants import make_mingru
 
 
 def sizes(shapes, threads):
-    """Parametrize by shapes and threads; the id of a shape has its four sizes."""
-    names = {shape: "x".join(map(str, shape)) for shape in shapes}
-    return parametrize(
-        (f"{name}-f32-{number}", Setting(shape, f"{name}-f32-{number}", threads=number))
-        for shape, name in names.items()
-        for number in threads
-    )
+    """Parametrize by shapes and threads."""
+    labels = {(shape, number): f"{shape_name(shape)}-f32-{number}" for shape in shapes for number in threads}
+    return parametrize((label, Setting(shape, label, threads=number)) for (shape, number), label in labels.items())
 
 
 long = sizes(LONG_SHAPES, (1, 2))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ratios import baselines
-from ratios.library import make_layer
+from ratios.library import make_layer, train
 from settings import shapes
-from variants import make_mingru, make_without_reset_gate, train
+from variants import make_mingru, make_without_reset_gate
 
 
 @shapes("small speech speech-f64 lm wide")

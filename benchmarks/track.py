@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import machine
-from ratios.rows import rows
+from ratios.rows import WORK_TITLES, rows
 from ratios.tables import number, table
 
 from indygru_cpu._cli.bench import time_text
@@ -25,9 +25,7 @@ HISTORY = Path(__file__).parent / "history"
 BASELINE_RUNS = 5
 #: The part of a pytest-benchmark's `extra_info` that names the machine and the code.
 MACHINE_FIELDS = ("commit", "processor", "cores", "system", "tier", "versions")
-
-
-#: The page of the pictures begins with it.
+#: Beginning of the page of the pictures.
 PAGE = """\
 # History
 
@@ -106,22 +104,23 @@ def points(record: dict[str, Any]) -> Iterator[tuple[Key, Point]]:
     """The measured rows of a run."""
     for row in record["rows"]:
         if row["value"] is not None:
-            work = {"forward": "forward", "training": "training"}.get(row.get("work"), "")
+            work = row["work"] if row.get("work") in WORK_TITLES else ""
             yield Key(row["group"], row["title"], work), Point(row["value"], row.get("unit") == "s")
 
 
 def changes(records: Sequence[dict[str, Any]]) -> list[Change]:
-    """The rows of the newest run that earlier runs have, worst first."""
+    """The rows of the newest run that earlier runs have, worst first, except for ratios of peers to NumPy."""
     *earlier, newest = records
-    higher_is_better = {(row.group, row.title) for row in rows(newest["threads"]) if row.at_least}
+    known = {(row.group, row.title): row for row in rows(newest["threads"])}
     before = [dict(points(record)) for record in earlier]
     all_changes = []
     for key, now in points(newest):
+        row = known.get((key.group, key.title))
         values = [run[key].value for run in before if key in run][-BASELINE_RUNS:]
-        if values:
+        if values and (row is None or row.times_library):
             old = median(values)
             ratio = now.value / old if old else 1.0
-            factor = 1 / ratio if (key.group, key.title) in higher_is_better and ratio else ratio
+            factor = 1 / ratio if row and row.higher_is_better and ratio else ratio
             all_changes.append(Change(key, Point(old, now.in_seconds), now, factor))
     return sorted(all_changes, key=lambda change: -change.factor)
 

@@ -1,14 +1,13 @@
-"""Layers of a case without a reset gate, with its weights of the other gates, and the training step of all layers."""
+"""Layers of a case without a reset gate, with its weights of the other gates."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from cases import Array, Case
+from cases import Case
 
 from indygru_cpu import IndyGRU
-from indygru_cpu.layer import Gradients
 
 
 def make_without_reset_gate(case: Case, **options: Any) -> IndyGRU:
@@ -27,11 +26,3 @@ def make_mingru(case: Case) -> IndyGRU:
     layer = make_without_reset_gate(case, activation="mingru")
     layer.parameters["recurrent_kernel_l0"][...] = 0
     return layer
-
-
-def train(
-    layer: IndyGRU, x: Array, dy: Array, h0: Array | None = None, /, recompute: bool = False, **requested: bool
-) -> Gradients:
-    """One step: forward, and the gradients of a gradient of all states."""
-    _, _, tape = layer.forward(x, h0, recompute=recompute)
-    return layer.backward(tape, dy, **requested)

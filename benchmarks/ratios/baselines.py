@@ -60,7 +60,7 @@ def dot(case: Case) -> Callable[[], Any]:
     return partial(np.dot, case.x[0, 0], case.kernel, out=np.empty_like(case.bias))
 
 
-def around(case: Case) -> Callable[[], Any]:
+def pipeline_products(case: Case) -> Callable[[], Any]:
     """The two matrix products of the pipeline."""
     y = case.dy.reshape(len(case.rows), -1)
     x, z = np.empty_like(case.rows), np.empty_like(y)

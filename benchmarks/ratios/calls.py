@@ -13,7 +13,7 @@ import numpy as np
 from cases import Case
 
 from indygru_cpu import IndyGRU, functional
-from ratios.library import make_layer
+from ratios.library import make_layer, train
 
 
 def layer(case: Case) -> Callable[[], Any]:
@@ -26,13 +26,7 @@ def layer_with_out(case: Case) -> Callable[[], Any]:
 
 def training(case: Case, **requested: bool) -> Callable[[], Any]:
     """`forward` and `backward`, with all gradients unless `requested` says otherwise."""
-    layer, x, dy = make_layer(case), case.x, case.dy
-
-    def work() -> Any:
-        y, h_n, tape = layer.forward(x)
-        return y, h_n, layer.backward(tape, dy, **requested)
-
-    return work
+    return partial(train, make_layer(case), case.x, case.dy, **requested)
 
 
 training_without_dx = partial(training, x=False)

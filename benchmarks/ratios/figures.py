@@ -26,7 +26,7 @@ def resident(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def extra(prepare: Callable[[Case], Callable[[], Any]], case: Case) -> tuple[int, Any]:
+def peak_above(prepare: Callable[[Case], Callable[[], Any]], case: Case) -> tuple[int, Any]:
     """Peak of resident bytes during the work above those before it, and the result of the work."""
     prepare(Case(WARM_UP_SHAPE, case.dtype, case.threads))()
     work = prepare(case)
@@ -38,7 +38,7 @@ def extra(prepare: Callable[[Case], Callable[[], Any]], case: Case) -> tuple[int
 
 def training_memory(case: Case, prepare: Any = library.training) -> float:
     """MB above inputs, outputs and gradients."""
-    peak, (y, h_n, grads) = extra(prepare, case)
+    peak, (y, h_n, grads) = peak_above(prepare, case)
     arrays = [y, h_n, grads.x, grads.h0, *grads.parameters.values()]
     return (peak - sum(array.nbytes for array in arrays)) / MB
 
@@ -54,13 +54,13 @@ def training_memory_with_recompute(case: Case) -> float:
 
 def inference_memory(case: Case) -> float:
     """MB above inputs and outputs: the scratch of a chunk."""
-    peak, _ = extra(library.forward, case)
+    peak, _ = peak_above(library.forward, case)
     return peak / MB
 
 
 def streaming_memory(case: Case) -> float:
     """MB of a sequence in chunks, in all."""
-    peak, _ = extra(library.streamed, case)
+    peak, _ = peak_above(library.streamed, case)
     return peak / MB
 
 

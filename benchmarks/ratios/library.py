@@ -12,9 +12,10 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from cases import Case
+from cases import Array, Case
 
 from indygru_cpu import IndyGRU
+from indygru_cpu.layer import Gradients
 
 
 def make_layer(case: Case) -> IndyGRU:
@@ -22,6 +23,14 @@ def make_layer(case: Case) -> IndyGRU:
     layer = IndyGRU(*case.shape[2:], dtype=case.dtype, num_threads=case.threads)
     layer.parameters.update(dict(zip(layer.parameters, case.weights, strict=True)))
     return layer
+
+
+def train(
+    layer: IndyGRU, x: Array, dy: Array, h0: Array | None = None, /, *, recompute: bool = False, **requested: bool
+) -> tuple[Array, Array, Gradients]:
+    """One training step: y and h_n of forward, and backward of a gradient of y."""
+    y, h_n, tape = layer.forward(x, h0, recompute=recompute)
+    return y, h_n, layer.backward(tape, dy, **requested)
 
 
 def forward(case: Case) -> Callable[[], Any]:
@@ -61,13 +70,7 @@ def uneven(case: Case) -> Callable[[], Any]:
 
 
 def training(case: Case, recompute: bool = False) -> Callable[[], Any]:
-    layer, x, h0, dy = make_layer(case), case.x, case.h0[None], case.dy
-
-    def work() -> Any:
-        y, h_n, tape = layer.forward(x, h0, recompute=recompute)
-        return y, h_n, layer.backward(tape, dy)
-
-    return work
+    return partial(train, make_layer(case), case.x, case.dy, case.h0[None], recompute=recompute)
 
 
 training_with_recompute = partial(training, recompute=True)

@@ -12,7 +12,7 @@ from typing import Any
 from cases import Array, Case
 
 from indygru_cpu import IndyGRU
-from ratios.library import make_layer
+from ratios.library import make_layer, train
 
 CALL_STEPS = 2048
 #: Bias of the update gate, whose value is the share of the old state that is kept.
@@ -50,13 +50,7 @@ def forward_in_calls(case: Case, update_bias: float = FORGETTING) -> Callable[[]
 
 
 def training(case: Case, update_bias: float = FORGETTING) -> Callable[[], Any]:
-    layer, x, h0, dy = layer_with_bias(case, update_bias), case.x, case.h0[None], case.dy
-
-    def work() -> Any:
-        _, _, tape = layer.forward(x, h0)
-        return layer.backward(tape, dy)
-
-    return work
+    return partial(train, layer_with_bias(case, update_bias), case.x, case.dy, case.h0[None])
 
 
 def training_in_calls(case: Case, update_bias: float = FORGETTING) -> Callable[[], Any]:

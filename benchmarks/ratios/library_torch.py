@@ -35,7 +35,7 @@ def training(case: Case) -> Callable[[], Any]:
     return lambda: torch.autograd.grad(module(x, h0)[0], inputs, dy)
 
 
-def around(case: Case) -> Callable[[], Any]:
+def pipeline_products(case: Case) -> Callable[[], Any]:
     """The two matrix products of the pipeline, by torch."""
     x, y, before, after = map(torch.tensor, (case.x, case.dy, case.before, case.after))
     return lambda: (x @ before, y @ after)

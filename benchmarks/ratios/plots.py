@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from cases import SHAPES
 
 from ratios.measure import Measured
-from ratios.rows import Row, unit_steps
+from ratios.rows import WORK_TITLES, Row, unit_steps
 from ratios.tables import number
 
 mpl.rcParams.update({"svg.hashsalt": "indygru_cpu", "font.size": 9, "svg.fonttype": "none"})
@@ -33,10 +33,9 @@ def save(figure: plt.Figure, path: Path) -> None:
 
 def peers(measured: Measured, rows: Sequence[Row], path: Path) -> None:
     """Bars: times of the library and its peers as multiples of the projection's, for each shape."""
-    works = {"forward": "forward", "training": "forward + backward"}
     titles = list(dict.fromkeys(row.title for row in rows))
-    figure, axes = plt.subplots(len(works), len(SHAPES), figsize=(12, 5), sharey=True, sharex=True, squeeze=False)
-    for lines, (work, label) in zip(axes, works.items(), strict=True):
+    figure, axes = plt.subplots(len(WORK_TITLES), len(SHAPES), figsize=(12, 5), sharey=True, sharex=True, squeeze=False)
+    for lines, (work, label) in zip(axes, WORK_TITLES.items(), strict=True):
         for axis, (name, shape) in zip(lines, SHAPES.items(), strict=True):
             values = {r.title: measured.value(r) for r in rows if (r.job.work, r.column) == (work, name)}
             for place, title in enumerate(titles):

@@ -10,7 +10,17 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from cases import LONG_SHAPES, NARROW_SHAPES, PLACE_SHAPES, SHAPES, WIDE_BATCH, Shape
+from cases import (
+    LONG_SHAPES,
+    NARROW_SHAPES,
+    PLACE_SHAPES,
+    SHAPES,
+    STACKED_CALL,
+    TINY_CALL,
+    TINY_TORCH_CALL,
+    WIDE_BATCH,
+    Shape,
+)
 
 from ratios.peers import PEERS, not_installed
 from ratios.places import COLD_PLACES, PLACES
@@ -19,11 +29,6 @@ from ratios.runners import Job
 #: (B, D, N) of the streamed sequences, and their lengths in the picture.
 STREAMED = (1, 64, 128)
 LENGTHS = [1, 4, 16, 64, 256, 1024, 4096, 32768, 1_000_000]
-
-#: (T, B, D, N) of tiny calls, of those of torch, and of the stack.
-TINY: Shape = (2, 1, 8, 8)
-TINY_TORCH: Shape = (2, 1, 16, 16)
-STACKED: Shape = (20, 1, 16, 32)
 
 #: Units of a layer, and steps of a short and of a long sequence, for the cost of a step of one row with one input.
 WIDTHS = [4, 8, 16, 32, 64, 128, 256, 512]
@@ -39,8 +44,6 @@ ONE_THREAD_TARGETS = {
     "pause": dict(zip(PLACE_SHAPES, (1.1, 0.95, 0.85, 0.7, 0.65), strict=True)),
     "product": dict(zip(PLACE_SHAPES, (1.1, 0.8, 0.8, 1.05, 0.85), strict=True)),
 }
-
-
 NARROW_TARGET = 1.2
 #: Long sequences against the projection on one thread, one thread against several, and units that do not forget
 #: against the same sequence in short calls.
@@ -49,12 +52,16 @@ LONG_THREADS_TARGETS = {"forward": dict(zip(LONG_SHAPES, (1.8, 1.7, 1.7), strict
                         "training": {LONG_SHAPES[0]: 1.7}}  # fmt: skip
 RETENTIVE_TARGET = 1.1
 
+#: Modules, or the beginnings of their names, whose work is not that of this library.
+OTHER_MODULES = ("peers.", "baselines", "steps_torch")
+
 
 @dataclass(frozen=True)
 class Row:
     """Ratio of the time of a job to the sum of the times of its baseline jobs.
 
     Rows of one group are interleaved. `column` is the name of a shape where a title has one row for each shape.
+    `higher_is_better` is true for speed-ups, and where the time of the library is in the baseline.
     """
 
     section: str
@@ -63,7 +70,7 @@ class Row:
     baseline: tuple[Job, ...]
     column: str = ""
     target: float | None = None
-    at_least: bool = False
+    higher_is_better: bool = False
     per_unit_step: bool = False
     needs: tuple[str, ...] = ()
 
@@ -81,6 +88,11 @@ class Row:
     def jobs(self) -> tuple[Job, ...]:
         """All jobs whose times the ratio needs."""
         return (self.job, *self.baseline)
+
+    @property
+    def times_library(self) -> bool:
+        """Whether the ratio contains a time of this library, and not only those of a peer and of NumPy."""
+        return any(not job.module.startswith(OTHER_MODULES) for job in self.jobs)
 
     @property
     def missing(self) -> str | None:
@@ -166,14 +178,15 @@ def place_rows(threads: int) -> Iterator[PlaceRow]:
             settings = ("forward_on_one_thread", "forward_on_all_threads", "forward_by_default")
             one, several, default = (job("library", work) for work in settings)
             target = ONE_THREAD_TARGETS.get(place, {}).get(shape)
-            yield row(f"1 thread / {threads} threads", one, (several,))
+            yield row(f"1 thread / {threads} threads", one, (several,), higher_is_better=True)
             yield row(f"default / the better of 1 and {threads}", default, (one, several), target=BETTER_TARGET)
             yield row(f"default / the better of 1 and {threads}, p90", default, (one, several),
                       target=BETTER_P90_TARGET, quantile=0.9)  # fmt: skip
             yield row("default / 1 thread", default, (one,), target=target)
             for peer in PEERS:
                 if peer.in_place:
-                    yield row(peer.title, job(f"peers.{peer.module}", "forward"), (default,), needs=peer.needs)
+                    yield row(peer.title, job(f"peers.{peer.module}", "forward"), (default,), needs=peer.needs,
+                              higher_is_better=True)  # fmt: skip
 
 
 def shape_rows(threads: int) -> Iterator[Row]:
@@ -188,7 +201,7 @@ def shape_rows(threads: int) -> Iterator[Row]:
         if threads > 1 and name in THREADS_TARGETS:
             alone = Job("library", "forward", shape, threads=1)
             title, target = f"forward, 1 thread / {threads} threads", THREADS_TARGETS[name] if threads == 2 else None
-            yield row(title, alone, (library("forward"),), target=target, at_least=True)
+            yield row(title, alone, (library("forward"),), target=target, higher_is_better=True)
 
 
 def single_rows(threads: int) -> Iterator[Row]:
@@ -218,7 +231,9 @@ def single_rows(threads: int) -> Iterator[Row]:
     for name in ("small", "speech"):
         for work, suffix, needs in (("pipeline", "", ()), ("pipeline_beside_others", beside, ("torch", "sklearn"))):
             title = f"matmul -> layer -> matmul -> ..., {name}{suffix} / its parts alone"
-            yield row(title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "baselines.around", needs=needs)
+            yield row(
+                title, 1.1, SHAPES[name], f"pipelines.{work}", forward, "baselines.pipeline_products", needs=needs
+            )
     yield row("10,000 steps of silence / of random inputs", 1.1, (10_000, 1, 64, 64), "library.silence", forward)
     yield per_unit_step(
         "a unit-step, T = 1,000,000 in chunks / T = 256", 1.1,
@@ -243,7 +258,7 @@ def torch_rows(threads: int) -> Iterator[Row]:
         title = f"a training step of `indygru_cpu.torch`, {name} / of the layer"
         yield row(title, torch("training"), (library("training"),))
         title = f"product -> `indygru_cpu.torch` -> product -> ..., {name} / its parts alone"
-        yield row(title, torch("pipeline"), (torch("forward"), torch("around")))
+        yield row(title, torch("pipeline"), (torch("forward"), torch("pipeline_products")))
 
 
 def peer_rows(threads: int) -> Iterator[Row]:
@@ -281,16 +296,16 @@ def call_rows() -> Iterator[Row]:
         ("`functional.forward`", 14, "calls.functional_forward"),
         ("`stream.push`", None, "library.step"),
     ):
-        job = one_thread(*work.split("."), TINY)  # type: ignore[call-arg]
-        yield row(f"{title}, {TINY} / `numpy.add(a, b, out=c)` of 32 floats", target, job, add)
+        job = one_thread(*work.split("."), TINY_CALL)  # type: ignore[call-arg]
+        yield row(f"{title}, {TINY_CALL} / `numpy.add(a, b, out=c)` of 32 floats", target, job, add)
     yield row(
-        f"`indygru_cpu.torch` without gradients, {TINY_TORCH} / `torch.add(a, b)` of 32 floats", 12,
-        one_thread("calls_torch_no_grad", "module", TINY_TORCH),
+        f"`indygru_cpu.torch` without gradients, {TINY_TORCH_CALL} / `torch.add(a, b)` of 32 floats", 12,
+        one_thread("calls_torch_no_grad", "module", TINY_TORCH_CALL),
         one_thread("calls_torch_no_grad", "add", (1, 1, 32, 32)), "torch",
     )  # fmt: skip
     yield row(
-        f"a training step of `indygru_cpu.torch`, {TINY_TORCH} / of an autograd function that does nothing", 1.5,
-        *(one_thread("calls_torch", work, TINY_TORCH) for work in ("training", "nothing")), "torch",
+        f"a training step of `indygru_cpu.torch`, {TINY_TORCH_CALL} / of an autograd function that does nothing", 1.5,
+        *(one_thread("calls_torch", work, TINY_TORCH_CALL) for work in ("training", "nothing")), "torch",
     )  # fmt: skip
     for name in ("lm", "speech"):
         training, without_dx, frozen = (
@@ -302,8 +317,8 @@ def call_rows() -> Iterator[Row]:
         yield column(f"{title}, without the gradient of x / with all gradients", without_dx, target=0.78)
         yield column(f"{title}, without the gradients of weights / with all gradients", frozen, target=0.7)
     yield row(
-        f"2 layers in both directions, {STACKED} / one layer in one direction", 4.5,
-        *(one_thread("calls", work, STACKED) for work in ("stack", "layer")),
+        f"2 layers in both directions, {STACKED_CALL} / one layer in one direction", 4.5,
+        *(one_thread("calls", work, STACKED_CALL) for work in ("stack", "layer")),
     )  # fmt: skip
     small = SHAPES["small"]
     for work, title, target in (("forward", "forward", 1.25), ("training", "forward + backward", 4.2)):
@@ -348,11 +363,13 @@ def chunked_rows(threads: int) -> Iterator[Row]:
             if threads > 1:
                 yield row(f"{title}, {threads} threads / matmul", several, (matmul,))
                 target = LONG_THREADS_TARGETS[work].get(shape) if threads == 2 else None
-                yield row(f"{title}, 1 thread / {threads} threads", one, (several,), target=target, at_least=True)
+                yield row(
+                    f"{title}, 1 thread / {threads} threads", one, (several,), target=target, higher_is_better=True
+                )
             for n_threads in dict.fromkeys((1, threads)):
                 suffix = f"{n_threads} thread{'s' * (n_threads > 1)}"
                 yield row(f"{title} in calls of 2048 steps / in one call, {suffix}", job(f"{work}_in_calls", n_threads),
-                          (job(work, n_threads),))  # fmt: skip
+                          (job(work, n_threads),), higher_is_better=True)  # fmt: skip
                 retentive = f"{work}_retentive"
                 yield row(f"units that do not forget: {title} in one call / in calls of 2048 steps, {suffix}",
                           job(retentive, n_threads), (job(f"{retentive}_in_calls", n_threads),),
@@ -370,7 +387,8 @@ def width_rows() -> Iterator[Row]:
         yield row(f"indygru_cpu, {STEPS} steps", short, (short,))
         yield row(f"indygru_cpu, {LONG_STEPS} steps", long, (short,))
         for peer in peers:
-            yield row(peer.title, short._replace(module=f"peers.{peer.module}"), (short,), needs=peer.needs)
+            job = short._replace(module=f"peers.{peer.module}")
+            yield row(peer.title, job, (short,), needs=peer.needs, higher_is_better=True)
 
 
 def long_rows(threads: int) -> Iterator[Row]:

@@ -28,10 +28,14 @@ from ratios.places import ALL_PLACES
 ENVIRONMENTS = {f"peers.{peer.module}": peer.environment for peer in PEERS}
 #: Every thread pool reads one of these; NPROC is XLA's.
 THREAD_VARIABLES = [f"{pool}_NUM_THREADS" for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA")] + ["NPROC"]
-
-
 #: Folder of the package of this file and of the modules that it shares with other programs.
 BENCHMARKS = Path(__file__).parent.parent
+#: Seconds for which a sample repeats the work.
+MIN_SAMPLE_SECONDS = 0.05
+#: A first run of at least so many seconds counts: cold caches and sleeping threads cost up to 0.04 s of it.
+MIN_COLD_SECONDS = 1.0
+#: A sample in a place is a block of calls of about so many seconds, within these bounds on the number of calls.
+BLOCK_SECONDS, BLOCK_CALLS = 0.3, (8, 60)
 
 
 def program(module: str) -> list[str]:
@@ -48,14 +52,6 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 def thread_variables(threads: int) -> dict[str, str]:
     """Environment that limits every pool to `threads`; indygru_cpu chooses its default up to that limit."""
     return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "INDYGRU_CPU_NUM_THREADS": "auto"}
-
-
-#: Seconds for which a sample repeats the work.
-MIN_SAMPLE_SECONDS = 0.05
-#: A first run of at least so many seconds counts: cold caches and sleeping threads cost up to 0.04 s of it.
-MIN_COLD_SECONDS = 1.0
-#: A sample in a place is a block of calls of about so many seconds, within these bounds on the number of calls.
-BLOCK_SECONDS, BLOCK_CALLS = 0.3, (8, 60)
 
 
 class Job(NamedTuple):
@@ -137,7 +133,7 @@ class RunnerPool:
 def interleave(
     jobs: Iterable[Job], rounds: int, pool: RunnerPool, seconds: float = 0
 ) -> tuple[dict[Job, list[float]], dict[Job, str]]:
-    """Seconds of each job in all rounds, and the reasons of peers' jobs that failed. A failing job of our own raises.
+    """Seconds of each job in all rounds, and the reasons of peers' jobs that failed. Any other failing job raises.
 
     Short rounds are repeated until `seconds` have passed, up to ten times `rounds`.
     """

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/speed.md."""
+"""The tables of README.md, docs/speed.md and docs/real_time.md."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from indygru_cpu._cli.bench import time_text
 from ratios.measure import Measured, by_group
 from ratios.peers import PEERS
 from ratios.places import PLACES
-from ratios.rows import STEPS, Figure, PlaceRow, Row, in_section, unit_steps
+from ratios.rows import STEPS, WORK_TITLES, Figure, PlaceRow, Row, in_section, unit_steps
 from ratios.runners import Job
 
 NOT_MEASURED = "-"
+#: Below tables with titles that `marked` has marked.
+FULL_MATRICES = "\\* Full recurrent matrices: more work at the same size."
 #: Columns of the README's table. Rows with these titles are its only input.
 SUMMARY_TITLES = ("indygru_cpu", "Numba by hand", "onnxruntime, Scan", "onnxruntime GRU", "torch.nn.GRU")
 
@@ -52,16 +54,22 @@ def value_text(measured: Measured, row: Row | Figure) -> str:
     if value is None:
         return NOT_MEASURED
     text = f"{number(value)} {row.unit}".strip() if isinstance(row, Figure) else number(value)
-    at_least = isinstance(row, Row) and row.at_least
-    missed = row.target is not None and (value < row.target if at_least else value > row.target)
+    higher_is_better = isinstance(row, Row) and row.higher_is_better
+    missed = row.target is not None and (value < row.target if higher_is_better else value > row.target)
     return f"**{text}**" if missed else text
+
+
+def seconds_text(measured: Measured, row: Row) -> str:
+    """Format the median time of a row's job."""
+    seconds = measured.seconds(row)
+    return NOT_MEASURED if seconds is None else time_text(seconds)
 
 
 def target_text(row: Row | Figure) -> str:
     """Format the target with its direction."""
     if row.target is None:
         return ""
-    return f"{'≥' if isinstance(row, Row) and row.at_least else '≤'} {row.target:g}"
+    return f"{'≥' if isinstance(row, Row) and row.higher_is_better else '≤'} {row.target:g}"
 
 
 def with_target(measured: Measured, row: Row | Figure) -> str:
@@ -85,13 +93,8 @@ def by_shape(rows: Sequence[Row], cell: Callable[[Row], str]) -> list[list[str]]
 
 def shapes_table(measured: Measured, rows: Sequence[Row]) -> str:
     """Ratios of each shape with their targets, and the times of the library."""
-
-    def time(row: Row) -> str:
-        seconds = measured.seconds(row)
-        return time_text(seconds) if seconds else NOT_MEASURED
-
-    timed = [row for row in rows if row.title.startswith("forward") and not row.at_least]
-    times = [[f"{title}, time", *cells] for title, *cells in by_shape(timed, time)]
+    timed = [row for row in rows if row.title.startswith("forward") and not row.higher_is_better]
+    times = [[f"{title}, time", *cells] for title, *cells in by_shape(timed, lambda row: seconds_text(measured, row))]
     head = ["time / time of matmul", *(f"{name} {shape}" for name, shape in SHAPES.items())]
     return table(head, [*by_shape(rows, lambda row: with_target(measured, row)), *times])
 
@@ -105,8 +108,7 @@ def single_table(measured: Measured, rows: Sequence[Row | Figure]) -> str:
 def peers_table(measured: Measured, rows: Sequence[Row], work: str) -> str:
     """The library and all peers at every shape."""
     lines = by_shape([row for row in rows if row.job.work == work], lambda row: value_text(measured, row))
-    head = [{"forward": "forward", "training": "forward + backward"}[work], *SHAPES]
-    return table(head, [[marked(title), *cells] for title, *cells in lines])
+    return table([WORK_TITLES[work], *SHAPES], [[marked(title), *cells] for title, *cells in lines])
 
 
 def in_summary(row: Row | Figure) -> bool:
@@ -123,9 +125,8 @@ def summary_table(measured: Measured, rows: Sequence[Row]) -> str:
         of_shape = {row.title: row for row in rows if row.column == name}
         if "indygru_cpu" not in of_shape:
             continue
-        seconds = measured.seconds(of_shape["indygru_cpu"])
         values = [value_text(measured, of_shape[t]) if t in of_shape else NOT_MEASURED for t in SUMMARY_TITLES]
-        lines.append([str(shape), time_text(seconds) if seconds else NOT_MEASURED, "1", *values])
+        lines.append([str(shape), seconds_text(measured, of_shape["indygru_cpu"]), "1", *values])
     return table(head, lines)
 
 
@@ -201,11 +202,7 @@ def missing_text(measured: Measured, rows: Sequence[Row | Figure]) -> str:
 
 def calls_table(measured: Measured, rows: Sequence[Row]) -> str:
     """One line a row: the median time of a call, its ratio to the baseline, and the target."""
-    lines = []
-    for row in rows:
-        seconds = measured.seconds(row)
-        time = time_text(seconds) if seconds else NOT_MEASURED
-        lines.append([row.title, time, value_text(measured, row), target_text(row)])
+    lines = [[row.title, seconds_text(measured, row), value_text(measured, row), target_text(row)] for row in rows]
     return table(["call / baseline", "time of the call", "ratio", "target"], lines)
 
 
@@ -254,10 +251,6 @@ def long_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
     def step(row: Row) -> str:
         return nanoseconds_text(measured, row, row.job.shape[0])
 
-    def time(row: Row) -> str:
-        seconds = measured.seconds(row)
-        return time_text(seconds) if seconds else NOT_MEASURED
-
     timed = [row for row in chunked if row.title.endswith(" / matmul")]
     return f"""\
 Medians of interleaved rounds, float32 unless stated otherwise. Targets of ratios are in brackets; a missed one is bold.
@@ -269,13 +262,13 @@ One thread; in brackets, the ratio to {WIDE_BATCH}:
 
 {columns_table("ratio", chunked, lambda row: with_target(measured, row))}
 
-{columns_table("time", timed, time, lambda title: title.removesuffix(" / matmul"))}
+{columns_table("time", timed, lambda row: seconds_text(measured, row), lambda title: title.removesuffix(" / matmul"))}
 
 Nanoseconds of a step of one row with one input, on one thread; peers have {STEPS} steps.
 
 {columns_table("ns a step", steps, step)}
 
-\\* Full recurrent matrices: more work at the same size.
+{FULL_MATRICES}
 
 {missing_text(measured, rows)}{machine}."""
 
@@ -283,10 +276,7 @@ Nanoseconds of a step of one row with one input, on one thread; peers have {STEP
 def steps_section(measured: Measured, rows: Sequence[Row], machine: str) -> str:
     """The tables of single steps of docs/real_time.md."""
     columns = list(dict.fromkeys(row.column for row in rows if row.column))
-    cells = {
-        (row.title, row.column): f"{time_text(measured.seconds(row) or 0)}, {with_target(measured, row)}"
-        for row in rows
-    }
+    cells = {(row.title, row.column): f"{seconds_text(measured, row)}, {with_target(measured, row)}" for row in rows}
     lines = [[title, *(cells[title, column] for column in columns)] for title in dict.fromkeys(
         row.title for row in rows if row.column
     )]  # fmt: skip
@@ -297,7 +287,7 @@ that misses it is bold.
 
 {table(["step", *(f"(D, N) = {column}" for column in columns)], lines)}
 
-\\* Full recurrent matrices: more work at the same size.
+{FULL_MATRICES}
 
 {calls_table(measured, [row for row in rows if not row.column])}
 
@@ -319,7 +309,7 @@ library's default.
 
 {place_peers_table(measured, rows)}
 
-\\* Full recurrent matrices: more work at the same size.
+{FULL_MATRICES}
 
 {missing_text(measured, rows)}{machine}."""
 
@@ -332,7 +322,7 @@ Forward pass, float32. The second column is the time of a call; those after it a
 
 {summary_table(measured, rows)}
 
-\\* Full recurrent matrices: more work at the same size.
+{FULL_MATRICES}
 
 {missing_text(measured, rows)}{machine}."""
 
@@ -356,7 +346,7 @@ was timed.
 
 {peers_table(measured, in_section(rows, "peers"), "training")}
 
-\\* Full recurrent matrices: more work at the same size. "Numba by hand" was written for this comparison
+{FULL_MATRICES} "Numba by hand" was written for this comparison
 (`benchmarks/ratios/peers/numba_tiles.py`).
 
 {missing_text(measured, rows)}![Cost of a unit-step against the number of steps](speed_steps.svg)

@@ -26,7 +26,7 @@ mean = [np.zeros_like(w) for w in weights]
 square = [np.zeros_like(w) for w in weights]
 losses = []
 for step in range(1, 401):
-    noisy = x + 0.1 * rng.standard_normal(x.shape, dtype=np.float32)  # as predictions will be
+    noisy = x + 0.1 * rng.standard_normal(x.shape, dtype=np.float32)  # predictions are not exact either
     y, _, tape = layer.forward(noisy)
     error = y @ readout - targets
     losses.append((error**2).mean())

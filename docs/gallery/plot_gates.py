@@ -2,8 +2,8 @@
 Gates and states
 ================
 
-The gates of an IndyGRU follow from its inputs and states by three lines of NumPy, so they can be drawn for any
-trained or untrained layer.
+Three lines of NumPy compute the gates and the candidate of an IndyGRU from its inputs and states, so they can be drawn
+for any layer, trained or not.
 """
 
 import matplotlib.pyplot as plt

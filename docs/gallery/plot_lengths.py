@@ -2,7 +2,7 @@
 Rows of different lengths
 =========================
 
-Rows of a batch may have any lengths. Padding is never read, and costs nothing: a row costs what its steps cost.
+Rows of a batch may have any lengths. Padding is never read. The cost of a row is that of its steps.
 """
 
 import matplotlib.pyplot as plt
@@ -13,7 +13,7 @@ from indygru_cpu import IndyGRU
 rng = np.random.default_rng(0)
 lengths = np.array([40, 7, 0, 25, 33, 12, 40, 3])
 x = rng.standard_normal((40, 8, 4), dtype=np.float32)
-x[np.arange(40)[:, None] >= lengths] = np.nan  # the padding, which has no influence
+x[np.arange(40)[:, None] >= lengths] = np.nan  # the padding: NaN shows that it has no influence
 
 layer = IndyGRU(4, 24, bidirectional=True, seed=1)
 y, h_n = layer(x, lengths=lengths)

@@ -3,7 +3,7 @@ How long a layer remembers
 ==========================
 
 Two runs of one layer on the same inputs, from different first states: the distance of the states shows how long the
-layer remembers its past. The bias of the update gate decides.
+layer remembers its past. The bias of the update gate determines this time.
 """
 
 import matplotlib.pyplot as plt

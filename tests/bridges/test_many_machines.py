@@ -28,15 +28,15 @@ def test_bytes_of_speech_follow_from_its_shape():
 
 
 def test_bounds_of_a_machine_and_a_cluster_equal_their_formulas():
-    assert cluster.computed(MACHINE, 100) == 800
-    assert cluster.remembered(MACHINE, SIZE) == 1500
-    assert [cluster.received(MACHINE, SIZE, out) for out in (SIZE.h_n, 2_000_000)] == [1000, 500]
-    assert [cluster.of_cluster(MACHINE, SIZE, SIZE.y, rate) for rate in (100, 200)] == [32 * 800, 32 * 1000]
+    assert cluster.core_rate(MACHINE, 100) == 800
+    assert cluster.memory_rate(MACHINE, SIZE) == 1500
+    assert [cluster.network_rate(MACHINE, SIZE, out) for out in (SIZE.h_n, 2_000_000)] == [1000, 500]
+    assert [cluster.cluster_rate(MACHINE, SIZE, SIZE.y, rate) for rate in (100, 200)] == [32 * 800, 32 * 1000]
 
 
 @pytest.mark.parametrize(("ranks", "seconds"), [(1, 0), (2, 2 * (1e-3 + 3e-3)), (3, 4 * (1e-3 + 2e-3))])
 def test_ring_allreduce_time_equals_its_formula(ranks, seconds):
-    assert cluster.reduced(MACHINE, ranks, SIZE) == pytest.approx(seconds)
+    assert cluster.all_reduce_seconds(MACHINE, ranks, SIZE) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ pytest.importorskip("pytest_benchmark")
 pytest.importorskip("threadpoolctl")
 sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
 import machine
+import test_in_place
 import track
 
 #: One shape, on one thread, of the forward pass; with few rounds.
@@ -73,6 +74,23 @@ def test_benchmarks_all_run_once_at_tiny_sizes():
     assert "failed" not in text
 
 
+def test_time_in_place_with_codspeed_passes_no_arguments_to_the_setup():
+    """CodSpeed's `pedantic` calls the setup with the arguments of the call, and pytest-benchmark's without."""
+    calls = []
+
+    class Benchmark:
+        group = "in place"
+
+        def pedantic(self, target, args=(), kwargs=None, setup=None, rounds=1, warmup_rounds=0):
+            assert setup(*args, **(kwargs or {})) is None
+            target(*args, **(kwargs or {}))
+
+    benchmark = Benchmark()
+    test_in_place.time_in_place(benchmark, "loop", lambda *x, **options: calls.append((x, options)), 1, out=2)
+    assert calls == [((1,), {"out": 2})]
+    assert benchmark.group == "in place, in a loop"
+
+
 def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_path):
     storage = f"--benchmark-storage={tmp_path.as_uri()}"
     run_benchmarks(*FORWARD, storage, "--benchmark-autosave")
@@ -121,14 +139,34 @@ def test_track_slower_names_rows_above_the_median_of_the_runs_before(tmp_path, c
     assert capsys.readouterr().out == "No row got slower by more than 30 %.\n"
 
 
-def test_track_slower_speed_up_by_threads_gets_worse_when_it_falls():
-    row = next(row for row in track.rows(2) if row.at_least)
-    records = [
+def changes_of(row, *values):
+    """Changes of a history of one row."""
+    return track.changes([
         {"threads": 2, "rows": [{"group": row.group, "title": row.title, "value": value, "work": "forward"}]}
-        for value in (1.8, 1.2)
-    ]
-    (change,) = track.changes(records)
+        for value in values
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "title"),
+    [
+        ("shapes", "forward, 1 thread / 2 threads"),
+        ("in place", "1 thread / 2 threads"),
+        ("in place", "Numba by hand"),
+        ("long sequences", "forward in calls of 2048 steps / in one call, 1 thread"),
+        ("long sequences", "torch.nn.GRU"),
+    ],
+)
+def test_track_slower_speed_up_and_peer_as_a_multiple_of_the_library_get_worse_when_they_fall(section, title):
+    row = next(row for row in track.rows(2) if (row.section, row.title) == (section, title))
+    (change,) = changes_of(row, 1.8, 1.2)
     assert change.factor == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("title", ["torch.nn.GRU", "the three matrix products of training alone", "torch.nn.GRUCell *"])
+def test_track_slower_ratio_without_the_library_is_left_out(title):
+    row = next(row for row in track.rows(2) if row.title == title and row.section in ("peers", "shapes", "steps"))
+    assert changes_of(row, 1.2, 1.8) == []
 
 
 def test_track_slower_of_a_machine_without_history_is_refused(tmp_path, capsys):
@@ -151,10 +189,11 @@ def test_track_plot_writes_a_picture_for_every_machine(tmp_path):
     assert all(f"commit{number}" in svg for number in range(3))
 
 
-def test_history_page_has_every_machine():
+def test_history_page_has_every_run_of_every_machine():
     folder = helpers.ROOT / "benchmarks" / "history"
     page = (folder / "README.md").read_text(encoding="utf-8")
     for path in track.machine_files(folder):
         picture = path.with_suffix(".svg")
-        assert f"({picture.name})" in page
+        text = page.partition(f"({picture.name})")[0].rpartition("\n## ")[2]
+        assert f"\n{len(track.read(path))} runs from" in text
         assert picture.exists()

@@ -16,9 +16,22 @@ import indygru_cpu
 from indygru_cpu import IndyGRU, functional
 
 README = helpers.ROOT / "README.md"
-MODULES = ["_engine.quantization", "_layers.parameters", "functional", "layer", "stream", "torch"]
-#: Modules that need the package of the same name.
-BRIDGES = {"torch"}
+#: Modules with examples. The examples of the modules below in `EXAMPLES_TESTED_ELSEWHERE` run in other tests.
+MODULES = [
+    "_engine.memory", "_engine.messages", "_engine.quantization", "_engine.threads", "_layers.parameters", "c_api",
+    "functional", "layer", "stream", "torch", "torch._onnx",
+]  # fmt: skip
+#: Modules, or the packages of modules, and the tests that run their examples.
+EXAMPLES_TESTED_ELSEWHERE = {
+    "_tf1": "tf1/test_cell_docstrings",
+    "dask": "bridges/test_dask",
+    "datasets": "cli/test_datasets",
+    "initializers": "tf1/test_cell_docstrings",
+    "interop": "interop/test_interop_docs",
+    "jax": "support/jax_checks",
+    "sklearn": "sklearn/test_sklearn_docs",
+    "tensorflow": "tensorflow/test_checkpoint_writing",
+}
 DOCS = helpers.ROOT / "docs"
 #: Pages with a test of their own. The blocks of every other page are one Python program, which
 #: `test_page_blocks_run` runs.
@@ -52,11 +65,22 @@ WITH_EXAMPLES = [functional.forward, functional.backward, functional.step, IndyG
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name):
-    if name in BRIDGES:
-        pytest.importorskip(name, reason=f"{name} is not installed, and the examples use it")
+    if name.startswith("torch"):
+        pytest.importorskip("torch", reason="torch is not installed, and the examples use it")
+    if name == "torch._onnx":
+        pytest.importorskip("onnxscript", reason="onnxscript is not installed, and the examples use it")
     results = doctest.testmod(importlib.import_module(f"indygru_cpu.{name}"))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def test_every_module_with_examples_is_run_by_a_test():
+    package = helpers.ROOT / "indygru_cpu"
+    paths = [path for path in package.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")]
+    names = {".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__") for path in paths}
+    assert {name for name in names if name.split(".")[0] not in EXAMPLES_TESTED_ELSEWHERE} == set(MODULES)
+    for test in EXAMPLES_TESTED_ELSEWHERE.values():
+        assert "import doctest\n" in (helpers.ROOT / "tests" / f"{test}.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("thing", WITH_EXAMPLES, ids=lambda thing: thing.__qualname__)
