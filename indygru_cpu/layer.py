@@ -784,7 +784,7 @@ class IndyGRU:
         Parameters
         ----------
         path : str, path or binary file object
-            As in `save`: an existing file is replaced atomically. Its name is free, such as ``model.h``.
+            As in `save`: an existing file is replaced atomically. The name of the file does not change the names in it.
         name : str
             A C identifier with which all names in the file begin; macros have its capital letters.
         weights : {"float32", "bfloat16", "int8", "float64"}, optional

@@ -183,12 +183,12 @@ def _check_dtype(
     native = dtype if dtype.isnative else dtype.newbyteorder("=")
     if native in DTYPES and (expected_dtype is None or native == expected_dtype):
         return
-    wanted = np.dtype(np.float32) if expected_dtype is None else expected_dtype
+    target = np.dtype(np.float32) if expected_dtype is None else expected_dtype
     is_argument = " " not in name  # and not a part of one
     if isinstance(value, np.ndarray):
-        verb, cast = "cast", f".astype(np.{wanted})"
+        verb, cast = "cast", f".astype(np.{target})"
     else:  # a list, a number, a tensor: it has no astype
-        verb, cast = "convert", f"np.asarray({name if is_argument else '...'}, np.{wanted})"
+        verb, cast = "convert", f"np.asarray({name if is_argument else '...'}, np.{target})"
     if native not in DTYPES:
         raise TypeError(
             f"{name}: expected an array of float32 or float64, got {shortened(dtype)}: {verb} it with {cast}"
