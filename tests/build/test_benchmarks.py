@@ -75,7 +75,7 @@ def test_benchmarks_all_run_once_at_tiny_sizes():
 
 def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_path):
     storage = f"--benchmark-storage={tmp_path.as_uri()}"
-    run_benchmarks(*FORWARD, storage, "--benchmark-autosave")
+    run_benchmarks(*FORWARD, storage, "--benchmark-autosave", "--benchmark-compare")  # with no run yet: a warning
     (saved,) = tmp_path.glob("*/0001_*.json")
     assert saved.parent.name.startswith(machine.slug(machine.machine(threads=1)))
     content = json.loads(saved.read_text(encoding="utf-8"))
