@@ -638,7 +638,10 @@ class IndyGRU:
         names = self._parameters.keys()
         missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
         if missing or unknown:
-            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}")
+            hint = ""
+            if "weight_ih_l0" in unknown:
+                hint = ": for the weights of a torch.nn.GRU, use indygru_cpu.interop.from_torch"
+            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}{hint}")
         self._parameters.update(state_dict)
 
     def _configuration(self) -> dict[str, Any]:
