@@ -165,15 +165,15 @@ def _shape_text(shape: Shape) -> str:
     return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # a tensor may have thousands of axes
 
 
-def check_shape(name: str, shape: tuple[int, ...], expected: Shape) -> None:
-    """Refuse a shape that differs from the expected one."""
+def check_shape(name: str, shape: tuple[int, ...], expected: Shape, fix: str = "") -> None:
+    """Refuse a shape that differs from the expected one. The error text ends with `fix`."""
     if shape == expected:  # the common case; the loop costs more
         return
     fits = len(shape) == len(expected)
     for size, expected_size in zip(shape, expected):  # noqa: B905  (lengths were compared; strict= costs at each step)
         fits = fits and (isinstance(expected_size, str) or size == expected_size)
     if not fits:
-        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(shape)}")
+        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(shape)}{fix}")
 
 
 def _check_dtype(
