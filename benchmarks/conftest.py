@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -38,10 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     run to compare with, or if another host or kernel measured it; neither is an error here.
     """
     with suppress(ImportError):  # CodSpeed's plugin alone
-        from pytest_benchmark import session, utils
+        from pytest_benchmark import logger, session, utils
 
         session.get_machine_id = lambda: f"{machine.slug(MACHINE)}-{utils.get_machine_id()}"
+        # The line is for warnings after the run, the filter for those while plugins are configured.
         config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+        warnings.filterwarnings("default", category=logger.PytestBenchmarkWarning)
 
 
 def baseline_threads(threads: int | None) -> Any:

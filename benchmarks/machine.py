@@ -14,18 +14,10 @@ from typing import Any
 import numpy as np
 
 from indygru_cpu import __version__
+from indygru_cpu._cli.info import processor
 from indygru_cpu._engine import _core
 
 PACKAGES = ("numpy", "scipy-openblas32", "numba", "jax", "torch", "onnxruntime", "openvino", "tract", "scikit-learn")
-
-
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        match = None
-    return match.group(1) if match else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 ``track.py add FILE`` adds what ``pytest benchmarks --benchmark-json=FILE`` measured to the history of its kind of
 machine. ``track.py slower`` compares the newest run of this kind of machine with those before it; its exit status is 1
-if a row got slower. ``track.py plot`` writes the page ``history/README.md`` and a picture for each kind of machine.
+if a row got slower, and 2 if a file cannot be read. ``track.py plot`` writes the page ``history/README.md`` and a
+picture for each kind of machine.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import machine
 from ratios.rows import WORK_TITLES, rows
@@ -33,6 +35,10 @@ PAGE = """\
 of times and figures of `report.py`, and seconds of `pytest benchmarks`. A panel has the rows of one group; its
 horizontal axis has the runs, by commit. A plus sign means that the tree had changes.
 """
+
+
+class HistoryError(Exception):
+    """A file is not what it should be."""
 
 
 class Key(NamedTuple):
@@ -67,11 +73,16 @@ class Change(NamedTuple):
 
 def from_pytest(path: Path) -> dict[str, Any]:
     """A line of history from a JSON file of pytest-benchmark."""
-    saved = json.loads(path.read_text(encoding="utf8"))
-    benchmarks = saved["benchmarks"]
-    infos = [each["extra_info"] for each in benchmarks]
+    try:
+        saved = json.loads(path.read_text(encoding="utf8"))
+        benchmarks = saved["benchmarks"]
+        infos = [each["extra_info"] for each in benchmarks]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HistoryError(
+            f"{path}: expected a file that pytest benchmarks --benchmark-json wrote, got {error!r}"
+        ) from None
     if not infos or any(info.get("tiny", True) for info in infos):
-        raise SystemExit(f"{path}: expected the results of pytest benchmarks, without --tiny, got others or none")
+        raise HistoryError(f"{path}: expected the results of pytest benchmarks, without --tiny, got others or none")
     lines = [
         {
             "group": each["group"], "title": each["name"], "value": each["stats"]["median"], "target": None,
@@ -79,7 +90,7 @@ def from_pytest(path: Path) -> dict[str, Any]:
         }
         for each in benchmarks
     ]  # fmt: skip
-    threads = max(info["threads"] for info in infos if info["threads"] != "auto")
+    threads = max((info["threads"] for info in infos if info["threads"] != "auto"), default=1)
     return {
         "date": saved["datetime"][:10], **{name: infos[0][name] for name in MACHINE_FIELDS}, "threads": threads,
         "rows": lines, "not measured": [],
@@ -90,6 +101,9 @@ def add(path: Path, into: Path) -> Path:
     """Append a run to the history of its kind of machine; return the file."""
     record = from_pytest(path)
     file = into / f"{machine.slug(record)}.jsonl"
+    into.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        read(file)  # a line after a damaged one could not be read, either
     with file.open("a", encoding="utf8") as opened:
         print(json.dumps(record), file=opened)
     return file
@@ -97,7 +111,16 @@ def add(path: Path, into: Path) -> Path:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All runs of a kind of machine, the oldest first."""
-    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+    records = []
+    for i, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise HistoryError(f"{path}:{i}: expected a run as JSON, got a damaged line: {error}") from None
+    if not records:
+        raise HistoryError(f"{path}: expected a run in each line, got an empty file")
+    return records
 
 
 def points(record: dict[str, Any]) -> Iterator[tuple[Key, Point]]:
@@ -125,14 +148,19 @@ def changes(records: Sequence[dict[str, Any]]) -> list[Change]:
     return sorted(all_changes, key=lambda change: -change.factor)
 
 
-def slower(records: Sequence[dict[str, Any]], percent: float) -> str:
-    """Table of the rows of the newest run that got slower by more than some percent; empty if there are none."""
+def slower(records: Sequence[dict[str, Any]], percent: float) -> tuple[str, bool]:
+    """Table of the rows of the newest run that got slower by more than some percent, and whether there are any."""
+    compared = changes(records)
     lines = [
         [str(each.key), str(each.before), str(each.now), f"{100 * (each.factor - 1):+.0f} %"]
-        for each in changes(records)
+        for each in compared
         if each.factor > 1 + percent / 100
     ]
-    return table(["row", "before", "now", "slower by"], lines) if lines else ""
+    if lines:
+        return table(["row", "before", "now", "slower by"], lines), True
+    if not compared:
+        return "No row was compared: no earlier run has a row of the newest one.", False
+    return f"None of {len(compared)} rows got slower by more than {percent:g} %.", False
 
 
 def series(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -154,6 +182,7 @@ def plot(folder: Path) -> None:
     """Write the page and the pictures."""
     from ratios import plots  # needs matplotlib, which the other commands do not need
 
+    folder.mkdir(parents=True, exist_ok=True)
     text = PAGE
     for path in machine_files(folder):
         records = read(path)
@@ -162,14 +191,31 @@ def plot(folder: Path) -> None:
         first, last = records[0], records[-1]
         text += (
             f"\n## {last['processor']}, {last['cores']} cores, {last['tier']}\n\n"
-            f"{len(records)} runs from {first['date']} to {last['date']}.\n\n"
-            f"![Every row against commits]({picture.name})\n"
+            f"{len(records)} {'run' if len(records) == 1 else 'runs'} from {first['date']} to {last['date']}.\n\n"
+            f"![Every row against commits]({quote(picture.name)})\n"
         )
     (folder / "README.md").write_text(text, encoding="utf8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run a command and return its exit status."""
+    if options.command == "add":
+        for path in options.files:
+            print(add(path, options.history))
+    elif options.command == "plot":
+        plot(options.history)
+    else:
+        path = options.file or options.history / f"{machine.slug(machine.machine(threads=1))}.jsonl"
+        if not path.exists():
+            raise HistoryError(f"{path}: expected the history of a kind of machine, got no such file; 'add' makes one")
+        text, is_slower = slower(read(path), options.percent)
+        print(text)
+        return int(is_slower)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, run the command and return its exit status. An error raises SystemExit(2)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--history", type=Path, default=HISTORY, metavar="FOLDER", help="with a file for each machine")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -180,19 +226,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.add_argument("--file", type=Path, metavar="FILE", help="of another kind of machine than this one")
     commands.add_parser("plot", help="write history/README.md and its pictures")
     options = parser.parse_args(arguments)
-    if options.command == "add":
-        for path in options.files:
-            print(add(path, options.history))
-    elif options.command == "plot":
-        plot(options.history)
-    else:
-        path = options.file or options.history / f"{machine.slug(machine.machine(threads=1))}.jsonl"
-        if not path.exists():
-            parser.error(f"{path}: expected the history of a kind of machine, got no such file; 'add' makes one")
-        worse = slower(read(path), options.percent)
-        print(worse or f"No row got slower by more than {options.percent:g} %.")
-        return int(bool(worse))
-    return 0
+    try:
+        return run(options)
+    except HistoryError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

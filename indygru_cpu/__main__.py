@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,22 +61,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _encodable(text: str) -> str:
+    """The text with "us" instead of microseconds with a Greek letter, if standard output cannot encode that."""
+    try:
+        text.encode(sys.stdout.encoding or "utf8")
+    except UnicodeEncodeError:
+        return text.replace("\N{MICRO SIGN}", "u").encode("ascii", "replace").decode()
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A wrong argument raises SystemExit(2)."""
     options = vars(_parser().parse_args(argv))
     command = options.pop("command")
-    if command == "info":
-        values = build_info.info()
-        print(json.dumps(values, indent=2) if options["json"] else build_info.as_text(values))
-        return 0
     try:
-        if command == "bench":
+        if command == "info":
+            values = build_info.info()
+            print(json.dumps(values, indent=2) if options["json"] else build_info.as_text(values), flush=True)
+        elif command == "bench":
             for line in bench_run.lines(options["seconds"]):
-                print(line, flush=True)
+                print(_encodable(line), flush=True)
         else:
             demo_run.run(demo_run.Settings(**options))
     except demo_run.DemoError as error:
         print(f"indygru-cpu demo: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output when it ends
         return 1
     except KeyboardInterrupt:
         print(f"\nindygru-cpu {command}: stopped", file=sys.stderr)

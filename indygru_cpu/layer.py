@@ -638,7 +638,10 @@ class IndyGRU:
         names = self._parameters.keys()
         missing, unknown = sorted(names - state_dict.keys()), sorted(state_dict.keys() - names)
         if missing or unknown:
-            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}")
+            hint = ""
+            if "weight_ih_l0" in unknown:
+                hint = ": for the weights of a torch.nn.GRU, use indygru_cpu.interop.from_torch"
+            raise ValueError(f"state_dict: missing {listed(missing)}, unknown {listed(unknown)}{hint}")
         self._parameters.update(state_dict)
 
     def _configuration(self) -> dict[str, Any]:
@@ -784,7 +787,7 @@ class IndyGRU:
         Parameters
         ----------
         path : str, path or binary file object
-            As in `save`: an existing file is replaced atomically. Its name is free, such as ``model.h``.
+            As in `save`: an existing file is replaced atomically. The name of the file does not change the names in it.
         name : str
             A C identifier with which all names in the file begin; macros have its capital letters.
         weights : {"float32", "bfloat16", "int8", "float64"}, optional

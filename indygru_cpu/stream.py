@@ -165,7 +165,7 @@ class Stream(_core.StreamBase):
 
     def _checked(self, name: str, value: object, leading: tuple[str, ...]) -> Array:
         """An array (*leading, B, D). The axis B may be missing if the batch size is 1."""
-        array = check.as_array(name, value)
+        array = check.as_float_array(name, value, "the stream", self._states.dtype)
         rows = () if self.batch_size == 1 and array.ndim == 1 + len(leading) else (self.batch_size,)
         return check.array(name, array, (*leading, *rows, self._n_inputs), "the stream", self._states.dtype)
 

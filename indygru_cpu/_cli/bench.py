@@ -29,6 +29,8 @@ SAMPLE_SECONDS = 0.02
 #: NumPy's OpenBLAS keeps its threads spinning for about so many seconds after a product.
 SPIN_SECONDS = 0.15
 MIN_ROUNDS = 3
+#: Rounds differ by more than this factor (3rd to 1st quartile) where other programs use the processors.
+MAX_SPREAD = 1.5
 HEAD = "| (T, B, D, N) | numpy.matmul | forward | / matmul | forward + backward | / matmul |"
 
 Work = Callable[[], Any]
@@ -85,14 +87,29 @@ def time_text(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
-def _line(title: str, rounds: Array) -> str:
+def ratio_text(ratio: float) -> str:
+    """Format a ratio with two decimals; with two digits if it is small."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+
+
+def _line(*cells: str) -> str:
+    """A line of the table; the cells that are missing are dashes."""
+    return f"| {' | '.join([*cells, *['-'] * (HEAD.count('|') - 1 - len(cells))])} |"
+
+
+def _cells(rounds: Array) -> list[str]:
     """Medians of the times, and of the ratios within a round."""
     medians, ratios = np.median(rounds, axis=0), np.median(rounds / rounds[:, :1], axis=0)
-    cells = [title, time_text(medians[0])]
+    cells = [time_text(medians[0])]
     for seconds, ratio in zip(medians[1:], ratios[1:], strict=True):
-        cells += [time_text(seconds), f"{ratio:.2f}"]
-    cells += ["-"] * (HEAD.count("|") - 1 - len(cells))
-    return f"| {' | '.join(cells)} |"
+        cells += [time_text(seconds), ratio_text(ratio)]
+    return cells
+
+
+def _spread(rounds: Array) -> float:
+    """The largest factor between the third and the first quartile of the times of one work."""
+    low, high = np.percentile(rounds, [25, 75], axis=0)
+    return float((high / low).max())
 
 
 def lines(seconds: float) -> Iterator[str]:
@@ -101,13 +118,28 @@ def lines(seconds: float) -> Iterator[str]:
     yield HEAD
     yield "|" + " --- |" * (HEAD.count("|") - 1)
     budget = seconds / (len(SHAPES) + len(STEP_SIZES))
-    for shape in SHAPES.values():
-        yield _line(str(shape), interleave(works_of_shape(*shape), budget))
-    for sizes in STEP_SIZES:
-        yield _line(f"`push`, (D, N) = {sizes}, and `numpy.dot`", interleave(works_of_step(*sizes), budget))
+    measurements: list[tuple[str, Callable[[], list[Work]]]] = [
+        *((str(shape), partial(works_of_shape, *shape)) for shape in SHAPES.values()),
+        *((f"`push`, (D, N) = {sizes}, and `numpy.dot`", partial(works_of_step, *sizes)) for sizes in STEP_SIZES),
+    ]
+    spread = 1.0
+    for title, works in measurements:
+        try:
+            rounds = interleave(works(), budget)
+        except MemoryError:
+            yield _line(title, "not enough memory")
+            continue
+        spread = max(spread, _spread(rounds))
+        yield _line(title, *_cells(rounds))
     values = info()
-    threads = values["threads"]
+    threads, processor = values["threads"], values["processor"]
     yield (
-        f"\nindygru_cpu {values['version']}, tier {values['tier']['in_use']}, at most {threads['count']} threads "
-        f"({threads['reason']}), NumPy {values['numpy']}, Python {values['python']}"
+        f"\n{processor['name']}, {processor['count']} logical processors, {values['system']}; indygru_cpu "
+        f"{values['version']}, tier {values['tier']['in_use']}, threads: at most {threads['count']} "
+        f"({threads['reason']}); NumPy {values['numpy']}, Python {values['python']}"
     )
+    if spread > MAX_SPREAD:
+        yield (
+            f"\nTimes of the same work differ by a factor of {spread:.1f} between rounds (3rd to 1st quartile). "
+            "Probably other programs use the processors: repeat the command when they are idle."
+        )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,15 @@ SERIAL_WARNING = (
     "WARNING: built without OpenMP, so every call runs on one thread. Install again with a compiler that has "
     "OpenMP; INDYGRU_CPU_OPENMP=1 makes the build fail if there is none."
 )
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf8", errors="replace"))
+    except OSError:
+        match = None
+    return match.group(1) if match else platform.processor() or platform.machine()
 
 
 def info() -> dict[str, Any]:
@@ -36,6 +48,8 @@ def info() -> dict[str, Any]:
         "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "processor": {"name": processor(), "count": os.cpu_count()},
+        "system": platform.platform(),
     }
 
 
@@ -52,6 +66,8 @@ def as_text(values: dict[str, Any]) -> str:
         "BLAS path": blas_["path"],
         "NumPy": values["numpy"],
         "Python": values["python"],
+        "processor": f"{values['processor']['name']}, {values['processor']['count']} logical processors",
+        "system": values["system"],
     }
     text = "\n".join(f"{name:<12} {value}" for name, value in lines.items())
     return text if openmp["built_in"] else f"{SERIAL_WARNING}\n\n{text}"

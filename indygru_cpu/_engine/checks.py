@@ -165,29 +165,38 @@ def _shape_text(shape: Shape) -> str:
     return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # a tensor may have thousands of axes
 
 
-def check_shape(name: str, shape: tuple[int, ...], expected: Shape) -> None:
-    """Refuse a shape that differs from the expected one."""
+def check_shape(name: str, shape: tuple[int, ...], expected: Shape, fix: str = "") -> None:
+    """Refuse a shape that differs from the expected one. The error text ends with `fix`."""
     if shape == expected:  # the common case; the loop costs more
         return
     fits = len(shape) == len(expected)
     for size, expected_size in zip(shape, expected):  # noqa: B905  (lengths were compared; strict= costs at each step)
         fits = fits and (isinstance(expected_size, str) or size == expected_size)
     if not fits:
-        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(shape)}")
+        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(shape)}{fix}")
 
 
-def _check_dtype(name: str, dtype: np.dtype[Any], owner: str | None, expected_dtype: np.dtype[Any] | None) -> None:
+def _check_dtype(
+    name: str, value: object, dtype: np.dtype[Any], owner: str | None, expected_dtype: np.dtype[Any] | None
+) -> None:
     """Refuse a dtype other than float32 and float64, or other than `expected_dtype`. Any byte order passes."""
     native = dtype if dtype.isnative else dtype.newbyteorder("=")
+    if native in DTYPES and (expected_dtype is None or native == expected_dtype):
+        return
+    target = np.dtype(np.float32) if expected_dtype is None else expected_dtype
+    is_argument = " " not in name  # and not a part of one
+    if isinstance(value, np.ndarray):
+        verb, cast = "cast", f".astype(np.{target})"
+    else:  # a list, a number, a tensor: it has no astype
+        verb, cast = "convert", f"np.asarray({name if is_argument else '...'}, np.{target})"
     if native not in DTYPES:
         raise TypeError(
-            f"{name}: expected an array of float32 or float64, got {shortened(dtype)}: cast it with .astype(np.float32)"
+            f"{name}: expected an array of float32 or float64, got {shortened(dtype)}: {verb} it with {cast}"
         )
-    if expected_dtype is not None and native != expected_dtype:
-        cast = f"cast it with .astype(np.{expected_dtype})"
-        if " " not in name:  # an argument, not a part of one
-            cast = f"cast one of them, such as {name}.astype(np.{expected_dtype})"
-        raise TypeError(f"{name} has dtype {native}, but {owner} has {expected_dtype}: dtypes are never mixed; {cast}")
+    fix = f"{verb} it with {cast}"
+    if is_argument:
+        fix = f"{verb} one of them, such as {name * cast.startswith('.')}{cast}"
+    raise TypeError(f"{name} has dtype {native}, but {owner} has {expected_dtype}: dtypes are never mixed; {fix}")
 
 
 def as_array(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
@@ -219,7 +228,7 @@ def as_float_array(
     """An array of float32 or float64, or of `expected_dtype`, which `owner` has. Any byte order passes."""
     array = value if type(value) is np.ndarray else as_array(name, value)
     if array.dtype is not expected_dtype:
-        _check_dtype(name, array.dtype, owner, expected_dtype)
+        _check_dtype(name, value, array.dtype, owner, expected_dtype)
     return array
 
 

@@ -93,7 +93,7 @@ def test_time_in_place_with_codspeed_passes_no_arguments_to_the_setup():
 
 def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_path):
     storage = f"--benchmark-storage={tmp_path.as_uri()}"
-    run_benchmarks(*FORWARD, storage, "--benchmark-autosave")
+    run_benchmarks(*FORWARD, storage, "--benchmark-autosave", "--benchmark-compare")  # with no run yet: a warning
     (saved,) = tmp_path.glob("*/0001_*.json")
     assert saved.parent.name.startswith(machine.slug(machine.machine(threads=1)))
     content = json.loads(saved.read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_p
         *FORWARD, storage, "--benchmark-compare=0001", "--benchmark-compare-fail=median:10000000%"
     )
     assert "test_forward[speech-f32-1] (0001_" in compared
-    with pytest.raises(SystemExit, match="without --tiny"):
+    with pytest.raises(track.HistoryError, match="without --tiny"):
         track.add(saved, tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_track_add_appends_a_line_to_the_file_of_the_machine(tmp_path):
 
 def test_track_add_tiny_or_empty_run_is_refused(tmp_path):
     for medians, tiny in (({"test_forward[a]": 1.0}, True), ({}, False)):
-        with pytest.raises(SystemExit, match=r"run\.json: expected the results of pytest benchmarks"):
+        with pytest.raises(track.HistoryError, match=r"run\.json: expected the results of pytest benchmarks"):
             track.add(pytest_file(tmp_path / "run.json", medians, tiny=tiny), tmp_path)
 
 
@@ -136,7 +136,61 @@ def test_track_slower_names_rows_above_the_median_of_the_runs_before(tmp_path, c
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:] == [f"| {GROUP}: a | 1 ms | 1.2 ms | +20 % |"]
     assert track.main(["slower", "--file", str(file), "--percent", "30"]) == 0
-    assert capsys.readouterr().out == "No row got slower by more than 30 %.\n"
+    assert capsys.readouterr().out == "None of 2 rows got slower by more than 30 %.\n"
+
+
+@pytest.mark.parametrize("content", ["hello", "[1, 2]", "{}", '{"benchmarks": [{}]}', None], ids=str)
+def test_track_add_file_of_another_program_is_refused(content, tmp_path, capsys):
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        track.main(["--history", str(tmp_path), "add", str(path)])
+    assert "expected a file that pytest benchmarks --benchmark-json wrote" in capsys.readouterr().err
+
+
+def test_track_add_makes_the_folder_and_reads_threads_that_no_row_names(tmp_path):
+    path = pytest_file(tmp_path / "run.json", {"a": 1.0})
+    path.write_text(path.read_text(encoding="utf-8").replace('"threads": 2', '"threads": "auto"'), encoding="utf-8")
+    file = track.add(path, tmp_path / "new" / "history")
+    assert track.read(file)[0]["threads"] == 1
+
+
+@pytest.mark.parametrize("command", ["slower", "plot", "add"])
+def test_track_damaged_line_is_named(command, tmp_path, capsys):
+    file = history_of(tmp_path, {"a": 1.0})
+    content = file.read_text(encoding="utf-8") + '\n{"rows": ['
+    file.write_text(content, encoding="utf-8")
+    arguments = {
+        "slower": ["slower", "--file", str(file)],
+        "plot": ["plot"],
+        "add": ["add", str(tmp_path / "run.json")],
+    }
+    with pytest.raises(SystemExit, match="2"):
+        track.main(["--history", str(tmp_path), *arguments[command]])
+    assert f"{file}:3: expected a run as JSON, got a damaged line" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == content
+
+
+def test_track_slower_of_an_empty_file_is_refused(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        track.main(["slower", "--file", str(tmp_path / "a.jsonl")])
+    assert "got an empty file" in capsys.readouterr().err
+
+
+def test_track_slower_of_one_run_says_that_nothing_was_compared(tmp_path, capsys):
+    assert track.main(["slower", "--file", str(history_of(tmp_path, {"a": 1.0}))]) == 0
+    assert capsys.readouterr().out.startswith("No row was compared")
+
+
+def test_track_plot_of_a_file_name_with_spaces_links_its_picture(tmp_path):
+    history_of(tmp_path, {"a": 1.0}).rename(tmp_path / "my machine.jsonl")
+    assert track.main(["--history", str(tmp_path), "plot"]) == 0
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "(my%20machine.svg)" in page
+    assert "1 run from" in page
+    assert (tmp_path / "my machine.svg").exists()
 
 
 def changes_of(row, *values):

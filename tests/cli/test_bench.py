@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 import helpers
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from indygru_cpu.__main__ import main
 from indygru_cpu._cli import bench
+from indygru_cpu._cli.info import info
 
 SHAPE = (3, 2, 5, 7)
 
@@ -37,6 +40,41 @@ def test_bench_prints_a_line_for_every_shape(tiny, capsys):
         assert float(line[3]) > 0
     assert table[-1][-2:] == ["-", "-"]
     assert f"NumPy {np.__version__}" in printed
+    assert info()["processor"]["name"] in printed
+
+
+def test_bench_without_memory_for_a_shape_measures_the_others(tiny, capsys, monkeypatch):
+    def works_of_shape(*shape, original=bench.works_of_shape):
+        if shape == SHAPE:
+            raise MemoryError
+        return original(*shape)
+
+    monkeypatch.setattr(bench, "works_of_shape", works_of_shape)
+    assert main(["bench", "--seconds", "1"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert table[2] == "| (3, 2, 5, 7) | not enough memory | - | - | - | - |"
+    assert len(table) == 5
+
+
+@pytest.mark.parametrize(("slow", "is_noted"), [(1.1, False), (3.0, True)])
+def test_bench_names_a_spread_of_rounds_that_other_programs_cause(tiny, capsys, monkeypatch, slow, is_noted):
+    rounds = np.array([[1.0, 1.0, 1.0]] * 2 + [[slow, 1.0, 1.0]] * 3)
+    monkeypatch.setattr(bench, "interleave", lambda works, seconds: rounds)
+    assert main(["bench"]) == 0
+    assert ("Times of the same work differ by a factor of 3.0" in capsys.readouterr().out) == is_noted
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(0.00318, "0.0032"), (0.1, "0.10"), (1.856, "1.86"), (40.63, "40.63")])
+def test_ratio_text_of_a_small_ratio_has_two_digits(ratio, text):
+    assert bench.ratio_text(ratio) == text
+
+
+def test_bench_to_a_stream_that_lacks_the_micro_sign_prints_us(tiny, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(bench, "interleave", lambda works, seconds: np.full((3, len(works)), 5e-6))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert main(["bench"]) == 0
+    assert b"| 5 us | 5 us | 1.00 |" in written.getvalue()
 
 
 def test_bench_shapes_are_those_of_the_readme():

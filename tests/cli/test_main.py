@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def test_info_json_has_the_values_of_the_core(capsys):
         "blas": {"version": blas.version, "path": blas.path, "threads": blas.threads},
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "processor": {"name": info.processor(), "count": os.cpu_count()},
+        "system": platform.platform(),
     }
     assert Path(values["blas"]["path"]).exists()
 
@@ -52,8 +55,18 @@ def test_info_text_has_the_values_of_json(capsys):
         values["blas"]["path"],
         values["numpy"],
         values["python"],
+        f"{values['processor']['name']}, {values['processor']['count']} logical processors",
+        values["system"],
     ):
         assert expected in text
+
+
+def test_processor_without_proc_cpuinfo_is_what_platform_knows(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert info.processor() == (platform.processor() or platform.machine())
 
 
 def test_info_of_a_serial_build_warns(capsys, monkeypatch):
@@ -90,6 +103,18 @@ def test_info_shows_the_number_of_threads_of_the_environment(tmp_path):
     )
     expected = {"count": 3, "reason": thread_counts.VARIABLE} if _core.openmp_threads() else {"count": 1}
     assert (json.loads(done.stdout)["threads"] | {"chosen_up_to_count": False}).items() >= expected.items()
+
+
+def test_output_whose_reader_has_ended_ends_the_command_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "indygru_cpu", "info"]
+    environment = helpers.clean_environment(PYTHONPATH=helpers.package_path())
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed_pipe:
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, stdout=closed_pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_version_is_printed(capsys):

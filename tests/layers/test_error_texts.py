@@ -109,6 +109,10 @@ ARRAYS = [
         lambda: forward(x=CASE.x.astype(int)),
         TypeError, "x", "array float32 float64", str(np.dtype(int)), ".astype(np.float32)",
     ),
+    (
+        lambda: forward(x=[[[1]]]),
+        TypeError, "x", "array float32 float64", str(np.dtype(int)), "np.asarray(x, np.float32)",
+    ),
     (lambda: forward(x=Refusing(CASE.x)), TypeError, "x", "array", "Refusing", "refused by the test"),
     (lambda: functional.backward("tape"), TypeError, "tape", "forward(..., tape=True)", "str"),
 ]  # fmt: skip
@@ -151,6 +155,10 @@ OTHERS = [
     (
         lambda: backward(CASE.dy.astype(np.float64)),
         TypeError, "dy", ["float64", "y", "float32", "dy.astype(np.float32)"],
+    ),
+    (
+        lambda: forward(x=CASE.x.tolist()),
+        TypeError, "x", ["float64", "kernel", "float32", "np.asarray(x, np.float32)"],
     ),
     (lambda: step(h=np.ma.masked_array(CASE.h0)), TypeError, "h", ["masked arrays", "lengths"]),
 ]  # fmt: skip

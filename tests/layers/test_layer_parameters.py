@@ -114,6 +114,12 @@ def test_load_state_dict_with_one_wrong_array_changes_nothing(spoil, kind, text)
     helpers.assert_same_bits(dict(layer.parameters), before)
 
 
+def test_load_state_dict_with_the_names_of_a_torch_gru_names_the_importer():
+    state = {name: np.zeros(1, np.float32) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")}
+    with pytest.raises(ValueError, match=r"unknown \['bias_hh_l0', .*\]: .* use indygru_cpu\.interop\.from_torch$"):
+        small_layer().load_state_dict(state)
+
+
 def test_update_of_some_parameters_accepts_known_names_only():
     layer, bias = small_layer(), small_layer(seed=1).parameters["bias_l0"] + np.float32(0.25)
     layer.parameters.update({"bias_l0": bias})

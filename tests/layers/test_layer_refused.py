@@ -59,6 +59,12 @@ def test_wrong_lengths_of_an_unbatched_call_are_refused(wrong):
         small_layer()(random_inputs(shape=(T, D)), lengths=wrong)
 
 
+def test_rows_of_one_number_a_step_without_their_last_axis_are_refused_with_the_fix():
+    text = r"x: expected shape \(T, 1\), got \(9, 4\): rows of one number a step are x\[\.\.\., None\]$"
+    with pytest.raises(ValueError, match=text):
+        IndyGRU(1, N, seed=0)(random_inputs(shape=(T, B)))
+
+
 def test_wrong_upstream_gradients_are_refused():
     layer = small_layer(batch_first=True)
     y, h_n, tape = layer.forward(random_inputs(shape=(B, T, D)))

@@ -143,9 +143,14 @@ def test_frames_of_any_kind_are_accepted(layer):
             r"frame of 'new' has dtype .*, but the pool has (float..): .*; cast it with \.astype\(np\.\1\)$",
         ),
         (lambda x: x.astype(int), TypeError, "frame of 'new': .*got int64"),
+        (
+            lambda x: x.astype(int).tolist(),
+            TypeError,
+            r"frame of 'new': .*got int64: convert it with np\.asarray\(\.\.\., np\.float..\)$",
+        ),
         (lambda x: None, TypeError, "frame of 'new': .*got object"),
     ],
-    ids=["shorter", "two axes", "other dtype", "integers", "None"],
+    ids=["shorter", "two axes", "other dtype", "integers", "list of integers", "None"],
 )
 def test_wrong_frame_is_refused_and_changes_nothing(layer, frame, kind, text):
     twins = Twins(layer, 1)

@@ -157,6 +157,7 @@ def test_x_of_mixed_dtype_masked_or_no_array_is_refused(dtype, name, n_batch):
     x = random_array(((4,) * (name == "chunk")) + (n_batch, D), dtype)
     other = np.float32 if dtype == np.float64 else np.float64
     assert_push_refused(stream, name, x.astype(other), TypeError, "has dtype .* but the stream has .* never mixed")
+    assert_push_refused(stream, name, x.astype(int).tolist(), TypeError, rf".*np.asarray\({name}, np.{x.dtype}\)")
     assert_push_refused(stream, name, np.ma.masked_less(x, 0), TypeError, "masked arrays are not supported")
     assert_push_refused(stream, name, np.ma.masked_array(x), TypeError, "masked arrays are not supported")
     assert_push_refused(stream, name, object(), TypeError, ".*got object")
