@@ -348,6 +348,11 @@ int indygru_init_threads(int (*start)(int, indygru_team *), int (*stop)(void))
 {
     start_workers = start;
     stop_workers = stop;
+    /* Handlers that are registered last run first before a fork. LLVM's OpenMP registers its own at its first region,
+     * and its handler takes a lock that running teams need: before_fork would wait for them forever if it came second.
+     */
+    if (start(1, NULL))
+        return -1;
     return pthread_key_create(&current_team, free_team) || register_fork_handlers();
 }
 
