@@ -55,7 +55,7 @@ static int stop_workers(void)
 static int n_started; /* threads of the last team that start_workers was called for */
 static int start_workers(int n_threads, indygru_team *team)
 {
-    if (!team)
+    if (!team && n_threads > 1)
         fail("workers: start_workers without a team");
     n_started = n_threads;
     return 0;
