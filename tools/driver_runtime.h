@@ -176,7 +176,9 @@ static void check_forks_among_acquisitions(void)
 
 static void check_threads_and_forks(void)
 {
-    if (indygru_init_threads(start_workers, stop_workers) || indygru_is_forked() || child_is_forked(2))
+    if (indygru_init_threads(start_workers, stop_workers) || n_started != 1)
+        fail("init: OpenMP has not run before the handlers of forks were registered");
+    if (indygru_is_forked() || child_is_forked(2))
         fail("fork: a child must stay serial before any parallel work");
     stop_status = 1;
     if (!child_is_forked(1))
