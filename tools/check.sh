@@ -13,14 +13,17 @@ python=${PYTHON:-python3} clang=${CLANG:-clang} cross=${CROSS:-aarch64-linux-gnu
 NOT_RUN=77
 DRIVER="all threads runtime"
 QUICK="asan ubsan"
-WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 avx512 tiers machines python-dev python-asan
-    python-tsan coverage instructions machine-code"
+WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 aarch64-python avx512 tiers machines python-dev
+    python-asan python-tsan coverage instructions machine-code"
 # Tests that run the kernels, or the compiled core around them, in one process.
 CORE="test_activations test_kernels test_properties test_golden test_groups test_ragged test_segments test_serving
     test_stacks test_step test_stream test_stream_state test_stream_use test_stream_threads test_threads test_leaks
     test_dropout test_layer test_layer_parameters test_layer_refused test_progress test_reference test_cell_golden
     test_cell_sequences test_cell_lengths test_validation test_validation_memory"
 THREADED="test_threads test_stream_threads test_progress test_groups"
+# A selection for an emulated processor, which needs ten times as long.
+EMULATED="test_golden test_activations test_kernels test_step test_threads test_ragged test_layer test_stream
+    test_hostile_arguments"
 # Tests that could depend on the machine beside the kernels: its BLAS, threads, processors, caches and NumPy.
 MACHINE="test_blas test_bits test_tiles test_concurrency test_containers test_fork test_c_threads test_memory_pool
     test_interrupt test_main test_build test_sklearn"
@@ -47,11 +50,16 @@ drive() {
     for command in $DRIVER; do "${@:2}" "$work/$1/driver" "$command" || return; done > "$work/$1/results"
 }
 
+# copy FOLDER : copies the package and its tests without files that were built.
+copy() {
+    rm -rf "$1" && mkdir -p "$1"
+    git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$1"
+}
+
 # package FOLDER FLAG... : builds a copy of the package and its tests with flags that follow setup.py's own.
 package() {
     local folder=$work/$1/package
-    rm -rf "$folder" && mkdir -p "$folder"
-    git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$folder" || return
+    copy "$folder" || return
     printf '#!/bin/sh\nexec %s "$@" %s\n' "${CC:-cc}" "${*:2}" > "$work/$1/cc" && chmod +x "$work/$1/cc"
     (cd "$folder" && INDYGRU_CPU_OPENMP=1 ASAN_OPTIONS=detect_leaks=0 CC=$work/$1/cc "$python" setup.py -q build_ext --inplace) > "$work/$1/build.log" 2>&1 ||
         { tail -20 "$work/$1/build.log"; return 1; }
@@ -154,6 +162,40 @@ check_nehalem-python() {
 check_aarch64() {
     needs qemu-aarch64 "${cross}gcc"
     CC=${cross}gcc driver aarch64 -static -Wall -Wextra -Werror && drive aarch64 qemu-aarch64 && as_x86_v3 aarch64 baseline
+}
+
+# aarch64_python FOLDER : Debian's Python 3.11 for AArch64 in FOLDER/root, packages for it in FOLDER/site, and a command
+# FOLDER/python that runs it under qemu. Interpreters that it starts run that command, too.
+aarch64_python() {
+    local package
+    [ ! -x "$1/python" ] || return 0
+    rm -rf "$1" && mkdir -p "$1/root"
+    debootstrap --arch=arm64 --variant=minbase --download-only --include=python3.11,libpython3.11-dev,libgomp1 bookworm \
+        "$1/debian" > "$1/debootstrap.log" 2>&1 || { tail -5 "$1/debootstrap.log"; return 1; }
+    for package in "$1"/debian/var/cache/apt/archives/*.deb; do
+        dpkg-deb --extract "$package" "$1/root" || return
+    done
+    "$python" -m pip install --quiet --target "$1/site" --only-binary=:all: --python-version 3.11 \
+        --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
+        numpy scipy-openblas32 pytest hypothesis safetensors || return
+    printf 'import sys\nsys.executable = "%s"\n' "$1/python" > "$1/site/sitecustomize.py"
+    printf '#!/bin/sh\nexec qemu-aarch64 -L "%s" "%s" "$@"\n' "$1/root" "$1/root/usr/bin/python3.11" > "$1/python"
+    chmod +x "$1/python"
+}
+
+# The processor has no SVE unless QEMU_CPU names another one.
+check_aarch64-python() {
+    needs qemu-aarch64 "${cross}gcc" debootstrap dpkg-deb
+    local folder=$work/aarch64-python engine=indygru_cpu/_engine flags
+    [ -e $engine/_core.c ] || { echo "$engine/_core.c: build the extension first"; return 1; }
+    aarch64_python "$folder" && copy "$folder/package" || return
+    flags=$(CC=${cross}gcc PYTHONPATH=tools "$python" -c 'import build_driver; print(*build_driver.release_flags())') || return
+    # shellcheck disable=SC2086 # several flags
+    "${cross}gcc" $flags -fopenmp -fPIC -shared -DNDEBUG -I$engine/csrc -I$engine/include \
+        -I"$folder/site/scipy_openblas32/include" -I"$folder/root/usr/include/python3.11" -I"$folder/root/usr/include" \
+        $engine/_core.c $engine/csrc/*.c -o "$folder/package/$engine/_core.cpython-311-aarch64-linux-gnu.so" || return
+    python=$folder/python TESTS=${TESTS:-$EMULATED} TIMEOUT=${TIMEOUT:-3600} suite "$folder/package" \
+        "PYTHONPATH=$folder/package:$folder/site" "QEMU_CPU=${QEMU_CPU:-neoverse-n1}" --
 }
 
 check_avx512() {

@@ -55,7 +55,7 @@ static int stop_workers(void)
 static int n_started; /* threads of the last team that start_workers was called for */
 static int start_workers(int n_threads, indygru_team *team)
 {
-    if (!team)
+    if (!team && n_threads > 1)
         fail("workers: start_workers without a team");
     n_started = n_threads;
     return 0;
@@ -176,7 +176,9 @@ static void check_forks_among_acquisitions(void)
 
 static void check_threads_and_forks(void)
 {
-    if (indygru_init_threads(start_workers, stop_workers) || indygru_is_forked() || child_is_forked(2))
+    if (indygru_init_threads(start_workers, stop_workers) || n_started != 1)
+        fail("init: OpenMP has not run before the handlers of forks were registered");
+    if (indygru_is_forked() || child_is_forked(2))
         fail("fork: a child must stay serial before any parallel work");
     stop_status = 1;
     if (!child_is_forked(1))

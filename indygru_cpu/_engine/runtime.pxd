@@ -27,11 +27,12 @@ cdef extern from *:
         }
         return n == n_threads ? 0 : -1;
     }
-    /* GCC declares it from release 9 on, other compilers with OpenMP 5. */
+    /* GCC declares it from release 9 on, other compilers with OpenMP 5. GCC's returns a negative number on
+     * failure. LLVM's returns 1 if no region has run since it was loaded or paused: it has no threads then. */
     static int stop_workers(void)
     {
     #ifdef _OPENMP
-        return omp_pause_resource_all(omp_pause_soft);
+        return omp_pause_resource_all(omp_pause_soft) < 0;
     #else
         return 0;
     #endif

@@ -216,7 +216,7 @@ def test_top_level_has_at_most_16_modules():
 
 #: The C files of the runtime, and the system headers that each may include beside those of the kernels.
 SYSTEM_HEADERS = {
-    "dispatch.c": {"unistd.h"},
+    "dispatch.c": {"cpuid.h", "unistd.h"},
     "fp_state.c": {"xmmintrin.h"},
     "pool.c": {"stdalign.h", "stdlib.h", "sys/mman.h"},
     "target_begin.h": {"immintrin.h"},

@@ -2,6 +2,9 @@
 #include "indygru_kernels.h"
 #include "indygru_runtime.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #ifndef _WIN32
 #include <unistd.h>
 #endif
@@ -29,11 +32,20 @@ const indygru_tier *indygru_get_tier(int i)
     return i < 0 || i >= INDYGRU_N_TIERS ? NULL : tiers[i];
 }
 
+#if defined(__x86_64__)
+/* AVX-VNNI by CPUID: __builtin_cpu_supports of Clang 14 does not know its name. AVX2 includes the check of XCR0. */
+static int has_avx_vnni(void)
+{
+    unsigned eax = 0, ebx, ecx, edx;
+    return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+#endif
+
 int indygru_has_vnni(int i)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    return (i == 1 && __builtin_cpu_supports("avxvnni")) || (i == 2 && __builtin_cpu_supports("avx512vnni"));
+    return (i == 1 && has_avx_vnni()) || (i == 2 && __builtin_cpu_supports("avx512vnni"));
 #else
     return (void)i, 0;
 #endif

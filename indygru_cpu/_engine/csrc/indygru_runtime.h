@@ -42,8 +42,8 @@ void indygru_reset_step_scratch(void); /* in a forked child, in which no other t
 typedef struct indygru_team indygru_team;
 
 /* Called once, at import; 0 on success. `start_workers` makes OpenMP start the threads of a team of n_threads and keep
- * them for the calling thread; each worker calls indygru_register_worker. `stop_workers` ends the calling thread's
- * workers. Both return 0 on success. */
+ * them for the calling thread; each worker calls indygru_register_worker. It is called here with one thread and without
+ * a team, which starts none. `stop_workers` ends the calling thread's workers. Both return 0 on success. */
 int indygru_init_threads(int (*start_workers)(int n_threads, indygru_team *team), int (*stop_workers)(void));
 
 /* Acquires up to max_slots free slots, but at least min_slots, which may exceed the limit. Returns their number, which

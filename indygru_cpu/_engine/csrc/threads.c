@@ -17,7 +17,7 @@ static int n_workers;              /* OpenMP workers of all threads of the proce
 static pthread_key_t current_team; /* indygru_team of the calling thread */
 static int was_parallel;           /* whether a call has ever run on a team */
 static int n_forking;              /* forks that wait for slots to be released, or are being made */
-static int is_forked, child_can_start_threads;
+static int is_forked;
 static ptrdiff_t fork_generation = 1;
 static int (*start_workers)(int, indygru_team *), (*stop_workers)(void);
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* held while threads are started */
@@ -312,6 +312,11 @@ long long indygru_monotonic_ns(void)
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
+#ifdef _WIN32
+static int register_fork_handlers(void) { return 0; }
+#else
+static int child_can_start_threads;
+
 /* Waits for running teams: a child that is forked while they run would inherit locks of OpenBLAS that are held by
  * threads that the child does not have. */
 static void before_fork(void)
@@ -336,11 +341,19 @@ static void in_child(void)
         indygru_pool_free((char *)team);
 }
 
+static int register_fork_handlers(void) { return pthread_atfork(before_fork, in_parent, in_child); }
+#endif
+
 int indygru_init_threads(int (*start)(int, indygru_team *), int (*stop)(void))
 {
     start_workers = start;
     stop_workers = stop;
-    return pthread_key_create(&current_team, free_team) || pthread_atfork(before_fork, in_parent, in_child);
+    /* Handlers that are registered last run first before a fork. LLVM's OpenMP registers its own at its first region,
+     * and its handler takes a lock that running teams need: before_fork would wait for them forever if it came second.
+     */
+    if (start(1, NULL))
+        return -1;
+    return pthread_key_create(&current_team, free_team) || register_fork_handlers();
 }
 
 int indygru_is_forked(void) { return is_forked; }
