@@ -279,6 +279,13 @@ check_python-tsan() {
         TSAN_OPTIONS=ignore_noninstrumented_modules=1 -- --capture=sys -k "(thread or progress) and not num_threads_of_a_call_are_started"
 }
 
+# Clang's OpenMP registers handlers of forks and keeps its workers, unlike GCC's.
+check_python-clang() {
+    needs "$clang"
+    CC=$clang package python-clang || return
+    TESTS=${TESTS:-test_golden test_step test_fork test_threads} suite "$work/python-clang/package" --
+}
+
 check_coverage() {
     needs gcov gcovr qemu-x86_64
     rm -rf "$work/coverage"
