@@ -170,7 +170,8 @@ def test_object_initialised_by_several_threads_is_initialised_once(layer, kind):
         assert all(error.startswith(f"{kind}: it is initialised already") for error in errors if error)
 
 
-def found(kind):
+def tracked_objects(kind):
+    """Objects of a type that the garbage collector knows."""
     return [each for each in gc.get_objects() if type(each) is kind]
 
 
@@ -196,7 +197,7 @@ def test_layer_of_tensors_found_before_it_is_complete_refuses_calls(x):
 
     expected = results(bind())
     binds = partial(ending, end, partial(repeat, 5 * N_STEPS, bind))
-    find = partial(until, end, lambda: {results(bound) for bound in found(FoundLayer)})
+    find = partial(until, end, lambda: {results(bound) for bound in tracked_objects(FoundLayer)})
     layers, *answers = run_at_once([binds, find, find])
     assert set().union(*chain.from_iterable(answers)) <= {expected, "layer: expected"}
     assert {results(bound) for bound in layers} == {expected}
@@ -225,7 +226,7 @@ def test_tape_found_before_it_is_complete_has_no_arrays(x):
 
     expected = read(train()[2])
     trains = partial(ending, end, partial(repeat, 5 * N_STEPS, train))
-    find = partial(until, end, lambda: {read(tape) for tape in found(FoundTape)})
+    find = partial(until, end, lambda: {read(tape) for tape in tracked_objects(FoundTape)})
     _, *answers = run_at_once([trains, find, find])
     assert set().union(*chain.from_iterable(answers)) <= {expected, None}
 
