@@ -805,6 +805,7 @@ cdef class BoundLayer:
                         return True
         return False
 
+    @cython.final
     cdef bint bind(self, Call *call, x, h0, lengths, offsets, bint batch_first, num_threads,
                    bint is_checked) except -1:
         """Reads and copies what decides addresses. Returns False if an argument cannot be read or does not fit."""
@@ -910,6 +911,7 @@ cdef class BoundLayer:
             require(not is_checked, "x")
         return results
 
+    @cython.final
     cdef train_with(self, x, h0, lengths, offsets, out, h_out, bint batch_first, bint recompute, num_threads, progress,
                     new_mask, gates, TensorView saved, bint is_checked):
         """`train` with what `train_tensors` saves, or None."""
@@ -1515,6 +1517,7 @@ cdef class Tape:
     def __reduce__(self):
         raise TypeError("tape: expected to be used in the process of its call, got a request to copy or to pickle it")
 
+    @cython.final
     cdef bint is_complete(self) noexcept:
         return is_initialised(&self.init_state)
 
@@ -1730,6 +1733,7 @@ cdef class PoolBase:
     def _table(self, table):
         self.set_table(table)
 
+    @cython.final
     cdef void set_table(self, table) noexcept:
         with cython.critical_section(self):
             table, self.table = self.table, table  # the former one is freed after the section
@@ -1789,6 +1793,7 @@ cdef class PoolBase:
         """Removes a client if it has a row. Needs no memory."""
         self.discard(client)
 
+    @cython.final
     cdef int discard(self, client) except -1:
         table = self._table
         row = (<dict?> table.rows).pop(client, None)
@@ -1953,6 +1958,7 @@ cdef class StreamBase:
         self.check_initialised()
         return self.source
 
+    @cython.final
     cdef int check_initialised(self) except -1:
         if not is_initialised(&self.init_state):
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
@@ -1997,6 +2003,7 @@ cdef class StreamBase:
         """Options, and the weights that are packed; None before `__init__` has returned."""
         return self.current_bound() if is_initialised(&self.init_state) else None
 
+    @cython.final
     cdef BoundLayer current_bound(self):
         """The same for a thread that may not use the stream."""
         with cython.critical_section(self):
@@ -2050,6 +2057,7 @@ cdef class StreamBase:
         packing.out = p.packed_weights + tile.unit_tile * p.weights_bytes
         p.ops.pack_compact(&packing)
 
+    @cython.final
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
         cdef ptrdiff_t owner, generation = indygru_fork_generation()

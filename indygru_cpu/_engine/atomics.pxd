@@ -27,7 +27,9 @@ cdef extern from * nogil:
     bint atomic_compare_exchange "compare_exchange_atomically"(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
 
 # States of an object's initialisation. A new object is zeroed. `gc.get_objects` finds it at once, so other threads may
-# call its methods, or its __init__, at any time. The attributes do not change any more once the state is COMPLETE.
+# call its methods, or its __init__, at any time, even before Cython has set its table of methods: what runs before the
+# check of the state is in functions or in methods that are `cython.final`, which are called without that table. The
+# attributes do not change any more once the state is COMPLETE.
 cdef enum:
     NEW
     CLAIMED   # by the thread that initialises the object
