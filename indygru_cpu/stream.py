@@ -360,7 +360,7 @@ class StreamPool(_core.PoolBase):
     @property
     def clients(self) -> tuple[Hashable, ...]:
         """The clients that have a row, in the order in which they came."""
-        return tuple(self._table.rows)
+        return tuple(self._table.rows.copy())  # a copy is made at once, while another thread may remove a client
 
     def __len__(self) -> int:
         return len(self._table.rows)

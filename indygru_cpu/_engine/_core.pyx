@@ -6,7 +6,7 @@ call makes a plan for each layer and direction (plan.pxd) and runs its tiles wit
 one.
 """
 import os
-from threading import Lock, get_ident
+from threading import Lock
 from types import SimpleNamespace
 
 from numpy import dtype as numpy_dtype
@@ -27,6 +27,9 @@ from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from indygru_cpu._engine.atomics cimport (
+    atomic_compare_exchange, atomic_load, atomic_store, claim_init, end_init, is_initialised,
+)
 from indygru_cpu._engine.buffers cimport (
     MAX_NDIM, ArrayView, as_strided_view, bounds_of_view, copy_array, get_bounds, has_shape, is_c_contiguous,
     may_share_memory, overlaps_itself,
@@ -60,9 +63,7 @@ from indygru_cpu._engine.plan cimport (
 from indygru_cpu._engine.runtime cimport (
     dgemm_t, get_n_threads_t, omp_get_max_threads, runtime, set_n_threads_t, sgemm_t, start_workers, stop_workers,
 )
-from indygru_cpu._engine.schedule cimport (
-    atomic_compare_exchange, atomic_load, atomic_store, begin_slice, parallel_for, poll_signals_and_progress,
-)
+from indygru_cpu._engine.schedule cimport begin_slice, parallel_for, poll_signals_and_progress
 from indygru_cpu._engine.tiles cimport forward_tile, pack_tile
 from indygru_cpu._engine.time_parallel cimport runs_in_windows
 from indygru_cpu._engine.xla cimport xla_backward, xla_forward
@@ -77,9 +78,9 @@ FLOAT32, FLOAT64 = numpy_dtype("f"), numpy_dtype("d")
 cdef ptrdiff_t segment_bytes = 4 * 1024 * 1024
 cdef ptrdiff_t min_segment_steps = 16  # the smallest number of steps of such a segment
 # Whether calls read plain arrays without the checks of their callers. Tests turn it off, so that every call is checked.
-cdef bint reads_unchecked = True
+cdef ptrdiff_t reads_unchecked = True
 # Whether int8 weights of new streams use the CPU's products of bytes. Tests turn it off.
-cdef bint uses_vnni = True
+cdef ptrdiff_t uses_vnni = True
 
 cdef enum:
     # The largest storage of x, and the largest sum of the sizes of x, y and the gates, for which a call on tensors
@@ -344,19 +345,26 @@ cdef class TensorExchange:
     cdef object is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, layer_class
     cdef dict activations
     cdef const DLPackExchangeAPI *api
+    cdef ptrdiff_t init_state
 
     def __init__(self, plain_types, is_neg, untyped_storage, data_ptr, nbytes, to_dlpack, from_numpy, activations,
                  exchange_api, layer_class=None):
-        self.tensor_type, self.parameter_type = plain_types
+        cdef const DLPackExchangeAPI *api = find_exchange_api(exchange_api)
+        tensor_type, parameter_type = plain_types
+        layer_class = layer_class or BoundLayer
+        indices = {name: index for index, name in enumerate(activations)}
+        if not claim_init(&self.init_state):
+            raise RuntimeError("exchange: it is initialised already")
+        self.tensor_type, self.parameter_type = tensor_type, parameter_type
         self.is_neg, self.untyped_storage, self.data_ptr, self.nbytes = is_neg, untyped_storage, data_ptr, nbytes
-        self.to_dlpack, self.from_numpy = to_dlpack, from_numpy
-        self.activations = {name: index for index, name in enumerate(activations)}
-        self.layer_class = layer_class or BoundLayer
-        self.api = find_exchange_api(exchange_api)
+        self.to_dlpack, self.from_numpy, self.activations = to_dlpack, from_numpy, indices
+        self.layer_class, self.api = layer_class, api
+        end_init(&self.init_state, True)
 
     def empty(self, tuple shape, dtype):
         """A new tensor with uninitialised elements; dtype is that of an array."""
         cdef ArrayView view
+        require(is_initialised(&self.init_state), "exchange")
         return self.new(shape, dtype, False, &view)
 
     cdef new(self, tuple shape, dtype, bint is_zeroed, ArrayView *view):
@@ -382,6 +390,7 @@ cdef class TensorExchange:
 
     def views(self, tensors):
         """A list of views, with None for None. Returns None instead of the list if a tensor has no view."""
+        require(is_initialised(&self.init_state), "exchange")
         views = []
         for tensor in tensors:
             view = self.view(tensor)
@@ -442,6 +451,7 @@ cdef class TensorExchange:
         cdef BoundLayer layer
         cdef TensorView u
         cdef ptrdiff_t n_kinds = 3 if has_bias else 2, n_of_layer, i
+        require(is_initialised(&self.init_state), "exchange")
         index = self.activations.get(activation) if type(activation) is str else None
         if index is None or type(n_layers) is not int or n_directions not in (1, 2) or n_layers < 1:
             return None
@@ -473,6 +483,7 @@ cdef class TensorExchange:
         layer.reproducible, layer.has_layer_axis, layer.count_threads = reproducible, True, count_threads
         layer.activation_name = activation
         layer.exchange, layer.views, layer.has_bias = self, views, has_bias
+        end_init(&layer.init_state, True)
         return layer
 
     cdef bint read(self, tensor, ArrayView *view) except -1:
@@ -666,7 +677,7 @@ cdef class BoundLayer:
     has_reset_gate : bool
         Whether the layer has a reset gate: P is 3, else 2.
     """
-    cdef readonly tuple weights
+    cdef tuple arrays          # the weights, as in __init__
     cdef readonly int groups, activation
     cdef readonly bint reproducible, has_reset_gate
     cdef bint is_reverse, has_layer_axis
@@ -677,17 +688,23 @@ cdef class BoundLayer:
     cdef bint has_bias          # whether those have biases
     cdef ptrdiff_t n_layers, n_directions, n_inputs, n_units, n_planes, itemsize
     cdef char format
+    cdef ptrdiff_t init_state  # a layer that is not initialised refuses all calls
 
     def __init__(self, weights, int groups, int activation, bint reproducible, count_threads, tape_class=None,
                  bint is_reverse=False, bint has_layer_axis=True, TensorExchange exchange=None,
                  bint has_reset_gate=True):
+        cdef bint is_set = False
         weights = tuple([tuple([tuple(direction) for direction in layer]) for layer in weights])
-        if self.weights is not None:  # asked after the iteration, which may run code of its own
+        if not claim_init(&self.init_state):  # after the iteration, which may run code of its own
             raise RuntimeError("layer: it is initialised already")
-        require(self.set_weights(weights, groups, activation, has_reset_gate), "layer")
-        self.exchange = exchange
-        self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
-        self.count_threads, self.tape_class = count_threads, tape_class
+        try:
+            is_set = self.set_weights(weights, groups, activation, has_reset_gate)
+            self.exchange = exchange
+            self.reproducible, self.is_reverse, self.has_layer_axis = reproducible, is_reverse, has_layer_axis
+            self.count_threads, self.tape_class = count_threads, tape_class
+        finally:
+            end_init(&self.init_state, is_set)
+        require(is_set, "layer")
 
     @staticmethod
     def of_function(kernel, recurrent_kernel, bias, groups, int activation, bint has_reset_gate, bint reproducible,
@@ -700,10 +717,17 @@ cdef class BoundLayer:
             return None
         layer.reproducible, layer.is_reverse, layer.has_layer_axis = reproducible, is_reverse, False
         layer.count_threads, layer.tape_class = count_threads, tape_class
+        end_init(&layer.init_state, True)
         return layer
 
+    @property
+    def weights(self):
+        """The weights by layer and direction, as in `__init__`; None before it has returned."""
+        return self.arrays if is_initialised(&self.init_state) else None
+
     def __reduce__(self):
-        return type(self), (self.weights, self.groups, self.activation, self.reproducible, self.count_threads,
+        require(is_initialised(&self.init_state), "layer")
+        return type(self), (self.arrays, self.groups, self.activation, self.reproducible, self.count_threads,
                             self.tape_class, self.is_reverse, self.has_layer_axis, None, self.has_reset_gate)
 
     cdef bint read(self, array, bint is_writable, ArrayView *view) except -1:
@@ -722,19 +746,12 @@ cdef class BoundLayer:
         return array
 
     cdef bint set_weights(self, tuple weights, int groups, int activation, bint has_reset_gate) except -1:
-        """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit. Such a layer
-        refuses all calls."""
-        self.has_reset_gate, self.n_planes = has_reset_gate, count_planes(has_reset_gate)
-        if self.fits_weights(weights, groups, activation):
-            return True
-        self.format = 0
-        return False
-
-    cdef bint fits_weights(self, tuple weights, int groups, int activation) except -1:
+        """Returns False if the weights are not plain contiguous arrays of one dtype and of sizes that fit."""
         cdef LayerWeights layer
         cdef ArrayView kernel
         cdef ptrdiff_t i
-        self.weights, self.groups, self.activation = weights, groups, activation
+        self.arrays, self.groups, self.activation = weights, groups, activation
+        self.has_reset_gate, self.n_planes = has_reset_gate, count_planes(has_reset_gate)
         self.n_layers = len(weights)
         self.n_directions = len(weights[0]) if self.n_layers else 0
         if self.n_directions == 0 or len(weights[0][0]) == 0:
@@ -765,7 +782,7 @@ cdef class BoundLayer:
         cdef ArrayView kernel, u, b
         cdef ptrdiff_t n_inputs = self.n_inputs if i < self.n_directions else self.n_directions * self.n_units
         cdef ptrdiff_t columns = self.n_planes * self.n_units
-        arrays = <tuple> (<tuple> self.weights[i // self.n_directions])[i % self.n_directions]
+        arrays = <tuple> (<tuple> self.arrays[i // self.n_directions])[i % self.n_directions]
         if len(arrays) != 3 or not (self.read(arrays[0], False, &kernel)
                                     and self.read(arrays[1], False, &u)
                                     and self.read(arrays[2], False, &b)):
@@ -781,20 +798,21 @@ cdef class BoundLayer:
     cdef bint may_share_weights(self, const ArrayView *array) except -1:
         """Whether the bounds of an array overlap those of any weights."""
         cdef ArrayView weights
-        for directions in self.weights:
+        for directions in self.arrays:
             for arrays in <tuple> directions:
                 for weight in <tuple> arrays:
                     if self.read(weight, False, &weights) and may_share_memory(array, &weights):
                         return True
         return False
 
+    @cython.final
     cdef bint bind(self, Call *call, x, h0, lengths, offsets, bint batch_first, num_threads,
                    bint is_checked) except -1:
         """Reads and copies what decides addresses. Returns False if an argument cannot be read or does not fit."""
         cdef ptrdiff_t width = self.n_directions * self.n_units, n_inputs = max(self.n_inputs, width)
         cdef int last
         memset(call, 0, sizeof(Call))
-        if not (is_checked or reads_unchecked):
+        if not (is_initialised(&self.init_state) and (is_checked or atomic_load(&reads_unchecked))):
             return False
         if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
             return False
@@ -887,18 +905,29 @@ cdef class BoundLayer:
         gates : array, (directions, at least PN * valid steps), optional
             Memory for the gates of a single layer.
         """
+        results = self.train_with(x, h0, lengths, offsets, out, h_out, batch_first, recompute, num_threads, progress,
+                                  new_mask, gates, None, is_checked)
+        if results is None:
+            require(not is_checked, "x")
+        return results
+
+    @cython.final
+    cdef train_with(self, x, h0, lengths, offsets, out, h_out, bint batch_first, bint recompute, num_threads, progress,
+                    new_mask, gates, TensorView saved, bint is_checked):
+        """`train` with what `train_tensors` saves, or None."""
         cdef Tape tape = (self.tape_class or Tape)()
-        tape.layer, tape.threads_argument = self, num_threads
-        if self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
-            tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
-            tape.call.is_training, tape.x, tape.gates_array = True, x, gates
-            tape.has_gates, tape.has_masks = not recompute, new_mask is not None
-            require(tape.read_gates(), "gates")
-            results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
-            if results is not None:
-                tape.is_complete = True
-                return (*results, tape)
-        require(not is_checked, "x")
+        tape.bound, tape.threads_argument = self, num_threads
+        if not self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
+            return None
+        tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
+        tape.call.is_training, tape.x_array, tape.gates_array, tape.saved = True, x, gates, saved
+        tape.has_gates, tape.has_masks = not recompute, new_mask is not None
+        require(tape.read_gates(), "gates")
+        results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
+        if results is None:
+            return None
+        end_init(&tape.init_state, True)
+        return (*results, tape)
 
     def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads, bint is_checked=True):
         """The tape of a call of a single layer, made of its arguments and of the results of `train`.
@@ -906,12 +935,12 @@ cdef class BoundLayer:
         gates is (directions, at least PN * valid steps); None: they are computed again."""
         cdef Tape tape = (self.tape_class or Tape)()
         cdef ArrayView y_view
-        tape.layer, tape.threads_argument = self, num_threads
+        tape.bound, tape.threads_argument = self, num_threads
         require(self.n_layers == 1, "layer")
         if not self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
             require(not is_checked, "x")
             return None
-        tape.x, tape.gates_array, tape.has_gates = x, gates, gates is not None
+        tape.x_array, tape.gates_array, tape.has_gates = x, gates, gates is not None
         if not self.read(y, False, &y_view) or not self.fits_y(&tape.call, &y_view):
             require(not is_checked, "y")
             return None
@@ -923,11 +952,12 @@ cdef class BoundLayer:
             memset(tape.states(), 0, tape.call.state_bytes)
         else:
             copy_array(&tape.call.h0, tape.states(), True)
-        tape.is_complete = True
+        end_init(&tape.init_state, True)
         return tape
 
     def infer_tensors(self, x, h0, bint batch_first):
         """`infer` of tensors; h0 may be None. Returns None if they have no view."""
+        require(is_initialised(&self.init_state) and self.exchange is not None, "layer")
         x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
         if x_view is None or h0_view is None and h0 is not None:
             return None
@@ -944,7 +974,7 @@ cdef class BoundLayer:
         cdef TensorView saved = TensorView.__new__(TensorView)
         cdef PooledBuffer buffer
         cdef ptrdiff_t size
-        require(self.n_layers == 1 and self.exchange is not None, "layer")
+        require(is_initialised(&self.init_state) and self.n_layers == 1 and self.exchange is not None, "layer")
         x_view, h0_view = self.exchange.view(x), self.exchange.view(h0)
         if x_view is None or h0_view is None and h0 is not None:
             return None
@@ -963,13 +993,12 @@ cdef class BoundLayer:
             saved_tensor = self.new_result((size,), False, &saved.view)
         y = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_directions * self.n_units), False, &y_view)
         saved_y, gates = self.split_saved(&call, saved, keeps_gates)
-        results = self.train(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None, None,
-                             gates)
+        results = self.train_with(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None,
+                                  None, gates, saved if allows_tape else None, False)
         if results is None:
             return None
         if allows_tape:
             memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
-            (<Tape> results[2]).saved = saved
             return y, results[1], results[2]
         with nogil:
             memcpy(y_view.data, saved.view.data, y_view.size * y_view.itemsize)
@@ -978,7 +1007,7 @@ cdef class BoundLayer:
     def saved_tensor(self, Tape tape not None):
         """A new tensor with what a tape of `train_tensors` has saved."""
         cdef ArrayView view
-        require(tape.saved is not None, "tape")
+        require(tape.is_complete() and tape.saved is not None and is_initialised(&self.init_state), "tape")
         tensor = self.new_result((tape.saved.view.size,), False, &view)
         memcpy(view.data, tape.saved.view.data, view.size * view.itemsize)
         return tensor
@@ -995,7 +1024,8 @@ cdef class BoundLayer:
         cdef TensorView dy_view, dh_view, x, h0 = None, saved
         cdef ptrdiff_t first_weight = 1 + has_state, end = len(tensors) - (tape is None)
         cdef bint needs_parameters = True in needs[first_weight:]
-        require(self.n_layers == 1 and self.exchange is not None and end > first_weight, "tensors")
+        require(is_initialised(&self.init_state) and self.n_layers == 1 and self.exchange is not None, "layer")
+        require(end > first_weight, "tensors")
         dy_view = self.exchange.view(dy)
         if dy_view is None and self.exchange.is_plain(dy):  # the gradient of a sum is an expanded number
             dy = dy.contiguous()
@@ -1003,8 +1033,8 @@ cdef class BoundLayer:
         dh_view, layer = self.exchange.view(dh_n), self.bind_again(tensors[first_weight:end])
         if dy_view is None and dy is not None or dh_view is None and dh_n is not None or layer is None:
             return None
-        if (tape is None or tape.layer is not layer or tape.saved is None
-                or not self.exchange.has_view(tensors[0], <TensorView?> tape.x)):
+        if (tape is None or not tape.is_complete() or tape.bound is not layer or tape.saved is None
+                or not self.exchange.has_view(tensors[0], <TensorView?> tape.x_array)):
             x, saved = self.exchange.view(tensors[0]), self.exchange.view(tensors[end]) if tape is None else tape.saved
             if has_state:
                 h0 = self.exchange.view(tensors[1])
@@ -1126,7 +1156,8 @@ cdef class BoundLayer:
         cdef char *inner = NULL
         if self.n_layers > 1:
             if self.n_directions == 1 and not call.is_ragged and n_rows:
-                segment = min(segment, max(min_segment_steps, segment_bytes // max(1, n_rows * width)))
+                segment = min(segment, max(
+                    atomic_load(&min_segment_steps), atomic_load(&segment_bytes) // max(1, n_rows * width)))
             size = segment * n_rows * width
             inner = check_alloc(indygru_pool_allocate(2 * size), 2 * size)
         try:
@@ -1216,10 +1247,10 @@ cdef class BoundLayer:
         cdef const Call *call
         cdef Threads threads
         cdef bint is_readable
-        require(tape is not None and tape.layer is self and tape.is_complete, "tape")
+        require(tape is not None and tape.is_complete() and tape.bound is self, "tape")
         call = &tape.call
         dy_view.data = NULL
-        is_readable = ((is_checked or reads_unchecked)
+        is_readable = ((is_checked or atomic_load(&reads_unchecked))
                        and (num_threads is None or type(num_threads) is int and num_threads >= 1)
                        and (dy is None or self.read(dy, False, &dy_view)
                             and has_shape(&dy_view, tape.y_view.ndim, tape.y_view.shape))
@@ -1351,7 +1382,8 @@ cdef class BoundLayer:
         cdef ptrdiff_t state_bytes
         cdef bint is_long
         memset(&call, 0, sizeof(Call))
-        if not (is_checked or reads_unchecked):
+        if not (is_initialised(&self.init_state) and (is_checked or atomic_load(&reads_unchecked))):
+            require(not is_checked, "layer")
             return None
         if not self.read(x_t, False, &call.x) or call.x.ndim != 2 or call.x.shape[1] != self.n_inputs:
             require(not is_checked, "x_t")
@@ -1465,15 +1497,15 @@ cdef class Tape:
     x, y : arrays
         Inputs and states. Their memory must not change before `backward`.
     """
-    cdef readonly BoundLayer layer
-    cdef readonly object x, y
-    cdef object threads_argument, gates_array
+    cdef BoundLayer bound
+    cdef object x_array, y_array, threads_argument, gates_array
     cdef TensorView saved  # y and the gates of a call of `train_tensors`
     cdef list masks_of_layers
     cdef Call call
     cdef ArrayView y_view, gates_view
     cdef bint has_gates, has_masks
-    cdef bint is_complete  # False during the call, when callbacks can find the tape by `gc.get_objects`
+    # Not complete during the call, when callbacks and other threads can find the tape by `gc.get_objects`.
+    cdef ptrdiff_t init_state
     # For each layer: the y of the layer below, the same after dropout, and the gates of each direction. The buffer of
     # the first layer begins with the states before the first step.
     cdef list buffers
@@ -1485,42 +1517,58 @@ cdef class Tape:
     def __reduce__(self):
         raise TypeError("tape: expected to be used in the process of its call, got a request to copy or to pickle it")
 
+    @cython.final
+    cdef bint is_complete(self) noexcept:
+        return is_initialised(&self.init_state)
+
+    @property
+    def layer(self):
+        return self.bound if self.is_complete() else None
+
+    @property
+    def x(self):
+        return self.x_array if self.is_complete() else None
+
+    @property
+    def y(self):
+        return self.y_array if self.is_complete() else None
+
     @property
     def y_shape(self):
         """The shape of y at the time of the call."""
-        require(self.buffers is not None, "tape")
+        require(self.is_complete(), "tape")
         return shape_tuple(self.y_view.ndim, self.y_view.shape, self.y_view.shape[self.y_view.ndim - 1])
 
     @property
     def h_shape(self):
         """The shape of h0 and h_n."""
-        require(self.buffers is not None, "tape")
-        return shape_tuple(self.call.state_ndim, self.call.state_shape, self.layer.n_units)
+        require(self.is_complete(), "tape")
+        return shape_tuple(self.call.state_ndim, self.call.state_shape, self.bound.n_units)
 
     @property
     def num_threads(self):
         """The number of threads that was passed for the call, or None."""
-        return self.threads_argument
+        return self.threads_argument if self.is_complete() else None
 
     @property
     def masks(self):
         """The factors of dropout for the y of each inner layer; empty without dropout."""
-        return list(self.masks_of_layers or [])
+        return list(self.masks_of_layers) if self.is_complete() else []
 
     @property
     def gates(self):
         """The gates and the candidate of every valid step of a single layer and direction, in the kernels' block order;
         None if they are not stored."""
-        if not self.has_gates or not self.is_complete:
+        if not (self.is_complete() and self.has_gates):
             return None
-        size = self.layer.n_planes * self.layer.n_units * self.call.n_valid_steps
-        return frombuffer(memoryview(self.buffers[0]), self.layer.dtype, size, self.state_bytes)
+        size = self.bound.n_planes * self.bound.n_units * self.call.n_valid_steps
+        return frombuffer(memoryview(self.buffers[0]), self.bound.dtype, size, self.state_bytes)
 
     cdef int allocate(self, y, const ArrayView *y_view) except -1:
         """Takes y, and allocates the memory that is not visible to the caller."""
-        cdef BoundLayer layer = self.layer
+        cdef BoundLayer layer = self.bound
         cdef ptrdiff_t i, n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch, size
-        self.y, self.y_view, self.buffers, self.masks_of_layers = y, y_view[0], [], []
+        self.y_array, self.y_view, self.buffers, self.masks_of_layers = y, y_view[0], [], []
         self.state_bytes = align_up(self.call.state_bytes)
         self.inner_y_bytes = align_up(
             self.call.rows.extent * n_rows * layer.n_directions * layer.n_units * layer.itemsize)
@@ -1534,7 +1582,7 @@ cdef class Tape:
 
     cdef bint read_gates(self) except -1:
         """Reads the memory for the gates that the caller passed, if any. False: it does not fit."""
-        cdef BoundLayer layer = self.layer
+        cdef BoundLayer layer = self.bound
         if self.gates_array is None:
             return True
         return (layer.n_layers == 1 and layer.read(self.gates_array, self.call.is_training, &self.gates_view)
@@ -1550,7 +1598,7 @@ cdef class Tape:
 
     cdef char *gates_data(self, ptrdiff_t i) noexcept:
         """The gates of one layer and direction; NULL: they are not stored."""
-        cdef ptrdiff_t layer = i // self.layer.n_directions, direction = i % self.layer.n_directions
+        cdef ptrdiff_t layer = i // self.bound.n_directions, direction = i % self.bound.n_directions
         if not self.has_gates:
             return NULL
         if self.gates_array is not None:
@@ -1560,7 +1608,7 @@ cdef class Tape:
 
     cdef StridedView as_steps(self, char *data) noexcept:
         """Memory of the tape as steps of an inner layer's y."""
-        return contiguous_steps(&self.call, data, self.layer.n_directions * self.layer.n_units * self.layer.itemsize)
+        return contiguous_steps(&self.call, data, self.bound.n_directions * self.bound.n_units * self.bound.itemsize)
 
     cdef StridedView inner_y(self, ptrdiff_t layer) noexcept:
         """The y of a layer that is not the last."""
@@ -1574,13 +1622,13 @@ cdef class Tape:
 
     cdef StridedView outputs(self, ptrdiff_t layer) noexcept:
         """The y of a layer."""
-        if layer < self.layer.n_layers - 1:
+        if layer < self.bound.n_layers - 1:
             return self.inner_y(layer)
         return as_strided_view(&self.y_view, self.call.batch_first)
 
     cdef int apply_mask(self, ptrdiff_t layer, new_mask) except -1:
         """Draws the mask of an inner layer, and computes the inputs of the layer above."""
-        cdef ptrdiff_t n_rows = self.call.rows.n_batch, width = self.layer.n_directions * self.layer.n_units
+        cdef ptrdiff_t n_rows = self.call.rows.n_batch, width = self.bound.n_directions * self.bound.n_units
         cdef ptrdiff_t extent = self.call.rows.extent
         cdef StridedView inputs = self.inputs(layer + 1)
         shape = (extent, width)
@@ -1594,15 +1642,15 @@ cdef class Tape:
         """Multiplies an inner layer's y, or its gradient, by the mask of that layer."""
         cdef ArrayView mask
         cdef ptrdiff_t n_rows = 1 if self.call.is_ragged else self.call.rows.n_batch
-        cdef ptrdiff_t width = self.layer.n_directions * self.layer.n_units
-        require(self.layer.read(self.masks_of_layers[layer], False, &mask) and is_c_contiguous(&mask)
+        cdef ptrdiff_t width = self.bound.n_directions * self.bound.n_units
+        require(self.bound.read(self.masks_of_layers[layer], False, &mask) and is_c_contiguous(&mask)
                 and mask.size == self.call.rows.extent * n_rows * width, "dropout")
-        return self.layer.combine(array, mask.data, False, self.call.rows.extent, n_rows, width)
+        return self.bound.combine(array, mask.data, False, self.call.rows.extent, n_rows, width)
 
     cdef int check_memory(self) except -1:
         """Refuses x and y whose memory was exchanged since the call."""
-        require(has_memory(self.x, &self.call.x), "x")
-        require(has_memory(self.y, &self.y_view), "y")
+        require(has_memory(self.x_array, &self.call.x), "x")
+        require(has_memory(self.y_array, &self.y_view), "y")
         if self.gates_array is not None:
             require(has_memory(self.gates_array, &self.gates_view), "gates")
         return 0
@@ -1662,49 +1710,69 @@ cdef class PoolBase:
     thread raises RuntimeError: it would wait for ever. A removal within a call is recorded instead, because garbage
     collection may start a finaliser at any allocation, and an error of a finaliser is only printed. A child of a fork
     has a lock of its own: the thread that holds the parent's lock does not exist there."""
-    cdef object table, lock, owner
-    cdef list removals      # clients that are removed when the running call ends
-    cdef ptrdiff_t generation
+    cdef object table, lock  # readers that do not hold the lock enter a critical section, and so does who replaces them
+    cdef list removals       # clients that are removed when the running call ends
+    cdef ptrdiff_t owner     # the thread that runs a call; 0: none does. A thread finds its own number only if it does
+    cdef ptrdiff_t generation, init_state
 
     def __init__(self, table):
-        if self.table is not None:
+        lock, removals = Lock(), []
+        if not claim_init(&self.init_state):
             raise RuntimeError("pool: it is initialised already; make another one with StreamPool(layer)")
-        self.lock, self.owner, self.removals, self.generation = Lock(), None, [], indygru_fork_generation()
-        self.table = table
+        self.lock, self.removals, self.generation, self.table = lock, removals, indygru_fork_generation(), table
+        end_init(&self.init_state, True)
 
     @property
     def _table(self):
-        if self.table is None:
+        if not is_initialised(&self.init_state):
             raise RuntimeError("pool: it was never initialised; pools are made by StreamPool(layer)")
-        return self.table
+        with cython.critical_section(self):
+            return self.table
 
     @_table.setter
     def _table(self, table):
-        self.table = table
+        self.set_table(table)
+
+    @cython.final
+    cdef void set_table(self, table) noexcept:
+        with cython.critical_section(self):
+            table, self.table = self.table, table  # the former one is freed after the section
+
+    cdef object lock_of_process(self):
+        """The lock, or a new one in a child of a fork."""
+        cdef ptrdiff_t generation = indygru_fork_generation()
+        lock = None if atomic_load(&self.generation) == generation else Lock()
+        with cython.critical_section(self):
+            if atomic_load(&self.generation) != generation:
+                lock, self.lock = self.lock, lock
+                atomic_store(&self.owner, 0)
+                atomic_store(&self.generation, generation)
+            return self.lock
 
     def _call(self, function, *arguments):
         """Calls a function while no other thread runs one."""
+        cdef ptrdiff_t thread = <ptrdiff_t> PyThread_get_thread_ident()
         self._table  # raises if there is none
-        if self.generation != indygru_fork_generation():
-            self.lock, self.owner, self.generation = Lock(), None, indygru_fork_generation()
-        thread, lock = get_ident(), self.lock
-        if thread == self.owner:
+        lock = self.lock_of_process()
+        if atomic_load(&self.owner) == thread:
             raise reentered("pool")
         lock.acquire()
         try:
-            self.owner = thread
+            atomic_store(&self.owner, thread)
             self.carry_out_removals()  # of a call that a fork has ended, or whose removals have raised an exception
             try:
                 return function(*arguments)
             finally:
                 self.carry_out_removals()
         finally:
-            self.owner = None
+            atomic_store(&self.owner, 0)
             lock.release()
 
     def _defer_removal(self, client):
         """Whether a call of this thread is running. If so, the client is removed when that call ends."""
-        if self.owner is None or self.generation != indygru_fork_generation() or get_ident() != self.owner:
+        if atomic_load(&self.owner) != <ptrdiff_t> PyThread_get_thread_ident():
+            return False
+        if atomic_load(&self.generation) != indygru_fork_generation():
             return False
         self.removals.append(client)
         return True
@@ -1725,8 +1793,9 @@ cdef class PoolBase:
         """Removes a client if it has a row. Needs no memory."""
         self.discard(client)
 
+    @cython.final
     cdef int discard(self, client) except -1:
-        table = self.table
+        table = self._table
         row = (<dict?> table.rows).pop(client, None)
         if row is not None:
             try:
@@ -1739,7 +1808,7 @@ cdef class PoolBase:
         """One step of some rows of a stream, whose results are copied to y (R, N); then `table` is that of the pool.
         After an error, states and table are as before."""
         stream.push_into(x, rows, y)
-        self.table = table
+        self.set_table(table)
 
 
 @cython.auto_pickle(False)
@@ -1768,10 +1837,12 @@ cdef class StreamBase:
     cdef int n_threads      # at most, of a step of all rows
     cdef bint autotune
     cdef bint is_stepping   # whether saved_states are the states to restore
-    cdef bint is_started    # whether __init__ has begun
+    cdef ptrdiff_t init_state
     cdef ptrdiff_t owner    # fork generation of the process in which a thread uses the stream; 0: no thread does
-    cdef long owner_thread  # that thread
-    cdef readonly BoundLayer _bound  # options, and the weights that are packed
+    # That thread, and 0 once it has released the stream: a thread finds its own number only while it uses the stream.
+    cdef ptrdiff_t owner_thread
+    # Options, and the weights that are packed. The thread that uses the stream replaces it in a critical section.
+    cdef BoundLayer bound
     cdef object source       # what `Stream` keeps of its arguments
     cdef PooledBuffer state_buffer, y_buffer
     cdef object states, y, y_row
@@ -1782,23 +1853,24 @@ cdef class StreamBase:
     def __init__(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels=None, source=None):
         """The layer has one direction; n_batch is at least 1. num_threads, which may be None, is as in a call.
         compact_kernels, which may be None, are as in `_set_weights`. `source` is the value of `_source`."""
-        if self.is_started:
+        cdef bint is_complete = False
+        if not claim_init(&self.init_state):
             raise RuntimeError("stream: it is initialised already; make another one with IndyGRU.stream")
-        self.is_started = True
         try:
             self.initialise(bound, n_batch, num_threads, compact_kernels)
-            self.source = source
-        except BaseException:
-            self.free_memory()
-            self.is_started = False
-            raise
+            self.source, is_complete = source, True
+        finally:
+            if not is_complete:
+                self.free_memory()
+            end_init(&self.init_state, is_complete)
 
     cdef int initialise(self, BoundLayer bound, ptrdiff_t n_batch, num_threads, compact_kernels) except -1:
         cdef ptrdiff_t k, width, bytes, states, scratch = 0, weights = 0
         cdef Threads threads
         cdef double work
         cdef Plan *p
-        require(bound is not None and bound.weights is not None and bound.n_directions == 1 and n_batch > 0, "layer")
+        require(bound is not None and is_initialised(&bound.init_state), "layer")
+        require(bound.n_directions == 1 and n_batch > 0, "layer")
         self.n_layers, self.n_batch, self.itemsize = bound.n_layers, n_batch, bound.itemsize
         self.n_inputs, self.n_units, self.n_columns = bound.n_inputs, bound.n_units, bound.n_planes * bound.n_units
         require(self.n_inputs > 0 and self.n_units > 0, "layer")
@@ -1836,7 +1908,7 @@ cdef class StreamBase:
             p.has_python = True
             set_scratch_sizes(p)
             if self.weights_format != INDYGRU_WEIGHTS_FULL:
-                p.weights_format, p.has_vnni = self.weights_format, uses_vnni and has_vnni_of_tier()
+                p.weights_format, p.has_vnni = self.weights_format, atomic_load(&uses_vnni) and has_vnni_of_tier()
                 p.weights_bytes = align_up(max(
                     indygru_compact_bytes(p.weights_format, p.group_inputs, p.n_planes * p.tile_units, p.ops.panel),
                     indygru_compact_scratch_bytes(p.group_inputs, p.ops.panel)))
@@ -1858,7 +1930,7 @@ cdef class StreamBase:
             p.u = p.packed_weights + p.unit_tiles * p.weights_bytes
             p.b = p.u + self.vector_bytes()
             bytes += p.unit_tiles * p.weights_bytes + 2 * self.vector_bytes()
-        self._set_weights(bound, compact_kernels)
+        self.set_weights(bound, compact_kernels)
         return 0
 
     def __dealloc__(self):
@@ -1886,8 +1958,9 @@ cdef class StreamBase:
         self.check_initialised()
         return self.source
 
+    @cython.final
     cdef int check_initialised(self) except -1:
-        if self.block is NULL:
+        if not is_initialised(&self.init_state):
             raise RuntimeError("stream: it was never initialised; streams are made by IndyGRU.stream")
         return 0
 
@@ -1897,26 +1970,44 @@ cdef class StreamBase:
 
         With compact_kernels these are packed in place of the kernels: a list with, for each layer, a kernel of uint16
         bit patterns of bfloat16 and None, or of int8 and the scales (PN,)."""
+        self.acquire()
+        try:
+            self.set_weights(bound, compact_kernels)
+        finally:
+            self.release()
+
+    cdef int set_weights(self, BoundLayer bound, compact_kernels) except -1:
+        """`_set_weights` by the thread that uses or initialises the stream."""
         cdef LayerWeights weights
         cdef indygru_compact_packing packing
         cdef ptrdiff_t k
         cdef bint is_double = self.itemsize == sizeof(double)
-        self.acquire()
-        try:
-            require(bound is not None and bound.n_layers == self.n_layers and bound.n_directions == 1, "layer")
-            for k in range(self.n_layers):
-                require(bound.read_weights(k, &weights) and weights.dtype == is_double
-                        and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
-                        and bound.n_planes == self.plans[k].n_planes
-                        and weights.n_groups == self.plans[k].n_groups, "layer")
-                require(self.read_compact(compact_kernels, k, &packing), "weights")
-            for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
-                bound.read_weights(k, &weights)
-                self.read_compact(compact_kernels, k, &packing)
-                self.pack(k, &weights, &packing)
-            self._bound = bound
-        finally:
-            self.release()
+        require(bound is not None and is_initialised(&bound.init_state), "layer")
+        require(bound.n_layers == self.n_layers and bound.n_directions == 1, "layer")
+        for k in range(self.n_layers):
+            require(bound.read_weights(k, &weights) and weights.dtype == is_double
+                    and weights.n_inputs == self.plans[k].n_inputs and weights.n_units == self.n_units
+                    and bound.n_planes == self.plans[k].n_planes
+                    and weights.n_groups == self.plans[k].n_groups, "layer")
+            require(self.read_compact(compact_kernels, k, &packing), "weights")
+        for k in range(self.n_layers):  # cannot fail: the weights of a step are all old or all new
+            bound.read_weights(k, &weights)
+            self.read_compact(compact_kernels, k, &packing)
+            self.pack(k, &weights, &packing)
+        with cython.critical_section(self):
+            bound, self.bound = self.bound, bound  # the former one is freed after the section
+        return 0
+
+    @property
+    def _bound(self):
+        """Options, and the weights that are packed; None before `__init__` has returned."""
+        return self.current_bound() if is_initialised(&self.init_state) else None
+
+    @cython.final
+    cdef BoundLayer current_bound(self):
+        """The same for a thread that may not use the stream."""
+        with cython.critical_section(self):
+            return self.bound
 
     cdef bint read_compact(self, compact_kernels, ptrdiff_t k, indygru_compact_packing *packing) except -1:
         """Reads the compact kernel of a layer, if the stream has such kernels; False: it does not fit."""
@@ -1966,19 +2057,21 @@ cdef class StreamBase:
         packing.out = p.packed_weights + tile.unit_tile * p.weights_bytes
         p.ops.pack_compact(&packing)
 
+    @cython.final
     cdef int acquire(self) except -1:
         """Claims scratch and states for the calling thread. A claim that a fork has copied into a child is void."""
         cdef ptrdiff_t owner, generation = indygru_fork_generation()
+        cdef ptrdiff_t thread = <ptrdiff_t> PyThread_get_thread_ident()
         self.check_initialised()
         while True:
             owner = atomic_load(&self.owner)
             if owner == generation:
-                if self.owner_thread == <long> PyThread_get_thread_ident():
+                if atomic_load(&self.owner_thread) == thread:
                     raise reentered("stream")
                 raise RuntimeError("stream: another thread is using it; give each thread a stream of its own")
             if atomic_compare_exchange(&self.owner, owner, generation):
                 break
-        self.owner_thread = <long> PyThread_get_thread_ident()
+        atomic_store(&self.owner_thread, thread)
         if self.is_stepping:  # a fork came during a step of a thread of the parent
             self.restore_states()
         return 0
@@ -1995,6 +2088,7 @@ cdef class StreamBase:
         self.is_stepping = False
 
     cdef void release(self) noexcept:
+        atomic_store(&self.owner_thread, 0)
         atomic_store(&self.owner, 0)
 
     def _call_exclusively(self, function, *arguments):
@@ -2010,7 +2104,7 @@ cdef class StreamBase:
     cdef bint read_step(self, x_t, rows, ArrayView *x) except -1:
         """Reads the inputs of a step, (n_rows, D), or (D,) if B is 1 and no rows are named; False: they do not fit."""
         cdef int last
-        if not self._bound.read(x_t, False, x):
+        if not self.bound.read(x_t, False, x):
             return False
         last = x.ndim - 1
         return x.shape[last] == self.n_inputs and (
@@ -2029,26 +2123,28 @@ cdef class StreamBase:
             return False
         if n_rows[0] > self.n_batch:
             return False
-        while n_read < n_rows[0]:
-            if is_array:
-                row = load_once(&numbers[n_read])
-            else:
-                number = rows[n_read]
-                if type(number) is not int:
+        try:
+            while n_read < n_rows[0]:
+                if is_array:
+                    row = load_once(&numbers[n_read])
+                else:
+                    number = rows[n_read]
+                    if type(number) is not int:
+                        break
+                    row = PyLong_AsLongLongAndOverflow(number, &overflow)  # -1 if it overflows, which is a row too
+                    if overflow:
+                        break
+                if not -self.n_batch <= row < self.n_batch:
                     break
-                row = PyLong_AsLongLongAndOverflow(number, &overflow)  # -1 if it overflows, which is a row too
-                if overflow:
+                if row < 0:
+                    row += self.n_batch
+                if self.is_named[row]:
                     break
-            if not -self.n_batch <= row < self.n_batch:
-                break
-            if row < 0:
-                row += self.n_batch
-            if self.is_named[row]:
-                break
-            self.rows[n_read], self.is_named[row] = row, True
-            n_read += 1
-        for i in range(n_read):
-            self.is_named[self.rows[i]] = False
+                self.rows[n_read], self.is_named[row] = row, True
+                n_read += 1
+        finally:  # another thread may have shortened the list
+            for i in range(n_read):
+                self.is_named[self.rows[i]] = False
         return n_read == n_rows[0]
 
     def _clear_rows(self, rows):
@@ -2074,8 +2170,8 @@ cdef class StreamBase:
         cdef ptrdiff_t i, k, row, n_rows = len(rows)
         self.acquire()
         try:
-            states = empty((self.n_layers, n_rows, self.n_units), self._bound.dtype)
-            require(self._bound.read(states, True, &view), "states")
+            states = empty((self.n_layers, n_rows, self.n_units), self.bound.dtype)
+            require(self.bound.read(states, True, &view), "states")
             for i in range(n_rows):
                 row = rows[i]
                 require(0 <= row < self.n_batch, "rows")
@@ -2089,12 +2185,14 @@ cdef class StreamBase:
     def _stack(self, list frames):
         """A new array (frames, D) of copies of frames (D,); None: a frame does not fit or cannot be read."""
         cdef ArrayView x, frame
+        cdef BoundLayer bound
         cdef ptrdiff_t i, n_frames = len(frames), n_bytes = self.n_inputs * self.itemsize
         self.check_initialised()
-        stacked = empty((n_frames, self.n_inputs), self._bound.dtype)
-        require(self._bound.read(stacked, True, &x), "frames")
+        bound = self.current_bound()
+        stacked = empty((n_frames, self.n_inputs), bound.dtype)
+        require(bound.read(stacked, True, &x), "frames")
         for i in range(n_frames):
-            if not self._bound.read(frames[i], False, &frame) or frame.ndim != 1 or frame.shape[0] != self.n_inputs:
+            if not bound.read(frames[i], False, &frame) or frame.ndim != 1 or frame.shape[0] != self.n_inputs:
                 return None
             memcpy(x.data + i * n_bytes, frame.data, n_bytes)
         return stacked
@@ -2148,7 +2246,7 @@ cdef class StreamBase:
         cdef ArrayView out
         self.acquire()
         try:
-            require(self._bound.read(y, True, &out) and out.ndim == 2 and out.shape[1] == self.n_units
+            require(self.bound.read(y, True, &out) and out.ndim == 2 and out.shape[1] == self.n_units
                     and is_c_contiguous(&out), "y")
             self.take_step(x_t, rows, &out)
         finally:
@@ -2232,14 +2330,14 @@ cdef class StreamBase:
         cdef bint is_serial
         self.check_initialised()
         is_serial = self.n_threads == 1 and work < self.plans.ops.tuning.min_interruptible_work
-        if not self._bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
+        if not self.bound.read(chunk, False, &x) or x.shape[x.ndim - 1] != self.n_inputs:
             return None
         if not (x.ndim == 3 and x.shape[1] == self.n_batch or x.ndim == 2 and self.n_batch == 1):
             return None
         if exceeds_limits(x.shape[0], self.n_batch, self.n_inputs, self.n_units):
             return None
-        y = new_array(shape_tuple(x.ndim, x.shape, self.n_units), self._bound.dtype)
-        require(self._bound.read(y, True, &y_view), "chunk")
+        y = new_array(shape_tuple(x.ndim, x.shape, self.n_units), self.bound.dtype)
+        require(self.bound.read(y, True, &y_view), "chunk")
         n_steps = <ptrdiff_t> max(1, min(x.shape[0], self.plans.ops.tuning.min_interruptible_work / max(1, work)))
         if self.n_rows != self.n_batch:
             self.set_rows(self.n_batch)
@@ -2342,24 +2440,24 @@ def _set_chunk_bytes(ptrdiff_t size):
 
 def _set_unchecked(bint value):
     """Sets whether calls read plain arrays without the checks of their callers, and returns the former value."""
-    global reads_unchecked
-    former, reads_unchecked = reads_unchecked, value
+    former = bool(atomic_load(&reads_unchecked))
+    atomic_store(&reads_unchecked, value)
     return former
 
 
 def _set_segments(ptrdiff_t n_bytes, ptrdiff_t min_steps):
     """Sets the size of an inner layer's segments in inference and their smallest number of steps. Returns the former
     values."""
-    global segment_bytes, min_segment_steps
-    former = segment_bytes, min_segment_steps
-    segment_bytes, min_segment_steps = n_bytes, max(1, min_steps)
+    former = atomic_load(&segment_bytes), atomic_load(&min_segment_steps)
+    atomic_store(&segment_bytes, n_bytes)
+    atomic_store(&min_segment_steps, max(1, min_steps))
     return former
 
 
 def _set_vnni(bint value):
     """Sets whether int8 weights of new streams use the CPU's products of bytes. Returns the former value."""
-    global uses_vnni
-    former, uses_vnni = uses_vnni, value
+    former = bool(atomic_load(&uses_vnni))
+    atomic_store(&uses_vnni, value)
     return former
 
 

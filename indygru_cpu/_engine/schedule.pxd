@@ -4,6 +4,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
 
+from indygru_cpu._engine.atomics cimport atomic_compare_exchange, atomic_fetch_add, atomic_load, atomic_store
 from indygru_cpu._engine.kernels cimport (
     indygru_acquire_slots, indygru_backoff_sleep, indygru_clamp_to_startable_threads, indygru_current_cpu,
     indygru_current_team, indygru_is_forked, indygru_leave_cpu, indygru_monotonic_ns, indygru_register_worker,
@@ -11,28 +12,6 @@ from indygru_cpu._engine.kernels cimport (
 )
 from indygru_cpu._engine.plan cimport Plan, ceil_div, mean_steps_done, scratch_bytes
 from indygru_cpu._engine.runtime cimport runtime
-
-# The C names have a suffix, because <stdatomic.h> defines the plain ones as macros.
-cdef extern from * nogil:
-    """
-    static ptrdiff_t fetch_add_atomically(ptrdiff_t *number, ptrdiff_t summand)
-    {
-        return __atomic_fetch_add(number, summand, __ATOMIC_RELAXED);
-    }
-    static ptrdiff_t load_atomically(const ptrdiff_t *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
-    static void store_atomically(ptrdiff_t *number, ptrdiff_t value)
-    {
-        __atomic_store_n(number, value, __ATOMIC_RELEASE);
-    }
-    static int compare_exchange_atomically(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
-    {
-        return __atomic_compare_exchange_n(number, &expected, value, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-    }
-    """
-    ptrdiff_t atomic_fetch_add "fetch_add_atomically"(ptrdiff_t *number, ptrdiff_t summand)
-    ptrdiff_t atomic_load "load_atomically"(const ptrdiff_t *number)
-    void atomic_store "store_atomically"(ptrdiff_t *number, ptrdiff_t value)
-    bint atomic_compare_exchange "compare_exchange_atomically"(ptrdiff_t *number, ptrdiff_t expected, ptrdiff_t value)
 
 # Runs one of p.n_items.
 ctypedef void (*run_item_t)(const Plan *p, ptrdiff_t item, char *scratch) noexcept nogil

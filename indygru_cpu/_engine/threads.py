@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from indygru_cpu._engine import _core
@@ -32,7 +33,8 @@ MAX_THREADS = _core.MAX_THREADS
 #: The environment variable with the number of threads of calls that name none. "auto", the default: each call chooses.
 VARIABLE = "INDYGRU_CPU_NUM_THREADS"
 
-_warned_of_fork = False
+#: Locked for ever by the thread that warns of a fork: of several threads, one warns.
+_fork_warning = Lock()
 
 
 @dataclass(frozen=True)
@@ -249,9 +251,7 @@ def warn_of_fork() -> None:
 
     It is called before a call changes anything, because a filter may turn the warning into an error.
     """
-    global _warned_of_fork
-    if not _warned_of_fork:
-        _warned_of_fork = True
+    if _fork_warning.acquire(blocking=False):
         warnings.warn(
             "indygru_cpu: this process was forked from one that had made a parallel call, and OpenMP's threads do not "
             "survive a fork: its calls run on one thread, with the same results. To run them in parallel, start the "

@@ -12,6 +12,7 @@
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from indygru_cpu._engine.atomics cimport atomic_fetch_add
 from indygru_cpu._engine.kernels cimport indygru_enter_ftz, indygru_restore_fp_state, indygru_step_range
 from indygru_cpu._engine.plan cimport (
     BLOCK_STEPS, N_ROW_NUMBERS, PACKED, Plan, StridedView, Tile, Window, address_at, align_up, ceil_div,
@@ -19,7 +20,7 @@ from indygru_cpu._engine.plan cimport (
     set_proj_steps, set_scratch_sizes, set_tile_grid, tape_address, valid_steps_before, widen_tiles,
 )
 from indygru_cpu._engine.runtime cimport runtime
-from indygru_cpu._engine.schedule cimport atomic_fetch_add, parallel_for
+from indygru_cpu._engine.schedule cimport parallel_for
 from indygru_cpu._engine.tiles cimport (
     backward_block, load_state, pack_tile, run_claimed_tiles, run_steps, set_gradient_arrays, store_state,
 )

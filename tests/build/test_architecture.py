@@ -252,19 +252,21 @@ def code_of(path):
 
 #: The Cython modules of the core, and those of the core that each may cimport. What is in no list is denied.
 CIMPORTS = {
+    "atomics": set(),
     "kernels": set(),
     "runtime": {"kernels"},
     "plan": {"kernels", "runtime"},
     "buffers": {"plan"},
     "dlpack": {"buffers", "kernels", "plan"},
-    "schedule": {"kernels", "plan", "runtime"},
+    "schedule": {"atomics", "kernels", "plan", "runtime"},
     "products": {"kernels", "plan", "runtime"},
     "tiles": {"kernels", "plan", "products", "runtime", "schedule"},
-    "time_parallel": {"kernels", "plan", "runtime", "schedule", "tiles"},
+    "time_parallel": {"atomics", "kernels", "plan", "runtime", "schedule", "tiles"},
     "passes": {"kernels", "plan", "products", "runtime", "schedule", "tiles", "time_parallel"},
     "capi": {"kernels", "passes", "plan", "schedule"},
     "xla": {"capi", "kernels", "plan"},
     "_core": {
+        "atomics",
         "buffers",
         "capi",
         "dlpack",

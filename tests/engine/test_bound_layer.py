@@ -378,10 +378,16 @@ def test_stack_with_many_steps_of_no_row_returns_at_once():
 
 def test_tape_of_a_call_that_has_not_ended_is_refused():
     """A callback can find it among the objects of the garbage collector."""
-    bound, refused = bound_layer([[random_weights(3, 3)], [random_weights(3, 3)]]), []
+
+    class FoundTape(_core.Tape):
+        pass
+
+    weights, refused = [[random_weights(3, 3)], [random_weights(3, 3)]], []
+    bound = _core.BoundLayer(weights, 1, 0, False, choose_threads, FoundTape)
 
     def new_mask(shape):
-        for tape in [item for item in gc.get_objects() if type(item) is _core.Tape and item.layer is bound]:
+        for tape in [item for item in gc.get_objects() if type(item) is FoundTape]:
+            assert (tape.layer, tape.x, tape.y, tape.num_threads, tape.masks) == (None, None, None, None, [])
             with pytest.raises(ValueError, match="tape: expected"):
                 bound.backward(tape, None, None, True, True, 1)
             refused.append(tape.gates)

@@ -136,7 +136,7 @@ def test_work_of_a_call_counts_multiply_adds_of_valid_steps(monkeypatch):
 
 
 def test_count_of_a_serial_build_or_a_fork_is_one(monkeypatch):
-    monkeypatch.setattr(thread_counts, "_warned_of_fork", True)
+    monkeypatch.setattr(thread_counts, "warn_of_fork", lambda: None)
     monkeypatch.setattr(thread_counts._core, "is_forked", lambda: True)
     assert thread_counts.count(8, 1e12) == thread_counts.default().count == 1
     monkeypatch.setattr(thread_counts._core, "is_forked", lambda: False)

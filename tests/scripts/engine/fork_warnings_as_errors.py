@@ -5,6 +5,8 @@ A call with num_threads=1 does not warn.
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 from forked_results import in_child, with_warnings
 from parallel_layer import all_results, layer
@@ -15,7 +17,7 @@ from indygru_cpu._engine import threads as thread_counts
 
 
 def raises_warning(call):
-    thread_counts._warned_of_fork = False
+    thread_counts._fork_warning = Lock()
     try:
         call()
     except RuntimeWarning:
@@ -36,7 +38,7 @@ def failed_calls_change_nothing():
     for call in (lambda: stack(x, h, h_out=h, out=out), lambda: stack.forward(x, h)):
         assert raises_warning(call)
     assert all((array == 3).all() for array in (h, out))
-    thread_counts._warned_of_fork = False
+    thread_counts._fork_warning = Lock()
     stream.push(x_t)
     stream.state = stream.state
     assert raises_warning(lambda: wide_stream.push(wide_x_t))
