@@ -30,7 +30,7 @@ FORWARD, BACKWARD, STEP = map(c_calls.c_function, ("forward", "backward", "step"
 
 def call_status(function, case, **fields):
     """The name of the status of a call."""
-    return STATUSES[function(c_calls.call_record(case, **fields).ctypes.data)]
+    return STATUSES[c_calls.status_of_call(function, case, **fields)]
 
 
 def run_c_functions(case, with_tape=True, **fields):

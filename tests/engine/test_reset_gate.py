@@ -9,7 +9,7 @@ from itertools import product
 import helpers
 import numpy as np
 import pytest
-from c_calls import WEIGHTS, backward_outputs, c_function, call_record, forward_outputs, gradients
+from c_calls import WEIGHTS, backward_outputs, c_function, forward_outputs, gradients, status_of_call
 
 from indygru_cpu import IndyGRU, StreamPool, functional
 
@@ -129,16 +129,16 @@ def test_c_functions_compute_the_bits_of_functional(dtype):
     case = random_case((17, 7, 8, 9), dtype, "mingru", ragged=True)
     expected = case.run(num_threads=1)
     outputs, grads = forward_outputs(case), backward_outputs(case)
-    assert c_function("forward")(call_record(case, **outputs).ctypes.data) == 0
+    assert status_of_call(c_function("forward"), case, **outputs) == 0
     arrays = {"y": outputs["y"], "tape": outputs["tape"], "h0": case.h0, "dy": case.dy, **grads}
-    assert c_function("backward")(call_record(case, **arrays).ctypes.data) == 0
+    assert status_of_call(c_function("backward"), case, **arrays) == 0
     helpers.assert_same_bits({"y": outputs["y"], "h_n": outputs["h"]} | gradients(grads), expected)
 
 
 def test_c_step_computes_the_bits_of_functional(dtype):
     case = random_case((1, 7, 8, 9), dtype, "mingru")
     outputs = {"h": case.h0.copy()}
-    assert c_function("step")(call_record(case, **outputs).ctypes.data) == 0
+    assert status_of_call(c_function("step"), case, **outputs) == 0
     expected = functional.step(case.x[0], *case.arguments[1:], activation="mingru", reset_gate=False)
     helpers.assert_same_bits(outputs["h"], expected)
 

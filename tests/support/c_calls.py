@@ -38,6 +38,12 @@ def call_record(case, **fields):
     return call
 
 
+def status_of_call(function, case, **fields):
+    """The status that a c_function returns. The record has a name, so that it is not freed before the call."""
+    record = call_record(case, **fields)
+    return function(record.ctypes.data)
+
+
 def forward_outputs(case, with_tape=True):
     """Arrays that forward writes, filled with NaN, and h with the first state."""
     tape = np.full((3 if case.reset_gate else 2) * case.dy.size, np.nan, case.x.dtype) if with_tape else None
