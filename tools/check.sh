@@ -14,7 +14,7 @@ NOT_RUN=77
 DRIVER="all threads runtime"
 QUICK="asan ubsan"
 WEEKLY="$QUICK tsan valgrind clang processors nehalem-python aarch64 aarch64-python avx512 tiers machines python-dev
-    python-asan python-tsan coverage instructions machine-code"
+    python-asan python-tsan python-clang coverage instructions machine-code"
 # Tests that run the kernels, or the compiled core around them, in one process.
 CORE="test_activations test_kernels test_properties test_golden test_groups test_ragged test_segments test_serving
     test_stacks test_step test_stream test_stream_state test_stream_use test_stream_threads test_threads test_leaks

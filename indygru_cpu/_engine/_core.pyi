@@ -141,6 +141,7 @@ class BoundLayer:
         new_mask: Any = None,
         gates: object = None,
         is_checked: bool = False,
+        saved: TensorView | None = None,
     ) -> Any: ...
     def restore_tape(
         self,

@@ -893,7 +893,7 @@ cdef class BoundLayer:
         require(not is_checked, "x")
 
     def train(self, x, h0, lengths, offsets, out, h_out, bint batch_first, bint recompute, num_threads, progress=None,
-              new_mask=None, gates=None, bint is_checked=False):
+              new_mask=None, gates=None, bint is_checked=False, TensorView saved=None):
         """Training: (y, h_n, tape). The other arguments are those of `infer`.
 
         Parameters
@@ -904,30 +904,22 @@ cdef class BoundLayer:
             new_mask(shape) returns the factors of dropout for the y of an inner layer, time-major. None: no dropout.
         gates : array, (directions, at least PN * valid steps), optional
             Memory for the gates of a single layer.
+        saved : TensorView, optional
+            What `train_tensors` saves in the tape.
         """
-        results = self.train_with(x, h0, lengths, offsets, out, h_out, batch_first, recompute, num_threads, progress,
-                                  new_mask, gates, None, is_checked)
-        if results is None:
-            require(not is_checked, "x")
-        return results
-
-    @cython.final
-    cdef train_with(self, x, h0, lengths, offsets, out, h_out, bint batch_first, bint recompute, num_threads, progress,
-                    new_mask, gates, TensorView saved, bint is_checked):
-        """`train` with what `train_tensors` saves, or None."""
         cdef Tape tape = (self.tape_class or Tape)()
         tape.bound, tape.threads_argument = self, num_threads
-        if not self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
-            return None
-        tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
-        tape.call.is_training, tape.x_array, tape.gates_array, tape.saved = True, x, gates, saved
-        tape.has_gates, tape.has_masks = not recompute, new_mask is not None
-        require(tape.read_gates(), "gates")
-        results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
-        if results is None:
-            return None
-        end_init(&tape.init_state, True)
-        return (*results, tape)
+        require(saved is None or saved.view.ndim == 1 and is_c_contiguous(&saved.view), "saved")
+        if self.bind(&tape.call, x, h0, lengths, offsets, batch_first, num_threads, is_checked):
+            tape.call.threads = self.choose_threads(num_threads, self.work(tape.call.n_valid_steps))
+            tape.call.is_training, tape.x_array, tape.gates_array, tape.saved = True, x, gates, saved
+            tape.has_gates, tape.has_masks = not recompute, new_mask is not None
+            require(tape.read_gates(), "gates")
+            results = self.run(&tape.call, h0, out, h_out, True, tape, new_mask, progress, is_checked)
+            if results is not None:
+                end_init(&tape.init_state, True)
+                return (*results, tape)
+        require(not is_checked, "x")
 
     def restore_tape(self, x, h0, lengths, offsets, y, gates, bint batch_first, num_threads, bint is_checked=True):
         """The tape of a call of a single layer, made of its arguments and of the results of `train`.
@@ -993,8 +985,8 @@ cdef class BoundLayer:
             saved_tensor = self.new_result((size,), False, &saved.view)
         y = self.new_result(shape_tuple(call.x.ndim, call.x.shape, self.n_directions * self.n_units), False, &y_view)
         saved_y, gates = self.split_saved(&call, saved, keeps_gates)
-        results = self.train_with(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None,
-                                  None, gates, saved if allows_tape else None, False)
+        results = self.train(x_view, h0_view, None, None, saved_y, None, batch_first, not keeps_gates, None, None, None,
+                             gates, False, saved if allows_tape else None)
         if results is None:
             return None
         if allows_tape:
@@ -1007,7 +999,8 @@ cdef class BoundLayer:
     def saved_tensor(self, Tape tape not None):
         """A new tensor with what a tape of `train_tensors` has saved."""
         cdef ArrayView view
-        require(tape.is_complete() and tape.saved is not None and is_initialised(&self.init_state), "tape")
+        require(tape.is_complete() and tape.saved is not None and is_initialised(&self.init_state)
+                and tape.saved.view.itemsize == self.itemsize, "tape")
         tensor = self.new_result((tape.saved.view.size,), False, &view)
         memcpy(view.data, tape.saved.view.data, view.size * view.itemsize)
         return tensor

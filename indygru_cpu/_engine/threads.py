@@ -33,7 +33,7 @@ MAX_THREADS = _core.MAX_THREADS
 #: The environment variable with the number of threads of calls that name none. "auto", the default: each call chooses.
 VARIABLE = "INDYGRU_CPU_NUM_THREADS"
 
-#: Locked for ever by the thread that warns of a fork: of several threads, one warns.
+#: The first thread that warns of a fork acquires it and never releases it, so that only one warns.
 _fork_warning = Lock()
 
 

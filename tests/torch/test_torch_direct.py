@@ -120,6 +120,30 @@ def test_saved_tensor_of_another_size_raises():
         y.backward(dy)
 
 
+def train_tensors(dtype):
+    """A bound layer, its x, and a tape that holds what it saves."""
+    module = random_module(dtype=dtype)
+    x = random_module_call(module)[0].detach()
+    bound = _ops._bind_directly([*module.parameters(), None, None, None], (1, "tanh", True, False))
+    return bound, x, bound.train_tensors(x, None, False, True, True)[2]
+
+
+def test_saved_values_of_another_dtype_are_refused():
+    """Their memory would be read beyond its end."""
+    bound, _, tape = train_tensors(torch.float64)
+    _, _, shorter = train_tensors(torch.float32)
+    assert bound.saved_tensor(tape).numel() > 0
+    with pytest.raises(ValueError, match="tape"):
+        bound.saved_tensor(shorter)
+
+
+def test_saved_values_with_several_axes_are_refused():
+    bound, x, _ = train_tensors(torch.float64)
+    (view,) = _ops.exchange.views([x])
+    with pytest.raises(ValueError, match="saved"):
+        bound.train(view, None, None, None, None, None, False, True, 1, saved=view)
+
+
 def test_tape_is_not_kept_by_a_large_call(keeps_tape):
     module = random_module()
     x, hx, *_ = random_module_call(module, batch=60)
