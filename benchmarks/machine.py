@@ -67,7 +67,13 @@ def as_text(record: dict[str, Any]) -> str:
     )
 
 
+def kind(record: dict[str, Any]) -> str:
+    """The kind of machine, of which runs are compared: the processor, its cores, the tier, and Python without patches."""
+    python = ".".join(record["versions"]["python"].split(".")[:2])
+    return f"{record['processor']}, {record['cores']} cores, {record['tier']}, Python {python}"
+
+
 def slug(record: dict[str, Any]) -> str:
-    """Name of the machine as part of a file name."""
-    name = f"{record['processor']} {record['cores']} cores {record['tier']}"
+    """`kind` as part of a file name."""
+    name = kind(record)
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

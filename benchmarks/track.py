@@ -190,7 +190,7 @@ def plot(folder: Path) -> None:
         plots.history(series(records), [record["commit"] for record in records], picture)
         first, last = records[0], records[-1]
         text += (
-            f"\n## {last['processor']}, {last['cores']} cores, {last['tier']}\n\n"
+            f"\n## {machine.kind(last)}\n\n"
             f"{len(records)} {'run' if len(records) == 1 else 'runs'} from {first['date']} to {last['date']}.\n\n"
             f"![Every row against commits]({quote(picture.name)})\n"
         )

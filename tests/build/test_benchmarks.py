@@ -48,8 +48,8 @@ def run_benchmarks(*arguments, status=0):
 def pytest_file(path, medians, commit="abc", tiny=False, processor="Some CPU"):
     """What pytest-benchmark writes, as far as it is read: seconds by name."""
     info = {
-        "processor": processor, "cores": 2, "system": "Linux x86_64", "tier": "baseline", "versions": {}, "threads": 2,
-        "commit": commit, "tiny": tiny,
+        "processor": processor, "cores": 2, "system": "Linux x86_64", "tier": "baseline",
+        "versions": {"python": "3.12.1"}, "threads": 2, "commit": commit, "tiny": tiny,
     }  # fmt: skip
     benchmarks = [
         {
@@ -114,7 +114,7 @@ def test_benchmarks_saved_run_has_groups_machine_and_a_baseline_to_compare(tmp_p
 
 def test_track_add_appends_a_line_to_the_file_of_the_machine(tmp_path):
     file = history_of(tmp_path, {"test_forward[a]": 1e-3}, {"test_forward[a]": 2e-3})
-    assert file.name == "some-cpu-2-cores-baseline.jsonl"
+    assert file.name == "some-cpu-2-cores-baseline-python-3-12.jsonl"
     first, second = track.read(file)
     assert (first["commit"], second["commit"], first["date"], first["threads"]) == (
         "commit0", "commit1", "2026-01-02", 2,
@@ -236,7 +236,7 @@ def test_track_plot_writes_a_picture_for_every_machine(tmp_path):
     assert track.main(["--history", str(tmp_path), "plot"]) == 0
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     pictures = re.findall(r"\]\((.*\.svg)\)", page)
-    assert pictures == ["another-2-cores-baseline.svg", "some-cpu-2-cores-baseline.svg"]
+    assert pictures == ["another-2-cores-baseline-python-3-12.svg", "some-cpu-2-cores-baseline-python-3-12.svg"]
     assert "3 runs from 2026-01-02 to 2026-01-02" in page
     svg = (tmp_path / pictures[1]).read_text(encoding="utf-8")
     assert GROUP in svg
