@@ -130,6 +130,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--write-sections", nargs="+", default=None, choices=SECTIONS, metavar="NAME",
         help=f"write these ({', '.join(SECTIONS)}); default: all, or none with --only, --skip or --from-history",
     )  # fmt: skip
+    parser.add_argument("--record", action="store_true", help="add the line of history also if no section is written")
     parser.add_argument(
         "--from-history", type=Path, metavar="FILE",
         help="write --write-sections from the newest line of FILE that has their rows, instead of measuring",
@@ -148,6 +149,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if missing := needed[name].difference(options.rows):
             parser.error(f"--write-sections: {name!r} needs {len(missing)} rows that --only or --skip leave out")
         tables.between(options.into / SECTIONS[name].page, *marks(name))  # fails now, not after minutes of measuring
+    if options.from_history and options.record:
+        parser.error("--record: expected a measurement, got --from-history")
     if options.from_history and not options.write_sections:
         parser.error("--from-history: expected --write-sections NAME, got none")
     return options
@@ -172,7 +175,7 @@ def main() -> None:
                 section.draw(measured, section_rows, options.into / "docs")
         else:
             print(text, end="\n\n")
-    if options.write_sections:
+    if options.write_sections or options.record:
         append(history(measured, options.rows, place), machine.slug(place), options.into)
 
 

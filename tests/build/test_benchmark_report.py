@@ -278,6 +278,16 @@ def test_report_only_prints_and_writes_nothing(tree, monkeypatch, capsys):
     assert "old" in (tree / "README.md").read_text(encoding="utf-8")
 
 
+def test_report_record_of_some_rows_writes_their_line_alone(tree, monkeypatch):
+    monkeypatch.setattr(report, "measure", lambda *_: measured_in_place())
+    monkeypatch.setattr(sys, "argv", ["report.py", "--only", "in place pause", "--record", "--into", str(tree)])
+    report.main()
+    (history,) = (tree / "benchmarks" / "history").iterdir()
+    rows = json.loads(history.read_text(encoding="utf-8"))["rows"]
+    assert {row["group"] for row in rows} == {row.group for row in PLACE_ROWS if row.group.startswith("in place pause")}
+    assert "old" in (tree / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -285,6 +295,7 @@ def test_report_only_prints_and_writes_nothing(tree, monkeypatch, capsys):
         (["--only", "in place", "--write-sections", "speeds"], "rows that --only or --skip leave out"),
         (["--threads", "1", "--write-sections", "in place"], "has no rows with --threads 1"),
         (["--from-history", "file.jsonl"], "expected --write-sections NAME, got none"),
+        (["--from-history", "file.jsonl", "--record"], "expected a measurement, got --from-history"),
     ],
 )
 def test_report_section_without_all_its_rows_is_refused(tree, arguments, message, capsys):
