@@ -68,7 +68,7 @@ def as_text(record: dict[str, Any]) -> str:
 
 
 def kind(record: dict[str, Any]) -> str:
-    """The kind of machine, of which runs are compared: processor, cores, tier, and major and minor version of Python."""
+    """The kind of machine, of which runs are compared: processor, cores, tier, minor version of Python."""
     python = ".".join(record["versions"]["python"].split(".")[:2])
     return f"{record['processor']}, {record['cores']} cores, {record['tier']}, Python {python}"
 
