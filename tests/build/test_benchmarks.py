@@ -249,5 +249,6 @@ def test_history_page_has_every_run_of_every_machine():
     for path in track.machine_files(folder):
         picture = path.with_suffix(".svg")
         text = page.partition(f"({picture.name})")[0].rpartition("\n## ")[2]
-        assert f"\n{len(track.read(path))} runs from" in text
+        n_runs = len(track.read(path))
+        assert f"\n{n_runs} {'run' if n_runs == 1 else 'runs'} from" in text
         assert picture.exists()
