@@ -126,9 +126,7 @@ class BoundArguments(NamedTuple):
             layout = RAGGED
         elif array.ndim == 2 and sizes.state_axes:
             layout = UNBATCHED
-        is_batch_without_inputs = layout is UNBATCHED and sizes.n_inputs == 1  # if the second axis is not 1
-        fix = f": rows of one number a step are {x_name}[..., None]" if is_batch_without_inputs else ""
-        check.check_shape(x_name, array.shape, (*layout.axes, sizes.n_inputs), fix)
+        check.check_shape(x_name, array.shape, (*layout.axes, sizes.n_inputs))
         n_steps, n_batch = array.shape[layout.time_axis], 1
         if offsets is not None:
             offsets = check.offsets("offsets", offsets, len(array))

@@ -165,15 +165,26 @@ def _shape_text(shape: Shape) -> str:
     return shortened(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})")  # a tensor may have thousands of axes
 
 
-def check_shape(name: str, shape: tuple[int, ...], expected: Shape, fix: str = "") -> None:
-    """Refuse a shape that differs from the expected one. The error text ends with `fix`."""
+def _last_axis_hint(name: str, shape: tuple[int, ...], expected: Shape) -> str:
+    """The fix for an array of one number a step without its last axis: (T, B) for (T, B, 1) or (T, 1); else no text."""
+    if len(expected) < 2 or expected[-1] != 1 or not shape or shape[-1] == 1:
+        return ""
+    if len(shape) != len(expected) - 1 and not (len(shape) == len(expected) == 2 and expected[0] == "T"):
+        return ""
+    return f": if a step has one number, add the last axis with {'' if ' ' in name else name}[..., None]"
+
+
+def check_shape(name: str, shape: tuple[int, ...], expected: Shape) -> None:
+    """Refuse a shape that differs from the expected one."""
     if shape == expected:  # the common case; the loop costs more
         return
     fits = len(shape) == len(expected)
     for size, expected_size in zip(shape, expected):  # noqa: B905  (lengths were compared; strict= costs at each step)
         fits = fits and (isinstance(expected_size, str) or size == expected_size)
     if not fits:
-        raise ValueError(f"{name}: expected shape {_shape_text(expected)}, got {_shape_text(shape)}{fix}")
+        texts = _shape_text(expected), _shape_text(shape)
+        hint = _last_axis_hint(name, shape, expected)
+        raise ValueError(f"{name}: expected shape {texts[0]}, got {texts[1]}{hint}")
 
 
 def _check_dtype(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_layers import B, D, N, T, random_inputs, small_layer
 
-from indygru_cpu import IndyGRU
+from indygru_cpu import IndyGRU, functional
 
 #: Every refusal has the same text whether or not compiled code could read the other arguments itself.
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -59,10 +59,40 @@ def test_wrong_lengths_of_an_unbatched_call_are_refused(wrong):
         small_layer()(random_inputs(shape=(T, D)), lengths=wrong)
 
 
-def test_rows_of_one_number_a_step_without_their_last_axis_are_refused_with_the_fix():
-    text = r"x: expected shape \(T, 1\), got \(9, 4\): rows of one number a step are x\[\.\.\., None\]$"
+ONE_INPUT = IndyGRU(1, N, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: ONE_INPUT(random_inputs(shape=(T, B))), r"x: .*\(T, 1\), got \(9, 4\): .* x\[\.\.\., None\]$"),
+        (
+            lambda: functional.forward(random_inputs(shape=(T, B)), random_inputs(shape=(B, N)), *one_input_weights()),
+            r"x: .*\(T, B, 1\), got \(9, 4\): .* x\[\.\.\., None\]$",
+        ),
+        (
+            lambda: functional.step(random_inputs(shape=(B,)), random_inputs(shape=(B, N)), *one_input_weights()),
+            r"x_t: .*, 1\), got \(4,\): .* x_t\[\.\.\., None\]$",
+        ),
+        (
+            lambda: ONE_INPUT.stream(batch_size=B).push(random_inputs(shape=(B,))),
+            r"x_t: .*\(4, 1\), got \(4,\): .* x_t\[\.\.\., None\]$",
+        ),
+        (
+            lambda: ONE_INPUT.stream(batch_size=B).push_many(random_inputs(shape=(T, B))),
+            r"chunk: .*\(T, 4, 1\), got \(9, 4\): .* chunk\[\.\.\., None\]$",
+        ),
+        (lambda: ONE_INPUT(random_inputs(shape=(T, B, 2))), r"x: .*\(T, B, 1\), got \(9, 4, 2\)$"),
+    ],
+    ids=["layer", "forward", "step", "push", "push_many", "too many inputs"],
+)
+def test_one_number_a_step_without_its_last_axis_is_refused_with_the_fix(call, text):
     with pytest.raises(ValueError, match=text):
-        IndyGRU(1, N, seed=0)(random_inputs(shape=(T, B)))
+        call()
+
+
+def one_input_weights():
+    return list(ONE_INPUT.parameters.values())
 
 
 def test_wrong_upstream_gradients_are_refused():

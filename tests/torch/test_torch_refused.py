@@ -108,3 +108,11 @@ def test_operators_check_their_arguments():
             _ops.layer_backward(*(valid | {name: value[:, 1:]}).values(), *arguments)
     with pytest.raises(ValueError, match=r"^hx: expected shape \(1, 7, 10\), got \(2, 7, 10\)"):
         _ops.layer(x, torch.cat([hx, hx]), *arguments[2:], True)
+
+
+def test_one_number_a_step_without_its_last_axis_is_refused_with_the_fix():
+    module = IndyGRU(1, 3)
+    for shape in ((9, 4), (9, 4, 2)):
+        with pytest.raises(ValueError, match=r"^input: expected shape \(T, (B, )?1\), got") as error:
+            module(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        assert str(error.value).endswith("with input[..., None]") == (len(shape) == 2)
