@@ -34,7 +34,9 @@ def save(figure: plt.Figure, path: Path) -> None:
 def peers(measured: Measured, rows: Sequence[Row], path: Path) -> None:
     """Bars: times of the library and its peers as multiples of the projection's, for each shape."""
     titles = list(dict.fromkeys(row.title for row in rows))
-    figure, axes = plt.subplots(len(WORK_TITLES), len(SHAPES), figsize=(12, 6.5), sharey=True, sharex=True, squeeze=False)
+    figure, axes = plt.subplots(
+        len(WORK_TITLES), len(SHAPES), figsize=(12, 6.5), sharey=True, sharex=True, squeeze=False
+    )
     for lines, (work, label) in zip(axes, WORK_TITLES.items(), strict=True):
         for axis, (name, shape) in zip(lines, SHAPES.items(), strict=True):
             values = {r.title: measured.value(r) for r in rows if (r.job.work, r.column) == (work, name)}

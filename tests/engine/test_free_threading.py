@@ -32,6 +32,10 @@ def x():
     return np.random.default_rng(0).standard_normal((N_STEPS, 1, D), dtype=np.float32)
 
 
+def random_frames(*shape):
+    return np.random.default_rng(2).standard_normal(shape, dtype=np.float32)
+
+
 def bytes_of(*arrays):
     return b"".join(array.tobytes() for array in arrays)
 
@@ -83,7 +87,7 @@ def test_threads_share_a_layer_and_a_tape(layer, x):
 
 def test_weights_of_a_stream_exchanged_by_one_thread_are_read_by_others(layer):
     stream, end = layer.stream(), Event()
-    frame = np.ones(D, np.float32)
+    frame = random_frames(D)
 
     def read():
         bound = stream._bound
@@ -97,7 +101,7 @@ def test_weights_of_a_stream_exchanged_by_one_thread_are_read_by_others(layer):
 
 def test_table_of_a_pool_exchanged_by_one_thread_is_read_by_others(layer):
     pool, end = StreamPool(layer, 1), Event()
-    frame = np.ones(D, np.float32)
+    frame = random_frames(D)
 
     def push_and_remove():
         for step in range(10 * N_STEPS):
@@ -222,7 +226,7 @@ def test_tape_found_before_it_is_complete_has_no_arrays(x):
         assert layer is bound
         assert tape.x is x
         assert tape.y_shape == tape.y.shape
-        return bound.backward(tape, np.ones_like(tape.y), None, True, False, 1)[0].tobytes()
+        return bound.backward(tape, random_frames(*tape.y.shape), None, True, False, 1)[0].tobytes()
 
     expected = read(train()[2])
     trains = partial(ending, end, partial(repeat, 5 * N_STEPS, train))
@@ -233,7 +237,7 @@ def test_tape_found_before_it_is_complete_has_no_arrays(x):
 
 def test_rows_of_a_list_that_another_thread_shortens_leave_the_stream_usable(layer):
     stream, rows, end = layer.stream(batch_size=16), list(range(16)), Event()
-    frames = np.ones((16, D), np.float32)
+    frames = random_frames(16, D)
 
     def change():
         for _ in range(50 * N_STEPS):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import in_child, parallel, report, serial
+from forked_results import parallel, report, serial
+from forks import in_child
 from parallel_layer import all_results
 
 

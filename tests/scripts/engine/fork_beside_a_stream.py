@@ -11,7 +11,7 @@ import time
 import warnings
 
 import numpy as np
-from forked_results import in_child
+from forks import in_child
 
 from indygru_cpu import IndyGRU
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 
-from forked_results import in_child, report
+from forked_results import report
+from forks import in_child
 from parallel_layer import all_results, layer, x
 
 from indygru_cpu._engine import _core

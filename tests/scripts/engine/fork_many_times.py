@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import in_child, report, serial, with_warnings
+from forked_results import report, serial, with_warnings
+from forks import in_child
 from parallel_layer import all_results
 from process_state import thread_count
 

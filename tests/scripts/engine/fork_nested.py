@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import in_child, report, serial
+from forked_results import report, serial
+from forks import in_child
 from parallel_layer import all_results
 
 expected = all_results()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from threading import Event, Thread
 
 import numpy as np
-from forked_results import in_child
+from forks import in_child
 from simultaneous import run_at_once
 
 from indygru_cpu import IndyGRU, StreamPool

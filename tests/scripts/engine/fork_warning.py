@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forked_results import in_child, with_warnings
+from forked_results import with_warnings
+from forks import in_child
 from parallel_layer import all_results
 
 all_results()

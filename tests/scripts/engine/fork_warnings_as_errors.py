@@ -8,7 +8,8 @@ from __future__ import annotations
 from threading import Lock
 
 import numpy as np
-from forked_results import in_child, with_warnings
+from forked_results import with_warnings
+from forks import in_child
 from parallel_layer import all_results, layer
 from parallel_layer import x as time_major_x
 

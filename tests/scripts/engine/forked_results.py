@@ -5,7 +5,6 @@ A module, so that processes started by any method can import it.
 
 from __future__ import annotations
 
-import os
 import signal
 import warnings
 
@@ -13,7 +12,7 @@ from parallel_layer import all_results
 
 from indygru_cpu._engine import threads as thread_counts
 
-# Python 3.12 warns of every fork while there are threads.
+# Python 3.12 warns of every fork while there are threads, and multiprocessing forks too.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 
@@ -43,16 +42,3 @@ def serial(results):
 def parallel(results):
     """The report of a child that has not warned and runs in parallel."""
     return results, 0, True
-
-
-def in_child(check):
-    """Fork; whether `check()` is true in the child."""
-    child = os.fork()
-    if not child:
-        signal.alarm(50)
-        status = 1
-        try:
-            status = 0 if check() else 2
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1] == 0
