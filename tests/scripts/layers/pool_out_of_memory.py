@@ -13,7 +13,7 @@ import numpy as np
 
 from indygru_cpu import IndyGRU, StreamPool
 
-layer, x = IndyGRU(3, 5, 2, seed=0), np.ones(3, np.float32)
+layer, x = IndyGRU(3, 5, 2, seed=0), np.random.default_rng(0).standard_normal(3, dtype=np.float32)
 pool = StreamPool(layer, 2)
 pool.push({"a": x, "b": x})
 start, grown = pickle.dumps(pool), {"a": x, "c": x, "d": x}
