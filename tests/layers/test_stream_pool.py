@@ -397,6 +397,14 @@ def test_interrupted_pushes_leave_clients_that_continue():
     def interrupt(*_):
         raise InterruptError
 
+    def push_with_timer(pool, i):
+        """A function, because the signal may arrive at an instruction of a loop that its `try` does not cover."""
+        signal.setitimer(signal.ITIMER_REAL, 0.00002 + 0.00001 * i)
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            pool.push(dict.fromkeys(range(i), x))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     layer, n_interrupted = sized_layer(D, N, num_layers=2), 0
     x, handler = random_array((D,), np.float32), signal.signal(signal.SIGALRM, interrupt)
     first = layer.stream().push(x).copy()
@@ -406,13 +414,7 @@ def test_interrupted_pushes_leave_clients_that_continue():
             pool.push({"a": x})
             state = pool.get_state("a")
             try:
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, 0.00002 + 0.00001 * i)
-                    end = time.monotonic() + 0.01
-                    while time.monotonic() < end:
-                        pool.push(dict.fromkeys(range(i), x))
-                finally:  # on a busy machine, the signal may arrive here
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                push_with_timer(pool, i)
             except InterruptError:
                 n_interrupted += 1
             helpers.assert_same_bits(pool.get_state("a"), state)
